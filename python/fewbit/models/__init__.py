@@ -1,0 +1,42 @@
+"""Architectures by GGUF name: each a short function from a `Config` to a `Plan`."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+
+from fewbit.config import Config
+from fewbit.errors import UnsupportedError
+from fewbit.models.llama import llama
+from fewbit.models.qwen import qwen2, qwen3
+from fewbit.plan import Plan
+
+ARCHITECTURES: dict[str, Callable[[Config], Plan]] = {
+    "llama": llama,
+    "qwen2": qwen2,
+    "qwen3": qwen3,
+}
+
+
+def build_plan(config: Config) -> Plan:
+    """The plan of `config.architecture`.
+
+    Raises:
+        UnsupportedError: the architecture is not in `ARCHITECTURES`.
+
+    """
+    build = ARCHITECTURES.get(config.architecture)
+    if build is None:
+        raise unknown_architecture(config.architecture)
+    return build(config)
+
+
+def unknown_architecture(name: str) -> UnsupportedError:
+    """The refusal that names the known architectures and the nearest one."""
+    near = difflib.get_close_matches(name.lower(), ARCHITECTURES, n=1, cutoff=0.5)
+    nearest = f"; the nearest is {near[0]}" if near else ""
+    return UnsupportedError(
+        f"unknown architecture `{name}`",
+        hint=f"known: {', '.join(ARCHITECTURES)}{nearest}",
+        architecture=name,
+    )

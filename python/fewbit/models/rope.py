@@ -1,0 +1,69 @@
+"""The inverse frequencies of rotary embeddings, stretched for long contexts."""
+
+from __future__ import annotations
+
+import math
+
+from fewbit.config import Rope
+from fewbit.errors import UnsupportedError
+
+
+def frequencies(rope: Rope, dims: int) -> tuple[tuple[float, ...], float]:
+    """One frequency (radians per position) for each of dims/2 pairs, and the factor of cos and sin.
+
+    Without stretching, frequency i is base^(-2i/dims). ``linear`` divides all by `factor`
+    (arXiv 2306.15595); ``llama3`` divides the slow ones and blends between; ``yarn`` blends by
+    the number of turns within the original context (arXiv 2309.00071).
+    """
+    plain = [rope.base ** (-2.0 * i / dims) for i in range(dims // 2)]
+    if rope.factors is not None:
+        plain = [f / divisor for f, divisor in zip(plain, rope.factors, strict=True)]
+    match rope.kind:
+        case "none":
+            return tuple(plain), 1.0
+        case "linear":
+            return tuple(f / rope.factor for f in plain), 1.0
+        case "llama3":
+            return tuple(_llama3(f, rope) for f in plain), 1.0
+        case "yarn":
+            return _yarn(plain, rope, dims), _yarn_attention(rope)
+    raise UnsupportedError(
+        f"unknown rope scaling `{rope.kind}`", hint="known: none, linear, llama3, yarn"
+    )
+
+
+def _llama3(f: float, rope: Rope) -> float:
+    """Frequencies with fewer turns than `low_freq_factor` in the original context are divided."""
+    turns = rope.original_context * f / (2 * math.pi)
+    if turns < rope.low_freq_factor:
+        return f / rope.factor
+    if turns > rope.high_freq_factor:
+        return f
+    blend = (turns - rope.low_freq_factor) / (rope.high_freq_factor - rope.low_freq_factor)
+    return (1 - blend) * f / rope.factor + blend * f
+
+
+def _yarn(plain: list[float], rope: Rope, dims: int) -> tuple[float, ...]:
+    """Blend from kept (many turns) to divided (few turns) by a ramp over the pair's index."""
+
+    def index_with(turns: float) -> float:
+        length = rope.original_context / (turns * 2 * math.pi)
+        return dims * math.log(length) / (2 * math.log(rope.base))
+
+    low, high = index_with(rope.beta_fast), index_with(rope.beta_slow)
+    if rope.truncate:
+        low, high = math.floor(low), math.ceil(high)
+    low, high = max(low, 0), min(high, dims - 1)
+    if low == high:
+        high += 0.001  # the ramp of a single step
+
+    def ramp(i: int) -> float:
+        return min(1.0, max(0.0, (i - low) / (high - low)))
+
+    return tuple(f / rope.factor * ramp(i) + f * (1 - ramp(i)) for i, f in enumerate(plain))
+
+
+def _yarn_attention(rope: Rope) -> float:
+    if rope.attention_factor is not None:
+        return rope.attention_factor
+    return 0.1 * math.log(rope.factor) + 1.0 if rope.factor > 1 else 1.0

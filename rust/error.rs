@@ -1,0 +1,75 @@
+//! One error type for the core; the Python side maps each kind to an exception class.
+
+use std::fmt;
+
+/// What went wrong, in words, with the next step where there is one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Error {
+    /// Which exception class Python raises.
+    pub kind: Kind,
+    /// Lower case, names the thing, what was expected and what was found.
+    pub message: String,
+    /// What to do next, without the `hint: ` in front.
+    pub hint: Option<String>,
+}
+
+/// The classes of `fewbit.errors`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// `FormatError`
+    Format,
+    /// `ShapeError`
+    Shape,
+    /// `UnsupportedError`
+    Unsupported,
+    /// `InputError`
+    Input,
+}
+
+/// The core's result.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// An error of class `FormatError`.
+    pub fn format(message: impl Into<String>) -> Self {
+        Self::new(Kind::Format, message)
+    }
+
+    /// An error of class `ShapeError`.
+    pub fn shape(message: impl Into<String>) -> Self {
+        Self::new(Kind::Shape, message)
+    }
+
+    /// An error of class `UnsupportedError`.
+    pub fn unsupported(message: impl Into<String>) -> Self {
+        Self::new(Kind::Unsupported, message)
+    }
+
+    /// An error of class `InputError`.
+    pub fn input(message: impl Into<String>) -> Self {
+        Self::new(Kind::Input, message)
+    }
+
+    /// The same error with a next step.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), hint: None }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        match &self.hint {
+            Some(hint) => write!(f, "\n\nhint: {hint}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for Error {}

@@ -1,0 +1,22 @@
+//! The core of fewbit: number formats, quantization, SIMD kernels and the CPU executor.
+//!
+//! How a Python call reaches a kernel:
+//!
+//! ```text
+//! fewbit.quantize(array, "Q4_0")   python/fewbit/api.py
+//!   _core.encode                   rust/py.rs
+//!   quantize::encode_tensor        rust/quantize/mod.rs     rows in parallel
+//!   formats::Format::encode_row    rust/formats/legacy.rs   one row of blocks
+//!
+//! model.logits(ids)                python/fewbit/api.py
+//!   _core.Executor.forward         rust/py.rs               releases the GIL
+//!   exec::Executor::forward        rust/exec/mod.rs         all threads walk the plan
+//!   kernels::Kernels::linear_int8  rust/kernels/mod.rs      chosen once per process
+//!   kernels::linear::linear_int8   rust/kernels/linear.rs   one algorithm, generic over `Isa`
+//! ```
+//!
+//! Only `py.rs` names pyo3; everything else builds and tests without Python.
+
+pub mod error;
+pub mod formats;
+pub mod quantize;
