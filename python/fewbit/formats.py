@@ -78,7 +78,7 @@ def find_format(name: str) -> Format:
 
     Besides the table there is the affine family, any width 1-8 at any group size, written
     ``sym4-g32`` (symmetric, 4 bits, one f32 scale per 32) or ``asym8-g64`` (asymmetric: an f32
-    scale and an f32 minimum per 64); codes are packed without gaps, a group ends on a byte.
+    scale and an 8-bit zero per 64); codes are packed without gaps, a group ends on a byte.
 
     Raises:
         FormatError: there is no such format.
@@ -88,7 +88,7 @@ def find_format(name: str) -> Format:
         return found
     if (match := _AFFINE.fullmatch(name.lower())) and int(match[3]) <= MAX_GROUP:
         kind, bits, group = match[1], int(match[2]), int(match[3])
-        size = -(-bits * group // 8) + (4 if kind == "sym" else 8)
+        size = -(-bits * group // 8) + (4 if kind == "sym" else 5)
         return Format(match[0], "affine", group, size)
     raise FormatError(
         f"unknown format `{name}`",
