@@ -19,4 +19,6 @@
 
 pub mod error;
 pub mod formats;
+pub mod measure;
 pub mod quantize;
+pub mod read_rate;
