@@ -1,0 +1,1 @@
+"""The oracle: what every number of fewbit means, in plain Python. Start with ``README.md``."""

@@ -1,0 +1,172 @@
+"""Every format by name: how many elements and bytes a block has, and rows in and out of bytes.
+
+encode_row(x, "Q4_K")              the bytes of a row of f32 values
+decode_row(data, "Q4_K", columns)  the f32 values that they stand for
+groups_of(data, "Q4_K", columns)   the same as integers with a scale and a minimum
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import struct
+from array import array
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import repeat
+from operator import add, mul
+from typing import NamedTuple
+
+from reference import affine, k, k_encode, legacy
+from reference.f32 import f32s
+from reference.floats import BFLOAT16, FLOAT16, FloatFormat, decode, encode
+from reference.legacy import Group
+
+Row = Sequence[float]
+Data = bytes
+
+
+class Format(NamedTuple):
+    """`block` elements take `bytes` bytes; a block never crosses rows."""
+
+    block: int
+    bytes: int
+    encode: Callable[[Row, Row | None], Data]
+    groups: Callable[[Data], list[Group]]
+
+
+FLOAT_ROWS: dict[str, FloatFormat] = {"F16": FLOAT16, "BF16": BFLOAT16}
+"""Formats that store each element as a float; F32 is the third."""
+
+_symmetric, _asymmetric = legacy.encode_symmetric, legacy.encode_asymmetric
+BLOCKS: dict[str, Format] = {
+    "Q4_0": Format(
+        32, 18, lambda x, w: _symmetric(x, 4, w), partial(legacy.groups_symmetric, bits=4)
+    ),
+    "Q4_1": Format(
+        32, 20, lambda x, w: _asymmetric(x, 4, w), partial(legacy.groups_asymmetric, bits=4)
+    ),
+    "Q5_0": Format(
+        32, 22, lambda x, w: _symmetric(x, 5, w), partial(legacy.groups_symmetric, bits=5)
+    ),
+    "Q5_1": Format(
+        32, 24, lambda x, w: _asymmetric(x, 5, w), partial(legacy.groups_asymmetric, bits=5)
+    ),
+    "Q8_0": Format(32, 34, legacy.encode_q8_0, legacy.groups_q8_0),
+    "Q2_K": Format(256, 84, k_encode.encode_q2_k, partial(k.groups_k, name="Q2_K")),
+    "Q3_K": Format(256, 110, k_encode.encode_q3_k, partial(k.groups_k, name="Q3_K")),
+    "Q4_K": Format(256, 144, k_encode.encode_q4_k, partial(k.groups_k, name="Q4_K")),
+    "Q5_K": Format(256, 176, k_encode.encode_q5_k, partial(k.groups_k, name="Q5_K")),
+    "Q6_K": Format(256, 210, k_encode.encode_q6_k, partial(k.groups_k, name="Q6_K")),
+}
+"""The formats of llama.cpp that are here; the affine family is made by name."""
+
+_AFFINE = re.compile(r"(sym|asym)([1-8])-g([1-9][0-9]*)")
+
+
+def is_float(name: str) -> bool:
+    """Whether every element is stored by itself, as a float.
+
+    >>> is_float("BF16"), is_float("Q8_0")
+    (True, False)
+    """
+    return name == "F32" or name in FLOAT_ROWS
+
+
+def row_bytes(name: str, columns: int) -> int:
+    """The bytes of a row.
+
+    >>> row_bytes("Q4_K", 512), row_bytes("F16", 3), row_bytes("asym4-g32", 40)
+    (288, 6, 42)
+    """
+    if is_float(name):
+        return columns * (4 if name == "F32" else 2)
+    if parts := _AFFINE.fullmatch(name):
+        kind, bits, group = parts[1], int(parts[2]), int(parts[3])
+        return math.ceil(columns / group) * affine.group_bytes(kind, bits, group)
+    return whole_blocks(name, columns) * BLOCKS[name].bytes
+
+
+def whole_blocks(name: str, columns: int) -> int:
+    """How many blocks a row has.
+
+    >>> whole_blocks("Q8_0", 33)
+    Traceback (most recent call last):
+    ValueError: rows of 33 elements are not whole blocks of Q8_0, which has 32 each
+    """
+    block = BLOCKS[name].block
+    if columns % block:
+        raise ValueError(
+            f"rows of {columns} elements are not whole blocks of {name}, which has {block} each"
+        )
+    return columns // block
+
+
+def encode_row(x: Row, name: str, importance: Row | None = None) -> bytes:
+    """The bytes of a row of f32 values; `importance` says how much each column counts.
+
+    >>> encode_row([1.0, -2.0], "F16").hex(), encode_row([1.0, 0.25], "sym3-g2").hex()
+    ('003c00c0', 'abaaaa3e26')
+    >>> encode_row([1.0, math.nan], "F16")
+    Traceback (most recent call last):
+    ValueError: cannot store nan at column 1
+    """
+    for column, v in enumerate(x):
+        if not math.isfinite(v):
+            raise ValueError(f"cannot store {v} at column {column}")
+    if name == "F32":
+        return struct.pack(f"<{len(x)}f", *x)
+    if f := FLOAT_ROWS.get(name):
+        return b"".join(encode(v, f).to_bytes(2, "little") for v in x)
+    if parts := _AFFINE.fullmatch(name):
+        kind, bits, group = parts[1], int(parts[2]), int(parts[3])
+        starts = range(0, len(x), group)
+        return b"".join(affine.encode_group(x[s : s + group], kind, bits, group) for s in starts)
+    return _encode_blocks(x, name, importance)
+
+
+def _encode_blocks(x: Row, name: str, w: Row | None) -> bytes:
+    f = BLOCKS[name]
+    if w is not None and f.block == legacy.BLOCK:
+        w = legacy.row_weights(x, w)  # the others take means over a super-block, not a row
+    starts = range(0, whole_blocks(name, len(x)) * f.block, f.block)
+    return b"".join(
+        f.encode(x[s : s + f.block], None if w is None else w[s : s + f.block]) for s in starts
+    )
+
+
+def groups_of(data: bytes, name: str, columns: int) -> list[Group]:
+    """A row as integer levels in groups: value = scale * level + minimum.
+
+    >>> groups_of(encode_row([1.0, 0.25], "sym3-g2"), "sym3-g2", 2)
+    [Group(levels=[3, 1], scale=0.3333333432674408, minimum=0.0)]
+    """
+    if parts := _AFFINE.fullmatch(name):
+        kind, bits, group = parts[1], int(parts[2]), int(parts[3])
+        size = affine.group_bytes(kind, bits, group)
+        return [
+            affine.group_of(data[j * size : (j + 1) * size], kind, bits, min(group, columns - s))
+            for j, s in enumerate(range(0, columns, group))
+        ]
+    f = BLOCKS[name]
+    starts = range(0, len(data), f.bytes)
+    return [g for s in starts for g in f.groups(data[s : s + f.bytes])]
+
+
+def decode_row(data: bytes, name: str, columns: int) -> list[float]:
+    """The f32 values of a row: scale * level, rounded, + minimum, rounded.
+
+    >>> decode_row(bytes.fromhex("003c00c0"), "F16", 2)
+    [1.0, -2.0]
+    """
+    if len(data) != row_bytes(name, columns):
+        raise ValueError(f"{columns} elements of {name} are not {len(data)} bytes")
+    if name == "F32":
+        return list(struct.unpack(f"<{columns}f", data))
+    if f := FLOAT_ROWS.get(name):
+        return [decode(code, f) for code in struct.unpack(f"<{columns}H", data)]
+    values: list[float] = []
+    for g in groups_of(data, name, columns):
+        scaled = array("f", map(mul, repeat(g.scale), g.levels))
+        values += f32s(map(add, scaled, repeat(g.minimum))) if g.minimum else scaled.tolist()
+    return values

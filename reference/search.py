@@ -1,0 +1,194 @@
+"""The searches for a block's scale: which integers, times which scale, lie nearest to x.
+
+Given the integers l, the best scale is known: least squares, sum(w x l) / sum(w l l). So each
+search tries some inverse scales, rounds, and keeps the one whose least squares error is smallest.
+All arithmetic is f32, one rounding per operator, sums in element order, ``a * b * c`` from the
+left; llama.cpp built for x86-64 does the same, and the bytes agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import repeat
+from operator import add, mul, sub
+
+from reference.f32 import clamp, f32, f32s, inverse, nearest, products, total
+
+TINY = f32(1e-15)
+"""Blocks smaller than this are stored as zero."""
+TENTH = f32(0.1)
+
+
+def signed_peak(x: Sequence[float]) -> float:
+    """The first element whose absolute value is the largest, with its sign.
+
+    >>> signed_peak([1.0, -3.0, 3.0])
+    -3.0
+    """
+    peak = 0.0
+    for v in x:
+        if abs(v) > abs(peak):
+            peak = v
+    return peak
+
+
+def symmetric_search(
+    x: Sequence[float], n: int, w: Sequence[float] | None = None
+) -> tuple[float, list[int]]:
+    """A signed scale and levels in -n..n-1, each stored + n, from 19 inverse scales.
+
+    The largest |x| goes to -n, so the scale has the other sign. Maximises the gain
+    sum(w x l)^2 / sum(w l l), which is what the scale takes off the squared error; w = x^2 if not
+    given.
+
+    >>> symmetric_search([-0.89, 0.16, 0.08, -0.13, 0.16, -0.54], 8)
+    (0.11088692396879196, [0, 9, 9, 7, 9, 3])
+    """
+    peak = signed_peak(x)
+    if abs(peak) < TINY:
+        return 0.0, [0] * len(x)
+    wx = products(x, x, x) if w is None else products(w, x)
+    w = products(x, x) if w is None else w
+    best_levels: list[int] = []
+    scale = best = 0.0
+    for s in (0, *range(-9, 0), *range(1, 10)):
+        inv = f32(-f32(n + f32(TENTH * s)) / peak)
+        levels = [clamp(nearest(v), -n, n - 1) for v in f32s(map(mul, repeat(inv), x))]
+        a, b = total(products(wx, levels)), total(products(w, levels, levels))
+        if s == 0:
+            scale = f32(a / b) if b else 0.0
+            best, best_levels = f32(scale * a), levels
+        elif b > 0 and f32(a * a) > f32(best * b):
+            scale = f32(a / b)
+            best, best_levels = f32(scale * a), levels
+    return scale, [level + n for level in best_levels]
+
+
+def coordinate_search(x: Sequence[float], n: int) -> tuple[float, list[int]]:
+    """As `symmetric_search` with w = x^2, but moving one level at a time, at most 5 rounds.
+
+    Each element's level is set to what is best given the scale that the others want.
+
+    >>> coordinate_search([-0.89, 0.16, 0.08, -0.13, 0.16, -0.54], 4)
+    (0.2921016812324524, [1, 5, 4, 4, 5, 2])
+    """
+    peak = signed_peak(x)
+    if abs(peak) < TINY:
+        return 0.0, [0] * len(x)
+    w = products(x, x)
+    inv = f32(-n / peak)
+    levels = [clamp(nearest(v), -n, n - 1) for v in f32s(map(mul, repeat(inv), x))]
+    a, b = total(products(w, x, levels)), total(products(w, levels, levels))
+    a, b = _sweeps(x, w, levels, (a, b), -n, n - 1)
+    return f32(a / b) if b else 0.0, [level + n for level in levels]
+
+
+def _sweeps(
+    x: Sequence[float], w: Sequence[float], levels: list[int], sums: tuple[float, float],
+    low: int, high: int,
+) -> tuple[float, float]:  # fmt: skip
+    """Improve `levels` in place while a*a/b grows; returns a = sum(w x l) and b = sum(w l l)."""
+    a, b = sums
+    wx = products(w, x)
+    for _ in range(5):
+        changed = False
+        for i, (v, wi, wxi, level) in enumerate(zip(x, w, wx, levels, strict=True)):
+            rest_a = f32(a - f32(wxi * level))
+            rest_b = f32(b - f32(f32(wi * level) * level))
+            if rest_a <= 0 or (low == 0 and rest_b <= 0):
+                continue
+            new = clamp(nearest(f32(f32(v * rest_b) / rest_a)), low, high)
+            if new == level:
+                continue
+            new_a = f32(rest_a + f32(wxi * new))
+            new_b = f32(rest_b + f32(f32(wi * new) * new))
+            if new_b > 0 and f32(f32(new_a * new_a) * b) > f32(f32(a * a) * new_b):
+                levels[i], a, b, changed = new, new_a, new_b, True
+        if not changed:
+            break
+    return a, b
+
+
+def affine_search(
+    x: Sequence[float], n: int, w: Sequence[float], grid: tuple[float, float, int],
+    absolute: bool = False,
+) -> tuple[float, float, list[int]]:  # fmt: skip
+    """Scale, minimum (as its negative, >= 0) and levels 0..n: x is about scale * l - minimum.
+
+    `grid` = (first, step, count): tries inverse scales (n + first + step * s) / range for s up to
+    and including count, each with the least squares scale and minimum. Accepting a candidate also
+    moves the minimum that later candidates start from.
+
+    >>> affine_search([-0.89, 0.16, 0.08, -0.13, 0.16, -0.54], 15, [1.0] * 6, (-1.0, 0.1, 20))
+    (0.06973959505558014, 0.8907292485237122, [0, 15, 14, 11, 15, 5])
+    """
+    low, high = min(0.0, *x), max(x)
+    if high <= low:
+        return 0.0, -low, [0] * len(x)
+    inv = f32(n / f32(high - low))
+    scale, best_low = f32(1 / inv), low
+    best_levels = _rounded(x, inv, low, n)
+    best = _error(x, w, best_levels, scale, low, absolute)
+    sw, swx = total(w), total(products(w, x))
+    first, step, count = map(f32, grid)
+    for s in range(int(count) + 1):
+        inv = f32(f32(f32(first + f32(step * s)) + n) / f32(high - best_low))
+        levels = _rounded(x, inv, best_low, n)
+        fitted = _least_squares(x, w, levels, sw, swx)
+        if fitted is None:
+            continue
+        error = _error(x, w, levels, *fitted, absolute)
+        if error < best:
+            best, best_levels, (scale, best_low) = error, levels, fitted
+    return scale, -best_low, best_levels
+
+
+def _rounded(x: Sequence[float], inv: float, low: float, n: int) -> list[int]:
+    shifted = f32s(map(sub, x, repeat(low)))
+    return [clamp(nearest(v), 0, n) for v in f32s(map(mul, repeat(inv), shifted))]
+
+
+def _error(
+    x: Sequence[float], w: Sequence[float], levels: Sequence[int], scale: float, low: float,
+    absolute: bool,
+) -> float:  # fmt: skip
+    near = f32s(map(add, f32s(map(mul, repeat(scale), levels)), repeat(low)))
+    off = f32s(map(sub, near, x))
+    return total(products(w, [abs(v) for v in off] if absolute else products(off, off)))
+
+
+def _least_squares(
+    x: Sequence[float], w: Sequence[float], levels: Sequence[int], sw: float, swx: float
+) -> tuple[float, float] | None:
+    """The scale and the minimum (not above 0) with the smallest squared error for these levels."""
+    wl = products(w, levels)
+    sl, sll, sxl = total(wl), total(products(wl, levels)), total(products(wl, x))
+    d = f32(f32(sw * sll) - f32(sl * sl))
+    if d <= 0:
+        return None
+    scale = f32(f32(f32(sw * sxl) - f32(swx * sl)) / d)
+    low = f32(f32(f32(sll * swx) - f32(sl * sxl)) / d)
+    return (scale, low) if low <= 0 else (f32(sxl / sll), 0.0)
+
+
+def scale_quantizer(v: Sequence[float], n: int, w: Sequence[float]) -> tuple[float, list[int]]:
+    """A scale and levels 0..n for values >= 0: how super-blocks store their blocks' scales.
+
+    >>> scale_quantizer([0.5, 1.0, 2.0], 15, [1.0, 1.0, 1.0])
+    (0.13114753365516663, [4, 8, 15])
+    """
+    peak = max(0.0, *v)
+    if peak < TINY:
+        return 0.0, [0] * len(v)
+    inv, best = 0.0, 0.0
+    for s in (0, *range(-4, 0), *range(1, 5)):
+        tried = f32(f32(f32(TENTH * s) + n) / peak)
+        levels = [min(n, nearest(y)) for y in f32s(map(mul, repeat(tried), v))]
+        off = f32s(map(sub, v, f32s(map(mul, repeat(inverse(tried)), levels))))
+        error = total(products(w, off, off))
+        if s == 0 or error < best:
+            inv, best = tried, error
+    levels = [min(n, nearest(y)) for y in f32s(map(mul, repeat(inv), v))]
+    a, b = total(products(w, v, levels)), total(products(w, levels, levels))
+    a, b = _sweeps(v, w, levels, (a, b), 0, n)
+    return f32(a / b) if b else 0.0, levels
