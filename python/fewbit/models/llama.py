@@ -21,7 +21,9 @@ def decoder(c: Config, *, pairing: str, head_norm: bool) -> Plan:
         w = f"blk.{i}."
         h = p.rms_norm(x, w + "attn_norm.weight")
         q, k, v = (
-            p.linear(h, f"{w}attn_{n}.weight", heads * c.head_dim, _bias(c.qkv_bias, f"{w}attn_{n}"))
+            p.linear(
+                h, f"{w}attn_{n}.weight", heads * c.head_dim, _bias(c.qkv_bias, f"{w}attn_{n}")
+            )
             for n, heads in (("q", c.heads), ("k", c.kv_heads), ("v", c.kv_heads))
         )
         if head_norm:

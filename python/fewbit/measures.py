@@ -1,0 +1,172 @@
+"""Means with their standard errors, and what a divergence says, from one value per token.
+
+The statistics are those that llama.cpp's ``llama-perplexity`` prints, under the same definitions:
+the error of a mean is sqrt((E[v^2] - E[v]^2) / (n - 1)), percentiles interpolate linearly.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Values: TypeAlias = NDArray[np.float64]
+
+KLD_PERCENTILES = (100.0, 99.9, 99.0, 95.0, 90.0, 50.0, 10.0, 5.0, 1.0, 0.1, 0.0)
+DP_PERCENTILES = (100.0, 99.9, 99.0, 95.0, 90.0, 75.0, 50.0, 25.0, 10.0, 5.0, 1.0, 0.1, 0.0)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with its standard error."""
+
+    value: float
+    error: float
+
+    def exp(self) -> Estimate:
+        """The exponential of the value, the error carried to first order."""
+        value = _exp(self.value)
+        return Estimate(value, value * self.error)
+
+
+@dataclass(frozen=True)
+class Span:
+    """What was measured: `chunks` windows of `ctx` tokens, of which `tokens` in all were scored.
+
+    `nonfinite` counts the scored tokens whose logits gave no finite measure; the means are then
+    not finite either. `seconds` is the wall clock of the whole measurement.
+    """
+
+    ctx: int
+    chunks: int
+    tokens: int
+    seconds: float
+    nonfinite: int = 0
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Tokens that went through the model, scored or not, per second."""
+        return self.chunks * self.ctx / self.seconds if self.seconds > 0 else math.inf
+
+
+@dataclass(frozen=True)
+class Perplexity:
+    """exp of the mean negative log-likelihood `nll` (nats per token) of a text."""
+
+    ppl: Estimate
+    nll: Estimate
+    acts: str
+    span: Span
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """How a model q differs from a base p on a text; see the module for how errors are made.
+
+    `ln_ratio` is ln(PPL(q) / PPL(p)); `kld` the Kullback-Leibler divergence in nats;
+    `dp` q(token) - p(token) of the text's tokens, a probability; `same_top` the share of tokens
+    where both hold the same token likeliest. Percentiles are keyed by percent, 50 is the median.
+    """
+
+    ppl: Estimate
+    ppl_base: Estimate
+    correlation: float
+    ln_ratio: Estimate
+    ratio: Estimate
+    difference: Estimate
+    kld: Estimate
+    kld_percentiles: dict[float, float]
+    dp: Estimate
+    dp_percentiles: dict[float, float]
+    rms_dp: Estimate
+    same_top: Estimate
+    acts: str
+    base_acts: str
+    span: Span
+
+
+def mean(values: Values) -> Estimate:
+    """The mean and its standard error; of fewer than two values the error is 0."""
+    if len(values) < 2:
+        return Estimate(float(values.mean()) if len(values) else math.nan, 0.0)
+    with np.errstate(invalid="ignore"):
+        variance = float(values.var())
+    return Estimate(float(values.mean()), math.sqrt(variance / (len(values) - 1)))
+
+
+def perplexity(nll: Values, acts: str, span: Span) -> Perplexity:
+    """The perplexity of tokens with these negative log-likelihoods (nats)."""
+    average = mean(nll)
+    return Perplexity(average.exp(), average, acts, span)
+
+
+def divergence(
+    tokens: dict[str, Values], same_top: NDArray[np.bool_], acts: str, base_acts: str, span: Span
+) -> Divergence:
+    """The statistics of one value per token of `nll_base`, `nll`, `kld` and `dp`."""
+    nll, nll_base, kld, dp = (tokens[name] for name in ("nll", "nll_base", "kld", "dp"))
+    count = len(nll)
+    ln, ln_base = mean(nll), mean(nll_base)
+    ppl, ppl_base = ln.exp(), ln_base.exp()
+    covariance = _covariance(nll, nll_base)
+    ln_ratio = Estimate(
+        ln.value - ln_base.value, _root(ln.error**2 + ln_base.error**2 - 2 * covariance)
+    )
+    ppl_covariance = ppl.value * ppl_base.value * covariance
+    difference = Estimate(
+        ppl.value - ppl_base.value, _root(ppl.error**2 + ppl_base.error**2 - 2 * ppl_covariance)
+    )
+    errors = ln.error * ln_base.error
+    top = float(same_top.mean())
+    return Divergence(
+        ppl=ppl,
+        ppl_base=ppl_base,
+        correlation=covariance / errors if errors else math.nan,
+        ln_ratio=ln_ratio,
+        ratio=ln_ratio.exp(),
+        difference=difference,
+        kld=mean(kld),
+        kld_percentiles=_percentiles(kld, KLD_PERCENTILES),
+        dp=mean(dp),
+        dp_percentiles=_percentiles(dp, DP_PERCENTILES),
+        rms_dp=_root_mean_square(dp),
+        same_top=Estimate(top, math.sqrt(top * (1 - top) / (count - 1)) if count > 1 else 0.0),
+        acts=acts,
+        base_acts=base_acts,
+        span=span,
+    )
+
+
+def _covariance(x: Values, y: Values) -> float:
+    """The covariance of the two means."""
+    if len(x) < 2:
+        return 0.0
+    with np.errstate(invalid="ignore"):
+        return float(((x - x.mean()) * (y - y.mean())).mean()) / (len(x) - 1)
+
+
+def _percentiles(values: Values, percents: tuple[float, ...]) -> dict[float, float]:
+    with np.errstate(invalid="ignore"):
+        found = np.percentile(values, percents)
+    return {percent: float(value) for percent, value in zip(percents, found, strict=True)}
+
+
+def _root_mean_square(values: Values) -> Estimate:
+    squares = mean(values * values)
+    root = _root(squares.value)
+    return Estimate(root, 0.5 / root * squares.error if root else 0.0)
+
+
+def _root(value: float) -> float:
+    """The square root, where rounding may have left a square just below 0."""
+    return math.nan if math.isnan(value) else math.sqrt(max(value, 0.0))
+
+
+def _exp(value: float) -> float:
+    try:
+        return math.exp(value)
+    except OverflowError:
+        return math.inf

@@ -1,0 +1,80 @@
+"""A model small enough to check by hand: the next token depends on the last one alone."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+
+from fewbit.config import Config
+
+ALPHABET = "abcdefgh .\nxyz<"
+BOS = ALPHABET.index("<")
+
+
+class Tokenizer:
+    """One token per character of `ALPHABET`; "<" is the beginning of a text."""
+
+    chat_template = None
+    vocab = tuple(ALPHABET)
+
+    def __init__(self, adds_bos: bool = False, stop: str = "") -> None:
+        self.adds_bos = adds_bos
+        self.bos = BOS if adds_bos else None
+        self.eos = ALPHABET.index(stop) if stop else None
+        self.stop_ids = frozenset(ALPHABET.index(c) for c in stop)
+
+    def encode(self, text: str, special: bool = True, parse_special: bool = False) -> list[int]:
+        ids = [ALPHABET.index(c) for c in text]
+        return [BOS, *ids] if special and self.adds_bos else ids
+
+    def decode(self, ids: list[int], skip_special: bool = True) -> str:
+        return "".join(ALPHABET[i] for i in ids)
+
+    def stream(self) -> SimpleNamespace:
+        return SimpleNamespace(push=lambda token: ALPHABET[token], finish=lambda: "")
+
+
+class Cache:
+    """Counts what is in it, as the real one does."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.tokens: list[int] = []
+
+    def length(self, sequence: int) -> int:
+        return len(self.tokens)
+
+    def reset(self) -> None:
+        self.tokens = []
+
+    def truncate(self, sequence: int, length: int) -> None:
+        assert length <= len(self.tokens)
+        del self.tokens[length:]
+
+
+class Bigram:
+    """`table` [vocab, vocab] holds the logits after each token; int8 adds `noise` to them."""
+
+    def __init__(
+        self, seed: int = 0, adds_bos: bool = False, stop: str = "", context: int = 64
+    ) -> None:
+        vocab = len(ALPHABET)
+        rng = np.random.default_rng(seed)
+        self.table = rng.normal(0, 2, (vocab, vocab)).astype(np.float32)
+        self.noise = rng.normal(0, 0.1, (vocab, vocab)).astype(np.float32)
+        self.tokenizer = Tokenizer(adds_bos, stop)
+        self.config = Config("llama", vocab, 1, 8, 8, 1, 1, 8, 1e-5, context)
+        self.calls: list[tuple[int, int]] = []
+
+    def cache(self, sequences: int, capacity: int) -> Cache:
+        return Cache(capacity)
+
+    def forward(self, cache, tokens, sequences=None, outputs=None, acts="int8"):
+        cache.tokens.extend(int(t) for t in tokens)
+        assert len(cache.tokens) <= cache.capacity
+        self.calls.append((len(tokens), len(outputs)))
+        rows = self.table[np.asarray(tokens)[np.asarray(outputs, np.int64)]]
+        if acts == "int8":
+            rows = rows + self.noise[np.asarray(tokens)[np.asarray(outputs, np.int64)]]
+        return np.ascontiguousarray(rows)

@@ -1,0 +1,114 @@
+"""Each filter alone, then the draw: frequencies, repeatability, refusals."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fewbit.errors import InputError
+from fewbit.sampling import (
+    GREEDY,
+    Sampling,
+    choose,
+    keep_min_p,
+    keep_top_k,
+    keep_top_p,
+    probabilities,
+)
+
+ROW = np.log(np.array([0.1, 0.4, 0.05, 0.25, 0.2], np.float32))
+OPEN = {"top_k": 0, "top_p": 1.0, "min_p": 0.0}
+
+
+def test_top_k_sorts_and_keeps_the_first_of_equals() -> None:
+    assert keep_top_k(ROW, 3).ids.tolist() == [1, 3, 4]
+    assert keep_top_k(ROW, 0).ids.tolist() == [1, 3, 4, 0, 2]
+    assert keep_top_k(np.zeros(6, np.float32), 2).ids.tolist() == [0, 1]
+    assert keep_top_k(ROW, 99).ids.tolist() == [1, 3, 4, 0, 2]
+
+
+@pytest.mark.parametrize(("p", "kept"), [(0.3, 1), (0.41, 2), (0.64, 2), (0.66, 3), (1.0, 5)])
+def test_top_p_keeps_the_fewest_that_reach_p(p: float, kept: int) -> None:
+    assert keep_top_p(keep_top_k(ROW, 0), p).ids.tolist() == [1, 3, 4, 0, 2][:kept]
+
+
+@pytest.mark.parametrize(("p", "kept"), [(0.0, 5), (0.2, 4), (0.3, 3), (0.6, 2), (1.0, 1)])
+def test_min_p_is_a_share_of_the_likeliest(p: float, kept: int) -> None:
+    assert len(keep_min_p(keep_top_k(ROW, 0), p).ids) == kept
+
+
+def test_top_p_sees_only_what_top_k_kept() -> None:
+    # of the two likeliest alone, 0.4 / 0.65 = 0.615 is enough
+    assert len(keep_top_p(keep_top_k(ROW, 2), 0.6).ids) == 1
+    assert len(keep_top_p(keep_top_k(ROW, 0), 0.6).ids) == 2
+
+
+def test_draws_have_the_frequencies_of_the_softmax() -> None:
+    sampling = Sampling(temperature=1, seed=1, **OPEN)
+    rng = sampling.generator()
+    count = 20_000
+    drawn = np.bincount([choose(ROW, sampling, rng) for _ in range(count)], minlength=5) / count
+    expected = np.exp(ROW.astype(np.float64))
+    error = np.sqrt(expected * (1 - expected) / count)
+    assert (np.abs(drawn - expected) < 4.5 * error).all()
+
+
+def test_temperature_is_applied_after_the_filters() -> None:
+    # at temperature 100 all that is left is nearly equally likely, but what is left does not change
+    sampling = Sampling(temperature=100, top_k=0, top_p=0.5, min_p=0, seed=2)
+    rng = sampling.generator()
+    drawn = np.bincount([choose(ROW, sampling, rng) for _ in range(4000)], minlength=5)
+    assert drawn[[0, 2, 4]].sum() == 0
+    assert abs(drawn[1] / 4000 - 0.5) < 0.05
+
+
+def test_one_seed_gives_one_sequence() -> None:
+    def draws(seed: int) -> list[int]:
+        sampling = Sampling(temperature=1, seed=seed, **OPEN)
+        rng = sampling.generator()
+        return [choose(ROW, sampling, rng) for _ in range(50)]
+
+    assert draws(7) == draws(7)
+    assert draws(7) != draws(8)
+
+
+def test_greedy_takes_the_first_of_the_likeliest() -> None:
+    row = np.array([1, 3, 3, 2], np.float32)
+    assert choose(row, GREEDY, GREEDY.generator()) == 1
+
+
+def test_impossible_tokens_are_never_drawn() -> None:
+    row = np.array([-np.inf, 0, -np.inf, 0], np.float32)
+    sampling = Sampling(temperature=1e-300, **OPEN)
+    rng = sampling.generator()
+    assert {choose(row, sampling, rng) for _ in range(50)} == {1, 3}
+
+
+def test_probabilities_add_up() -> None:
+    assert probabilities(np.array([0.0, -np.inf])).tolist() == [1.0, 0.0]
+
+
+@pytest.mark.parametrize("bad", [[np.nan, 0], [0, np.nan], [np.inf, 0], [-np.inf, -np.inf]])
+@pytest.mark.parametrize("sampling", [GREEDY, Sampling()])
+def test_rows_without_a_softmax_are_refused(bad: list[float], sampling: Sampling) -> None:
+    with pytest.raises(InputError, match="cannot choose a token: the largest logit is"):
+        choose(np.array(bad, np.float32), sampling, sampling.generator())
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"temperature": -0.1}, "temperature is -0.1, expected 0 or more"),
+        ({"temperature": float("inf")}, "temperature is inf, expected 0 or more"),
+        ({"temperature": float("nan")}, "temperature is nan, expected 0 or more"),
+        ({"top_k": -1}, "top_k is -1, expected 0 or more"),
+        ({"top_p": 0.0}, "top_p is 0.0, expected above 0, at most 1"),
+        ({"top_p": 1.5}, "top_p is 1.5, expected above 0, at most 1"),
+        ({"min_p": -0.5}, "min_p is -0.5, expected from 0 to 1"),
+        ({"seed": -1}, "seed is -1, expected 0 or more"),
+    ],
+)
+def test_options_out_of_range_are_refused(option: dict[str, float], message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        Sampling(**option)
+    assert str(caught.value) == message
