@@ -138,30 +138,27 @@ def fma(x: float, y: float, z: float) -> float:
     >>> fma(1 + 2.0**-23, 1 - 2.0**-23, -1.0) == -(2.0**-46)
     True
     """
-    return fmas([x], y, [z])[0]
+    return fmas([x], [y], [z])[0]
 
 
-def fmas(xs: Sequence[float], y: float, zs: Sequence[float]) -> list[float]:
-    """x * y + z for each pair of the lists, each rounded once to f32.
+def fmas(xs: Sequence[float], ys: Sequence[float], zs: Sequence[float]) -> list[float]:
+    """x * y + z of f32 values, element by element, each rounded once.
 
     The product is exact in binary64, the sum s within half a unit in its last place. If the f32
     nearest to s is the same a unit above and below, then s is nowhere near a tie and the second
     rounding was harmless. Otherwise the sum is done in fractions.
 
-    >>> tie = 1 + 2.0**-24
-    >>> fmas([tie - 2.0**-24], 2.0**-60, [1.0]), fmas([1.0], 2.0**-24, [1.0])
-    ([1.0], [1.0])
-    >>> fmas([2.0**-24], 1 + 2.0**-23, [1.0])         # just above the tie
-    [1.0000001192092896]
+    >>> fmas([1.0, 2.0**-24], [2.0**-24, 1 + 2.0**-23], [1.0, 1.0])   # a tie; just above it
+    [1.0, 1.0000001192092896]
     """
-    sums = list(map(add, map(mul, xs, repeat(y)), zs))
+    sums = list(map(add, map(mul, xs, ys), zs))
     above = array("f", map(mul, sums, repeat(_UP)))
     below = array("f", map(mul, sums, repeat(_DOWN)))
     if above == below:
         return above.tolist()
     return [
         a if a == b else _exact_fma(x, y, z)
-        for a, b, x, z in zip(above, below, xs, zs, strict=True)
+        for a, b, x, y, z in zip(above, below, xs, ys, zs, strict=True)
     ]
 
 

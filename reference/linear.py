@@ -1,0 +1,118 @@
+"""The product of a row of activations with a weight matrix, in the three ways that `linear` has.
+
+f64     no rounding but Python's: what the number means
+f32     for each output, over the columns in order: acc = fma(weight, x, acc)
+int8    the activations are rounded to 8 bits in groups of 32, then for each piece of columns that
+        lies in one group of the weights and one of the activations, in order:
+
+        acc = fma(float(sum (level * q)), scale * d, acc)
+        acc = fma(minimum, d * float(sum q), acc)           where the format has a minimum
+
+"f32" and "int8" define every bit of the result. Formats of floats, and groups that are neither 16
+nor a multiple of 32, take "f32" where "int8" is asked for.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import repeat
+from operator import mul
+
+from reference.f32 import div, f32, f32s, fmas
+from reference.legacy import Group
+from reference.weights import Weight
+
+GROUP = 32
+TINY = 2.0**-100
+"""Activations below this count as zero: 127 / amax would overflow."""
+
+
+def round_activations(x: Sequence[float]) -> list[tuple[list[int], float]]:
+    """For each 32 elements (the last may be fewer) integers -127..127 and their scale.
+
+    d = amax / 127 and q = nearest(x * (127 / amax)), amax the largest |x|; all in f32.
+
+    >>> round_activations([127.0, -2.5, 3.5])
+    [([127, -2, 4], 1.0)]
+    >>> round_activations([2.0**-101])
+    [([0], 0.0)]
+    """
+    result = []
+    for start in range(0, len(x), GROUP):
+        part = x[start : start + GROUP]
+        amax = max(map(abs, part))
+        if amax < TINY:
+            result.append(([0] * len(part), 0.0))
+            continue
+        inverse = div(127.0, amax)
+        result.append(([round(v) for v in f32s(map(mul, part, repeat(inverse)))], f32(amax / 127)))
+    return result
+
+
+def product_f64(x: Sequence[float], w: Weight) -> list[float]:
+    """The sums in binary64, each rounded to f32.
+
+    >>> product_f64([1.0, 2.0], Weight.of([[3.0, 4.0], [0.1, 0.2]]))
+    [11.0, 0.5]
+    """
+    return f32s(sum(map(mul, row, x)) for row in w.values)
+
+
+def product_f32(x: Sequence[float], w: Weight) -> list[float]:
+    """The sums in f32 over the columns in order, one fused multiply-add each.
+
+    >>> product_f32([1.0, 2.0], Weight.of([[3.0, 4.0], [0.1, 0.2]]))
+    [11.0, 0.5]
+    """
+    acc = [0.0] * w.rows
+    for column, v in zip(w.by_column, x, strict=True):
+        acc = fmas(column, [v] * w.rows, acc)
+    return acc
+
+
+def product_int8(x: Sequence[float], w: Weight) -> list[float]:
+    """The sums with activations of 8 bits.
+
+    >>> product_int8([127.0, -2.5, 3.5] + [0.0] * 29, Weight.of([[1.0] * 32], "Q8_0"))
+    [128.99212646484375]
+    """
+    acts = round_activations(x)
+    acc = [0.0] * w.rows
+    start = 0
+    for group in w.groups:
+        end = start + len(group[0].levels)
+        for at in range(start, end, GROUP):
+            q, d = acts[at // GROUP]
+            stop = min(end, at + GROUP)
+            first = at % GROUP
+            acc = _piece(group, at - start, q[first : first + stop - at], d, acc)
+        start = end
+    return acc
+
+
+def _piece(
+    group: Sequence[Group], first: int, q: Sequence[int], d: float, acc: list[float]
+) -> list[float]:
+    """One piece of columns of every row, from element `first` of the group on."""
+    last = first + len(q)
+    dots = [float(sum(map(mul, g.levels[first:last], q))) for g in group]
+    acc = fmas(dots, [f32(g.scale * d) for g in group], acc)
+    if any(g.minimum for g in group):
+        acc = fmas([g.minimum for g in group], [f32(d * sum(q))] * len(group), acc)
+    return acc
+
+
+def magnitude(x: Sequence[float], w: Weight) -> list[float]:
+    """For each output sum |weight * x|: what errors of summation are measured against.
+
+    n roundings of f32 move an output by at most n * 2^-24 times this (to first order).
+
+    >>> magnitude([1.0, -2.0], Weight.of([[3.0, 4.0], [-1.0, 0.5]]))
+    [11.0, 2.0]
+    """
+    return [math.fsum(abs(a * b) for a, b in zip(row, x, strict=True)) for row in w.values]
+
+
+PRODUCTS = {"f64": product_f64, "f32": product_f32, "int8": product_int8}
+"""The ways by name."""

@@ -1,0 +1,147 @@
+"""One function for each op of a plan, on one token's row of f32 values.
+
+Unless an op says otherwise it is computed in binary64 and each element rounded once to f32; an
+executor that computes in f32 may differ by the roundings that its own order of operations takes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from operator import add as plus
+from operator import mul
+
+from reference.f32 import f32, f32s
+from reference.linear import PRODUCTS, product_f32
+from reference.weights import Weight
+
+Row = Sequence[float]
+
+
+def embed(token: int, weight: Weight) -> list[float]:
+    """Row `token` of the table [vocab, width].
+
+    >>> embed(1, Weight.of([[1.0, 2.0], [3.0, 4.0]]))
+    [3.0, 4.0]
+    """
+    return weight.row(token)
+
+
+def rms_norm(x: Row, weight: Row, *, eps: float, heads: int = 1) -> list[float]:
+    """x / sqrt(mean(x^2) + eps) * weight, over each of `heads` equal parts of the row.
+
+    `weight` is as long as one part. arXiv 1910.07467.
+
+    >>> rms_norm([3.0, 4.0, 6.0, 8.0], [1.0, 2.0], eps=0.0, heads=2)
+    [0.8485281467437744, 2.262741804122925, 0.8485281467437744, 2.262741804122925]
+    """
+    result: list[float] = []
+    size = len(x) // heads
+    for start in range(0, len(x), size):
+        part = x[start : start + size]
+        root = math.sqrt(math.fsum(map(mul, part, part)) / size + eps)
+        result += f32s(v / root * w for v, w in zip(part, weight, strict=True))
+    return result
+
+
+def linear(x: Row, weight: Weight, bias: Row | None = None, acts: str = "f64") -> list[float]:
+    """x W^T, plus the bias in f32; `acts` says how (linear.py), and is then right to the bit.
+
+    >>> w = Weight.of([[1.0, 2.0], [3.0, 4.0]])
+    >>> linear([1.0, 1.0], w), linear([1.0, 1.0], w, [0.5, -7.0], "f32")
+    ([3.0, 7.0], [3.5, 0.0])
+    """
+    product = PRODUCTS[acts]
+    if acts == "int8" and not weight.takes_int8:
+        product = product_f32
+    result = product(x, weight)
+    return result if bias is None else f32s(map(plus, result, bias))
+
+
+def rope(
+    x: Row, position: int, *, heads: int, freqs: Row, factor: float, pairing: str
+) -> list[float]:
+    """Each head's pairs rotated by position * freqs (radians), times `factor`.
+
+    Pair i of a head is (2i, 2i+1) if `pairing` is "neighbours", (i, i + dims/2) if "halves", with
+    dims = 2 * len(freqs); elements past dims stay. cos and sin times the factor are rounded to
+    f32, and so is each product and their sum: this op is right to the bit. arXiv 2104.09864.
+
+    >>> rope([1.0, 2.0, 3.0, 4.0, 5.0], 1, heads=1, freqs=[math.pi, 0.0], factor=1.0,
+    ...      pairing="neighbours")
+    [-1.0, -2.0, 3.0, 4.0, 5.0]
+    >>> rope([1.0, 2.0, 3.0, 4.0], 1, heads=1, freqs=[math.pi, 0.0], factor=2.0, pairing="halves")
+    [-2.0, 4.0, -6.0, 8.0]
+    """
+    pairs = len(freqs)
+    apart, following = {"neighbours": (1, 2), "halves": (pairs, 1)}[pairing]
+    cos = f32s(math.cos(position * f) * factor for f in freqs)
+    sin = f32s(math.sin(position * f) * factor for f in freqs)
+    result = list(x)
+    for start in range(0, len(x), len(x) // heads):
+        for pair, (c, s) in enumerate(zip(cos, sin, strict=True)):
+            i = start + pair * following
+            j = i + apart
+            result[i] = f32(f32(x[i] * c) - f32(x[j] * s))
+            result[j] = f32(f32(x[i] * s) + f32(x[j] * c))
+    return result
+
+
+def attend(
+    q: Row, keys: Sequence[Row], values: Sequence[Row], *, heads: int, kv_heads: int,
+    scale: float, window: int = 0,
+) -> list[float]:  # fmt: skip
+    """softmax(q k^T * scale) v for each head, over the positions up to the token's own.
+
+    `keys` and `values` have one row per position, the token's own last. Consecutive heads share a
+    key/value head. A `window` of w > 0 sees the last w positions, the own included.
+
+    >>> attend([1.0, 0.0], [[9.0], [9.0]], [[1.0], [3.0]], heads=2, kv_heads=1, scale=1.0)
+    [2.0, 2.0]
+    >>> attend([0.0], [[9.0], [9.0]], [[1.0], [3.0]], heads=1, kv_heads=1, scale=1.0, window=1)
+    [3.0]
+    """
+    seen_keys, seen_values = (rows[-window:] if window else rows for rows in (keys, values))
+    size = len(q) // heads
+    result: list[float] = []
+    for head in range(heads):
+        part = q[head * size : (head + 1) * size]
+        own = slice(head * kv_heads // heads * size, (head * kv_heads // heads + 1) * size)
+        scores = [sum(map(mul, part, key[own])) * scale for key in seen_keys]
+        peak = max(scores)
+        e = [math.exp(score - peak) for score in scores]
+        total = math.fsum(e)
+        columns = zip(*(value[own] for value in seen_values), strict=True)
+        result += f32s(sum(map(mul, e, column)) / total for column in columns)
+    return result
+
+
+def add(x: Row, y: Row) -> list[float]:
+    """x + y, right to the bit.
+
+    >>> add([1.0], [2.0])
+    [3.0]
+    """
+    return f32s(map(plus, x, y))
+
+
+def swiglu(gate: Row, up: Row) -> list[float]:
+    """silu(gate) * up with silu(g) = g / (1 + exp(-g)). arXiv 2002.05202.
+
+    >>> swiglu([0.0, 40.0, -800.0], [5.0, 0.5, 1.0])
+    [0.0, 20.0, -0.0]
+    """
+    return f32s(_silu(g) * u for g, u in zip(gate, up, strict=True))
+
+
+def _silu(g: float) -> float:
+    return g / (1 + math.exp(-g)) if g > -700 else g * math.exp(g)
+
+
+def take(rows: Sequence[list[float]], outputs: Sequence[int]) -> list[list[float]]:
+    """The rows whose logits are wanted.
+
+    >>> take([[1.0], [2.0], [3.0]], [2])
+    [[3.0]]
+    """
+    return [rows[index] for index in outputs]

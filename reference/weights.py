@@ -1,0 +1,74 @@
+"""A weight matrix as stored: its bytes, and the views of them that products need."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from reference.formats import decode_row, encode_row, groups_of, is_float, row_bytes
+from reference.legacy import Group
+
+
+@dataclass(frozen=True)
+class Weight:
+    """[rows, columns] in a format of `formats.py`; a vector is a single row.
+
+    >>> w = Weight.of([[1.0, 2.0], [3.0, 4.0]], "F16")
+    >>> w.row(1), w.values, w.by_column
+    ([3.0, 4.0], [[1.0, 2.0], [3.0, 4.0]], [(1.0, 3.0), (2.0, 4.0)])
+    """
+
+    format: str
+    rows: int
+    columns: int
+    data: bytes
+
+    def __post_init__(self) -> None:
+        expected = self.rows * row_bytes(self.format, self.columns)
+        if len(self.data) != expected:
+            raise ValueError(
+                f"{self.rows} x {self.columns} of {self.format} take {expected} bytes, "
+                f"found {len(self.data)}"
+            )
+
+    @staticmethod
+    def of(values: Sequence[Sequence[float]], name: str = "F32") -> Weight:
+        """Rows of f32 values, encoded."""
+        data = b"".join(encode_row(row, name) for row in values)
+        return Weight(name, len(values), len(values[0]), data)
+
+    def row(self, index: int) -> list[float]:
+        """The f32 values of one row."""
+        return decode_row(self._bytes(index), self.format, self.columns)
+
+    @cached_property
+    def values(self) -> list[list[float]]:
+        """The f32 values of all rows."""
+        return [self.row(index) for index in range(self.rows)]
+
+    @cached_property
+    def by_column(self) -> list[tuple[float, ...]]:
+        """The f32 values, transposed."""
+        return list(zip(*self.values, strict=True))
+
+    @cached_property
+    def groups(self) -> list[tuple[Group, ...]]:
+        """Each group of columns with all its rows, for formats that are not floats."""
+        rows = [
+            groups_of(self._bytes(index), self.format, self.columns) for index in range(self.rows)
+        ]
+        return list(zip(*rows, strict=True))
+
+    @cached_property
+    def takes_int8(self) -> bool:
+        """Whether products round their activations: groups of 16, or of whole 32s, of integers."""
+        if is_float(self.format):
+            return False
+        name, _, group = self.format.partition("-g")
+        size = int(group) if group else len(groups_of(self._bytes(0), name, self.columns)[0].levels)
+        return size == 16 or size % 32 == 0
+
+    def _bytes(self, index: int) -> bytes:
+        size = row_bytes(self.format, self.columns)
+        return self.data[index * size : (index + 1) * size]
