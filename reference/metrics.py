@@ -40,20 +40,17 @@ def perplexity(nlls: Row) -> tuple[float, float]:
     >>> [round(perplexity([-math.log(p)])[0], 2) for p in (0.9229, 0.03)]
     [1.08, 33.33]
 
-    The error is perplexity * sqrt(variance / (n - 1)):
+    The error is that of the mean, times the perplexity:
 
     >>> [round(v, 9) for v in perplexity([math.log(2), math.log(8)])]
     [4.0, 2.772588722]
     """
-    n = len(nlls)
-    mean = math.fsum(nlls) / n
-    variance = math.fsum(v * v for v in nlls) / n - mean * mean
-    error = math.sqrt(max(variance, 0.0) / (n - 1)) if n > 1 else 0.0
+    mean, error = mean_and_error(nlls)
     return math.exp(mean), math.exp(mean) * error
 
 
-def kl_divergence(base: Row, model: Row) -> float:
-    """sum p (log p - log q) over log-probabilities, where log p > -16.
+def kl_divergence(base: Row, model: Row, floor: float = -math.inf) -> float:
+    """sum p (log p - log q) over log-probabilities; llama.cpp skips log p below `floor` -16.
 
     Two unit normals 1.5 apart, in steps of 1/64: 1.5^2 / 2. One widened to 1/0.75:
     ln(1/0.75) + 0.75^2 / 2 - 1/2.
@@ -65,7 +62,8 @@ def kl_divergence(base: Row, model: Row) -> float:
     >>> f"{kl_divergence(unit, apart):.3f}", f"{kl_divergence(unit, wide):.3f}"
     ('1.125', '0.069')
     """
-    return math.fsum(math.exp(p) * (p - q) for p, q in zip(base, model, strict=True) if p > -16)
+    pairs = zip(base, model, strict=True)
+    return math.fsum(math.exp(p) * (p - q) for p, q in pairs if p > floor)
 
 
 def same_top(base: Row, model: Row) -> bool:
@@ -87,28 +85,29 @@ def probability_change(base: Row, model: Row, target: int) -> float:
 
 
 def mean_and_error(values: Row) -> tuple[float, float]:
-    """The mean and its standard error sqrt((E[v^2] - E[v]^2) / (n - 1)); 0 up to 10 values.
+    """The mean and its standard error sqrt((E[v^2] - E[v]^2) / (n - 1)).
 
-    >>> [round(v, 9) for v in mean_and_error([0.0, 2.0] * 6)]
-    [1.0, 0.301511345]
-    >>> mean_and_error([0.0, 2.0])
-    (1.0, 0.0)
+    llama.cpp gives an error of 0 up to 10 values, here only for one.
+
+    >>> [round(v, 9) for v in mean_and_error([0.0, 2.0] * 6)], mean_and_error([5.0])
+    ([1.0, 0.301511345], (5.0, 0.0))
     """
     n = len(values)
     mean = math.fsum(values) / n
-    variance = math.fsum(v * v for v in values) / n - mean * mean
-    return mean, math.sqrt(variance / (n - 1)) if n > 10 and variance > 0 else 0.0
+    variance = math.fsum((v - mean) ** 2 for v in values) / n
+    return mean, math.sqrt(variance / (n - 1)) if n > 1 else 0.0
 
 
 def covariance_of_means(x: Row, y: Row) -> float:
-    """(E[x y] - E[x] E[y]) / (n - 1), 0 up to 10 values.
+    """(E[x y] - E[x] E[y]) / (n - 1).
 
     >>> covariance_of_means([0.0, 2.0] * 6, [0.0, 1.0] * 6) == 0.5 / 11
     True
     """
     n = len(x)
-    both = math.fsum(a * b for a, b in zip(x, y, strict=True)) / n
-    return (both - math.fsum(x) / n * (math.fsum(y) / n)) / (n - 1) if n > 10 else 0.0
+    mean_x, mean_y = math.fsum(x) / n, math.fsum(y) / n
+    both = math.fsum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True)) / n
+    return both / (n - 1) if n > 1 else 0.0
 
 
 def log_ratio(model: Row, base: Row) -> tuple[float, float]:

@@ -1,0 +1,70 @@
+"""fewbit's statistics against the oracle's, from the same values per token."""
+
+import numpy as np
+import pytest
+
+from fewbit import measures
+from reference import metrics
+from tests.compare import same_bits, within_bound
+
+SPAN = measures.Span(ctx=16, chunks=1, tokens=400, seconds=1.0)
+BOUND = 1e-11
+"""Sums of 400 values below 10 in binary64 are right to 400 * 2^-53 * 10 < 5e-13; the errors are
+roots of differences of such sums, which lose a digit more."""
+
+
+@pytest.fixture(scope="module")
+def tokens():
+    """Values of 400 made-up predictions over 7 tokens: base, model, target."""
+    rng = np.random.default_rng(3)
+    base = rng.normal(size=(400, 7)) * 2
+    model = base + rng.normal(size=base.shape) * 0.3
+    rows = [
+        (metrics.log_probabilities(p), metrics.log_probabilities(q), int(t))
+        for p, q, t in zip(base.tolist(), model.tolist(), rng.integers(0, 7, 400), strict=True)
+    ]
+    return {
+        "nll_base": [-p[t] for p, _, t in rows],
+        "nll": [-q[t] for _, q, t in rows],
+        "kld": [metrics.kl_divergence(p, q) for p, q, _ in rows],
+        "dp": [metrics.probability_change(p, q, t) for p, q, t in rows],
+        "same_top": [metrics.same_top(p, q) for p, q, _ in rows],
+    }
+
+
+def test_perplexity(tokens):
+    got = measures.perplexity(np.array(tokens["nll"]), "f32", SPAN)
+    value, error = metrics.perplexity(tokens["nll"])
+    within_bound([got.ppl.value, got.ppl.error], [value, error], BOUND * value)
+
+
+def test_divergence(tokens):
+    values = {name: np.array(v) for name, v in tokens.items() if name != "same_top"}
+    got = measures.divergence(values, np.array(tokens["same_top"]), "int8", "f32", SPAN)
+    pair = tokens["nll"], tokens["nll_base"]
+    expected = {
+        "ppl": metrics.perplexity(pair[0]),
+        "ppl_base": metrics.perplexity(pair[1]),
+        "ln_ratio": metrics.log_ratio(*pair),
+        "ratio": metrics.ratio(*pair),
+        "difference": metrics.difference(*pair),
+        "kld": metrics.mean_and_error(tokens["kld"]),
+        "dp": metrics.mean_and_error(tokens["dp"]),
+        "rms_dp": metrics.rms_and_error(tokens["dp"]),
+        "same_top": metrics.share_and_error(sum(tokens["same_top"]), 400),
+    }
+    for name, pair_of in expected.items():
+        estimate = getattr(got, name)
+        within_bound([estimate.value, estimate.error], pair_of, 10 * BOUND, name)
+    within_bound(got.correlation, metrics.correlation(*pair), BOUND, "correlation")
+    for name, percentiles in (("kld", got.kld_percentiles), ("dp", got.dp_percentiles)):
+        for percent, value in percentiles.items():
+            share = metrics.percentile(tokens[name], percent / 100)
+            within_bound(value, share, BOUND, f"{name} {percent} %")
+
+
+def test_extremes_are_elements(tokens):
+    values = {name: np.array(v) for name, v in tokens.items() if name != "same_top"}
+    got = measures.divergence(values, np.array(tokens["same_top"]), "int8", "f32", SPAN)
+    same_bits(got.kld_percentiles[100.0], max(tokens["kld"]))
+    same_bits(got.kld_percentiles[0.0], min(tokens["kld"]))
