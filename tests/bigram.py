@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from types import SimpleNamespace
 
 import numpy as np
 
 from fewbit.config import Config
+from fewbit.formats import find_format
+from fewbit.models import build_plan
 
 ALPHABET = "abcdefgh .\nxyz<"
 BOS = ALPHABET.index("<")
@@ -64,8 +67,20 @@ class Bigram:
         self.table = rng.normal(0, 2, (vocab, vocab)).astype(np.float32)
         self.noise = rng.normal(0, 0.1, (vocab, vocab)).astype(np.float32)
         self.tokenizer = Tokenizer(adds_bos, stop)
-        self.config = Config("llama", vocab, 1, 8, 8, 1, 1, 8, 1e-5, context)
+        self.config = Config("llama", vocab, 1, 32, 64, 2, 1, 16, 1e-5, context)
+        self.plan = build_plan(self.config)
+        self.formats = dict.fromkeys(self.plan.weights(), "F32")
         self.calls: list[tuple[int, int]] = []
+
+    def quantize(self, recipe: str) -> Bigram:
+        """The table rounded to as many steps as the format has bits."""
+        format_ = find_format(recipe)
+        rounded = copy.copy(self)
+        steps = 2.0 ** (format_.bits_per_weight - 4)
+        rounded.table = np.round(self.table * steps).astype(np.float32) / np.float32(steps)
+        rounded.formats = {name: "F32" if "norm" in name else format_.name for name in self.formats}
+        rounded.calls = []
+        return rounded
 
     def cache(self, sequences: int, capacity: int) -> Cache:
         return Cache(capacity)

@@ -1,0 +1,89 @@
+"""A conversation: the model's own chat template, or plain turns where it has none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from fewbit.chat_template import render
+
+from fewbit.generate import Generation, Session, generate
+from fewbit.sampling import Sampling
+
+if TYPE_CHECKING:
+    from fewbit.api import Model
+
+Message = dict[str, str]
+"""`role` (system, user or assistant) and `content`."""
+
+
+class Conversation:
+    """The messages so far and the session that has them in its cache."""
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        system: str | None = None,
+        context: int | None = None,
+        acts: str = "int8",
+    ) -> None:
+        """An empty conversation, under the instruction `system` if there is one.
+
+        Raises:
+            InputError: `context` is not within the model's.
+
+        """
+        self.session = Session(model, context, acts)
+        self._system = [] if system is None else [{"role": "system", "content": system}]
+        self.messages: list[Message] = list(self._system)
+
+    def reset(self) -> None:
+        """Forget everything but the instruction."""
+        self.messages = list(self._system)
+
+    def remember(self, text: str, answer: str) -> None:
+        """Add what was said to the conversation."""
+        self.messages.append({"role": "user", "content": text})
+        self.messages.append({"role": "assistant", "content": answer})
+
+    def ask(
+        self, text: str, *, max_tokens: int = 512, sampling: Sampling | None = None
+    ) -> Generation:
+        """The answer to `text`; once it is whole, `remember` keeps both.
+
+        Raises:
+            InputError: on the first piece, when the conversation no longer fits in the context.
+
+        """
+        messages = [*self.messages, {"role": "user", "content": text}]
+        model = self.session.model
+        tokenizer = model.tokenizer
+        if tokenizer.chat_template is None:
+            prompt = tokenizer.encode(plain(messages), special=True)
+            stop = ["\nUser:"]
+        else:
+            prompt = tokenizer.encode(
+                render(tokenizer, messages), special=False, parse_special=True
+            )
+            stop = []
+        return generate(
+            model,
+            prompt,
+            max_tokens=max_tokens,
+            sampling=sampling,
+            stop=stop,
+            session=self.session,
+        )
+
+
+def plain(messages: Sequence[Message]) -> str:
+    """The messages as a script with speakers, ending where the assistant speaks.
+
+    >>> plain([{"role": "user", "content": "Hello"}])
+    'User: Hello\\nAssistant:'
+    """
+    lines = [
+        f"{message['role'].capitalize()}: {message['content'].strip()}" for message in messages
+    ]
+    return "\n".join([*lines, "Assistant:"])

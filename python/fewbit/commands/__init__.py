@@ -1,0 +1,1 @@
+"""The subcommands of ``fewbit``, one function each; `fewbit.cli` puts them together."""

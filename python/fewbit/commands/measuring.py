@@ -1,0 +1,123 @@
+"""What a model predicts: perplexity, divergence, compare."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from fewbit import compare as comparison
+from fewbit import evaluate, report
+from fewbit.commands.options import (
+    Acts,
+    Chunks,
+    Ctx,
+    FormatOption,
+    Json,
+    ModelName,
+    Text,
+    Threads,
+    each_acts,
+    open_model,
+    read_text,
+)
+from fewbit.errors import InputError
+from fewbit.evaluate import Variant
+from fewbit.progress import progress
+
+
+def perplexity(
+    model: ModelName = None,
+    text: Text = None,
+    format_: FormatOption = None,
+    ctx: Ctx = 512,
+    chunks: Chunks = None,
+    acts: Acts = "int8",
+    threads: Threads = 0,
+    json: Json = False,
+) -> None:
+    """How well a model predicts a text, in llama.cpp's windows: the second half of each counts."""
+    kinds, content = each_acts(acts), read_text(text, model)
+    loaded = open_model(model, format_, threads)
+    results = []
+    for kind in kinds:
+        with progress(f"perplexity, acts {kind}") as update:
+            results.append(evaluate.perplexity(loaded, content, ctx, chunks, kind, update))
+    if json:
+        report.write_json(results)
+    else:
+        report.show(*report.perplexity_table(results))
+
+
+def divergence(
+    model: ModelName = None,
+    base: Annotated[
+        str | None,
+        typer.Option(
+            help="What to compare with; with --format, the model itself.", show_default=False
+        ),
+    ] = None,
+    text: Text = None,
+    format_: FormatOption = None,
+    ctx: Ctx = 512,
+    chunks: Chunks = None,
+    acts: Acts = "both",
+    threads: Threads = 0,
+    json: Json = False,
+) -> None:
+    """How a model's predictions differ from a base's: KL divergence and all that goes with it.
+
+    Both run side by side, so nothing is stored in between; the base's activations stay f32.
+    """  # fmt: skip
+    if base is None and format_ is None:
+        raise InputError("nothing to compare with", hint="name a `--base MODEL` or a `--format`")
+    kinds, content = each_acts(acts), read_text(text, model)
+    original = open_model(base if base is not None else model, None, threads)
+    if base is None and format_ is not None:
+        loaded = original.quantize(format_)
+    else:
+        loaded = open_model(model, format_, threads)
+    variants = [Variant(loaded, kind) for kind in kinds]
+    with progress("divergence") as update:
+        results = evaluate.divergences(
+            variants, Variant(original, "f32"), content, ctx, chunks, update
+        )
+    if json:
+        report.write_json(results)
+    else:
+        report.show(*report.divergence_table(results))
+
+
+def compare(
+    model: ModelName = None,
+    formats: Annotated[
+        str | None,
+        typer.Option("--formats", help="Separated by commas, as Q8_0,Q4_0.", show_default=False),
+    ] = None,
+    text: Text = None,
+    ctx: Ctx = 512,
+    chunks: Chunks = None,
+    details: Annotated[bool, typer.Option("--details", help="Errors, percentiles, Δp.")] = False,
+    threads: Threads = 0,
+    json: Json = False,
+) -> None:
+    """A table over formats: what each costs in bits and what it loses, measured here and now.
+
+    What the weights alone lose is told apart from what the fast arithmetic adds.
+    """
+    content = read_text(text, model)
+    names = comparison.DEFAULT_FORMATS if formats is None else _names(formats)
+    loaded = open_model(model, None, threads)
+    with progress("compare") as update:
+        rows = comparison.compare(loaded, names, content, ctx, chunks, update)
+    if json:
+        report.write_json(rows)
+    else:
+        report.show(*report.compare_table(rows, details))
+
+
+def _names(formats: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in formats.split(",") if name.strip())
+    if not names:
+        raise InputError("no format to compare", hint="as in `--formats Q8_0,Q4_0`")
+    return names

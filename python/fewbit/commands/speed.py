@@ -1,0 +1,41 @@
+"""How fast a model runs here: bench."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from fewbit import bench as benches
+from fewbit import report
+from fewbit.commands.options import FormatOption, Json, ModelName, Threads, open_model
+from fewbit.commands.writing import RunActs
+from fewbit.progress import progress
+
+
+def bench(
+    model: ModelName = None,
+    format_: FormatOption = None,
+    prompt: Annotated[int, typer.Option("--prompt", "-p", help="Tokens of the prompt.")] = 512,
+    generate: Annotated[int, typer.Option("--generate", "-n", help="Tokens one by one.")] = 128,
+    repetitions: Annotated[int, typer.Option("--repetitions", "-r", help="After a warm-up.")] = 5,
+    acts: RunActs = "int8",
+    threads: Threads = 0,
+    json: Json = False,
+) -> None:
+    """Tokens per second of a prompt and of generation, beside the machine's memory read rate."""
+    loaded = open_model(model, format_, threads)
+    with progress("bench") as update:
+        result = benches.bench(
+            loaded,
+            prompt=prompt,
+            generate=generate,
+            repetitions=repetitions,
+            acts=acts,
+            threads=threads,
+            progress=update,
+        )
+    if json:
+        report.write_json(result)
+    else:
+        report.show(*report.bench_table(result))

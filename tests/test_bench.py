@@ -1,0 +1,72 @@
+"""What is run, how often, and what is made of it; not how fast."""
+
+from __future__ import annotations
+
+import statistics
+
+import pytest
+
+from fewbit.bench import bench, measure
+from fewbit.errors import InputError
+from fewbit.sizes import sizes
+from tests.bigram import Bigram
+
+
+def test_a_prompt_goes_in_batches_and_generation_token_by_token() -> None:
+    model = Bigram(context=2000)
+    measure(model, 1200, 512, "int8")
+    assert model.calls == [(512, 1), (512, 1), (176, 1)]
+    model.calls.clear()
+    measure(model, 5, 1, "int8")
+    assert model.calls == [(1, 1)] * 5
+
+
+def test_one_warm_up_comes_before_the_repetitions() -> None:
+    model = Bigram()
+    result = bench(model, prompt=20, generate=3, repetitions=2)
+    assert model.calls == [(20, 1), (1, 1), (1, 1), (1, 1)] * 3
+    assert [(rate.name, rate.tokens, len(rate.samples)) for rate in result.rates] == [
+        ("pp20", 20, 2),
+        ("tg3", 3, 2),
+    ]
+    assert len(result.read_rates) == 2
+    assert result.read_rate > 0.1
+
+
+def test_only_generation_reads_all_weights_per_token() -> None:
+    model = Bigram()
+    prompt, generation = bench(model, prompt=20, generate=3, repetitions=3).rates
+    assert prompt.gb_per_second is None
+    expected = sizes(model).bytes_per_token * statistics.fmean(generation.samples) / 1e9
+    assert generation.gb_per_second == pytest.approx(expected)
+    assert generation.deviation == pytest.approx(statistics.stdev(generation.samples))
+
+
+def test_one_of_the_two_can_be_left_out() -> None:
+    assert [rate.name for rate in bench(Bigram(), prompt=0, generate=2, repetitions=1).rates] == [
+        "tg2"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"prompt": 65},
+            "cannot measure pp65: the model's context is 64 tokens\n\nhint: use 0 to 64",
+        ),
+        (
+            {"generate": -1},
+            "cannot measure tg-1: the model's context is 64 tokens\n\nhint: use 0 to 64",
+        ),
+        (
+            {"prompt": 0, "generate": 0},
+            "nothing to measure\n\nhint: set `--prompt` or `--generate` above 0",
+        ),
+        ({"repetitions": 0}, "cannot measure 0 repetitions\n\nhint: use 1 or more"),
+    ],
+)
+def test_refusals(options: dict[str, int], message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        bench(Bigram(), **{"prompt": 8, "generate": 8, **options})
+    assert str(caught.value) == message
