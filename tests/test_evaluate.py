@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-import statistics
 
 import numpy as np
 import pytest
@@ -11,14 +11,15 @@ import pytest
 from fewbit import evaluate, measures
 from fewbit.errors import InputError
 from fewbit.evaluate import Variant
+from fewbit.measures import Estimate
+from reference import metrics
 from tests.bigram import ALPHABET, BOS, Bigram
+from tests.compare import within_bound
+
+# Sums of a few hundred doubles, some of them differences of squares.
+ROUNDING = 1e-10
 
 TEXT = "".join(np.random.default_rng(5).choice(list(ALPHABET[:14]), 205))
-
-
-def log_softmax(row: np.ndarray) -> list[float]:
-    total = math.fsum(math.exp(float(x)) for x in row)
-    return [float(x) - math.log(total) for x in row]
 
 
 def scored_pairs(text: str, ctx: int) -> list[tuple[int, int]]:
@@ -31,17 +32,18 @@ def scored_pairs(text: str, ctx: int) -> list[tuple[int, int]]:
     return pairs
 
 
+def estimate(found: Estimate) -> tuple[float, float]:
+    return found.value, found.error
+
+
 @pytest.mark.parametrize("ctx", [4, 10, 17, 64, 102])
-def test_perplexity_is_the_definition(ctx: int) -> None:
+def test_perplexity_is_the_oracle_s(ctx: int) -> None:
     model = Bigram(context=128)
     found = evaluate.perplexity(model, TEXT, ctx=ctx, acts="f32")
-    nll = [-log_softmax(model.table[a])[b] for a, b in scored_pairs(TEXT, ctx)]
+    nll = [metrics.nll(model.table[a].tolist(), b) for a, b in scored_pairs(TEXT, ctx)]
     assert found.span.tokens == len(nll)
     assert found.span.chunks == len(TEXT) // ctx
-    assert found.ppl.value == pytest.approx(math.exp(statistics.fmean(nll)), rel=1e-6)
-    error = statistics.pstdev(nll) / math.sqrt(len(nll) - 1)
-    assert found.nll.error == pytest.approx(error, rel=1e-5)
-    assert found.ppl.error == pytest.approx(error * found.ppl.value, rel=1e-5)
+    within_bound(estimate(found.ppl), metrics.perplexity(nll), ROUNDING * found.ppl.value)
 
 
 def test_only_scored_rows_are_computed() -> None:
@@ -81,54 +83,50 @@ def test_chunks_limits_the_windows() -> None:
     assert evaluate.perplexity(Bigram(), TEXT, ctx=20, chunks=99).span.chunks == 10
 
 
-def test_divergence_is_the_definition() -> None:
+def oracle(base: Bigram, model: Bigram, ctx: int) -> dict[str, list[float]]:
+    """One value per scored token, by the oracle."""
+    found: dict[str, list[float]] = {name: [] for name in ("nll_base", "nll", "kld", "dp", "top")}
+    for before, token in scored_pairs(TEXT, ctx):
+        p, q = (metrics.log_probabilities(m.table[before].tolist()) for m in (base, model))
+        found["nll_base"].append(-p[token])
+        found["nll"].append(-q[token])
+        found["kld"].append(metrics.kl_divergence(p, q))
+        found["dp"].append(metrics.probability_change(p, q, token))
+        found["top"].append(metrics.same_top(p, q))
+    return found
+
+
+def test_divergence_is_the_oracle_s() -> None:
     base, model = Bigram(1), Bigram(2)
     found = evaluate.divergence(model, base, TEXT, ctx=20, acts="f32")
-    p, q, kld, dp, top = [], [], [], [], []
-    for before, token in scored_pairs(TEXT, 20):
-        ln_p, ln_q = log_softmax(base.table[before]), log_softmax(model.table[before])
-        p.append(-ln_p[token])
-        q.append(-ln_q[token])
-        kld.append(math.fsum(math.exp(a) * (a - b) for a, b in zip(ln_p, ln_q, strict=True)))
-        dp.append(math.exp(ln_q[token]) - math.exp(ln_p[token]))
-        top.append(int(np.argmax(ln_p) == np.argmax(ln_q)))
-    n = len(p)
-    assert found.ppl_base.value == pytest.approx(math.exp(statistics.fmean(p)), rel=1e-6)
-    assert found.ppl.value == pytest.approx(math.exp(statistics.fmean(q)), rel=1e-6)
-    assert found.kld.value == pytest.approx(statistics.fmean(kld), rel=1e-5)
-    assert found.kld.error == pytest.approx(statistics.pstdev(kld) / math.sqrt(n - 1), rel=1e-5)
-    assert found.dp.value == pytest.approx(statistics.fmean(dp), abs=1e-7)
-    assert found.same_top.value == pytest.approx(statistics.fmean(top))
-    share = statistics.fmean(top)
-    assert found.same_top.error == pytest.approx(math.sqrt(share * (1 - share) / (n - 1)))
-    ratios = [b - a for a, b in zip(p, q, strict=True)]
-    assert found.ln_ratio.value == pytest.approx(statistics.fmean(ratios), abs=1e-6)
-    # the error of a paired difference, from variances and covariance as llama.cpp has it
-    assert found.ln_ratio.error == pytest.approx(
-        statistics.pstdev(ratios) / math.sqrt(n - 1), rel=1e-4
-    )
-    assert found.ratio.value == pytest.approx(found.ppl.value / found.ppl_base.value)
-    assert found.difference.value == pytest.approx(found.ppl.value - found.ppl_base.value)
-    assert found.correlation == pytest.approx(statistics.correlation(p, q), rel=1e-5)
-    squares = [d * d for d in dp]
-    assert found.rms_dp.value == pytest.approx(math.sqrt(statistics.fmean(squares)), rel=1e-5)
-    error = statistics.pstdev(squares) / math.sqrt(n - 1)
-    assert found.rms_dp.error == pytest.approx(0.5 / found.rms_dp.value * error, rel=1e-4)
-    ordered = sorted(kld)
-    position = 0.9 * (n - 1)
-    low = int(position)
-    expected = ordered[low] + (position - low) * (ordered[low + 1] - ordered[low])
-    assert found.kld_percentiles[90.0] == pytest.approx(expected, rel=1e-5)
-    assert found.kld_percentiles[100.0] == pytest.approx(ordered[-1], rel=1e-5)
-    assert found.kld_percentiles[0.0] == pytest.approx(ordered[0], rel=1e-4)
+    values = oracle(base, model, 20)
+    nll, nll_base, kld, dp = (values[name] for name in ("nll", "nll_base", "kld", "dp"))
+    scale = ROUNDING * found.ppl.value
+    expected = {
+        "ppl": metrics.perplexity(nll),
+        "ppl_base": metrics.perplexity(nll_base),
+        "ln_ratio": metrics.log_ratio(nll, nll_base),
+        "ratio": metrics.ratio(nll, nll_base),
+        "difference": metrics.difference(nll, nll_base),
+        "kld": metrics.mean_and_error(kld),
+        "dp": metrics.mean_and_error(dp),
+        "rms_dp": metrics.rms_and_error(dp),
+        "same_top": metrics.share_and_error(sum(values["top"]), len(nll)),
+    }
+    for name, value in expected.items():
+        within_bound(estimate(getattr(found, name)), value, scale, name)
+    within_bound(found.correlation, metrics.correlation(nll, nll_base), scale)
+    for percentiles, source in ((found.kld_percentiles, kld), (found.dp_percentiles, dp)):
+        for percent, value in percentiles.items():
+            within_bound(value, metrics.percentile(source, percent / 100), scale, f"{percent} %")
 
 
 def test_a_model_does_not_diverge_from_itself() -> None:
     found = evaluate.divergence(Bigram(), Bigram(), TEXT, ctx=20, acts="f32")
-    assert found.kld.value == pytest.approx(0, abs=1e-15)
-    assert (found.dp.value, found.rms_dp.value, found.same_top.value) == (0, 0, 1)
-    assert (found.ln_ratio.value, found.ln_ratio.error) == (0, pytest.approx(0, abs=1e-9))
-    assert found.correlation == pytest.approx(1)
+    assert (found.kld, found.dp, found.rms_dp) == (Estimate(0, 0), Estimate(0, 0), Estimate(0, 0))
+    assert found.same_top == Estimate(1, 0)
+    within_bound(estimate(found.ln_ratio), (0, 0), 1e-8, "the root of a rounding error")
+    within_bound(found.correlation, 1, ROUNDING)
 
 
 def test_many_variants_run_beside_one_base() -> None:
@@ -136,7 +134,7 @@ def test_many_variants_run_beside_one_base() -> None:
     variants = [Variant(base, "f32"), Variant(base, "int8"), Variant(other, "int8")]
     found = evaluate.divergences(variants, Variant(base, "f32"), TEXT, 20)
     assert len(base.calls) == 2 * 10, "the base is not run again for itself"
-    assert found[0].kld.value == pytest.approx(0, abs=1e-15)
+    assert found[0].kld == Estimate(0, 0)
     for result, (model, acts) in zip(found[1:], [(base, "int8"), (other, "int8")], strict=True):
         alone = evaluate.divergence(model, base, TEXT, ctx=20, acts=acts)
         assert (result.kld, result.acts) == (alone.kld, acts)
@@ -184,11 +182,11 @@ def test_refusals(options: dict[str, object], message: str) -> None:
 
 def test_vocabularies_must_agree() -> None:
     other = Bigram()
-    other.config = Bigram().config.__class__(**{**vars(other.config), "vocab": 99})
+    other.config = dataclasses.replace(other.config, vocab=99)
     with pytest.raises(InputError, match="the models have 99 and 15 tokens"):
         evaluate.divergence(other, Bigram(), TEXT, ctx=20)
 
 
 def test_the_error_of_few_values() -> None:
-    assert measures.mean(np.array([2.0])) == measures.Estimate(2.0, 0.0)
-    assert measures.mean(np.array([1.0, 3.0])) == measures.Estimate(2.0, 1.0)
+    assert measures.mean(np.array([1.0, 3.0] * 5)) == Estimate(2.0, 0.0)
+    assert measures.mean(np.array([1.0, 3.0]), fewest=2) == Estimate(2.0, 1.0)

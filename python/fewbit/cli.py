@@ -30,7 +30,6 @@ app = typer.Typer(
 )
 for command in (
     files.inspect,
-    # files.quantize,
     measuring.perplexity,
     measuring.divergence,
     measuring.compare,

@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 
 Values: TypeAlias = NDArray[np.float64]
 
+FEWEST = 11
+"""Of fewer values llama.cpp gives no error."""
+
 KLD_PERCENTILES = (100.0, 99.9, 99.0, 95.0, 90.0, 50.0, 10.0, 5.0, 1.0, 0.1, 0.0)
 DP_PERCENTILES = (100.0, 99.9, 99.0, 95.0, 90.0, 75.0, 50.0, 25.0, 10.0, 5.0, 1.0, 0.1, 0.0)
 
@@ -88,18 +91,17 @@ class Divergence:
     span: Span
 
 
-def mean(values: Values) -> Estimate:
-    """The mean and its standard error; of fewer than two values the error is 0."""
-    if len(values) < 2:
-        return Estimate(float(values.mean()) if len(values) else math.nan, 0.0)
+def mean(values: Values, fewest: int = FEWEST) -> Estimate:
+    """The mean and its standard error, which is 0 of less than `fewest` values."""
     with np.errstate(invalid="ignore"):
-        variance = float(values.var())
-    return Estimate(float(values.mean()), math.sqrt(variance / (len(values) - 1)))
+        average, variance = float(values.mean()), float(values.var())
+    enough = len(values) >= fewest
+    return Estimate(average, math.sqrt(variance / (len(values) - 1)) if enough else 0.0)
 
 
 def perplexity(nll: Values, acts: str, span: Span) -> Perplexity:
     """The perplexity of tokens with these negative log-likelihoods (nats)."""
-    average = mean(nll)
+    average = mean(nll, fewest=2)
     return Perplexity(average.exp(), average, acts, span)
 
 
@@ -142,7 +144,7 @@ def divergence(
 
 def _covariance(x: Values, y: Values) -> float:
     """The covariance of the two means."""
-    if len(x) < 2:
+    if len(x) < FEWEST:
         return 0.0
     with np.errstate(invalid="ignore"):
         return float(((x - x.mean()) * (y - y.mean())).mean()) / (len(x) - 1)
