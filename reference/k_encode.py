@@ -34,8 +34,8 @@ def encode_q2_k(x: Row, w: Row | None = None) -> bytes:
     True
     """
     grid = (-0.5, 0.1, 15) if w is None else (-0.9, 0.05, 36)
-    weights = [list(map(abs, x))] if w is None else [_weights(x, w, 1)]
-    return pack_q2_k(_affine(x, w is None, weights[0], (16, 3, 15), grid, absolute=w is None))
+    weights = list(map(abs, x)) if w is None else _weights(x, w, 1)
+    return pack_q2_k(_affine(x, w is None, weights, (16, 3, 15), grid, absolute=w is None))
 
 
 def encode_q4_k(x: Row, w: Row | None = None) -> bytes:
@@ -97,8 +97,9 @@ def encode_q6_k(x: Row, w: Row | None = None) -> bytes:
     >>> encode_q6_k([0.0] * 256) == bytes(210)
     True
     """
-    weights = repeat(None) if w is None else iter(_blocks(w, 16))
-    found = [symmetric_search(b, 32, v) for b, v in zip(_blocks(x, 16), weights, strict=False)]
+    blocks = _blocks(x, 16)
+    weights = [None] * 16 if w is None else _blocks(w, 16)
+    found = [symmetric_search(b, 32, v) for b, v in zip(blocks, weights, strict=True)]
     scales = [scale for scale, _ in found]
     codes = [level for _, levels in found for level in levels]
     peak = signed_peak(scales)
