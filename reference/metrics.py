@@ -45,7 +45,8 @@ def perplexity(nlls: Row) -> tuple[float, float]:
     >>> [round(v, 9) for v in perplexity([math.log(2), math.log(8)])]
     [4.0, 2.772588722]
     """
-    mean, error = mean_and_error(nlls)
+    mean, variance = _moments(nlls)
+    error = math.sqrt(variance / (len(nlls) - 1)) if len(nlls) > 1 else 0.0
     return math.exp(mean), math.exp(mean) * error
 
 
@@ -85,21 +86,23 @@ def probability_change(base: Row, model: Row, target: int) -> float:
 
 
 def mean_and_error(values: Row) -> tuple[float, float]:
-    """The mean and its standard error sqrt((E[v^2] - E[v]^2) / (n - 1)).
+    """The mean and its standard error sqrt((E[v^2] - E[v]^2) / (n - 1)); 0 up to 10 values.
 
-    llama.cpp gives an error of 0 up to 10 values, here only for one.
-
-    >>> [round(v, 9) for v in mean_and_error([0.0, 2.0] * 6)], mean_and_error([5.0])
-    ([1.0, 0.301511345], (5.0, 0.0))
+    >>> [round(v, 9) for v in mean_and_error([0.0, 2.0] * 6)], mean_and_error([0.0, 2.0])
+    ([1.0, 0.301511345], (1.0, 0.0))
     """
-    n = len(values)
-    mean = math.fsum(values) / n
-    variance = math.fsum((v - mean) ** 2 for v in values) / n
-    return mean, math.sqrt(variance / (n - 1)) if n > 1 else 0.0
+    mean, variance = _moments(values)
+    return mean, math.sqrt(variance / (len(values) - 1)) if len(values) > 10 else 0.0
+
+
+def _moments(values: Row) -> tuple[float, float]:
+    """The mean and the variance E[(v - mean)^2]."""
+    mean = math.fsum(values) / len(values)
+    return mean, math.fsum((v - mean) ** 2 for v in values) / len(values)
 
 
 def covariance_of_means(x: Row, y: Row) -> float:
-    """(E[x y] - E[x] E[y]) / (n - 1).
+    """(E[x y] - E[x] E[y]) / (n - 1); 0 up to 10 values.
 
     >>> covariance_of_means([0.0, 2.0] * 6, [0.0, 1.0] * 6) == 0.5 / 11
     True
@@ -107,7 +110,7 @@ def covariance_of_means(x: Row, y: Row) -> float:
     n = len(x)
     mean_x, mean_y = math.fsum(x) / n, math.fsum(y) / n
     both = math.fsum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True)) / n
-    return both / (n - 1) if n > 1 else 0.0
+    return both / (n - 1) if n > 10 else 0.0
 
 
 def log_ratio(model: Row, base: Row) -> tuple[float, float]:
