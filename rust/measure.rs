@@ -29,9 +29,7 @@ pub struct Divergence {
 pub fn nll(logits: &[f32], vocab: usize, targets: &[u32]) -> Result<Vec<f64>> {
     check(logits, vocab, targets)?;
     let rows = logits.par_chunks_exact(vocab).zip(targets);
-    Ok(rows
-        .map(|(row, &target)| Row::new(row).nll(target))
-        .collect())
+    Ok(rows.map(|(row, &target)| Row::new(row).nll(target)).collect())
 }
 
 /// How `logits` diverge from `base`, both [targets.len(), vocab], where p is the base.
@@ -46,9 +44,7 @@ pub fn divergence(
 ) -> Result<Divergence> {
     check(base, vocab, targets)?;
     check(logits, vocab, targets)?;
-    let pairs = base
-        .par_chunks_exact(vocab)
-        .zip(logits.par_chunks_exact(vocab));
+    let pairs = base.par_chunks_exact(vocab).zip(logits.par_chunks_exact(vocab));
     let rows: Vec<_> = pairs
         .zip(targets)
         .map(|((p, q), &target)| {
@@ -56,13 +52,7 @@ pub fn divergence(
             let kld = p.diverge(&mut q);
             let (nll_base, nll) = (p.nll(target), q.nll(target));
             let same_top = p.top == q.top && !p.sum.is_nan() && !q.sum.is_nan();
-            (
-                nll_base,
-                nll,
-                kld,
-                (-nll).exp() - (-nll_base).exp(),
-                same_top,
-            )
+            (nll_base, nll, kld, (-nll).exp() - (-nll_base).exp(), same_top)
         })
         .collect();
     let mut all = Divergence::default();
@@ -85,9 +75,9 @@ fn check(logits: &[f32], vocab: usize, targets: &[u32]) -> Result<()> {
     }
     match targets.iter().find(|&&target| target as usize >= vocab) {
         None => Ok(()),
-        Some(target) => Err(Error::input(format!(
-            "token {target} is not in the vocabulary of {vocab}"
-        ))),
+        Some(target) => {
+            Err(Error::input(format!("token {target} is not in the vocabulary of {vocab}")))
+        }
     }
 }
 
@@ -113,12 +103,7 @@ impl<'a> Row<'a> {
                 top = i;
             }
         }
-        Self {
-            logits,
-            top,
-            largest: f64::from(logits[top]),
-            sum: f64::NAN,
-        }
+        Self { logits, top, largest: f64::from(logits[top]), sum: f64::NAN }
     }
 
     fn nll(&self, target: u32) -> f64 {
@@ -234,10 +219,7 @@ mod tests {
     use super::*;
 
     fn near(found: f64, expected: f64) {
-        assert!(
-            (found - expected).abs() < 1e-12,
-            "{found} is not {expected}"
-        );
+        assert!((found - expected).abs() < 1e-12, "{found} is not {expected}");
     }
 
     #[test]
@@ -245,30 +227,20 @@ mod tests {
         for i in 0..=1_000_000 {
             let a = -7e-4 * f64::from(i);
             let (found, expected) = (exp(a), a.exp());
-            assert!(
-                (found / expected - 1.0).abs() <= 2.0 * f64::EPSILON,
-                "exp({a}) = {found}"
-            );
+            assert!((found / expected - 1.0).abs() <= 2.0 * f64::EPSILON, "exp({a}) = {found}");
         }
-        assert_eq!(
-            (exp(0.0), exp(-701.0), exp(f64::NEG_INFINITY)),
-            (1.0, 0.0, 0.0)
-        );
+        assert_eq!((exp(0.0), exp(-701.0), exp(f64::NEG_INFINITY)), (1.0, 0.0, 0.0));
         assert!(exp(f64::NAN).is_nan());
     }
 
     #[test]
     fn vectors_change_no_bit() {
-        let (p, q): (Vec<f32>, Vec<f32>) = (0..1003)
-            .map(|i| ((i * 37 % 101) as f32 * 0.3, (i * 53 % 97) as f32 * 0.2))
-            .unzip();
+        let (p, q): (Vec<f32>, Vec<f32>) =
+            (0..1003).map(|i| ((i * 37 % 101) as f32 * 0.3, (i * 53 % 97) as f32 * 0.2)).unzip();
         let (p, q) = (Row::without_sum(&p), Row::without_sum(&q));
         let (plain, fast) = (sums_of(&p, &q), sums(&p, &q));
         assert_eq!(plain.weighted.to_bits(), fast.weighted.to_bits());
-        assert_eq!(
-            (plain.p.to_bits(), plain.q.to_bits()),
-            (fast.p.to_bits(), fast.q.to_bits())
-        );
+        assert_eq!((plain.p.to_bits(), plain.q.to_bits()), (fast.p.to_bits(), fast.q.to_bits()));
     }
 
     #[test]
@@ -297,9 +269,7 @@ mod tests {
 
     #[test]
     fn a_row_against_itself_is_exactly_zero() {
-        let row: Vec<f32> = (0..1000)
-            .map(|i| ((i * 37) % 101) as f32 * 0.3 - 11.0)
-            .collect();
+        let row: Vec<f32> = (0..1000).map(|i| ((i * 37) % 101) as f32 * 0.3 - 11.0).collect();
         let found = divergence(&row, &row, 1000, &[7]).unwrap();
         assert_eq!((found.kld[0], found.dp[0]), (0.0, 0.0));
     }
@@ -314,23 +284,14 @@ mod tests {
             near(found.nll_base[0], 2f64.ln());
         }
         let zero = [0.0, -inf];
-        assert_eq!(
-            divergence(&[0.0, 0.0], &zero, 2, &[0]).unwrap().kld,
-            [f64::INFINITY]
-        );
-        near(
-            divergence(&zero, &[0.0, 0.0], 2, &[0]).unwrap().kld[0],
-            2f64.ln(),
-        );
+        assert_eq!(divergence(&[0.0, 0.0], &zero, 2, &[0]).unwrap().kld, [f64::INFINITY]);
+        near(divergence(&zero, &[0.0, 0.0], 2, &[0]).unwrap().kld[0], 2f64.ln());
     }
 
     #[test]
     fn wrong_shapes_and_targets_are_named() {
         let shape = nll(&[0.0; 5], 3, &[0, 1]).unwrap_err();
-        assert_eq!(
-            shape.to_string(),
-            "expected 2 x 3 logits for 2 targets, found 5"
-        );
+        assert_eq!(shape.to_string(), "expected 2 x 3 logits for 2 targets, found 5");
         let target = nll(&[0.0; 3], 3, &[3]).unwrap_err();
         assert_eq!(target.to_string(), "token 3 is not in the vocabulary of 3");
     }

@@ -26,9 +26,7 @@ pub fn read_rate(threads: usize) -> Result<f64> {
     })?;
     // Written, not zeroed by the system: untouched pages would all be one page of zeros.
     buffer.extend((0..BYTES / 8).map(|i| i as u64));
-    let best = (0..PASSES)
-        .map(|_| pass(&buffer, threads))
-        .fold(f64::INFINITY, f64::min);
+    let best = (0..PASSES).map(|_| pass(&buffer, threads)).fold(f64::INFINITY, f64::min);
     Ok(BYTES as f64 / best / 1e9)
 }
 
@@ -68,12 +66,8 @@ mod tests {
     #[test]
     fn a_pass_takes_longer_over_more() {
         let buffer = vec![1u64; 8 << 20];
-        let small = (0..5)
-            .map(|_| pass(&buffer[..1 << 16], 1))
-            .fold(f64::INFINITY, f64::min);
-        let large = (0..5)
-            .map(|_| pass(&buffer, 1))
-            .fold(f64::INFINITY, f64::min);
+        let small = (0..5).map(|_| pass(&buffer[..1 << 16], 1)).fold(f64::INFINITY, f64::min);
+        let large = (0..5).map(|_| pass(&buffer, 1)).fold(f64::INFINITY, f64::min);
         assert!(large > small, "64 MiB in {large} s, 512 KiB in {small} s");
     }
 }
