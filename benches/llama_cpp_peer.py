@@ -1,0 +1,52 @@
+"""llama.cpp through llama-cpp-python's C interface, run as ``llama-bench`` runs it."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import llama_cpp
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Peer:
+    """One model and one context of llama.cpp; other settings are its defaults."""
+
+    def __init__(self, file: Path, threads: int, context: int = 1024) -> None:
+        llama_cpp.llama_log_set(_silent, None)
+        llama_cpp.llama_backend_init()
+        self.model = llama_cpp.llama_model_load_from_file(
+            str(file).encode(), llama_cpp.llama_model_default_params()
+        )
+        params = llama_cpp.llama_context_default_params()
+        params.n_ctx = context
+        params.n_batch = params.n_ubatch = 512
+        params.n_threads = params.n_threads_batch = threads
+        self.context = llama_cpp.llama_init_from_model(self.model, params)
+        if not self.context:
+            raise RuntimeError(f"llama.cpp cannot load {file}")
+
+    def measure(self, tokens: NDArray[np.int32], batch: int) -> float:
+        """Tokens per second of `tokens`, `batch` at a time, from an empty cache."""
+        llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self.context), True)
+        start = time.perf_counter()
+        for at in range(0, len(tokens), batch):
+            part = np.ascontiguousarray(tokens[at : at + batch])
+            pointer = part.ctypes.data_as(llama_cpp.POINTER(llama_cpp.llama_token))
+            if llama_cpp.llama_decode(
+                self.context, llama_cpp.llama_batch_get_one(pointer, len(part))
+            ):
+                raise RuntimeError("llama_decode failed")
+            llama_cpp.llama_synchronize(self.context)
+        return len(tokens) / (time.perf_counter() - start)
+
+    def close(self) -> None:
+        """Free the context and the model."""
+        llama_cpp.llama_free(self.context)
+        llama_cpp.llama_model_free(self.model)
+
+
+@llama_cpp.llama_log_callback
+def _silent(level: int, text: bytes, data: object) -> None:
+    """Messages while loading are of no interest here."""
