@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import time
 from pathlib import Path
 
@@ -33,7 +34,7 @@ class Peer:
         start = time.perf_counter()
         for at in range(0, len(tokens), batch):
             part = np.ascontiguousarray(tokens[at : at + batch])
-            pointer = part.ctypes.data_as(llama_cpp.POINTER(llama_cpp.llama_token))
+            pointer = part.ctypes.data_as(ctypes.POINTER(llama_cpp.llama_token))
             if llama_cpp.llama_decode(
                 self.context, llama_cpp.llama_batch_get_one(pointer, len(part))
             ):

@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 failed with one message and a hint, 2 a wrong command line
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import importlib.metadata
 import os
@@ -66,17 +67,24 @@ def run(arguments: Sequence[str]) -> int:
         code = app(list(arguments), prog_name="fewbit", standalone_mode=False)
         sys.stdout.flush()
     except BrokenPipeError:  # whoever read stdout has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_stdout()
         return 1
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     except Exception as error:
+        if isinstance(error, OSError) and error.filename is None:
+            _drop_stdout()  # perhaps full: nothing may be written again when Python ends
         if os.environ.get("FEWBIT_DEBUG"):
             raise
         return _fail(error)
     if code == INTERRUPTED:
         stderr().print("interrupted")
     return code if isinstance(code, int) else 0
+
+
+def _drop_stdout() -> None:
+    with contextlib.suppress(OSError, ValueError):  # a test's stdout is not a file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(error: Exception) -> int:

@@ -118,6 +118,7 @@ def compare(
 
 def _names(formats: str) -> tuple[str, ...]:
     names = tuple(name.strip() for name in formats.split(",") if name.strip())
+    names = tuple(n.lower() if "sym" in n.lower() else n.upper() for n in names)
     if not names:
         raise InputError("no format to compare", hint="as in `--formats Q8_0,Q4_0`")
     return names

@@ -1,0 +1,247 @@
+"""Each subcommand on the built-in model: what goes to stdout, to stderr, and the exit code."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from fewbit import cli
+from fewbit.demo import DEMO
+
+COMMANDS = ("inspect", "perplexity", "divergence", "compare", "generate", "chat", "bench")
+SHORT = ("--ctx", "64", "--chunks", "2")
+
+
+class Ended(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+Fewbit = Callable[..., Ended]
+
+
+@pytest.fixture
+def fewbit(capsys: pytest.CaptureFixture[str]) -> Fewbit:
+    def run(*arguments: str) -> Ended:
+        code = cli.run(arguments)
+        captured = capsys.readouterr()
+        return Ended(code, captured.out, captured.err)
+
+    return run
+
+
+def process(*arguments: str, **options: Any) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "fewbit", *arguments],
+        stdout=options.pop("stdout", subprocess.PIPE),
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+def test_inspect_shows_what_is_in_the_file(fewbit: Fewbit) -> None:
+    ended = fewbit("inspect")
+    assert (ended.code, ended.err) == (0, "")
+    lines = [line.rstrip() for line in ended.out.splitlines()]
+    assert lines[:6] == [
+        f"path           {DEMO}",
+        "architecture   llama",
+        "shape          4 layers, width 256, ffn 768, 4/2 heads of 64",
+        "vocabulary     4096 tokens, BOS 0, EOS 0, BOS added: no, chat template: no",
+        "context        512 tokens, rope base 10000, scaling none",
+        "weights        4,196,608 in 8,393,216 bytes, 16.000 bits per weight",
+    ]
+    assert " blk.3.ffn_down.weight      256 x 768    BF16              16.000" in lines
+    assert " BF16          38   4,196,608   8,393,216" in lines
+
+
+def test_inspect_shows_how_values_lie(fewbit: Fewbit) -> None:
+    ended = fewbit("inspect", "--tensor", "blk.0.attn_q.weight")
+    assert ended.out.splitlines()[:4] == [
+        "blk.0.attn_q.weight  [256 x 256]  BF16",
+        "  min -0.58594  max 0.60547  mean 0.0005181  deviation 0.12339",
+        "  percentiles  0.1 %: -0.4082  1 %: -0.2949  5 %: -0.2012  25 %: -0.08008  "
+        "50 %: 0.0005493  75 %: 0.08105  95 %: 0.2041  99 %: 0.2949  99.9 %: 0.416",
+        "  outliers beyond  3σ: 0.467 %  4σ: 0.0259 %  6σ: 0 %  10σ: 0 %",
+    ]
+    (found,) = fewbit("inspect", "--tensor", "blk.0.attn_q.weight", "--json").json
+    assert sum(found["counts"]) == 65_536
+
+
+def test_inspect_json(fewbit: Fewbit) -> None:
+    found = fewbit("inspect", "--json").json
+    assert found["config"]["kv_heads"] == 2
+    assert found["formats"] == [
+        {"format": "BF16", "tensors": 38, "weights": 4_196_608, "bytes": 8_393_216}
+    ]
+    assert len(found["tensors"]) == 38
+
+
+def test_perplexity_has_a_line_per_kind_of_activations(fewbit: Fewbit) -> None:
+    ended = fewbit("perplexity", *SHORT, "--acts", "both", "--format", "Q8_0")
+    assert (ended.code, ended.err) == (0, "")
+    lines = [line.split() for line in ended.out.splitlines() if line.strip()]
+    assert lines[0] == ["acts", "PPL", "±", "ln", "PPL", "±", "tokens/s"]
+    assert [line[0] for line in lines[2:4]] == ["f32", "int8"]
+    assert lines[2][1] != lines[3][1]
+    assert ended.out.splitlines()[-1] == "2 windows of 64 tokens, 62 tokens scored"
+
+
+def test_perplexity_json_and_text(fewbit: Fewbit, tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_bytes((DEMO / "demo.txt").read_bytes() + b"\n")
+    (own,) = fewbit("perplexity", *SHORT, "--json").json
+    (same,) = fewbit("perplexity", str(DEMO), "--text", str(text), *SHORT, "--json").json
+    assert own["ppl"] == same["ppl"]
+    assert own["span"]["tokens"] == 62
+
+
+def test_divergence_of_a_format_from_the_model_itself(fewbit: Fewbit) -> None:
+    found = fewbit("divergence", "--format", "Q4_0", *SHORT, "--json").json
+    assert [result["acts"] for result in found] == ["f32", "int8"]
+    assert all(result["base_acts"] == "f32" for result in found)
+    assert 0.01 < found[0]["kld"]["value"] < 0.1
+    assert list(found[0]["kld_percentiles"]) == [
+        "100", "99.9", "99", "95", "90", "50", "10", "5", "1", "0.1", "0",
+    ]  # fmt: skip
+    against = fewbit(
+        "divergence", "--base", str(DEMO), "--format", "Q4_0", *SHORT, "--acts", "f32", "--json"
+    ).json
+    assert against[0]["kld"] == found[0]["kld"]
+
+
+def test_compare_has_a_row_per_format(fewbit: Fewbit) -> None:
+    ended = fewbit("compare", "--formats", "Q8_0, q4_0", *SHORT)
+    assert (ended.code, ended.err) == (0, "")
+    rows = [line.split() for line in ended.out.splitlines() if line.startswith((" BF16", " Q"))]
+    assert [row[0] for row in rows] == ["BF16", "Q8_0", "Q4_0"]
+    assert rows[0][4:6] == ["0.00000", "100.00"]
+    assert float(rows[1][4]) < float(rows[2][4]), "4 bits lose more than 8"
+    assert ended.out.splitlines()[-1] == "2 windows of 64 tokens, 62 tokens scored"
+
+
+def test_generate_streams_the_prompt_and_its_continuation(fewbit: Fewbit) -> None:
+    ended = fewbit("generate", "The king", "--temperature", "0", "-n", "12", "--acts", "f32")
+    assert ended.code == 0
+    assert ended.out == "The king of the kingdom was the king of the kingdom of\n"
+    assert ended.err.startswith("2 tokens read (")
+    assert ", 12 written (" in ended.err
+
+
+def test_generate_repeats_itself_by_seed(fewbit: Fewbit) -> None:
+    texts = {
+        seed: fewbit("generate", "Once", "--seed", seed, "-n", "20").out for seed in ("1", "2")
+    }
+    assert fewbit("generate", "Once", "--seed", "1", "-n", "20").out == texts["1"] != texts["2"]
+    assert ", seed 1\n" in fewbit("generate", "Once", "--seed", "1", "-n", "2").err
+
+
+def test_generate_json(fewbit: Fewbit) -> None:
+    found = fewbit(
+        "generate", "The king", "--temperature", "0", "-n", "12", "--acts", "f32", "--json"
+    ).json
+    assert found["text"] == " of the kingdom was the king of the kingdom of"
+    assert (found["finish"], found["tokens"], found["prompt_tokens"]) == ("length", 12, 2)
+
+
+def test_generate_says_when_the_context_is_full(fewbit: Fewbit) -> None:
+    ended = fewbit("generate", "The king", "--temperature", "0", "-n", "9999", "--acts", "f32")
+    assert ended.code == 0
+    assert ", 511 written (" in ended.err, "510 fit after the prompt, one more needs no room"
+    assert ended.err.endswith("\nthe text ends here because the context is full\n")
+
+
+def test_chat_answers_each_line(fewbit: Fewbit, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = "Hello\n\n/reset\nHello\nAgain\n/exit\nnever read\n"
+    monkeypatch.setattr(sys, "stdin", io.StringIO(lines))
+    ended = fewbit("chat", "--temperature", "0", "-n", "8", "--json")
+    answers = [json.loads(line) for line in ended.out.splitlines()]
+    assert ended.err == "forgotten\n"
+    assert len(answers) == 3
+    assert answers[0]["text"] == answers[1]["text"], "after /reset all is as at the start"
+    assert answers[2]["prompt_tokens"] > answers[1]["prompt_tokens"] + answers[1]["tokens"]
+
+
+def test_bench_measures_both_and_the_memory(fewbit: Fewbit) -> None:
+    found = fewbit("bench", "-p", "16", "-n", "4", "-r", "2", "--json").json
+    assert [(rate["name"], len(rate["samples"])) for rate in found["rates"]] == [
+        ("pp16", 2),
+        ("tg4", 2),
+    ]
+    assert found["read_rate"] > 0.1
+    assert found["rates"][0]["gb_per_second"] is None
+    assert found["rates"][1]["gb_per_second"] > 0
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(fewbit: Fewbit, command: str) -> None:
+    ended = fewbit(command, "--help")
+    assert (ended.code, ended.err) == (0, "")
+    assert f"fewbit {command}" in ended.out
+    assert "--json" in ended.out
+
+
+def test_help_without_arguments(fewbit: Fewbit) -> None:
+    ended = fewbit()
+    assert (ended.code, ended.err) == (2, "")
+    assert all(command in ended.out for command in COMMANDS)
+
+
+def test_a_closed_pipe_ends_quietly() -> None:
+    with process("inspect", "--json") as running:
+        assert running.stdout is not None
+        assert running.stderr is not None
+        running.stdout.close()
+        assert running.stderr.read() == ""
+    assert running.returncode == 1
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_behind_stdout_is_said() -> None:
+    with Path("/dev/full").open("w") as full, process("inspect", "--json", stdout=full) as running:
+        assert running.stderr is not None
+        text = running.stderr.read()
+    assert text == (
+        "error: no space left on device\n\n"
+        "hint: free some space or write elsewhere; nothing was left behind\n"
+    )
+    assert running.returncode == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+def test_an_interrupt_is_one_line() -> None:
+    with process("generate", "Once", "--temperature", "1", "-n", "9999") as running:
+        assert running.stdout is not None
+        assert running.stderr is not None
+        running.stdout.read(4)
+        running.send_signal(signal.SIGINT)
+        assert running.stderr.read() == "interrupted\n"
+    assert running.returncode == 130
+
+
+def test_a_defect_asks_to_be_reported(fewbit: Fewbit, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fewbit.report.write_json", lambda value: 1 / 0)
+    ended = fewbit("inspect", "--json")
+    assert ended.code == 1
+    assert ended.err == (
+        "error: unexpected ZeroDivisionError: division by zero\n\n"
+        "hint: this is a defect; FEWBIT_DEBUG=1 shows where it comes from\n"
+    )
+    monkeypatch.setenv("FEWBIT_DEBUG", "1")
+    with pytest.raises(ZeroDivisionError):
+        cli.run(["inspect", "--json"])

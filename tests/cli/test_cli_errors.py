@@ -1,0 +1,114 @@
+"""One table: a command line that cannot work, its exit code and its exact words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fewbit import cli
+from fewbit.demo import DEMO
+
+TABLE = [
+    (
+        "perplexity --text short.txt --ctx 8",
+        1,
+        "the text has 4 tokens, windows of 8 need at least 16",
+        "use a longer text or a smaller window (`--ctx`)",
+    ),
+    (
+        "perplexity --ctx 20000",
+        1,
+        "the text has 24580 tokens, windows of 20000 need at least 40000",
+        "use a longer text or a smaller window (`--ctx`)",
+    ),
+    ("perplexity --ctx 3", 1, "a window of 3 tokens is too short", "use 4 or more"),
+    ("perplexity --chunks 0", 1, "cannot measure 0 chunks", "use 1 or more"),
+    (
+        "perplexity --acts int4",
+        1,
+        "unknown activations `int4`",
+        "known: f32, int8, both",
+    ),
+    (
+        "perplexity --text latin1.txt",
+        1,
+        "`latin1.txt` is not UTF-8 text",
+        "save the text as UTF-8",
+    ),
+    ("perplexity --text none.txt", 1, "no such file or directory: `none.txt`", "check the path"),
+    (
+        f"perplexity {DEMO}",
+        1,
+        "no text to measure on",
+        "name a file with `--text FILE`",
+    ),
+    (
+        "divergence",
+        1,
+        "nothing to compare with",
+        "name a `--base MODEL` or a `--format`",
+    ),
+    ("compare --formats ,", 1, "no format to compare", "as in `--formats Q8_0,Q4_0`"),
+    ("generate hi -n 0", 1, "cannot make 0 tokens", "use 1 or more"),
+    ("generate hi --temperature -1", 1, "temperature is -1.0, expected 0 or more", None),
+    ("generate hi --top-p 2", 1, "top_p is 2.0, expected above 0, at most 1", None),
+    (
+        "chat --context 513",
+        1,
+        "a context of 513 tokens, expected 2 to 512",
+        "the upper limit is the context that the model was trained with",
+    ),
+    (
+        "bench -p 513",
+        1,
+        "cannot measure pp513: the model's context is 512 tokens",
+        "use 0 to 512",
+    ),
+    (
+        "inspect --tensor [",
+        1,
+        "`[` is not a regular expression: unterminated character set at position 0",
+        "as in `--tensor 'blk.0.attn_q'`",
+    ),
+    ("inspect --tensor nose", 1, "no tensor matches `nose`", "`fewbit inspect` lists the names"),
+]
+
+
+@pytest.fixture(autouse=True)
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("short.txt").write_text("Once upon a time")
+    Path("latin1.txt").write_bytes(b"caf\xe9 " * 400)
+    Path("junk.gguf").write_bytes(b"junk" * 20)
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "message", "hint"), TABLE, ids=[line for line, *_ in TABLE]
+)
+def test_what_cannot_work(
+    line: str, code: int, message: str, hint: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = cli.run(line.split())
+    captured = capsys.readouterr()
+    expected = f"error: {message}\n" + (f"\nhint: {hint}\n" if hint else "")
+    assert (captured.err, captured.out, found) == (expected, "", code)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("bogus", "error: no such command 'bogus'"),
+        ("inspect --bogus", "error: no such option: --bogus"),
+        ("perplexity --ctx many", "error: invalid value for '--ctx'"),
+        ("bench --threads -1", "error: invalid value for '--threads'"),
+        ("generate", "error: missing argument 'prompt'"),
+    ],
+)
+def test_wrong_command_lines_end_with_2(
+    line: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.run(line.split()) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(message)
+    assert err.endswith("\n\nhint: `fewbit COMMAND --help` lists the options\n")
