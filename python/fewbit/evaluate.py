@@ -53,7 +53,7 @@ class Windows:
     @property
     def ctx(self) -> int:
         """Tokens per window."""
-        return self.targets.shape[1]
+        return int(self.targets.shape[1])
 
     @property
     def first(self) -> int:
@@ -123,7 +123,7 @@ def perplexity(
                 chunk + 1, count, f"PPL {measures.mean(np.concatenate(scored)).exp().value:.4f}"
             )
     nll = np.concatenate(scored)
-    return measures.perplexity(nll, acts, _span(parts, start, ~np.isfinite(nll)))
+    return measures.perplexity(nll, acts, _span(parts, start, int(np.isfinite(nll).sum())))
 
 
 def divergence(
@@ -203,8 +203,9 @@ class _Tally:
         joined = {name: np.concatenate(values) for name, values in self.parts.items()}
         same_top = joined.pop("same_top").astype(np.bool_)
         tokens = {name: values.astype(np.float64) for name, values in joined.items()}
-        bad = ~np.isfinite(np.stack(list(tokens.values()))).all(axis=0)
-        return measures.divergence(tokens, same_top, acts, base_acts, _span(parts, start, bad))
+        finite = np.isfinite(np.stack(list(tokens.values()))).all(axis=0)
+        span = _span(parts, start, int(finite.sum()))
+        return measures.divergence(tokens, same_top, acts, base_acts, span)
 
 
 class _Run:
@@ -232,10 +233,10 @@ class _Run:
                 yield rows, np.ascontiguousarray(parts.targets[chunk, first + 1 : stop + 1])
 
 
-def _span(parts: Windows, start: float, bad: NDArray[np.bool_]) -> Span:
+def _span(parts: Windows, start: float, finite: int) -> Span:
     seconds = time.perf_counter() - start
     count, ctx = parts.inputs.shape
-    return Span(ctx, count, parts.scored.size, seconds, int(bad.sum()))
+    return Span(ctx, count, parts.scored.size, seconds, parts.scored.size - finite)
 
 
 def _check_acts(acts: str) -> None:
