@@ -158,11 +158,11 @@ def group_of(data: bytes, kind: str, bits: int, count: int) -> Group:
     >>> group_of(encode_group([-5.0, 10.0, 0.2], "asym", 4, 4), "asym", 4, 3)
     Group(levels=[0, 15, 5], scale=1.0, minimum=-5.0)
     >>> group_of(encode_group([1.0, -3.0], "sym", 1, 8), "sym", 1, 2)
-    Group(levels=[1, -1], scale=2.0, minimum=0.0)
+    Group(levels=[1, -1], scale=2.0, minimum=None)
     """
     (scale,) = struct.unpack("<f", data[:4])
     if kind == "asym":
         return Group(unpack(data[5:], bits, count), scale, -f32(scale * data[4]))
     codes = unpack(data[4:], bits, count)
     n = 2 ** (bits - 1) - 1
-    return Group([2 * c - 1 if bits == 1 else c - n for c in codes], scale, 0.0)
+    return Group([2 * c - 1 if bits == 1 else c - n for c in codes], scale)

@@ -136,10 +136,10 @@ def _encode_blocks(x: Row, name: str, w: Row | None) -> bytes:
 
 
 def groups_of(data: bytes, name: str, columns: int) -> list[Group]:
-    """A row as integer levels in groups: value = scale * level + minimum.
+    """A row as integer levels in groups: value = scale * level (+ minimum).
 
     >>> groups_of(encode_row([1.0, 0.25], "sym3-g2"), "sym3-g2", 2)
-    [Group(levels=[3, 1], scale=0.3333333432674408, minimum=0.0)]
+    [Group(levels=[3, 1], scale=0.3333333432674408, minimum=None)]
     """
     if parts := _AFFINE.fullmatch(name):
         kind, bits, group = parts[1], int(parts[2]), int(parts[3])
@@ -154,7 +154,7 @@ def groups_of(data: bytes, name: str, columns: int) -> list[Group]:
 
 
 def decode_row(data: bytes, name: str, columns: int) -> list[float]:
-    """The f32 values of a row: scale * level, rounded, + minimum, rounded.
+    """The f32 values of a row: scale * level, rounded (+ minimum, rounded).
 
     >>> decode_row(bytes.fromhex("003c00c0"), "F16", 2)
     [1.0, -2.0]
@@ -168,5 +168,8 @@ def decode_row(data: bytes, name: str, columns: int) -> list[float]:
     values: list[float] = []
     for g in groups_of(data, name, columns):
         scaled = array("f", map(mul, repeat(g.scale), g.levels))
-        values += f32s(map(add, scaled, repeat(g.minimum))) if g.minimum else scaled.tolist()
+        if g.minimum is None:
+            values += scaled
+        else:
+            values += f32s(map(add, scaled, repeat(g.minimum)))
     return values

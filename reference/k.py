@@ -172,12 +172,13 @@ def groups_k(data: bytes, name: str) -> list[Group]:
     """
     unpack_super, block, zero_scale, zero_code = UNPACK[name]
     s = unpack_super(data)
-    minima = s.minima or [0] * len(s.scales)
+    minima: list[float | None] = [-f32(s.dmin * m) for m in s.minima]
+    minima = minima or [None] * len(s.scales)
     return [
         Group(
             [c - zero_code for c in s.codes[k * block : (k + 1) * block]],
             f32(s.d * (scale - zero_scale)),
-            -f32(s.dmin * minimum),
+            minimum,
         )
         for k, (scale, minimum) in enumerate(zip(s.scales, minima, strict=True))
     ]

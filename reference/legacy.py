@@ -27,11 +27,11 @@ BLOCK = 32
 
 
 class Group(NamedTuple):
-    """Neighbouring elements that share a scale: value = scale * level + minimum."""
+    """Neighbouring elements that share a scale: value = scale * level (+ minimum, if any)."""
 
     levels: list[int]
     scale: float
-    minimum: float
+    minimum: float | None = None
 
 
 def to_f16(x: float) -> bytes:
@@ -125,7 +125,7 @@ def groups_q8_0(data: bytes) -> list[Group]:
     >>> groups_q8_0(encode_q8_0([127.0, -2.5] + [0.0] * 30))[0].levels[:3]
     [127, -3, 0]
     """
-    return [Group([b - 256 if b > 127 else b for b in data[2:]], from_f16(data[:2]), 0.0)]
+    return [Group([b - 256 if b > 127 else b for b in data[2:]], from_f16(data[:2]))]
 
 
 def groups_symmetric(data: bytes, bits: int) -> list[Group]:
@@ -136,7 +136,7 @@ def groups_symmetric(data: bytes, bits: int) -> list[Group]:
     """
     n = 1 << bits - 1
     levels = [code - n for code in _unpack_codes(data[2:], bits)]
-    return [Group(levels, from_f16(data[:2]), 0.0)]
+    return [Group(levels, from_f16(data[:2]))]
 
 
 def groups_asymmetric(data: bytes, bits: int) -> list[Group]:

@@ -98,9 +98,8 @@ def _piece(
     last = first + len(q)
     dots = [float(sum(map(mul, g.levels[first:last], q))) for g in group]
     acc = fmas(dots, [f32(g.scale * d) for g in group], acc)
-    if any(g.minimum for g in group):
-        acc = fmas([g.minimum for g in group], [f32(d * sum(q))] * len(group), acc)
-    return acc
+    minima = [g.minimum for g in group if g.minimum is not None]
+    return fmas(minima, [f32(d * sum(q))] * len(group), acc) if minima else acc
 
 
 def magnitude(x: Sequence[float], w: Weight) -> list[float]:

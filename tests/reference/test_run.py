@@ -77,7 +77,8 @@ def int8_product(x: list[float], groups: list) -> float:
         d, g = acts[start // 32][1], owner[start]
         dot = sum(a * b for a, b in zip(levels[start:at], q, strict=True))
         acc = fma(float(dot), f32(g.scale * d), acc)
-        acc = fma(g.minimum, f32(d * sum(q)), acc)
+        if g.minimum is not None:
+            acc = fma(g.minimum, f32(d * sum(q)), acc)
         start = at
     return acc
 
