@@ -39,7 +39,7 @@ def test_json_has_null_where_a_number_is_not_finite() -> None:
 def test_a_divergence_shows_every_statistic(capsys: pytest.CaptureFixture[str]) -> None:
     found = evaluate.divergence(Bigram(2), Bigram(1), TEXT, ctx=20)
     text = shown(capsys, report.divergence_table([found]))
-    labels = [line[1:28].strip() for line in text.splitlines() if "±" in line or " KLD" in line]
+    labels = [line[:27].strip() for line in text.splitlines() if "±" in line or " KLD" in line]
     assert labels[:8] == [
         "mean PPL(model)",
         "mean PPL(base)",

@@ -70,7 +70,7 @@ def perplexity_table(results: Sequence[Perplexity]) -> list[object]:
             r.acts, f"{r.ppl.value:.4f}", f"{r.ppl.error:.4f}", f"{r.nll.value:.5f}",
             f"{r.nll.error:.5f}", f"{r.span.tokens_per_second:,.0f}",
         )  # fmt: skip
-    return [table, *_span_lines([r.span for r in results])]
+    return [table, "", *_span_lines([r.span for r in results])]
 
 
 def divergence_table(results: Sequence[Divergence]) -> list[object]:
@@ -78,7 +78,7 @@ def divergence_table(results: Sequence[Divergence]) -> list[object]:
     table = _table("", *(f"acts {r.acts}" for r in results))
     for label, cells in _divergence_rows(results):
         table.add_row(label, *cells)
-    return [table, *_span_lines([r.span for r in results])]
+    return [table, "", *_span_lines([r.span for r in results])]
 
 
 def _divergence_rows(results: Sequence[Divergence]) -> Iterable[tuple[str, list[str]]]:
@@ -109,11 +109,11 @@ def compare_table(rows: Sequence[Row], details: bool = False) -> list[object]:
     if details:
         weights, fast = _loss_table(rows, "weights"), _loss_table(rows, "fast")
         head = "What the weights alone lose (f32 activations):"
-        return [head, weights, "With the fast arithmetic (int8 activations):", fast, *span]
+        return [head, weights, "", "With the fast arithmetic (int8 activations):", fast, "", *span]
     table = _table(
         "format", "bits per\nweight", "size\nMB",
         "PPL\nweights", "KLD\nweights", "same top\nweights",
-        "PPL\n+ int8", "KLD\n+ int8", "same top\n+ int8", "tokens/s\n+ int8",
+        "PPL\n+ int8", "KLD\n+ int8", "same top\n+ int8", "tokens/s\n+ int8", gap=0,
     )  # fmt: skip
     for row in rows:
         table.add_row(*_costs(row), *_losses(row.weights), *_losses(row.fast), _speed(row))
@@ -121,7 +121,7 @@ def compare_table(rows: Sequence[Row], details: bool = False) -> list[object]:
         "weights: what the format alone loses (f32 activations); "
         "+ int8: with the fast arithmetic, which rounds activations too"
     )
-    return [table, note, *span]
+    return [table, "", note, *span]
 
 
 def _loss_table(rows: Sequence[Row], kind: str) -> Table:
@@ -158,7 +158,7 @@ def bench_table(result: Bench) -> list[object]:
         gb = rate.gb_per_second
         cells = ("", "") if gb is None else (f"{gb:.1f}", f"{100 * gb / result.read_rate:.0f} %")
         table.add_row(rate.name, f"{rate.mean:,.1f}", f"{rate.deviation:,.1f}", *cells)
-    return [table, f"acts {result.acts}; this machine reads {result.read_rate:.1f} GB/s"]
+    return [table, "", f"acts {result.acts}; this machine reads {result.read_rate:.1f} GB/s"]
 
 
 def contents_tables(contents: Contents) -> list[object]:
@@ -184,7 +184,7 @@ def contents_tables(contents: Contents) -> list[object]:
     for total in contents.formats:
         sizes = (f"{total.weights:,}", f"{total.bytes:,}")
         totals.add_row(total.format, str(total.tensors), *sizes)
-    return ["\n".join(lines), tensors, totals]
+    return ["\n".join(lines), "", tensors, "", totals]
 
 
 def distribution_lines(d: Distribution) -> str:
@@ -208,9 +208,9 @@ def distribution_lines(d: Distribution) -> str:
     return "\n".join([*head, *bars, ""])
 
 
-def _table(*columns: str, text: int = 1) -> Table:
+def _table(*columns: str, text: int = 1, gap: int = 1) -> Table:
     """A plain table whose first `text` columns are words, the others numbers."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, gap, 0, 0))
     for index, column in enumerate(columns):
         justify: Any = "left" if index < text else "right"
         table.add_column(column, justify=justify, no_wrap=True)

@@ -66,8 +66,8 @@ def test_inspect_shows_what_is_in_the_file(fewbit: Fewbit) -> None:
         "context        512 tokens, rope base 10000, scaling none",
         "weights        4,196,608 in 8,393,216 bytes, 16.000 bits per weight",
     ]
-    assert " blk.3.ffn_down.weight      256 x 768    BF16              16.000" in lines
-    assert " BF16          38   4,196,608   8,393,216" in lines
+    assert "blk.3.ffn_down.weight     256 x 768   BF16             16.000" in lines
+    assert "BF16         38  4,196,608  8,393,216" in lines
 
 
 def test_inspect_shows_how_values_lie(fewbit: Fewbit) -> None:
@@ -128,7 +128,7 @@ def test_divergence_of_a_format_from_the_model_itself(fewbit: Fewbit) -> None:
 def test_compare_has_a_row_per_format(fewbit: Fewbit) -> None:
     ended = fewbit("compare", "--formats", "Q8_0, q4_0", *SHORT)
     assert (ended.code, ended.err) == (0, "")
-    rows = [line.split() for line in ended.out.splitlines() if line.startswith((" BF16", " Q"))]
+    rows = [line.split() for line in ended.out.splitlines() if line.startswith(("BF16", "Q"))]
     assert [row[0] for row in rows] == ["BF16", "Q8_0", "Q4_0"]
     assert rows[0][4:6] == ["0.00000", "100.00"]
     assert float(rows[1][4]) < float(rows[2][4]), "4 bits lose more than 8"
