@@ -18,7 +18,11 @@
 //! Only `py.rs` names pyo3; everything else builds and tests without Python.
 
 pub mod error;
+pub mod exec;
 pub mod formats;
+pub mod kernels;
 pub mod measure;
+#[cfg(feature = "python")]
+mod py;
 pub mod quantize;
 pub mod read_rate;

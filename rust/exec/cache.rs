@@ -1,0 +1,178 @@
+//! The key/value cache: state that `attend` keeps for each layer and sequence, f32.
+
+use crate::error::{Error, Result};
+use crate::kernels::attention::Head;
+use crate::kernels::isa::LANES;
+
+/// What one attending layer stores.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LayerShape {
+    pub kv_heads: usize,
+    pub elements: usize,
+}
+
+struct Layer {
+    shape: LayerShape,
+    /// [sequence][head][position / 16][element][16]
+    keys: Vec<f32>,
+    /// [sequence][head][position][elements, padded to 16]
+    values: Vec<f32>,
+}
+
+/// Keys and values of several sequences, each of up to `capacity` tokens.
+pub struct Cache {
+    layers: Vec<Layer>,
+    lengths: Vec<usize>,
+    capacity: usize,
+}
+
+impl Cache {
+    /// An empty cache; memory is touched only as tokens come.
+    pub fn new(shapes: &[LayerShape], sequences: usize, capacity: usize) -> Result<Self> {
+        let rounded = capacity.checked_next_multiple_of(LANES);
+        let floats = |width: usize| {
+            rounded?.checked_mul(sequences)?.checked_mul(width).filter(|&n| n < isize::MAX as usize / 4)
+        };
+        let mut layers = Vec::with_capacity(shapes.len());
+        for &shape in shapes {
+            let keys = floats(shape.kv_heads * shape.elements);
+            let values = floats(shape.kv_heads * shape.elements.next_multiple_of(LANES));
+            let (Some(keys), Some(values)) = (keys, values) else {
+                return Err(Error::input(format!(
+                    "a cache of {sequences} sequences of {capacity} tokens does not fit memory"
+                )));
+            };
+            layers.push(Layer { shape, keys: vec![0.0; keys], values: vec![0.0; values] });
+        }
+        Ok(Self { layers, lengths: vec![0; sequences], capacity })
+    }
+
+    /// Tokens that each sequence can hold.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// How many sequences there are.
+    pub fn sequences(&self) -> usize {
+        self.lengths.len()
+    }
+
+    /// The layers' shapes, to check that a cache belongs to a plan.
+    pub fn shapes(&self) -> impl Iterator<Item = LayerShape> + '_ {
+        self.layers.iter().map(|layer| layer.shape)
+    }
+
+    /// Tokens stored of `sequence`.
+    pub fn length(&self, sequence: usize) -> Result<usize> {
+        self.lengths.get(sequence).copied().ok_or_else(|| self.unknown(sequence))
+    }
+
+    /// Forgets all but the first `length` tokens of `sequence`.
+    pub fn truncate(&mut self, sequence: usize, length: usize) -> Result<()> {
+        let present = self.length(sequence)?;
+        if length > present {
+            return Err(Error::input(format!(
+                "sequence {sequence} has {present} tokens, cannot keep {length}"
+            )));
+        }
+        self.lengths[sequence] = length;
+        Ok(())
+    }
+
+    /// Forgets everything.
+    pub fn reset(&mut self) {
+        self.lengths.fill(0);
+    }
+
+    /// Makes sequence `target` a copy of `source`.
+    pub fn copy(&mut self, source: usize, target: usize) -> Result<()> {
+        let length = self.length(source)?;
+        self.length(target)?;
+        let sequences = self.lengths.len();
+        for layer in &mut self.layers {
+            for data in [&mut layer.keys, &mut layer.values] {
+                let size = data.len() / sequences;
+                data.copy_within(source * size..(source + 1) * size, target * size);
+            }
+        }
+        self.lengths[target] = length;
+        Ok(())
+    }
+
+    /// Adds one token to the length of `sequence` and returns its position.
+    pub fn advance(&mut self, sequence: usize) -> Result<usize> {
+        let position = self.length(sequence)?;
+        if position == self.capacity {
+            return Err(Error::input(format!(
+                "the cache is full: sequence {sequence} holds {position} tokens of {}",
+                self.capacity
+            ))
+            .hint("make the cache larger, or truncate or reset the sequence"));
+        }
+        self.lengths[sequence] = position + 1;
+        Ok(position)
+    }
+
+    /// Pointers into one layer, for threads that write different heads and positions.
+    pub fn layer(&mut self, layer: usize) -> LayerPointers {
+        let capacity = self.capacity.next_multiple_of(LANES);
+        let Layer { shape, keys, values } = &mut self.layers[layer];
+        LayerPointers { shape: *shape, keys: keys.as_mut_ptr(), values: values.as_mut_ptr(), capacity }
+    }
+
+    fn unknown(&self, sequence: usize) -> Error {
+        Error::input(format!(
+            "the cache has {} sequences, there is no sequence {sequence}",
+            self.lengths.len()
+        ))
+    }
+}
+
+/// One layer of a cache, as raw memory.
+#[derive(Clone, Copy)]
+pub struct LayerPointers {
+    shape: LayerShape,
+    keys: *mut f32,
+    values: *mut f32,
+    capacity: usize,
+}
+
+// SAFETY: threads write different positions, and read only after a barrier.
+unsafe impl Send for LayerPointers {}
+// SAFETY: as above.
+unsafe impl Sync for LayerPointers {}
+
+impl LayerPointers {
+    /// The cache of one head of one sequence.
+    pub fn head(&self, sequence: usize, head: usize, scale: f32) -> Head {
+        let LayerShape { kv_heads, elements } = self.shape;
+        let row = (sequence * kv_heads + head) * self.capacity;
+        // Plain arithmetic: the sequence and head were checked against the cache.
+        let keys = self.keys.wrapping_add(row * elements);
+        let values = self.values.wrapping_add(row * elements.next_multiple_of(LANES));
+        Head { keys, values, elements, scale }
+    }
+
+    /// Stores one token's keys and values, all heads.
+    ///
+    /// # Safety
+    ///
+    /// `k` and `v` hold kv_heads x elements floats, the position is below the capacity and nobody
+    /// else touches it.
+    pub unsafe fn append(&self, sequence: usize, position: usize, k: *const f32, v: *const f32) {
+        let LayerShape { kv_heads, elements } = self.shape;
+        for head in 0..kv_heads {
+            let place = self.head(sequence, head, 1.0);
+            // SAFETY: the caller's promise.
+            unsafe {
+                let block = position / LANES * LANES * elements + position % LANES;
+                let keys = place.keys.cast_mut().add(block);
+                for d in 0..elements {
+                    *keys.add(d * LANES) = *k.add(head * elements + d);
+                }
+                let values = place.values.cast_mut().add(position * elements.next_multiple_of(LANES));
+                std::ptr::copy_nonoverlapping(v.add(head * elements), values, elements);
+            }
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! The CPU executor: a checked plan and packed weights; tokens and a cache in, logits out.
+
+pub mod cache;
+mod compile;
+pub mod plan;
+mod run;
+mod threads;
+pub mod weights;
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use cache::{Cache, LayerPointers};
+use compile::Program;
+use run::{Step, Token, Workspace};
+use threads::Pool;
+use weights::Weights;
+
+use crate::error::{Error, Result};
+use crate::kernels::activations::Acts;
+use crate::kernels::isa::CHUNK;
+use crate::kernels::{self, Kernels};
+
+/// Tokens that go through the plan together; more are split.
+pub const BATCH: usize = 512;
+
+/// What the products do with their activations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activations {
+    /// Nothing.
+    F32,
+    /// Round each chunk of 32 to int8, where the weights are quantized.
+    Int8,
+}
+
+/// Runs one plan over one set of weights.
+pub struct Executor {
+    program: Program,
+    kernels: &'static Kernels,
+    pool: Arc<Pool>,
+    memory: Mutex<Memory>,
+}
+
+/// New tokens: `sequences[i]` is that of `tokens[i]`; `outputs` are the indices, ascending, of the
+/// tokens whose logits are wanted.
+pub struct Batch<'a> {
+    pub tokens: &'a [u32],
+    pub sequences: &'a [u32],
+    pub outputs: &'a [u32],
+    pub activations: Activations,
+}
+
+impl Executor {
+    /// Binds a plan (JSON) to weights; `threads` 0 means all cores.
+    pub fn new(plan: &str, weights: &Weights, threads: usize) -> Result<Self> {
+        Self::with_kernels(plan, weights, threads, kernels::chosen()?)
+    }
+
+    /// The same with one instruction set, for tests.
+    pub fn with_kernels(
+        plan: &str,
+        weights: &Weights,
+        threads: usize,
+        kernels: &'static Kernels,
+    ) -> Result<Self> {
+        let program = compile::compile(&plan::parse(plan)?, weights)?;
+        let pool = Pool::shared(threads);
+        let memory = Mutex::new(Memory::new(&program, pool.threads()));
+        Ok(Self { program, kernels, pool, memory })
+    }
+
+    /// An empty cache for `sequences` sequences of up to `capacity` tokens.
+    pub fn cache(&self, sequences: usize, capacity: usize) -> Result<Cache> {
+        Cache::new(&self.program.layers, sequences, capacity)
+    }
+
+    /// Columns of the logits.
+    pub fn width(&self) -> usize {
+        self.program.slots[self.program.logits]
+    }
+
+    /// How many threads there are.
+    pub fn threads(&self) -> usize {
+        self.pool.threads()
+    }
+
+    /// Appends the tokens to their sequences; returns logits [outputs, width]. On an error the
+    /// cache is as before.
+    pub fn forward(&self, cache: &mut Cache, batch: &Batch) -> Result<Vec<f32>> {
+        self.check(cache, batch)?;
+        let tokens = place(cache, batch)?;
+        let mut logits = vec![0f32; batch.outputs.len() * self.width()];
+        let mut memory = self.memory.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut done = 0;
+        let mut outputs = batch.outputs;
+        for (index, tokens) in tokens.chunks(BATCH).enumerate() {
+            let start = index * BATCH;
+            let here = outputs.partition_point(|&row| (row as usize) < start + tokens.len());
+            let taken: Vec<usize> = outputs[..here].iter().map(|&row| row as usize - start).collect();
+            let rows = &mut logits[done * self.width()..][..here * self.width()];
+            self.step(cache, &mut memory, tokens, &taken, batch.activations, rows);
+            outputs = &outputs[here..];
+            done += here;
+        }
+        Ok(logits)
+    }
+
+    fn check(&self, cache: &Cache, batch: &Batch) -> Result<()> {
+        let n = batch.tokens.len();
+        if !cache.shapes().eq(self.program.layers.iter().copied()) {
+            return Err(Error::input("the cache was made for another plan"));
+        }
+        if batch.sequences.len() != n {
+            return Err(Error::shape(format!("{n} tokens but {} sequences", batch.sequences.len())));
+        }
+        if let Some(token) = batch.tokens.iter().find(|&&token| token as usize >= self.program.vocab) {
+            return Err(Error::input(format!(
+                "token {token} is not in the vocabulary of {}",
+                self.program.vocab
+            )));
+        }
+        let ascending = batch.outputs.windows(2).all(|pair| pair[0] < pair[1]);
+        if !ascending || batch.outputs.last().is_some_and(|&row| row as usize >= n) {
+            return Err(Error::input(format!("`outputs` must be ascending indices below {n}")));
+        }
+        Ok(())
+    }
+
+    /// Up to `BATCH` tokens through all stages.
+    fn step(
+        &self,
+        cache: &mut Cache,
+        memory: &mut Memory,
+        tokens: &[Token],
+        taken: &[usize],
+        activations: Activations,
+        logits: &mut [f32],
+    ) {
+        // A plan without `take` makes a row for each token: those go to memory and are picked.
+        let whole = !self.program.takes();
+        memory.reserve(&self.program, tokens.len());
+        let mut slots: Vec<*mut f32> = memory.slots.iter_mut().map(Vec::as_mut_ptr).collect();
+        if !whole {
+            slots[self.program.logits] = logits.as_mut_ptr();
+        }
+        let turns: Vec<*mut f32> = memory.turns.iter_mut().map(Vec::as_mut_ptr).collect();
+        let layers: Vec<LayerPointers> = (0..self.program.layers.len()).map(|i| cache.layer(i)).collect();
+        for claim in &memory.claims {
+            claim.store(0, Ordering::Relaxed);
+        }
+        let step = Step {
+            program: &self.program,
+            kernels: self.kernels,
+            tokens,
+            taken,
+            int8: activations == Activations::Int8,
+            slots: &slots,
+            acts: Acts {
+                q: memory.codes.as_mut_ptr(),
+                d: memory.scales.as_mut_ptr(),
+                sums: memory.sums.as_mut_ptr(),
+                chunks: self.program.chunks,
+            },
+            turns: &turns,
+            layers: &layers,
+            claims: &memory.claims,
+            workspaces: &memory.workspaces,
+            barrier: self.pool.barrier(),
+        };
+        self.pool.run(&|worker| step.walk(worker));
+        if whole {
+            let width = self.width();
+            for (out, &row) in logits.chunks_exact_mut(width).zip(taken) {
+                out.copy_from_slice(&memory.slots[self.program.logits][row * width..][..width]);
+            }
+        }
+    }
+}
+
+/// Gives each token its position and the cache its new lengths; on an error, none.
+fn place(cache: &mut Cache, batch: &Batch) -> Result<Vec<Token>> {
+    let before: Vec<usize> =
+        (0..cache.sequences()).map(|sequence| cache.length(sequence)).collect::<Result<_>>()?;
+    let mut tokens = Vec::with_capacity(batch.tokens.len());
+    for (&id, &sequence) in batch.tokens.iter().zip(batch.sequences) {
+        let sequence = sequence as usize;
+        match cache.advance(sequence) {
+            Ok(position) => tokens.push(Token { id, sequence, position }),
+            Err(error) => {
+                for (sequence, &length) in before.iter().enumerate() {
+                    cache.truncate(sequence, length)?;
+                }
+                return Err(error);
+            }
+        }
+    }
+    Ok(tokens)
+}
+
+/// Working memory, kept from step to step.
+struct Memory {
+    slots: Vec<Vec<f32>>,
+    turns: Vec<Vec<f32>>,
+    codes: Vec<i8>,
+    scales: Vec<f32>,
+    sums: Vec<i32>,
+    claims: Vec<AtomicUsize>,
+    workspaces: Vec<Mutex<Workspace>>,
+    rows: usize,
+}
+
+impl Memory {
+    fn new(program: &Program, threads: usize) -> Self {
+        Self {
+            slots: vec![Vec::new(); program.slots.len()],
+            turns: vec![Vec::new(); program.ropes.len()],
+            codes: Vec::new(),
+            scales: Vec::new(),
+            sums: Vec::new(),
+            claims: program.stages.iter().map(|_| AtomicUsize::new(0)).collect(),
+            workspaces: (0..threads).map(|_| Mutex::default()).collect(),
+            rows: 0,
+        }
+    }
+
+    /// Room for `rows` tokens.
+    fn reserve(&mut self, program: &Program, rows: usize) {
+        if rows <= self.rows {
+            return;
+        }
+        self.rows = rows;
+        for (index, (slot, width)) in self.slots.iter_mut().zip(&program.slots).enumerate() {
+            if !(index == program.logits && program.takes()) {
+                slot.resize(rows * width, 0.0);
+            }
+        }
+        for (turns, rope) in self.turns.iter_mut().zip(&program.ropes) {
+            turns.resize(rows * 2 * rope.freqs.len(), 0.0);
+        }
+        self.codes.resize(rows * program.chunks * CHUNK, 0);
+        self.scales.resize(rows * program.chunks, 0.0);
+        self.sums.resize(2 * rows * program.chunks, 0);
+    }
+}

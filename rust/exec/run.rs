@@ -1,0 +1,279 @@
+//! One step of the walk: every thread goes through all stages and claims pieces of each.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::cache::LayerPointers;
+use super::compile::{Attend, Linear, Program, RowOp, Slot, Stage, Work};
+use super::threads::Barrier;
+use crate::kernels::activations::Acts;
+use crate::kernels::attention::{Query, TILE};
+use crate::kernels::linear::{Output, Scratch};
+use crate::kernels::{Kernels, rows};
+
+/// One new token: its id, its sequence and its place there.
+#[derive(Debug, Clone, Copy)]
+pub struct Token {
+    pub id: u32,
+    pub sequence: usize,
+    pub position: usize,
+}
+
+/// Working memory of one thread.
+#[derive(Default)]
+pub struct Workspace {
+    linear: Scratch,
+    scores: Vec<f32>,
+}
+
+/// All that a step reads and writes.
+pub struct Step<'a> {
+    pub program: &'a Program,
+    pub kernels: &'static Kernels,
+    pub tokens: &'a [Token],
+    /// The rows whose logits are wanted.
+    pub taken: &'a [usize],
+    pub int8: bool,
+    /// Slot i: rows of `program.slots[i]` floats.
+    pub slots: &'a [*mut f32],
+    pub acts: Acts,
+    /// Table i: rows of cos and sin for each frequency.
+    pub turns: &'a [*mut f32],
+    pub layers: &'a [LayerPointers],
+    /// One counter a stage, zero at the start.
+    pub claims: &'a [AtomicUsize],
+    pub workspaces: &'a [Mutex<Workspace>],
+    pub barrier: &'a Barrier,
+}
+
+// SAFETY: threads write disjoint rows or columns within a stage, and a barrier ends each stage.
+unsafe impl Sync for Step<'_> {}
+
+impl Step<'_> {
+    /// Walks all stages as thread `worker`.
+    pub fn walk(&self, worker: usize) {
+        let mut workspace = self.workspaces[worker].lock().unwrap_or_else(|e| e.into_inner());
+        for (index, stage) in self.program.stages.iter().enumerate() {
+            let n = if stage.taken { self.taken.len() } else { self.tokens.len() };
+            if n == 0 || self.idle(stage) {
+                continue;
+            }
+            let claims = &self.claims[index];
+            match &stage.work {
+                Work::Rows(ops) => self.each_row(claims, n, |row| {
+                    for op in ops {
+                        self.row(op, row, stage.taken);
+                    }
+                }),
+                Work::Take { x, out } => self.each_row(claims, n, |row| {
+                    // SAFETY: both rows are allocated and this thread's.
+                    unsafe {
+                        let source = self.at(*x, self.taken[row]);
+                        std::ptr::copy_nonoverlapping(source, self.at(*out, row), x.width);
+                    }
+                }),
+                Work::Linear { x, jobs } => self.products(claims, *x, jobs, n, &mut workspace.linear),
+                Work::Attend(attend) => self.attend(claims, attend, &mut workspace.scores),
+            }
+            if index + 1 < self.program.stages.len() {
+                self.barrier.wait();
+            }
+        }
+    }
+
+    /// Whether nothing of a stage is to be done: it only rounds, and activations stay f32.
+    fn idle(&self, stage: &Stage) -> bool {
+        let Work::Rows(ops) = &stage.work else { return false };
+        !self.int8 && ops.iter().all(|op| matches!(op, RowOp::Quantize { .. }))
+    }
+
+    fn at(&self, slot: Slot, row: usize) -> *mut f32 {
+        self.slots[slot.index].wrapping_add(row * slot.width)
+    }
+
+    /// Claims rows a few at a time.
+    fn each_row(&self, claims: &AtomicUsize, n: usize, mut work: impl FnMut(usize)) {
+        let share = n.div_ceil(4 * self.workspaces.len());
+        loop {
+            let start = claims.fetch_add(share, Ordering::Relaxed);
+            if start >= n {
+                return;
+            }
+            for row in start..n.min(start + share) {
+                work(row);
+            }
+        }
+    }
+
+    fn row(&self, op: &RowOp, row: usize, taken: bool) {
+        let token_row = if taken { self.taken[row] } else { row };
+        let token = self.tokens[token_row];
+        let kernels = self.kernels;
+        // SAFETY: slots hold a row for each token, widths were checked when the plan was compiled,
+        // and the row is this thread's alone.
+        unsafe {
+            match op {
+                RowOp::Turns { table } => self.turn(*table, row, token.position),
+                RowOp::Embed { table, out } => {
+                    let out = std::slice::from_raw_parts_mut(self.at(*out, row), out.width);
+                    table.row(token.id as usize, out);
+                }
+                RowOp::RmsNorm { x, weight, out, eps } => {
+                    for start in (0..x.width).step_by(weight.len()) {
+                        let (x, out) = (self.at(*x, row).add(start), self.at(*out, row).add(start));
+                        (kernels.rms_norm)(x, weight.as_ptr(), out, weight.len(), *eps);
+                    }
+                }
+                RowOp::Rope { x, out, heads, table, apart, next } => {
+                    std::ptr::copy(self.at(*x, row), self.at(*out, row), x.width);
+                    let pairs = self.program.ropes[*table].freqs.len();
+                    let turns = self.turns[*table].add(token_row * 2 * pairs);
+                    let turns = std::slice::from_raw_parts(turns, 2 * pairs);
+                    let out = std::slice::from_raw_parts_mut(self.at(*out, row), out.width);
+                    for head in out.chunks_exact_mut(x.width / heads) {
+                        rows::rope(head, turns, *apart, *next);
+                    }
+                }
+                RowOp::Append { k, v, layer } => {
+                    let (k, v) = (self.at(*k, row), self.at(*v, row));
+                    self.layers[*layer].append(token.sequence, token.position, k, v);
+                }
+                RowOp::Add { x, y, out } => {
+                    (kernels.add)(self.at(*x, row), self.at(*y, row), self.at(*out, row), x.width);
+                }
+                RowOp::Swiglu { gate, up, out } => {
+                    let (gate, up, width) = (self.at(*gate, row), self.at(*up, row), out.width);
+                    (kernels.swiglu)(gate, up, self.at(*out, row), width);
+                }
+                RowOp::Quantize { x } if self.int8 => {
+                    (kernels.quantize_row)(self.at(*x, row), x.width, &self.acts_of(*x), row);
+                }
+                RowOp::Quantize { .. } => {}
+            }
+        }
+    }
+
+    /// cos and sin of each pair's angle at `position`, times the factor, in f64 and then rounded.
+    ///
+    /// # Safety
+    ///
+    /// The row is allocated and this thread's.
+    unsafe fn turn(&self, table: usize, row: usize, position: usize) {
+        let rope = &self.program.ropes[table];
+        for (i, freq) in rope.freqs.iter().enumerate() {
+            let (sin, cos) = (position as f64 * freq).sin_cos();
+            // SAFETY: the caller's promise.
+            unsafe {
+                let turn = self.turns[table].add(2 * (row * rope.freqs.len() + i));
+                *turn = (cos * rope.factor) as f32;
+                *turn.add(1) = (sin * rope.factor) as f32;
+            }
+        }
+    }
+
+    /// The buffer of rounded activations, with rows as long as `x` needs.
+    fn acts_of(&self, x: Slot) -> Acts {
+        Acts { chunks: x.width.div_ceil(crate::kernels::isa::CHUNK), ..self.acts }
+    }
+
+    /// Claims blocks of 16 rows of the weights, over all products of the stage.
+    fn products(&self, claims: &AtomicUsize, x: Slot, jobs: &[Linear], n: usize, scratch: &mut Scratch) {
+        let total: usize = jobs.iter().map(|job| job.weight.blocks()).sum();
+        let share = (total / (8 * self.workspaces.len())).clamp(1, 8);
+        loop {
+            let start = claims.fetch_add(share, Ordering::Relaxed);
+            if start >= total {
+                return;
+            }
+            let end = total.min(start + share);
+            let mut first = 0;
+            for job in jobs {
+                let blocks = job.weight.blocks();
+                let (low, high) = (start.max(first), end.min(first + blocks));
+                if low < high {
+                    self.product(x, job, low - first..high - first, n, scratch);
+                }
+                first += blocks;
+            }
+        }
+    }
+
+    fn product(&self, x: Slot, job: &Linear, blocks: std::ops::Range<usize>, n: usize, scratch: &mut Scratch) {
+        let bias = job.bias.as_ref().map(|bias| bias.as_ptr());
+        let out = Output { data: self.slots[job.out.index], stride: job.out.width, bias };
+        // SAFETY: shapes were checked when the plan was compiled; blocks are this thread's.
+        unsafe {
+            if self.int8 && job.weight.takes_int8() {
+                (self.kernels.linear_int8)(&job.weight, blocks, &self.acts_of(x), n, out, scratch);
+            } else {
+                let x = self.slots[x.index].cast_const();
+                (self.kernels.linear_f32)(&job.weight, blocks, x, n, out, scratch);
+            }
+        }
+    }
+
+    /// Claims a few tokens of one key/value head at a time.
+    fn attend(&self, claims: &AtomicUsize, attend: &Attend, scores: &mut Vec<f32>) {
+        const TOKENS: usize = 8;
+        let runs = self.tokens.len().div_ceil(TOKENS);
+        loop {
+            let task = claims.fetch_add(1, Ordering::Relaxed);
+            if task >= runs * attend.kv_heads {
+                return;
+            }
+            // The last tokens see most: they are claimed first.
+            let run = runs - 1 - task / attend.kv_heads;
+            let end = self.tokens.len().min((run + 1) * TOKENS);
+            self.attend_tokens(attend, task % attend.kv_heads, run * TOKENS..end, scores);
+        }
+    }
+
+    /// Gathers queries of one sequence into tiles.
+    fn attend_tokens(
+        &self,
+        attend: &Attend,
+        kv_head: usize,
+        tokens: std::ops::Range<usize>,
+        scores: &mut Vec<f32>,
+    ) {
+        let group = attend.heads / attend.kv_heads;
+        let elements = attend.q.width / attend.heads;
+        let mut tile = Vec::with_capacity(TILE);
+        for row in tokens.clone() {
+            let Token { sequence, position, .. } = self.tokens[row];
+            for head in kv_head * group..(kv_head + 1) * group {
+                tile.push(Query {
+                    q: self.at(attend.q, row).wrapping_add(head * elements),
+                    out: self.at(attend.out, row).wrapping_add(head * elements),
+                    first: if attend.window == 0 { 0 } else { (position + 1).saturating_sub(attend.window) },
+                    last: position,
+                });
+                if tile.len() == TILE {
+                    self.attend_tile(attend, sequence, kv_head, &mut tile, scores);
+                }
+            }
+            if row + 1 == tokens.end || self.tokens[row + 1].sequence != sequence {
+                self.attend_tile(attend, sequence, kv_head, &mut tile, scores);
+            }
+        }
+    }
+
+    fn attend_tile(
+        &self,
+        attend: &Attend,
+        sequence: usize,
+        kv_head: usize,
+        tile: &mut Vec<Query>,
+        scores: &mut Vec<f32>,
+    ) {
+        let head = self.layers[attend.layer].head(sequence, kv_head, attend.scale);
+        let mut rest = &tile[..];
+        while !rest.is_empty() {
+            let size = [4, 2, 1].into_iter().find(|&size| size <= rest.len()).unwrap_or(1);
+            // SAFETY: the positions are stored: the stage before appended the step's own.
+            unsafe { (self.kernels.attend)(&rest[..size], head, scores) };
+            rest = &rest[size..];
+        }
+        tile.clear();
+    }
+}

@@ -1,0 +1,313 @@
+//! The vocabulary for AVX2 with FMA and F16C: two registers a vector.
+//!
+//! There is no byte dot product here. Codes of up to 7 bits go through `vpmaddubsw`, and as many
+//! steps as cannot overflow are summed in 16 bits before they are widened. Codes of 8 bits would
+//! overflow there: they are centred, and the sign moves from the code to the activation.
+
+use std::arch::x86_64::*;
+
+use super::isa::Isa;
+
+/// AVX2, FMA and F16C.
+#[derive(Clone, Copy)]
+pub struct Avx2;
+
+#[derive(Clone, Copy)]
+pub struct Pair<V>(V, V);
+
+macro_rules! both {
+    ($f:ident, $x:expr) => { Pair($f($x.0), $f($x.1)) };
+    ($f:ident, $x:expr, $y:expr) => { Pair($f($x.0, $y.0), $f($x.1, $y.1)) };
+    ($f:ident, $x:expr, $y:expr, $z:expr) => {
+        Pair($f($x.0, $y.0, $z.0), $f($x.1, $y.1, $z.1))
+    };
+}
+
+/// How many steps of code x activation sums fit 16 bits: 4 elements make two pair sums,
+/// each at most 2 (2^BITS - 1) 127.
+const fn steps_in_16_bits(bits: usize) -> usize {
+    32767 / (2 * ((1 << bits) - 1) * 127)
+}
+
+// SAFETY: every method is inlined into an entry point with these features enabled.
+unsafe impl Isa for Avx2 {
+    type F = Pair<__m256>;
+    type I = Pair<__m256i>;
+    type B = Pair<__m256i>;
+    const CENTER: i32 = 128;
+
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> Self::F {
+        // SAFETY: the trait's contract.
+        unsafe { Pair(_mm256_set1_ps(x), _mm256_set1_ps(x)) }
+    }
+    #[inline(always)]
+    unsafe fn load(p: *const f32) -> Self::F {
+        // SAFETY: the trait's contract.
+        unsafe { Pair(_mm256_loadu_ps(p), _mm256_loadu_ps(p.add(8))) }
+    }
+    #[inline(always)]
+    unsafe fn load_f16(p: *const u16) -> Self::F {
+        // SAFETY: the trait's contract.
+        unsafe {
+            let low = _mm_loadu_si128(p.cast());
+            let high = _mm_loadu_si128(p.add(8).cast());
+            Pair(_mm256_cvtph_ps(low), _mm256_cvtph_ps(high))
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(p: *const u16) -> Self::F {
+        // SAFETY: the trait's contract.
+        unsafe {
+            let low = _mm256_cvtepu16_epi32(_mm_loadu_si128(p.cast()));
+            let high = _mm256_cvtepu16_epi32(_mm_loadu_si128(p.add(8).cast()));
+            Pair(
+                _mm256_castsi256_ps(_mm256_slli_epi32(low, 16)),
+                _mm256_castsi256_ps(_mm256_slli_epi32(high, 16)),
+            )
+        }
+    }
+    #[inline(always)]
+    unsafe fn store(p: *mut f32, x: Self::F) {
+        // SAFETY: the trait's contract.
+        unsafe {
+            _mm256_storeu_ps(p, x.0);
+            _mm256_storeu_ps(p.add(8), x.1);
+        }
+    }
+    #[inline(always)]
+    unsafe fn add(x: Self::F, y: Self::F) -> Self::F {
+        // SAFETY: the trait's contract.
+        unsafe { both!(_mm256_add_ps, x, y) }
+    }
+    #[inline(always)]
+    unsafe fn sub(x: Self::F, y: Self::F) -> Self::F {
+        // SAFETY: the trait's contract.
+        unsafe { both!(_mm256_sub_ps, x, y) }
+    }
+    #[inline(always)]
+    unsafe fn mul(x: Self::F, y: Self::F) -> Self::F {
+        // SAFETY: the trait's contract.
+        unsafe { both!(_mm256_mul_ps, x, y) }
+    }
+    #[inline(always)]
+    unsafe fn div(x: Self::F, y: Self::F) -> Self::F {
+        // SAFETY: the trait's contract.
+        unsafe { both!(_mm256_div_ps, x, y) }
+    }
+    #[inline(always)]
+    unsafe fn fma(x: Self::F, y: Self::F, z: Self::F) -> Self::F {
+        // SAFETY: the trait's contract.
+        unsafe { both!(_mm256_fmadd_ps, x, y, z) }
+    }
+    #[inline(always)]
+    unsafe fn max(x: Self::F, y: Self::F) -> Self::F {
+        // SAFETY: the trait's contract.
+        unsafe { both!(_mm256_max_ps, x, y) }
+    }
+    #[inline(always)]
+    unsafe fn min(x: Self::F, y: Self::F) -> Self::F {
+        // SAFETY: the trait's contract.
+        unsafe { both!(_mm256_min_ps, x, y) }
+    }
+    #[inline(always)]
+    unsafe fn abs(x: Self::F) -> Self::F {
+        // SAFETY: the trait's contract.
+        unsafe {
+            let sign = Self::splat(-0.0);
+            both!(_mm256_andnot_ps, sign, x)
+        }
+    }
+    #[inline(always)]
+    unsafe fn sum(x: Self::F) -> f32 {
+        // SAFETY: the trait's contract.
+        unsafe {
+            let eight = _mm256_add_ps(x.0, x.1);
+            let four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+            let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn largest(x: Self::F) -> f32 {
+        // SAFETY: the trait's contract.
+        unsafe {
+            let eight = _mm256_max_ps(x.0, x.1);
+            let four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+            let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn round(x: Self::F) -> Self::I {
+        // SAFETY: the trait's contract; the rounding mode is the default, to nearest even.
+        unsafe { both!(_mm256_cvtps_epi32, x) }
+    }
+    #[inline(always)]
+    unsafe fn float(x: Self::I) -> Self::F {
+        // SAFETY: the trait's contract.
+        unsafe { both!(_mm256_cvtepi32_ps, x) }
+    }
+    #[inline(always)]
+    unsafe fn pow2(x: Self::I) -> Self::F {
+        // SAFETY: the trait's contract.
+        unsafe {
+            let biased = Self::add_i(x, Self::splat_i(127));
+            Pair(
+                _mm256_castsi256_ps(_mm256_slli_epi32(biased.0, 23)),
+                _mm256_castsi256_ps(_mm256_slli_epi32(biased.1, 23)),
+            )
+        }
+    }
+    #[inline(always)]
+    unsafe fn splat_i(x: i32) -> Self::I {
+        // SAFETY: the trait's contract.
+        unsafe { Pair(_mm256_set1_epi32(x), _mm256_set1_epi32(x)) }
+    }
+    #[inline(always)]
+    unsafe fn add_i(x: Self::I, y: Self::I) -> Self::I {
+        // SAFETY: the trait's contract.
+        unsafe { both!(_mm256_add_epi32, x, y) }
+    }
+    #[inline(always)]
+    unsafe fn sum_i(x: Self::I) -> i32 {
+        // SAFETY: the trait's contract.
+        unsafe {
+            let eight = _mm256_add_epi32(x.0, x.1);
+            let four =
+                _mm_add_epi32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256(eight, 1));
+            let two = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0b1110));
+            _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32(two, 1)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_i8(p: *mut i8, x: Self::I) {
+        // SAFETY: the trait's contract.
+        unsafe {
+            // packs works within 128-bit halves: 0-3, 8-11 | 4-7, 12-15; the permutation mends it.
+            let words = _mm256_permute4x64_epi64(_mm256_packs_epi32(x.0, x.1), 0b1101_1000);
+            let low = _mm256_castsi256_si128(words);
+            let bytes = _mm_packs_epi16(low, _mm256_extracti128_si256(words, 1));
+            _mm_storeu_si128(p.cast(), bytes);
+        }
+    }
+    #[inline(always)]
+    unsafe fn bytes(p: *const u8) -> Self::B {
+        // SAFETY: the trait's contract.
+        unsafe { Pair(_mm256_loadu_si256(p.cast()), _mm256_loadu_si256(p.add(32).cast())) }
+    }
+    #[inline(always)]
+    unsafe fn store_bytes(p: *mut u8, x: Self::B) {
+        // SAFETY: the trait's contract.
+        unsafe {
+            _mm256_storeu_si256(p.cast(), x.0);
+            _mm256_storeu_si256(p.add(32).cast(), x.1);
+        }
+    }
+    #[inline(always)]
+    unsafe fn field(x: Self::B, shift: u32, bits: u32) -> Self::B {
+        // SAFETY: the trait's contract.
+        unsafe {
+            let count = _mm_cvtsi32_si128(shift as i32);
+            let mask = _mm256_set1_epi8((0xffu8 >> (8 - bits)) as i8);
+            Pair(
+                _mm256_and_si256(_mm256_srl_epi16(x.0, count), mask),
+                _mm256_and_si256(_mm256_srl_epi16(x.1, count), mask),
+            )
+        }
+    }
+    #[inline(always)]
+    unsafe fn raise(x: Self::B, shift: u32) -> Self::B {
+        // SAFETY: the trait's contract.
+        unsafe {
+            let count = _mm_cvtsi32_si128(shift as i32);
+            Pair(_mm256_sll_epi16(x.0, count), _mm256_sll_epi16(x.1, count))
+        }
+    }
+    #[inline(always)]
+    unsafe fn or(x: Self::B, y: Self::B) -> Self::B {
+        // SAFETY: the trait's contract.
+        unsafe { both!(_mm256_or_si256, x, y) }
+    }
+    #[inline(always)]
+    unsafe fn code(x: Self::B, element: u32) -> Self::F {
+        // SAFETY: the trait's contract.
+        unsafe {
+            let count = _mm_cvtsi32_si128(8 * element as i32);
+            let mask = _mm256_set1_epi32(0xff);
+            Self::float(Pair(
+                _mm256_and_si256(_mm256_srl_epi32(x.0, count), mask),
+                _mm256_and_si256(_mm256_srl_epi32(x.1, count), mask),
+            ))
+        }
+    }
+    #[inline(always)]
+    unsafe fn dot<const BITS: usize, const N: usize, const T: usize>(
+        codes: *const u8,
+        acts: [*const i8; T],
+    ) -> [Self::I; T] {
+        // SAFETY: the trait's contract.
+        unsafe {
+            if BITS == 8 { dot_signed::<N, T>(codes, acts) } else { dot_small::<BITS, N, T>(codes, acts) }
+        }
+    }
+}
+
+/// Codes of up to 7 bits.
+#[inline(always)]
+unsafe fn dot_small<const BITS: usize, const N: usize, const T: usize>(
+    codes: *const u8,
+    acts: [*const i8; T],
+) -> [Pair<__m256i>; T] {
+    // SAFETY: the contract of `Isa::dot`.
+    unsafe {
+        let ones = _mm256_set1_epi16(1);
+        let mut sums = [Avx2::splat_i(0); T];
+        let mut step = 0;
+        while step < N {
+            let end = (step + steps_in_16_bits(BITS)).min(N);
+            let mut words = [Avx2::splat_i(0); T];
+            while step < end {
+                let q = Avx2::bytes(codes.add(64 * step));
+                for t in 0..T {
+                    let a = _mm256_set1_epi32(acts[t].add(4 * step).cast::<i32>().read_unaligned());
+                    words[t].0 = _mm256_add_epi16(words[t].0, _mm256_maddubs_epi16(q.0, a));
+                    words[t].1 = _mm256_add_epi16(words[t].1, _mm256_maddubs_epi16(q.1, a));
+                }
+                step += 1;
+            }
+            for t in 0..T {
+                sums[t].0 = _mm256_add_epi32(sums[t].0, _mm256_madd_epi16(words[t].0, ones));
+                sums[t].1 = _mm256_add_epi32(sums[t].1, _mm256_madd_epi16(words[t].1, ones));
+            }
+        }
+        sums
+    }
+}
+
+/// Codes of 8 bits as code - 128: |code - 128| x (activation with its sign), at most 2 x 128 x 127.
+#[inline(always)]
+unsafe fn dot_signed<const N: usize, const T: usize>(
+    codes: *const u8,
+    acts: [*const i8; T],
+) -> [Pair<__m256i>; T] {
+    // SAFETY: the contract of `Isa::dot`.
+    unsafe {
+        let ones = _mm256_set1_epi16(1);
+        let center = _mm256_set1_epi8(-128);
+        let mut sums = [Avx2::splat_i(0); T];
+        for step in 0..N {
+            let q = Avx2::bytes(codes.add(64 * step));
+            let s = Pair(_mm256_xor_si256(q.0, center), _mm256_xor_si256(q.1, center));
+            let size = both!(_mm256_abs_epi8, s);
+            for t in 0..T {
+                let a = _mm256_set1_epi32(acts[t].add(4 * step).cast::<i32>().read_unaligned());
+                let low = _mm256_maddubs_epi16(size.0, _mm256_sign_epi8(a, s.0));
+                let high = _mm256_maddubs_epi16(size.1, _mm256_sign_epi8(a, s.1));
+                sums[t].0 = _mm256_add_epi32(sums[t].0, _mm256_madd_epi16(low, ones));
+                sums[t].1 = _mm256_add_epi32(sums[t].1, _mm256_madd_epi16(high, ones));
+            }
+        }
+        sums
+    }
+}

@@ -1,0 +1,100 @@
+//! The vector vocabulary: what an instruction set must offer, and nothing more.
+//!
+//! A vector has 16 lanes and a lane is a row of a weight matrix (or a position of the cache, or an
+//! element of a row); how many registers that takes is the instruction set's own business. So every
+//! algorithm is written once, over this trait, and its results have the same bits everywhere: no
+//! operation here leaves the order or the rounding of a sum open.
+//!
+//! Implementations mark every method `#[inline(always)]` and never `#[target_feature]`: the feature
+//! is enabled once, on the entry points in the instruction set's own file. Closures are not used in
+//! kernels, as they silently lose those features.
+
+/// Rows in one block of a packed matrix; lanes of a vector.
+pub const LANES: usize = 16;
+/// Elements that share an activation scale; the codes of a chunk lie together.
+pub const CHUNK: usize = 32;
+/// Steps of a chunk: one step is four consecutive elements of 16 rows, 64 bytes of codes.
+pub const STEPS: usize = CHUNK / 4;
+/// Bytes of the codes of one step at one byte a code.
+pub const STEP_BYTES: usize = 4 * LANES;
+
+/// An instruction set.
+///
+/// # Safety
+///
+/// Every method may be called only where the CPU has the instruction set, and pointers must be
+/// valid for the 16 lanes (or 64 bytes) that the method reads or writes; no alignment is needed.
+#[allow(clippy::missing_safety_doc)] // the contract above is that of every method
+pub unsafe trait Isa: Copy {
+    /// 16 lanes of f32.
+    type F: Copy;
+    /// 16 lanes of i32.
+    type I: Copy;
+    /// 64 bytes: four consecutive codes of each of 16 rows.
+    type B: Copy;
+    /// `dot` multiplies codes of 8 bits as `code - CENTER`.
+    const CENTER: i32;
+
+    /// All lanes `x`.
+    unsafe fn splat(x: f32) -> Self::F;
+    /// 16 floats.
+    unsafe fn load(p: *const f32) -> Self::F;
+    /// 16 halves (f16), widened exactly.
+    unsafe fn load_f16(p: *const u16) -> Self::F;
+    /// 16 bfloat16, widened exactly.
+    unsafe fn load_bf16(p: *const u16) -> Self::F;
+    /// Writes 16 floats.
+    unsafe fn store(p: *mut f32, x: Self::F);
+    /// x + y.
+    unsafe fn add(x: Self::F, y: Self::F) -> Self::F;
+    /// x - y.
+    unsafe fn sub(x: Self::F, y: Self::F) -> Self::F;
+    /// x y.
+    unsafe fn mul(x: Self::F, y: Self::F) -> Self::F;
+    /// x / y.
+    unsafe fn div(x: Self::F, y: Self::F) -> Self::F;
+    /// x y + z, rounded once.
+    unsafe fn fma(x: Self::F, y: Self::F, z: Self::F) -> Self::F;
+    /// The larger of each lane; of no use with NaN.
+    unsafe fn max(x: Self::F, y: Self::F) -> Self::F;
+    /// The smaller of each lane; of no use with NaN.
+    unsafe fn min(x: Self::F, y: Self::F) -> Self::F;
+    /// |x|.
+    unsafe fn abs(x: Self::F) -> Self::F;
+    /// The lanes' sum by halving: lane i + lane i+8, then i+4, i+2, i+1.
+    unsafe fn sum(x: Self::F) -> f32;
+    /// The largest lane.
+    unsafe fn largest(x: Self::F) -> f32;
+    /// Nearest integers, ties to even.
+    unsafe fn round(x: Self::F) -> Self::I;
+    /// Integers as floats, to nearest.
+    unsafe fn float(x: Self::I) -> Self::F;
+    /// 2^x for x in -126..=127.
+    unsafe fn pow2(x: Self::I) -> Self::F;
+    /// All lanes `x`.
+    unsafe fn splat_i(x: i32) -> Self::I;
+    /// x + y.
+    unsafe fn add_i(x: Self::I, y: Self::I) -> Self::I;
+    /// The lanes' sum.
+    unsafe fn sum_i(x: Self::I) -> i32;
+    /// Writes 16 integers within -128..=127 as bytes.
+    unsafe fn store_i8(p: *mut i8, x: Self::I);
+    /// 64 bytes.
+    unsafe fn bytes(p: *const u8) -> Self::B;
+    /// Writes 64 bytes.
+    unsafe fn store_bytes(p: *mut u8, x: Self::B);
+    /// `bits` bits of each byte, from bit `shift` up.
+    unsafe fn field(x: Self::B, shift: u32, bits: u32) -> Self::B;
+    /// Each byte moved up by `shift` bits, where no bit leaves its byte.
+    unsafe fn raise(x: Self::B, shift: u32) -> Self::B;
+    /// x | y.
+    unsafe fn or(x: Self::B, y: Self::B) -> Self::B;
+    /// Code `element` (0..4) of each row as a float.
+    unsafe fn code(x: Self::B, element: u32) -> Self::F;
+    /// For each of T rows of activations: the sum over `N` steps of code x activation, exactly,
+    /// codes of `BITS` bits from `codes`, `N` x 64 bytes, activations within -127..=127.
+    unsafe fn dot<const BITS: usize, const N: usize, const T: usize>(
+        codes: *const u8,
+        acts: [*const i8; T],
+    ) -> [Self::I; T];
+}

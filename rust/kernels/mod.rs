@@ -1,0 +1,139 @@
+//! Kernels: one generic algorithm each, a thin file per instruction set, chosen once at run time.
+//!
+//! `FEWBIT_ISA=scalar|avx2|avx512` forces an instruction set, so that one machine tests all it has;
+//! all of them give the same bits.
+
+pub mod activations;
+pub mod attention;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+pub mod isa;
+pub mod linear;
+pub mod packed;
+pub mod rows;
+mod scalar;
+
+use std::ops::Range;
+use std::sync::OnceLock;
+
+use activations::Acts;
+use attention::{Head, Query};
+use linear::{Output, Scratch};
+use packed::Packed;
+
+use crate::error::{Error, Result};
+
+/// The entry points of one instruction set. The functions' contracts are those of the generic
+/// functions of the same name; that the CPU has the instruction set holds by construction.
+pub struct Kernels {
+    pub name: &'static str,
+    pub linear_int8: unsafe fn(&Packed, Range<usize>, &Acts, usize, Output, &mut Scratch),
+    pub linear_f32: unsafe fn(&Packed, Range<usize>, *const f32, usize, Output, &mut Scratch),
+    pub quantize_row: unsafe fn(*const f32, usize, &Acts, usize),
+    pub rms_norm: unsafe fn(*const f32, *const f32, *mut f32, usize, f32),
+    pub add: unsafe fn(*const f32, *const f32, *mut f32, usize),
+    pub swiglu: unsafe fn(*const f32, *const f32, *mut f32, usize),
+    pub attend: unsafe fn(&[Query], Head, &mut Vec<f32>),
+}
+
+/// Writes an instruction set's entry points: the generic functions under its target features.
+macro_rules! entry_points {
+    ($table:ident, $name:literal, $isa:ty $(, #[$feature:meta])?) => {
+        static $table: Kernels = {
+            type I = $isa;
+            $(#[$feature])?
+            unsafe fn linear_int8(
+                w: &Packed, blocks: Range<usize>, acts: &Acts, n: usize, out: Output, s: &mut Scratch,
+            ) {
+                // SAFETY: the caller's promise.
+                unsafe { linear::linear_int8::<I>(w, blocks, acts, n, out, s) }
+            }
+            $(#[$feature])?
+            unsafe fn linear_f32(
+                w: &Packed, blocks: Range<usize>, x: *const f32, n: usize, out: Output, s: &mut Scratch,
+            ) {
+                // SAFETY: the caller's promise.
+                unsafe { linear::linear_f32::<I>(w, blocks, x, n, out, s) }
+            }
+            $(#[$feature])?
+            unsafe fn quantize_row(x: *const f32, columns: usize, acts: &Acts, row: usize) {
+                // SAFETY: the caller's promise.
+                unsafe { activations::quantize_row::<I>(x, columns, acts, row) }
+            }
+            $(#[$feature])?
+            unsafe fn rms_norm(x: *const f32, w: *const f32, out: *mut f32, n: usize, eps: f32) {
+                // SAFETY: the caller's promise.
+                unsafe { rows::rms_norm::<I>(x, w, out, n, eps) }
+            }
+            $(#[$feature])?
+            unsafe fn add(x: *const f32, y: *const f32, out: *mut f32, n: usize) {
+                // SAFETY: the caller's promise.
+                unsafe { rows::add::<I>(x, y, out, n) }
+            }
+            $(#[$feature])?
+            unsafe fn swiglu(gate: *const f32, up: *const f32, out: *mut f32, n: usize) {
+                // SAFETY: the caller's promise.
+                unsafe { rows::swiglu::<I>(gate, up, out, n) }
+            }
+            $(#[$feature])?
+            unsafe fn attend(queries: &[Query], head: Head, scores: &mut Vec<f32>) {
+                // SAFETY: the caller's promise.
+                unsafe { attention::attend::<I>(queries, head, scores) }
+            }
+            Kernels {
+                name: $name, linear_int8, linear_f32, quantize_row, rms_norm, add, swiglu, attend,
+            }
+        };
+    };
+}
+
+entry_points!(SCALAR, "scalar", scalar::Scalar);
+#[cfg(target_arch = "x86_64")]
+entry_points!(AVX2, "avx2", avx2::Avx2, #[target_feature(enable = "avx2,fma,f16c")]);
+#[cfg(target_arch = "x86_64")]
+entry_points!(
+    AVX512, "avx512", avx512::Avx512,
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
+);
+
+/// The instruction sets that this CPU has, the best first.
+pub fn available() -> Vec<&'static Kernels> {
+    let mut found = Vec::new();
+    #[cfg(target_arch = "x86_64")]
+    {
+        let avx2 = is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("fma")
+            && is_x86_feature_detected!("f16c");
+        let avx512 = is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512vnni");
+        if avx2 && avx512 {
+            found.push(&AVX512);
+        }
+        if avx2 {
+            found.push(&AVX2);
+        }
+    }
+    found.push(&SCALAR);
+    found
+}
+
+/// The instruction set called `name`, or the best one where it is None.
+pub fn find(name: Option<&str>) -> Result<&'static Kernels> {
+    let sets = available();
+    let Some(name) = name else { return Ok(sets[0]) };
+    sets.iter().copied().find(|set| set.name == name).ok_or_else(|| {
+        let known: Vec<_> = sets.iter().map(|set| set.name).collect();
+        Error::unsupported(format!("this CPU has no instruction set `{name}`"))
+            .hint(format!("FEWBIT_ISA may be {}", known.join(", ")))
+    })
+}
+
+/// The kernels of this process: the best set, or the one that `FEWBIT_ISA` names.
+pub fn chosen() -> Result<&'static Kernels> {
+    static CHOSEN: OnceLock<Result<&'static Kernels>> = OnceLock::new();
+    CHOSEN.get_or_init(|| find(std::env::var("FEWBIT_ISA").ok().as_deref())).clone()
+}

@@ -1,0 +1,193 @@
+//! The vocabulary in plain Rust: always compiled, always tested, the meaning of every other file.
+
+use super::isa::{Isa, LANES};
+
+/// Plain Rust, on any CPU.
+#[derive(Clone, Copy)]
+pub struct Scalar;
+
+type F = [f32; LANES];
+type I = [i32; LANES];
+type B = [u8; 4 * LANES];
+
+/// Lane by lane; a macro, as a closure would not be inlined with an entry point's features.
+macro_rules! lanes {
+    ($i:ident => $value:expr) => {{
+        let mut out = [Default::default(); LANES];
+        for $i in 0..LANES {
+            out[$i] = $value;
+        }
+        out
+    }};
+}
+
+macro_rules! bytes {
+    ($i:ident => $value:expr) => {{
+        let mut out = [0u8; 4 * LANES];
+        for $i in 0..4 * LANES {
+            out[$i] = $value;
+        }
+        out
+    }};
+}
+
+// SAFETY: plain Rust runs everywhere; pointers are read and written as the trait states.
+#[allow(clippy::needless_range_loop)] // lanes are what the loops count
+unsafe impl Isa for Scalar {
+    type F = F;
+    type I = I;
+    type B = B;
+    const CENTER: i32 = 0;
+
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> F {
+        [x; LANES]
+    }
+    #[inline(always)]
+    unsafe fn load(p: *const f32) -> F {
+        // SAFETY: 16 floats are readable at p.
+        unsafe { p.cast::<F>().read_unaligned() }
+    }
+    #[inline(always)]
+    unsafe fn load_f16(p: *const u16) -> F {
+        // SAFETY: 16 halves are readable at p.
+        lanes!(i => half::f16::from_bits(unsafe { p.add(i).read_unaligned() }).to_f32())
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(p: *const u16) -> F {
+        // SAFETY: 16 halves are readable at p.
+        lanes!(i => f32::from_bits(u32::from(unsafe { p.add(i).read_unaligned() }) << 16))
+    }
+    #[inline(always)]
+    unsafe fn store(p: *mut f32, x: F) {
+        // SAFETY: 16 floats are writable at p.
+        unsafe { p.cast::<F>().write_unaligned(x) }
+    }
+    #[inline(always)]
+    unsafe fn add(x: F, y: F) -> F {
+        lanes!(i => x[i] + y[i])
+    }
+    #[inline(always)]
+    unsafe fn sub(x: F, y: F) -> F {
+        lanes!(i => x[i] - y[i])
+    }
+    #[inline(always)]
+    unsafe fn mul(x: F, y: F) -> F {
+        lanes!(i => x[i] * y[i])
+    }
+    #[inline(always)]
+    unsafe fn div(x: F, y: F) -> F {
+        lanes!(i => x[i] / y[i])
+    }
+    #[inline(always)]
+    unsafe fn fma(x: F, y: F, z: F) -> F {
+        lanes!(i => x[i].mul_add(y[i], z[i]))
+    }
+    #[inline(always)]
+    unsafe fn max(x: F, y: F) -> F {
+        lanes!(i => if x[i] > y[i] { x[i] } else { y[i] })
+    }
+    #[inline(always)]
+    unsafe fn min(x: F, y: F) -> F {
+        lanes!(i => if x[i] < y[i] { x[i] } else { y[i] })
+    }
+    #[inline(always)]
+    unsafe fn abs(x: F) -> F {
+        lanes!(i => x[i].abs())
+    }
+    #[inline(always)]
+    unsafe fn sum(mut x: F) -> f32 {
+        for half in [8, 4, 2, 1] {
+            for i in 0..half {
+                x[i] += x[i + half];
+            }
+        }
+        x[0]
+    }
+    #[inline(always)]
+    unsafe fn largest(x: F) -> f32 {
+        let mut best = x[0];
+        for value in x {
+            best = if value > best { value } else { best };
+        }
+        best
+    }
+    #[inline(always)]
+    unsafe fn round(x: F) -> I {
+        lanes!(i => x[i].round_ties_even() as i32)
+    }
+    #[inline(always)]
+    unsafe fn float(x: I) -> F {
+        lanes!(i => x[i] as f32)
+    }
+    #[inline(always)]
+    unsafe fn pow2(x: I) -> F {
+        lanes!(i => f32::from_bits(((x[i] + 127) as u32) << 23))
+    }
+    #[inline(always)]
+    unsafe fn splat_i(x: i32) -> I {
+        [x; LANES]
+    }
+    #[inline(always)]
+    unsafe fn add_i(x: I, y: I) -> I {
+        lanes!(i => x[i] + y[i])
+    }
+    #[inline(always)]
+    unsafe fn sum_i(x: I) -> i32 {
+        x.iter().sum()
+    }
+    #[inline(always)]
+    unsafe fn store_i8(p: *mut i8, x: I) {
+        for i in 0..LANES {
+            // SAFETY: 16 bytes are writable at p.
+            unsafe { p.add(i).write(x[i] as i8) }
+        }
+    }
+    #[inline(always)]
+    unsafe fn bytes(p: *const u8) -> B {
+        // SAFETY: 64 bytes are readable at p.
+        unsafe { p.cast::<B>().read_unaligned() }
+    }
+    #[inline(always)]
+    unsafe fn store_bytes(p: *mut u8, x: B) {
+        // SAFETY: 64 bytes are writable at p.
+        unsafe { p.cast::<B>().write_unaligned(x) }
+    }
+    #[inline(always)]
+    unsafe fn field(x: B, shift: u32, bits: u32) -> B {
+        bytes!(i => (x[i] >> shift) & (0xff >> (8 - bits)))
+    }
+    #[inline(always)]
+    unsafe fn raise(x: B, shift: u32) -> B {
+        bytes!(i => x[i] << shift)
+    }
+    #[inline(always)]
+    unsafe fn or(x: B, y: B) -> B {
+        bytes!(i => x[i] | y[i])
+    }
+    #[inline(always)]
+    unsafe fn code(x: B, element: u32) -> F {
+        lanes!(i => f32::from(x[4 * i + element as usize]))
+    }
+    #[inline(always)]
+    unsafe fn dot<const BITS: usize, const N: usize, const T: usize>(
+        codes: *const u8,
+        acts: [*const i8; T],
+    ) -> [I; T] {
+        let mut sums = [[0i32; LANES]; T];
+        for step in 0..N {
+            // SAFETY: N x 64 bytes of codes and 4 N activations a row are readable.
+            let q = unsafe { Self::bytes(codes.add(step * 4 * LANES)) };
+            for t in 0..T {
+                for element in 0..4 {
+                    // SAFETY: as above.
+                    let a = i32::from(unsafe { *acts[t].add(4 * step + element) });
+                    for lane in 0..LANES {
+                        sums[t][lane] += i32::from(q[4 * lane + element]) * a;
+                    }
+                }
+            }
+        }
+        sums
+    }
+}

@@ -1,0 +1,302 @@
+//! The Python module `fewbit._core`: arguments are checked, the GIL released, errors turned into
+//! the classes of `fewbit.errors`. No other file names pyo3.
+
+use std::sync::Mutex;
+
+use numpy::{
+    IntoPyArray, PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2,
+    PyUntypedArrayMethods,
+};
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use crate::error::{Error, Kind};
+use crate::exec::{self, Activations, Batch};
+use crate::formats::Format;
+use crate::{kernels, measure, quantize};
+
+impl From<Error> for PyErr {
+    fn from(error: Error) -> Self {
+        Python::attach(|py| raise(py, &error).unwrap_or_else(|failure| failure))
+    }
+}
+
+/// The exception of `fewbit.errors` that an error stands for.
+fn raise(py: Python<'_>, error: &Error) -> PyResult<PyErr> {
+    let class = match error.kind {
+        Kind::Format => "FormatError",
+        Kind::Shape => "ShapeError",
+        Kind::Unsupported => "UnsupportedError",
+        Kind::Input => "InputError",
+    };
+    let facts = PyDict::new(py);
+    facts.set_item("hint", error.hint.as_deref())?;
+    let class = py.import("fewbit.errors")?.getattr(class)?;
+    Ok(PyErr::from_value(class.call((&error.message,), Some(&facts))?))
+}
+
+/// Rows of bytes, without gaps between them.
+fn bytes<'a>(data: &'a PyReadonlyArray2<'_, u8>) -> PyResult<&'a [u8]> {
+    data.as_slice().map_err(|_| Error::shape("the array must be C-contiguous").into())
+}
+
+fn vector<'a, T: numpy::Element>(name: &str, data: &'a PyReadonlyArray1<'_, T>) -> PyResult<&'a [T]> {
+    data.as_slice().map_err(|_| Error::shape(format!("`{name}` must be contiguous")).into())
+}
+
+fn activations(acts: &str) -> Result<Activations, Error> {
+    match acts {
+        "f32" => Ok(Activations::F32),
+        "int8" => Ok(Activations::Int8),
+        other => Err(Error::input(format!("unknown activations `{other}`")).hint("f32 or int8")),
+    }
+}
+
+/// Stores rows in another format.
+#[pyfunction]
+#[pyo3(signature = (data, source, columns, format, importance=None, threads=0))]
+fn encode<'py>(
+    py: Python<'py>,
+    data: PyReadonlyArray2<'py, u8>,
+    source: &str,
+    columns: usize,
+    format: &str,
+    importance: Option<PyReadonlyArray1<'py, f32>>,
+    threads: usize,
+) -> PyResult<Bound<'py, PyArray2<u8>>> {
+    let (source, target) = (Format::parse(source)?, Format::parse(format)?);
+    let rows = data.shape()[0];
+    let importance = importance.as_ref().map(|values| vector("importance", values)).transpose()?;
+    let row_bytes = target.row_bytes(columns)?;
+    let input = bytes(&data)?;
+    let out = py.detach(|| {
+        let mut out = vec![0u8; rows * row_bytes];
+        let result = quantize::encode_tensor(
+            input, source, &mut out, target, rows, columns, importance, threads,
+        );
+        result.map(|()| out)
+    })?;
+    out.into_pyarray(py).reshape([rows, row_bytes])
+}
+
+/// Reads rows back as f32.
+#[pyfunction]
+#[pyo3(signature = (data, format, columns, threads=0))]
+fn decode<'py>(
+    py: Python<'py>,
+    data: PyReadonlyArray2<'py, u8>,
+    format: &str,
+    columns: usize,
+    threads: usize,
+) -> PyResult<Bound<'py, PyArray2<f32>>> {
+    let format = Format::parse(format)?;
+    let rows = data.shape()[0];
+    let input = bytes(&data)?;
+    let out = py.detach(|| {
+        let mut out = vec![0f32; rows * columns];
+        quantize::decode_tensor(input, format, &mut out, rows, columns, threads).map(|()| out)
+    })?;
+    out.into_pyarray(py).reshape([rows, columns])
+}
+
+/// A model's tensors, packed for the kernels.
+#[pyclass(frozen, module = "fewbit._core")]
+struct Weights(Mutex<exec::weights::Weights>);
+
+impl Weights {
+    fn get(&self) -> std::sync::MutexGuard<'_, exec::weights::Weights> {
+        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+#[pymethods]
+impl Weights {
+    #[new]
+    fn new() -> Self {
+        Self(Mutex::default())
+    }
+
+    /// Packs and keeps one tensor.
+    fn add(
+        &self,
+        py: Python<'_>,
+        name: &str,
+        format: &str,
+        rows: usize,
+        columns: usize,
+        data: PyReadonlyArray2<'_, u8>,
+    ) -> PyResult<()> {
+        let format = Format::parse(format)?;
+        let data = bytes(&data)?;
+        Ok(py.detach(|| self.get().add(name, format, rows, columns, data))?)
+    }
+
+    /// Bytes that the packed tensors take.
+    #[getter]
+    fn nbytes(&self) -> usize {
+        self.get().bytes()
+    }
+}
+
+/// Keys and values of several sequences.
+#[pyclass(frozen, module = "fewbit._core")]
+struct Cache(Mutex<exec::cache::Cache>);
+
+impl Cache {
+    fn get(&self) -> std::sync::MutexGuard<'_, exec::cache::Cache> {
+        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+#[pymethods]
+impl Cache {
+    #[getter]
+    fn capacity(&self) -> usize {
+        self.get().capacity()
+    }
+
+    #[getter]
+    fn sequences(&self) -> usize {
+        self.get().sequences()
+    }
+
+    #[pyo3(signature = (sequence=0))]
+    fn length(&self, sequence: usize) -> PyResult<usize> {
+        Ok(self.get().length(sequence)?)
+    }
+
+    fn truncate(&self, sequence: usize, length: usize) -> PyResult<()> {
+        Ok(self.get().truncate(sequence, length)?)
+    }
+
+    fn reset(&self) {
+        self.get().reset();
+    }
+
+    fn copy(&self, py: Python<'_>, source: usize, target: usize) -> PyResult<()> {
+        Ok(py.detach(|| self.get().copy(source, target))?)
+    }
+}
+
+/// Runs one plan over one set of weights on the CPU.
+#[pyclass(frozen, module = "fewbit._core")]
+struct Executor(exec::Executor);
+
+#[pymethods]
+impl Executor {
+    #[new]
+    #[pyo3(signature = (plan, weights, threads=0))]
+    fn new(plan: &str, weights: &Weights, threads: usize) -> PyResult<Self> {
+        Ok(Self(exec::Executor::new(plan, &weights.get(), threads)?))
+    }
+
+    #[getter]
+    fn threads(&self) -> usize {
+        self.0.threads()
+    }
+
+    /// An empty cache.
+    fn cache(&self, sequences: usize, capacity: usize) -> PyResult<Cache> {
+        Ok(Cache(Mutex::new(self.0.cache(sequences, capacity)?)))
+    }
+
+    /// Appends tokens to their sequences; f32 [outputs, width] logits.
+    fn forward<'py>(
+        &self,
+        py: Python<'py>,
+        cache: &Cache,
+        tokens: PyReadonlyArray1<'py, u32>,
+        sequences: PyReadonlyArray1<'py, u32>,
+        outputs: PyReadonlyArray1<'py, u32>,
+        acts: &str,
+    ) -> PyResult<Bound<'py, PyArray2<f32>>> {
+        let batch = Batch {
+            tokens: vector("tokens", &tokens)?,
+            sequences: vector("sequences", &sequences)?,
+            outputs: vector("outputs", &outputs)?,
+            activations: activations(acts)?,
+        };
+        let rows = batch.outputs.len();
+        let logits = py.detach(|| self.0.forward(&mut cache.get(), &batch))?;
+        logits.into_pyarray(py).reshape([rows, self.0.width()])
+    }
+}
+
+/// The instruction set in use.
+#[pyfunction]
+fn isa() -> PyResult<&'static str> {
+    Ok(kernels::chosen()?.name)
+}
+
+/// The instruction sets that this CPU has, the best first.
+#[pyfunction]
+fn isas() -> Vec<&'static str> {
+    kernels::available().iter().map(|set| set.name).collect()
+}
+
+/// Rows of logits and their targets, checked.
+fn scored<'a>(
+    logits: &'a PyReadonlyArray2<'_, f32>,
+    targets: &'a PyReadonlyArray1<'_, u32>,
+) -> PyResult<(&'a [f32], &'a [u32], usize)> {
+    let rows = logits.as_slice().map_err(|_| Error::shape("`logits` must be C-contiguous"))?;
+    Ok((rows, vector("targets", targets)?, logits.shape()[1]))
+}
+
+/// -ln p(target) of each row.
+#[pyfunction]
+fn nll<'py>(
+    py: Python<'py>,
+    logits: PyReadonlyArray2<'py, f32>,
+    targets: PyReadonlyArray1<'py, u32>,
+) -> PyResult<Bound<'py, PyArray1<f64>>> {
+    let (rows, targets, width) = scored(&logits, &targets)?;
+    let out = py.detach(|| measure::nll(rows, width, targets))?;
+    Ok(out.into_pyarray(py))
+}
+
+/// Each row of logits against the base's.
+#[pyfunction]
+fn divergence<'py>(
+    py: Python<'py>,
+    base: PyReadonlyArray2<'py, f32>,
+    logits: PyReadonlyArray2<'py, f32>,
+    targets: PyReadonlyArray1<'py, u32>,
+) -> PyResult<Bound<'py, PyDict>> {
+    let (rows, targets, width) = scored(&logits, &targets)?;
+    let base = base.as_slice().map_err(|_| Error::shape("`base` must be C-contiguous"))?;
+    let found = py.detach(|| measure::divergence(base, rows, width, targets))?;
+    let out = PyDict::new(py);
+    out.set_item("nll_base", found.nll_base.into_pyarray(py))?;
+    out.set_item("nll", found.nll.into_pyarray(py))?;
+    out.set_item("kld", found.kld.into_pyarray(py))?;
+    out.set_item("dp", found.dp.into_pyarray(py))?;
+    out.set_item("same_top", found.same_top.into_pyarray(py))?;
+    Ok(out)
+}
+
+/// Streaming read rate in GB/s.
+#[pyfunction]
+#[pyo3(signature = (threads=0))]
+fn read_rate(py: Python<'_>, threads: usize) -> f64 {
+    py.detach(|| measure::read_rate(threads))
+}
+
+#[pymodule]
+fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<Weights>()?;
+    module.add_class::<Cache>()?;
+    module.add_class::<Executor>()?;
+    for function in [
+        wrap_pyfunction!(encode, module)?,
+        wrap_pyfunction!(decode, module)?,
+        wrap_pyfunction!(isa, module)?,
+        wrap_pyfunction!(isas, module)?,
+        wrap_pyfunction!(nll, module)?,
+        wrap_pyfunction!(divergence, module)?,
+        wrap_pyfunction!(read_rate, module)?,
+    ] {
+        module.add_function(function)?;
+    }
+    Ok(())
+}

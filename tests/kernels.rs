@@ -1,0 +1,349 @@
+//! Every instruction set against plain Rust, bit for bit, and plain Rust against a naive loop.
+
+use fewbit::formats::Format;
+use fewbit::kernels::activations::Acts;
+use fewbit::kernels::attention::{Head, Query};
+use fewbit::kernels::isa::CHUNK;
+use fewbit::kernels::linear::{Output, Scratch};
+use fewbit::kernels::packed::Packed;
+use fewbit::kernels::{Kernels, available, find};
+
+/// A reproducible stream of numbers (SplitMix64).
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// About -4..4, with a few outliers and zeros.
+    fn float(&mut self) -> f32 {
+        let x = (self.next() >> 40) as f32 / (1 << 21) as f32 - 4.0;
+        match self.next() % 40 {
+            0 => 50.0 * x,
+            1 => 0.0,
+            _ => x,
+        }
+    }
+
+    fn floats(&mut self, n: usize) -> Vec<f32> {
+        (0..n).map(|_| self.float()).collect()
+    }
+}
+
+/// Random blocks with finite scales: every f16 or f32 field gets a moderate exponent.
+fn blocks(random: &mut Random, format: Format, rows: usize, columns: usize) -> Vec<u8> {
+    let x = random.floats(rows * columns);
+    let row_bytes = format.row_bytes(columns).unwrap();
+    let mut out = vec![0; rows * row_bytes];
+    for (x, out) in x.chunks_exact(columns).zip(out.chunks_exact_mut(row_bytes)) {
+        format.encode_row(x, None, out);
+    }
+    out
+}
+
+fn scalar() -> &'static Kernels {
+    find(Some("scalar")).unwrap()
+}
+
+const FORMATS: &[&str] = &[
+    "F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K",
+    "Q6_K", "sym1-g32", "sym2-g16", "sym3-g64", "sym7-g128", "asym8-g64", "asym6-g32", "asym2-g20",
+    "sym5-g24",
+];
+
+/// (rows, columns, tokens): short and long rows, whole and broken blocks and tiles.
+fn shapes(format: Format) -> Vec<(usize, usize, usize)> {
+    let mut shapes = vec![(16, 256, 1), (35, 512, 4), (7, 256, 6), (48, 768, 9), (33, 1024, 2)];
+    if format.block() == 1 || format.name().contains("sym") {
+        shapes.extend([(5, 172, 3), (17, 33, 5), (1, 1, 1), (20, 600, 5)]);
+    }
+    shapes
+}
+
+/// int8 activations of `n` rows, by the kernel of `kernels`.
+struct Rounded {
+    q: Vec<i8>,
+    d: Vec<f32>,
+    sums: Vec<i32>,
+    chunks: usize,
+}
+
+impl Rounded {
+    fn new(kernels: &Kernels, x: &[f32], n: usize) -> Self {
+        let columns = x.len() / n;
+        let chunks = columns.div_ceil(CHUNK);
+        let mut out = Self {
+            q: vec![99; n * chunks * CHUNK],
+            d: vec![9.0; n * chunks],
+            sums: vec![9; 2 * n * chunks],
+            chunks,
+        };
+        let acts = out.acts();
+        for row in 0..n {
+            // SAFETY: the buffers hold n rows; `available` lists what the CPU has.
+            unsafe { (kernels.quantize_row)(x[row * columns..].as_ptr(), columns, &acts, row) };
+        }
+        out
+    }
+
+    fn acts(&mut self) -> Acts {
+        Acts {
+            q: self.q.as_mut_ptr(),
+            d: self.d.as_mut_ptr(),
+            sums: self.sums.as_mut_ptr(),
+            chunks: self.chunks,
+        }
+    }
+}
+
+fn product(kernels: &Kernels, w: &Packed, x: &[f32], n: usize, bias: &[f32], int8: bool) -> Vec<f32> {
+    let mut out = vec![7.0; n * w.rows];
+    let bias = (!bias.is_empty()).then_some(bias.as_ptr());
+    let target = Output { data: out.as_mut_ptr(), stride: w.rows, bias };
+    let mut scratch = Scratch::default();
+    let mut rounded = Rounded::new(kernels, x, n);
+    // Two calls, as two threads would share the blocks.
+    let half = w.blocks() / 2;
+    for blocks in [half..w.blocks(), 0..half] {
+        // SAFETY: the buffers hold n rows of the matrix's shape.
+        unsafe {
+            if int8 {
+                (kernels.linear_int8)(w, blocks, &rounded.acts(), n, target, &mut scratch);
+            } else {
+                (kernels.linear_f32)(w, blocks, x.as_ptr(), n, target, &mut scratch);
+            }
+        }
+    }
+    out
+}
+
+/// The definition, with the weights decoded from the format's own bytes.
+fn naive(format: Format, data: &[u8], rows: usize, x: &[f32], n: usize, bias: &[f32]) -> Vec<f32> {
+    let columns = x.len() / n;
+    let mut w = vec![0f32; columns];
+    let mut out = vec![0f32; n * rows];
+    for (row, bytes) in data.chunks_exact(data.len() / rows).enumerate() {
+        format.decode_row(bytes, &mut w);
+        for (t, x) in x.chunks_exact(columns).enumerate() {
+            let sum = w.iter().zip(x).fold(0f32, |sum, (w, x)| w.mul_add(*x, sum));
+            out[t * rows + row] = if bias.is_empty() { sum } else { sum + bias[row] };
+        }
+    }
+    out
+}
+
+/// The definition with int8 activations, group by group.
+fn naive_int8(format: Format, data: &[u8], rows: usize, x: &Rounded, n: usize, columns: usize) -> Vec<f32> {
+    let codes = format.codes().unwrap();
+    let groups = (x.chunks * CHUNK).div_ceil(codes.group);
+    let (mut q, mut scale, mut min) = (vec![0u8; columns], vec![0f32; groups], vec![0f32; groups]);
+    let mut out = vec![0f32; n * rows];
+    let part = codes.group.min(CHUNK);
+    for (row, bytes) in data.chunks_exact(data.len() / rows).enumerate() {
+        format.unpack_row(bytes, columns, &mut q, &mut scale, &mut min);
+        for t in 0..n {
+            let a = &x.q[t * x.chunks * CHUNK..];
+            let mut acc = 0f32;
+            for start in (0..columns).step_by(part) {
+                let end = columns.min(start + part);
+                let dot: i32 = (start..end)
+                    .map(|k| (i32::from(q[k]) - i32::from(codes.offset)) * i32::from(a[k]))
+                    .sum();
+                let sum: i32 = (start..end).map(|k| i32::from(a[k])).sum();
+                let d = x.d[t * x.chunks + start / CHUNK];
+                let group = start / codes.group;
+                acc = (dot as f32).mul_add(scale[group] * d, acc);
+                if codes.has_min {
+                    acc = min[group].mul_add(d * sum as f32, acc);
+                }
+            }
+            out[t * rows + row] = acc;
+        }
+    }
+    out
+}
+
+fn same_bits(what: &str, got: &[f32], want: &[f32]) {
+    for (i, (got, want)) in got.iter().zip(want).enumerate() {
+        assert!(
+            got.to_bits() == want.to_bits(),
+            "{what}: element {i}: {got:e} ({:#010x}), expected {want:e} ({:#010x})",
+            got.to_bits(),
+            want.to_bits()
+        );
+    }
+    assert_eq!(got.len(), want.len(), "{what}");
+}
+
+#[test]
+fn products_have_the_same_bits_everywhere() {
+    let mut random = Random(1);
+    for name in FORMATS {
+        let format = Format::parse(name).unwrap();
+        for (rows, columns, n) in shapes(format) {
+            let data = blocks(&mut random, format, rows, columns);
+            let w = Packed::new(&data, format, rows, columns).unwrap();
+            let x = random.floats(n * columns);
+            let bias = if n % 2 == 0 { random.floats(rows) } else { Vec::new() };
+            let f32_want = naive(format, &data, rows, &x, n, &bias);
+            let int8_want = w.takes_int8().then(|| {
+                let rounded = Rounded::new(scalar(), &x, n);
+                naive_int8(format, &data, rows, &rounded, n, columns)
+            });
+            for kernels in available() {
+                let what = format!("{name} {rows}x{columns} n={n} {}", kernels.name);
+                let got = product(kernels, &w, &x, n, &bias, false);
+                same_bits(&format!("{what} f32"), &got, &f32_want);
+                if let Some(want) = &int8_want {
+                    let got = product(kernels, &w, &x, n, &[], true);
+                    same_bits(&format!("{what} int8"), &got, want);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn extreme_codes_do_not_overflow() {
+    for name in ["Q8_0", "Q4_0", "Q5_0", "Q6_K", "sym7-g32", "asym8-g32", "asym6-g32"] {
+        let format = Format::parse(name).unwrap();
+        let (rows, columns) = (16, 256);
+        for fill in [0x00, 0x80, 0xff, 0x7f] {
+            let mut data = vec![fill; rows * format.row_bytes(columns).unwrap()];
+            let block_bytes = format.block_bytes();
+            for block in data.chunks_exact_mut(block_bytes) {
+                // A scale of 1 wherever a format keeps it; other bytes stay at the extreme.
+                match name {
+                    _ if name.contains("sym") => block[..4].copy_from_slice(&1f32.to_le_bytes()),
+                    "Q6_K" => block[208..210].copy_from_slice(&[0x00, 0x3c]),
+                    _ => block[..2].copy_from_slice(&[0x00, 0x3c]),
+                }
+            }
+            let w = Packed::new(&data, format, rows, columns).unwrap();
+            for sign in [1.0, -1.0] {
+                let x: Vec<f32> =
+                    (0..4 * columns).map(|i| if i % 3 == 0 { -sign } else { sign }).collect();
+                let rounded = Rounded::new(scalar(), &x, 4);
+                let want = naive_int8(format, &data, rows, &rounded, 4, columns);
+                for kernels in available() {
+                    let got = product(kernels, &w, &x, 4, &[], true);
+                    same_bits(&format!("{name} {fill:#x} {}", kernels.name), &got, &want);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn rounding_activations_has_the_same_bits_everywhere() {
+    let mut random = Random(2);
+    for columns in [1, 15, 16, 31, 32, 33, 100, 256] {
+        let mut x = random.floats(3 * columns);
+        x[0] = 2.5;
+        x[columns..2 * columns].fill(0.0);
+        x[2 * columns..].iter_mut().for_each(|x| *x *= 1e-32);
+        let want = Rounded::new(scalar(), &x, 3);
+        assert!(want.q.iter().all(|&q| (-127..=127).contains(&q)));
+        for kernels in available() {
+            let got = Rounded::new(kernels, &x, 3);
+            assert_eq!((&got.q, &got.sums), (&want.q, &want.sums), "{} {columns}", kernels.name);
+            same_bits(kernels.name, &got.d, &want.d);
+        }
+        let amax = x[..columns.min(32)].iter().fold(0f32, |m, x| m.max(x.abs()));
+        same_bits("scale", &want.d[..1], &[amax / 127.0]);
+        assert_eq!(want.q[0], (2.5 * (127.0 / amax)).round_ties_even() as i8);
+    }
+}
+
+#[test]
+fn row_kernels_have_the_same_bits_everywhere() {
+    let mut random = Random(3);
+    for n in [1, 7, 16, 17, 40, 64, 300] {
+        let (x, y) = (random.floats(n), random.floats(n));
+        let run = |kernels: &Kernels| {
+            let mut out = vec![vec![0f32; n]; 3];
+            // SAFETY: every buffer holds n floats.
+            unsafe {
+                (kernels.rms_norm)(x.as_ptr(), y.as_ptr(), out[0].as_mut_ptr(), n, 1e-5);
+                (kernels.add)(x.as_ptr(), y.as_ptr(), out[1].as_mut_ptr(), n);
+                (kernels.swiglu)(x.as_ptr(), y.as_ptr(), out[2].as_mut_ptr(), n);
+            }
+            out
+        };
+        let want = run(scalar());
+        for kernels in available() {
+            for (op, (got, want)) in run(kernels).iter().zip(&want).enumerate() {
+                same_bits(&format!("{} op {op} n={n}", kernels.name), got, want);
+            }
+        }
+        let square = x.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>() / n as f64;
+        for i in 0..n {
+            let (x, y) = (f64::from(x[i]), f64::from(y[i]));
+            let norm = x / (square + 1e-5).sqrt() * y;
+            assert!((f64::from(want[0][i]) - norm).abs() <= 2e-6 * norm.abs() + 1e-30);
+            let gate = x / (1.0 + (-x).exp()) * y;
+            assert!((f64::from(want[2][i]) - gate).abs() <= 1e-6 * gate.abs() + 1e-30, "{x} {y}");
+        }
+    }
+}
+
+#[test]
+fn attention_has_the_same_bits_everywhere_and_in_every_tile() {
+    let mut random = Random(4);
+    for (elements, stored) in [(8, 5), (16, 40), (24, 33), (64, 100)] {
+        let padded = elements.next_multiple_of(16);
+        let keys = random.floats((stored + 16) * elements);
+        let values = random.floats((stored + 16) * padded);
+        let q = random.floats(4 * elements);
+        let head = Head { keys: keys.as_ptr(), values: values.as_ptr(), elements, scale: 0.3 };
+        let run = |kernels: &Kernels, sizes: &[usize]| {
+            let mut out = vec![0f32; 4 * elements];
+            let base = out.as_mut_ptr();
+            let queries: Vec<Query> = (0..4)
+                .map(|t| Query {
+                    q: q[t * elements..].as_ptr(),
+                    out: base.wrapping_add(t * elements),
+                    first: t * t % stored,
+                    last: stored - 1 - t % 2,
+                })
+                .collect();
+            let (mut scores, mut rest) = (Vec::new(), &queries[..]);
+            for &size in sizes {
+                // SAFETY: the cache holds whole blocks past every position.
+                unsafe { (kernels.attend)(&rest[..size], head, &mut scores) };
+                rest = &rest[size..];
+            }
+            out
+        };
+        let want = run(scalar(), &[1, 1, 1, 1]);
+        for kernels in available() {
+            for sizes in [&[4][..], &[2, 2], &[1, 2, 1], &[1, 1, 1, 1]] {
+                same_bits(kernels.name, &run(kernels, sizes), &want);
+            }
+        }
+        for t in 0..4 {
+            let range = t * t % stored..stored - t % 2;
+            let score = |p: usize| -> f64 {
+                let at = p / 16 * 16 * elements + p % 16;
+                (0..elements)
+                    .map(|d| f64::from(q[t * elements + d]) * f64::from(keys[at + d * 16]))
+                    .sum::<f64>()
+                    * f64::from(0.3f32)
+            };
+            let best = range.clone().map(score).fold(f64::MIN, f64::max);
+            let total: f64 = range.clone().map(|p| (score(p) - best).exp()).sum();
+            for d in 0..elements {
+                let mix: f64 = range
+                    .clone()
+                    .map(|p| (score(p) - best).exp() * f64::from(values[p * padded + d]))
+                    .sum();
+                assert!((f64::from(want[t * elements + d]) - mix / total).abs() < 2e-3);
+            }
+        }
+    }
+}
