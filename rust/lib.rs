@@ -19,6 +19,7 @@
 
 pub mod error;
 pub mod exec;
+pub mod floats;
 pub mod formats;
 pub mod kernels;
 pub mod measure;

@@ -13,7 +13,7 @@ use pyo3::types::PyDict;
 use crate::error::{Error, Kind};
 use crate::exec::{self, Activations, Batch};
 use crate::formats::Format;
-use crate::{kernels, measure, quantize};
+use crate::{kernels, measure, quantize, read_rate};
 
 impl From<Error> for PyErr {
     fn from(error: Error) -> Self {
@@ -40,7 +40,10 @@ fn bytes<'a>(data: &'a PyReadonlyArray2<'_, u8>) -> PyResult<&'a [u8]> {
     data.as_slice().map_err(|_| Error::shape("the array must be C-contiguous").into())
 }
 
-fn vector<'a, T: numpy::Element>(name: &str, data: &'a PyReadonlyArray1<'_, T>) -> PyResult<&'a [T]> {
+fn vector<'a, T: numpy::Element>(
+    name: &str,
+    data: &'a PyReadonlyArray1<'_, T>,
+) -> PyResult<&'a [T]> {
     data.as_slice().map_err(|_| Error::shape(format!("`{name}` must be contiguous")).into())
 }
 
@@ -277,9 +280,9 @@ fn divergence<'py>(
 
 /// Streaming read rate in GB/s.
 #[pyfunction]
-#[pyo3(signature = (threads=0))]
-fn read_rate(py: Python<'_>, threads: usize) -> f64 {
-    py.detach(|| measure::read_rate(threads))
+#[pyo3(name = "read_rate", signature = (threads=0))]
+fn stream_rate(py: Python<'_>, threads: usize) -> PyResult<f64> {
+    Ok(py.detach(|| read_rate::read_rate(threads))?)
 }
 
 #[pymodule]
@@ -294,7 +297,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
         wrap_pyfunction!(isas, module)?,
         wrap_pyfunction!(nll, module)?,
         wrap_pyfunction!(divergence, module)?,
-        wrap_pyfunction!(read_rate, module)?,
+        wrap_pyfunction!(stream_rate, module)?,
     ] {
         module.add_function(function)?;
     }

@@ -51,8 +51,21 @@ fn scalar() -> &'static Kernels {
 }
 
 const FORMATS: &[&str] = &[
-    "F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K",
-    "Q6_K", "sym1-g32", "sym2-g16", "sym3-g64", "sym7-g128", "asym8-g64", "asym6-g32", "asym2-g20",
+    "F32",
+    "F16",
+    "BF16",
+    "Q4_0",
+    "Q4_1",
+    "Q5_0",
+    "Q5_1",
+    "Q8_0",
+    "sym1-g32",
+    "sym2-g16",
+    "sym3-g64",
+    "sym7-g128",
+    "asym8-g64",
+    "asym6-g32",
+    "asym2-g20",
     "sym5-g24",
 ];
 
@@ -101,7 +114,14 @@ impl Rounded {
     }
 }
 
-fn product(kernels: &Kernels, w: &Packed, x: &[f32], n: usize, bias: &[f32], int8: bool) -> Vec<f32> {
+fn product(
+    kernels: &Kernels,
+    w: &Packed,
+    x: &[f32],
+    n: usize,
+    bias: &[f32],
+    int8: bool,
+) -> Vec<f32> {
     let mut out = vec![7.0; n * w.rows];
     let bias = (!bias.is_empty()).then_some(bias.as_ptr());
     let target = Output { data: out.as_mut_ptr(), stride: w.rows, bias };
@@ -138,7 +158,14 @@ fn naive(format: Format, data: &[u8], rows: usize, x: &[f32], n: usize, bias: &[
 }
 
 /// The definition with int8 activations, group by group.
-fn naive_int8(format: Format, data: &[u8], rows: usize, x: &Rounded, n: usize, columns: usize) -> Vec<f32> {
+fn naive_int8(
+    format: Format,
+    data: &[u8],
+    rows: usize,
+    x: &Rounded,
+    n: usize,
+    columns: usize,
+) -> Vec<f32> {
     let codes = format.codes().unwrap();
     let groups = (x.chunks * CHUNK).div_ceil(codes.group);
     let (mut q, mut scale, mut min) = (vec![0u8; columns], vec![0f32; groups], vec![0f32; groups]);
@@ -210,7 +237,7 @@ fn products_have_the_same_bits_everywhere() {
 
 #[test]
 fn extreme_codes_do_not_overflow() {
-    for name in ["Q8_0", "Q4_0", "Q5_0", "Q6_K", "sym7-g32", "asym8-g32", "asym6-g32"] {
+    for name in ["Q8_0", "Q4_0", "Q5_0", "sym7-g32", "asym8-g32", "asym6-g32"] {
         let format = Format::parse(name).unwrap();
         let (rows, columns) = (16, 256);
         for fill in [0x00, 0x80, 0xff, 0x7f] {
@@ -295,12 +322,15 @@ fn row_kernels_have_the_same_bits_everywhere() {
 #[test]
 fn attention_has_the_same_bits_everywhere_and_in_every_tile() {
     let mut random = Random(4);
-    for (elements, stored) in [(8, 5), (16, 40), (24, 33), (64, 100)] {
+    for (elements, stored) in [(8usize, 5usize), (16, 40), (24, 33), (64, 100)] {
         let padded = elements.next_multiple_of(16);
-        let keys = random.floats((stored + 16) * elements);
-        let values = random.floats((stored + 16) * padded);
-        let q = random.floats(4 * elements);
-        let head = Head { keys: keys.as_ptr(), values: values.as_ptr(), elements, scale: 0.3 };
+        // Without the outliers: they make scores of thousands, and errors to match.
+        let mut mild =
+            |n| random.floats(n).into_iter().map(|x| x.clamp(-4.0, 4.0)).collect::<Vec<_>>();
+        let keys = mild((stored + 16) * elements);
+        let values = mild((stored + 16) * padded);
+        let q = mild(4 * elements);
+        let head = Head { keys: keys.as_ptr(), values: values.as_ptr(), elements, scale: 0.1 };
         let run = |kernels: &Kernels, sizes: &[usize]| {
             let mut out = vec![0f32; 4 * elements];
             let base = out.as_mut_ptr();
@@ -308,7 +338,7 @@ fn attention_has_the_same_bits_everywhere_and_in_every_tile() {
                 .map(|t| Query {
                     q: q[t * elements..].as_ptr(),
                     out: base.wrapping_add(t * elements),
-                    first: t * t % stored,
+                    first: t * t % (stored - 1),
                     last: stored - 1 - t % 2,
                 })
                 .collect();
@@ -327,13 +357,13 @@ fn attention_has_the_same_bits_everywhere_and_in_every_tile() {
             }
         }
         for t in 0..4 {
-            let range = t * t % stored..stored - t % 2;
+            let range = t * t % (stored - 1)..stored - t % 2;
             let score = |p: usize| -> f64 {
                 let at = p / 16 * 16 * elements + p % 16;
                 (0..elements)
                     .map(|d| f64::from(q[t * elements + d]) * f64::from(keys[at + d * 16]))
                     .sum::<f64>()
-                    * f64::from(0.3f32)
+                    * f64::from(0.1f32)
             };
             let best = range.clone().map(score).fold(f64::MIN, f64::max);
             let total: f64 = range.clone().map(|p| (score(p) - best).exp()).sum();
@@ -342,7 +372,8 @@ fn attention_has_the_same_bits_everywhere_and_in_every_tile() {
                     .clone()
                     .map(|p| (score(p) - best).exp() * f64::from(values[p * padded + d]))
                     .sum();
-                assert!((f64::from(want[t * elements + d]) - mix / total).abs() < 2e-3);
+                let (got, want) = (f64::from(want[t * elements + d]), mix / total);
+                assert!((got - want).abs() < 1e-4, "{elements} {t} {d}: {got} {want}");
             }
         }
     }

@@ -31,7 +31,10 @@ impl Cache {
     pub fn new(shapes: &[LayerShape], sequences: usize, capacity: usize) -> Result<Self> {
         let rounded = capacity.checked_next_multiple_of(LANES);
         let floats = |width: usize| {
-            rounded?.checked_mul(sequences)?.checked_mul(width).filter(|&n| n < isize::MAX as usize / 4)
+            rounded?
+                .checked_mul(sequences)?
+                .checked_mul(width)
+                .filter(|&n| n < isize::MAX as usize / 4)
         };
         let mut layers = Vec::with_capacity(shapes.len());
         for &shape in shapes {
@@ -117,7 +120,12 @@ impl Cache {
     pub fn layer(&mut self, layer: usize) -> LayerPointers {
         let capacity = self.capacity.next_multiple_of(LANES);
         let Layer { shape, keys, values } = &mut self.layers[layer];
-        LayerPointers { shape: *shape, keys: keys.as_mut_ptr(), values: values.as_mut_ptr(), capacity }
+        LayerPointers {
+            shape: *shape,
+            keys: keys.as_mut_ptr(),
+            values: values.as_mut_ptr(),
+            capacity,
+        }
     }
 
     fn unknown(&self, sequence: usize) -> Error {
@@ -170,7 +178,8 @@ impl LayerPointers {
                 for d in 0..elements {
                     *keys.add(d * LANES) = *k.add(head * elements + d);
                 }
-                let values = place.values.cast_mut().add(position * elements.next_multiple_of(LANES));
+                let values =
+                    place.values.cast_mut().add(position * elements.next_multiple_of(LANES));
                 std::ptr::copy_nonoverlapping(v.add(head * elements), values, elements);
             }
         }

@@ -95,17 +95,23 @@ impl Program {
 pub fn compile(ops: &[Op], weights: &Weights) -> Result<Program> {
     let mut compiler = Compiler::new(ops);
     for (index, op) in ops.iter().enumerate() {
-        compiler
-            .op(index, op, weights)
-            .map_err(|error| Error { message: format!("op {index}: {}", error.message), ..error })?;
+        compiler.op(index, op, weights).map_err(|error| Error {
+            message: format!("op {index}: {}", error.message),
+            ..error
+        })?;
     }
     let last = ops.len() - 1;
     let mut program = compiler.program;
     program.logits = compiler.values[last].index;
-    program.stages.insert(0, Stage {
-        work: Work::Rows((0..program.ropes.len()).map(|table| RowOp::Turns { table }).collect()),
-        taken: false,
-    });
+    program.stages.insert(
+        0,
+        Stage {
+            work: Work::Rows(
+                (0..program.ropes.len()).map(|table| RowOp::Turns { table }).collect(),
+            ),
+            taken: false,
+        },
+    );
     if program.vocab == 0 {
         return Err(Error::input("the plan has no `embed`, so it takes no tokens"));
     }
@@ -133,7 +139,15 @@ impl<'a> Compiler<'a> {
         }
         *last_use.last_mut().expect("a plan has ops") = usize::MAX;
         let (values, free) = (Vec::new(), HashMap::new());
-        Self { ops, program: Program::default(), values, last_use, free, taken: false, rounded: false }
+        Self {
+            ops,
+            program: Program::default(),
+            values,
+            last_use,
+            free,
+            taken: false,
+            rounded: false,
+        }
     }
 
     fn op(&mut self, index: usize, op: &Op, weights: &Weights) -> Result<()> {
@@ -178,7 +192,13 @@ impl<'a> Compiler<'a> {
                 self.row(RowOp::Append { k, v, layer: *layer });
                 let out = self.result(index, op, false);
                 self.stage(Work::Attend(Attend {
-                    q, out, layer: *layer, heads: *heads, kv_heads: *kv_heads, scale: *scale, window: *window,
+                    q,
+                    out,
+                    layer: *layer,
+                    heads: *heads,
+                    kv_heads: *kv_heads,
+                    scale: *scale,
+                    window: *window,
                 }));
             }
             Kind::Take {} => {
@@ -201,7 +221,9 @@ impl<'a> Compiler<'a> {
         let job = Linear { weight, bias, out };
         let taken = self.taken;
         match self.program.stages.last_mut() {
-            Some(Stage { work: Work::Linear { x: shared, jobs }, taken: t }) if *shared == x && *t == taken => {
+            Some(Stage { work: Work::Linear { x: shared, jobs }, taken: t })
+                if *shared == x && *t == taken =>
+            {
                 jobs.push(job);
             }
             _ => {

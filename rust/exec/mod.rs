@@ -96,7 +96,8 @@ impl Executor {
         for (index, tokens) in tokens.chunks(BATCH).enumerate() {
             let start = index * BATCH;
             let here = outputs.partition_point(|&row| (row as usize) < start + tokens.len());
-            let taken: Vec<usize> = outputs[..here].iter().map(|&row| row as usize - start).collect();
+            let taken: Vec<usize> =
+                outputs[..here].iter().map(|&row| row as usize - start).collect();
             let rows = &mut logits[done * self.width()..][..here * self.width()];
             self.step(cache, &mut memory, tokens, &taken, batch.activations, rows);
             outputs = &outputs[here..];
@@ -111,9 +112,14 @@ impl Executor {
             return Err(Error::input("the cache was made for another plan"));
         }
         if batch.sequences.len() != n {
-            return Err(Error::shape(format!("{n} tokens but {} sequences", batch.sequences.len())));
+            return Err(Error::shape(format!(
+                "{n} tokens but {} sequences",
+                batch.sequences.len()
+            )));
         }
-        if let Some(token) = batch.tokens.iter().find(|&&token| token as usize >= self.program.vocab) {
+        if let Some(token) =
+            batch.tokens.iter().find(|&&token| token as usize >= self.program.vocab)
+        {
             return Err(Error::input(format!(
                 "token {token} is not in the vocabulary of {}",
                 self.program.vocab
@@ -144,7 +150,8 @@ impl Executor {
             slots[self.program.logits] = logits.as_mut_ptr();
         }
         let turns: Vec<*mut f32> = memory.turns.iter_mut().map(Vec::as_mut_ptr).collect();
-        let layers: Vec<LayerPointers> = (0..self.program.layers.len()).map(|i| cache.layer(i)).collect();
+        let layers: Vec<LayerPointers> =
+            (0..self.program.layers.len()).map(|i| cache.layer(i)).collect();
         for claim in &memory.claims {
             claim.store(0, Ordering::Relaxed);
         }

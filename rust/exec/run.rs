@@ -72,7 +72,9 @@ impl Step<'_> {
                         std::ptr::copy_nonoverlapping(source, self.at(*out, row), x.width);
                     }
                 }),
-                Work::Linear { x, jobs } => self.products(claims, *x, jobs, n, &mut workspace.linear),
+                Work::Linear { x, jobs } => {
+                    self.products(claims, *x, jobs, n, &mut workspace.linear)
+                }
                 Work::Attend(attend) => self.attend(claims, attend, &mut workspace.scores),
             }
             if index + 1 < self.program.stages.len() {
@@ -177,7 +179,14 @@ impl Step<'_> {
     }
 
     /// Claims blocks of 16 rows of the weights, over all products of the stage.
-    fn products(&self, claims: &AtomicUsize, x: Slot, jobs: &[Linear], n: usize, scratch: &mut Scratch) {
+    fn products(
+        &self,
+        claims: &AtomicUsize,
+        x: Slot,
+        jobs: &[Linear],
+        n: usize,
+        scratch: &mut Scratch,
+    ) {
         let total: usize = jobs.iter().map(|job| job.weight.blocks()).sum();
         let share = (total / (8 * self.workspaces.len())).clamp(1, 8);
         loop {
@@ -198,7 +207,14 @@ impl Step<'_> {
         }
     }
 
-    fn product(&self, x: Slot, job: &Linear, blocks: std::ops::Range<usize>, n: usize, scratch: &mut Scratch) {
+    fn product(
+        &self,
+        x: Slot,
+        job: &Linear,
+        blocks: std::ops::Range<usize>,
+        n: usize,
+        scratch: &mut Scratch,
+    ) {
         let bias = job.bias.as_ref().map(|bias| bias.as_ptr());
         let out = Output { data: self.slots[job.out.index], stride: job.out.width, bias };
         // SAFETY: shapes were checked when the plan was compiled; blocks are this thread's.
@@ -245,7 +261,11 @@ impl Step<'_> {
                 tile.push(Query {
                     q: self.at(attend.q, row).wrapping_add(head * elements),
                     out: self.at(attend.out, row).wrapping_add(head * elements),
-                    first: if attend.window == 0 { 0 } else { (position + 1).saturating_sub(attend.window) },
+                    first: if attend.window == 0 {
+                        0
+                    } else {
+                        (position + 1).saturating_sub(attend.window)
+                    },
                     last: position,
                 });
                 if tile.len() == TILE {

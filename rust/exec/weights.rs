@@ -15,7 +15,14 @@ pub struct Weights {
 
 impl Weights {
     /// Packs and keeps one tensor of `rows` x `columns` (1 row for a vector).
-    pub fn add(&mut self, name: &str, format: Format, rows: usize, columns: usize, data: &[u8]) -> Result<()> {
+    pub fn add(
+        &mut self,
+        name: &str,
+        format: Format,
+        rows: usize,
+        columns: usize,
+        data: &[u8],
+    ) -> Result<()> {
         let packed = Packed::new(data, format, rows, columns)
             .map_err(|error| Error { message: format!("`{name}`: {}", error.message), ..error })?;
         self.tensors.insert(name.to_owned(), Arc::new(packed));
@@ -29,10 +36,9 @@ impl Weights {
 
     /// The tensor `name`, of `rows` x `columns` where those are given.
     pub fn find(&self, name: &str, rows: Option<usize>, columns: usize) -> Result<Arc<Packed>> {
-        let tensor = self
-            .tensors
-            .get(name)
-            .ok_or_else(|| Error::input(format!("the plan needs tensor `{name}`, which is missing")))?;
+        let tensor = self.tensors.get(name).ok_or_else(|| {
+            Error::input(format!("the plan needs tensor `{name}`, which is missing"))
+        })?;
         if tensor.columns != columns || rows.is_some_and(|rows| rows != tensor.rows) {
             let want = rows.map_or("any number of".to_owned(), |rows| rows.to_string());
             return Err(Error::shape(format!(

@@ -12,6 +12,8 @@
 //! A tile shares the loads of its queries; positions outside a query's range weigh exactly zero,
 //! so its bits do not depend on which queries lie beside it.
 
+#![allow(clippy::needless_range_loop)] // t counts the tile's rows across several arrays
+
 use super::isa::{Isa, LANES};
 use super::rows::exp;
 

@@ -16,8 +16,12 @@ pub struct Avx2;
 pub struct Pair<V>(V, V);
 
 macro_rules! both {
-    ($f:ident, $x:expr) => { Pair($f($x.0), $f($x.1)) };
-    ($f:ident, $x:expr, $y:expr) => { Pair($f($x.0, $y.0), $f($x.1, $y.1)) };
+    ($f:ident, $x:expr) => {
+        Pair($f($x.0), $f($x.1))
+    };
+    ($f:ident, $x:expr, $y:expr) => {
+        Pair($f($x.0, $y.0), $f($x.1, $y.1))
+    };
     ($f:ident, $x:expr, $y:expr, $z:expr) => {
         Pair($f($x.0, $y.0, $z.0), $f($x.1, $y.1, $z.1))
     };
@@ -248,7 +252,11 @@ unsafe impl Isa for Avx2 {
     ) -> [Self::I; T] {
         // SAFETY: the trait's contract.
         unsafe {
-            if BITS == 8 { dot_signed::<N, T>(codes, acts) } else { dot_small::<BITS, N, T>(codes, acts) }
+            if BITS == 8 {
+                dot_signed::<N, T>(codes, acts)
+            } else {
+                dot_small::<BITS, N, T>(codes, acts)
+            }
         }
     }
 }

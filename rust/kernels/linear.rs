@@ -11,6 +11,8 @@
 //! and with f32 activations, for each column: `acc = fma(weight, x, acc)`. The bias comes last.
 //! Codes are unpacked once for a block and all rows of activations, at once for a single row.
 
+#![allow(clippy::needless_range_loop)] // t counts the tile's rows across several arrays
+
 use std::ops::Range;
 
 use super::activations::Acts;
@@ -161,7 +163,10 @@ impl Tile<'_> {
             let chunks_per_group = (self.codes.group / CHUNK).max(1);
             for chunk in 0..self.acts.chunks {
                 let data = if PACKED {
-                    unpack::<I, BITS>(self.data.add(chunk * STEP_BYTES * BITS), buffer.0.as_mut_ptr());
+                    unpack::<I, BITS>(
+                        self.data.add(chunk * STEP_BYTES * BITS),
+                        buffer.0.as_mut_ptr(),
+                    );
                     buffer.0.as_ptr()
                 } else {
                     self.data.add(chunk * CHUNK * LANES)
@@ -258,7 +263,11 @@ unsafe fn field<I: Isa>(bytes: I::B, step: usize, plane: usize) -> I::B {
 unsafe fn load_scales<I: Isa>(scales: *const u8, f16: bool, at: usize) -> I::F {
     // SAFETY: `at` is the first lane of a group.
     unsafe {
-        if f16 { I::load_f16(scales.cast::<u16>().add(at)) } else { I::load(scales.cast::<f32>().add(at)) }
+        if f16 {
+            I::load_f16(scales.cast::<u16>().add(at))
+        } else {
+            I::load(scales.cast::<f32>().add(at))
+        }
     }
 }
 
@@ -332,7 +341,12 @@ pub unsafe fn linear_f32<I: Isa>(
 
 /// The weights of some columns as f32 [column][16]: widened into `out`, or in place if they are.
 #[inline(always)]
-unsafe fn widen<I: Isa>(w: &Packed, block: usize, columns: Range<usize>, out: *mut f32) -> *const f32 {
+unsafe fn widen<I: Isa>(
+    w: &Packed,
+    block: usize,
+    columns: Range<usize>,
+    out: *mut f32,
+) -> *const f32 {
     // SAFETY: the columns lie within `w`, `out` holds a slab and one chunk.
     unsafe {
         let data = w.data.as_ptr().add(block * w.block_bytes);
@@ -342,7 +356,11 @@ unsafe fn widen<I: Isa>(w: &Packed, block: usize, columns: Range<usize>, out: *m
                 let data = data.cast::<u16>();
                 for k in columns.clone() {
                     let source = data.add(k * LANES);
-                    let half = if format == Format::F16 { I::load_f16(source) } else { I::load_bf16(source) };
+                    let half = if format == Format::F16 {
+                        I::load_f16(source)
+                    } else {
+                        I::load_bf16(source)
+                    };
                     I::store(out.add((k - columns.start) * LANES), half);
                 }
             }

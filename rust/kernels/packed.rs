@@ -122,7 +122,16 @@ impl Packed {
         });
         let none = || Aligned::zeroed(0);
         let storage = Storage::Floats(format);
-        Self { rows, columns, storage, data: packed, block_bytes, scales: none(), mins: none(), groups: 0 }
+        Self {
+            rows,
+            columns,
+            storage,
+            data: packed,
+            block_bytes,
+            scales: none(),
+            mins: none(),
+            groups: 0,
+        }
     }
 
     fn codes(data: &[u8], format: Format, codes: Codes, rows: usize, columns: usize) -> Self {

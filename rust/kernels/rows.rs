@@ -38,7 +38,13 @@ unsafe fn store_part<I: Isa>(p: *mut f32, start: usize, length: usize, x: I::F) 
 ///
 /// Each pointer holds `n` floats and the CPU has the instruction set.
 #[inline(always)]
-pub unsafe fn rms_norm<I: Isa>(x: *const f32, weight: *const f32, out: *mut f32, n: usize, eps: f32) {
+pub unsafe fn rms_norm<I: Isa>(
+    x: *const f32,
+    weight: *const f32,
+    out: *mut f32,
+    n: usize,
+    eps: f32,
+) {
     // SAFETY: the caller's promise.
     unsafe {
         let mut squares = I::splat(0.0);

@@ -31,8 +31,8 @@ macro_rules! bytes {
     }};
 }
 
-// SAFETY: plain Rust runs everywhere; pointers are read and written as the trait states.
 #[allow(clippy::needless_range_loop)] // lanes are what the loops count
+// SAFETY: plain Rust runs everywhere; pointers are read and written as the trait states.
 unsafe impl Isa for Scalar {
     type F = F;
     type I = I;

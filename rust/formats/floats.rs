@@ -1,0 +1,47 @@
+//! F32, F16 and BF16: every element by itself.
+
+use super::Format;
+use crate::floats::{from_bf16, from_f16, to_bf16, to_f16};
+
+/// Reads a row as f32.
+pub fn decode_row(format: Format, bytes: &[u8], out: &mut [f32]) {
+    match format {
+        Format::F32 => {
+            for (value, b) in out.iter_mut().zip(bytes.chunks_exact(4)) {
+                *value = f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
+            }
+        }
+        Format::F16 => {
+            for (value, b) in out.iter_mut().zip(bytes.chunks_exact(2)) {
+                *value = from_f16(u16::from_le_bytes([b[0], b[1]]));
+            }
+        }
+        _ => {
+            for (value, b) in out.iter_mut().zip(bytes.chunks_exact(2)) {
+                *value = from_bf16(u16::from_le_bytes([b[0], b[1]]));
+            }
+        }
+    }
+}
+
+/// Stores a row, each element to nearest even.
+#[inline(always)]
+pub fn encode_row(format: Format, x: &[f32], out: &mut [u8]) {
+    match format {
+        Format::F32 => {
+            for (x, b) in x.iter().zip(out.chunks_exact_mut(4)) {
+                b.copy_from_slice(&x.to_le_bytes());
+            }
+        }
+        Format::F16 => {
+            for (x, b) in x.iter().zip(out.chunks_exact_mut(2)) {
+                b.copy_from_slice(&to_f16(*x).to_le_bytes());
+            }
+        }
+        _ => {
+            for (x, b) in x.iter().zip(out.chunks_exact_mut(2)) {
+                b.copy_from_slice(&to_bf16(*x).to_le_bytes());
+            }
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! Number formats: how a row of weights is stored, and the one way in which it is read.
+//!
+//! A quantized row unpacks to unsigned codes, one scale a group and, where the format has them,
+//! one minimum a group:
+//!
+//! ```text
+//! value = scale * (code - offset) + min
+//! ```
+//!
+//! in f32, each operator rounded. Decoding and the kernels' run-time layout both come from that, so
+//! a format is added by writing its `unpack` and its `encode`.
+
+mod affine;
+mod floats;
+pub mod k;
+mod legacy;
+
+pub use affine::Affine;
+
+use crate::error::{Error, Result};
+
+/// A way to store numbers, named as in GGUF; `Affine` is any integer width at any group size.
+#[allow(non_camel_case_types)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum Format {
+    F32,
+    F16,
+    BF16,
+    Q4_0,
+    Q4_1,
+    Q5_0,
+    Q5_1,
+    Q8_0,
+    Q2_K,
+    Q3_K,
+    Q4_K,
+    Q5_K,
+    Q6_K,
+    Affine(Affine),
+}
+
+/// What the codes of a format mean: value = scale * (code - offset) + min.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Codes {
+    /// Bits of a code, 1 to 8.
+    pub bits: u8,
+    /// Elements that share a scale.
+    pub group: usize,
+    /// What is taken from a code.
+    pub offset: u8,
+    /// Whether a minimum is added.
+    pub has_min: bool,
+    /// Whether every scale and minimum is an f16.
+    pub f16_scales: bool,
+}
+
+const fn codes(bits: u8, group: usize, offset: u8, has_min: bool, f16_scales: bool) -> Codes {
+    Codes { bits, group, offset, has_min, f16_scales }
+}
+
+/// Name, elements and bytes of a block, codes.
+const TABLE: [(Format, &str, usize, usize, Option<Codes>); 13] = [
+    (Format::F32, "F32", 1, 4, None),
+    (Format::F16, "F16", 1, 2, None),
+    (Format::BF16, "BF16", 1, 2, None),
+    (Format::Q4_0, "Q4_0", 32, 18, Some(codes(4, 32, 8, false, true))),
+    (Format::Q4_1, "Q4_1", 32, 20, Some(codes(4, 32, 0, true, true))),
+    (Format::Q5_0, "Q5_0", 32, 22, Some(codes(5, 32, 16, false, true))),
+    (Format::Q5_1, "Q5_1", 32, 24, Some(codes(5, 32, 0, true, true))),
+    (Format::Q8_0, "Q8_0", 32, 34, Some(codes(8, 32, 128, false, true))),
+    (Format::Q2_K, "Q2_K", 256, 84, Some(codes(2, 16, 0, true, false))),
+    (Format::Q3_K, "Q3_K", 256, 110, Some(codes(3, 16, 4, false, false))),
+    (Format::Q4_K, "Q4_K", 256, 144, Some(codes(4, 32, 0, true, false))),
+    (Format::Q5_K, "Q5_K", 256, 176, Some(codes(5, 32, 0, true, false))),
+    (Format::Q6_K, "Q6_K", 256, 210, Some(codes(6, 16, 32, false, false))),
+];
+
+impl Format {
+    /// The format called `name`, in any letter case.
+    pub fn parse(name: &str) -> Result<Self> {
+        if let Some(entry) = TABLE.iter().find(|entry| entry.1.eq_ignore_ascii_case(name)) {
+            return Ok(entry.0);
+        }
+        Affine::parse(&name.to_ascii_lowercase()).map(Self::Affine).ok_or_else(|| {
+            let known: Vec<_> = TABLE.iter().map(|entry| entry.1).collect();
+            Error::format(format!("unknown format `{name}`")).hint(format!(
+                "known: {}, and sym1..8-gN, asym1..8-gN as in asym4-g32",
+                known.join(", ")
+            ))
+        })
+    }
+
+    /// The name that `parse` takes.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Affine(affine) => affine.name(),
+            _ => self.entry().1.to_owned(),
+        }
+    }
+
+    /// Elements of a block; blocks never cross rows.
+    pub fn block(&self) -> usize {
+        match self {
+            Self::Affine(affine) => affine.group as usize,
+            _ => self.entry().2,
+        }
+    }
+
+    /// Bytes of a block.
+    pub fn block_bytes(&self) -> usize {
+        match self {
+            Self::Affine(affine) => affine.group_bytes(),
+            _ => self.entry().3,
+        }
+    }
+
+    /// Bytes of a row.
+    ///
+    /// # Errors
+    ///
+    /// A `Shape` error where a block does not divide the row.
+    pub fn row_bytes(&self, columns: usize) -> Result<usize> {
+        let block = self.block();
+        if !matches!(self, Self::Affine(_)) && !columns.is_multiple_of(block) {
+            return Err(Error::shape(format!(
+                "cannot store rows of {columns} elements as {}: not a multiple of {block}",
+                self.name()
+            ))
+            .hint("Q8_0, Q4_0 and their kin need multiples of 32, F16 any row length"));
+        }
+        columns.div_ceil(block).checked_mul(self.block_bytes()).ok_or_else(|| {
+            Error::shape(format!("rows of {columns} elements as {} overflow", self.name()))
+        })
+    }
+
+    /// What its codes mean; None for floats.
+    pub fn codes(&self) -> Option<Codes> {
+        match self {
+            Self::Affine(affine) => Some(affine.codes()),
+            _ => self.entry().4,
+        }
+    }
+
+    /// Reads a row as `columns` codes and one scale (and minimum) a group; further scales, which
+    /// a caller may have as padding, stay.
+    pub fn unpack_row(
+        &self,
+        bytes: &[u8],
+        columns: usize,
+        q: &mut [u8],
+        scale: &mut [f32],
+        min: &mut [f32],
+    ) {
+        assert!(q.len() == columns);
+        let unpack = match self {
+            Self::Affine(affine) => return affine.unpack_row(bytes, q, scale, min),
+            Self::Q4_0 => legacy::unpack_q4_0,
+            Self::Q4_1 => legacy::unpack_q4_1,
+            Self::Q5_0 => legacy::unpack_q5_0,
+            Self::Q5_1 => legacy::unpack_q5_1,
+            Self::Q8_0 => legacy::unpack_q8_0,
+            Self::Q2_K => k::unpack_q2_k,
+            Self::Q3_K => k::unpack_q3_k,
+            Self::Q4_K => k::unpack_q4_k,
+            Self::Q5_K => k::unpack_q5_k,
+            Self::Q6_K => k::unpack_q6_k,
+            Self::F32 | Self::F16 | Self::BF16 => unreachable!("floats have no codes"),
+        };
+        let (block, size) = (self.block(), self.block_bytes());
+        let groups = block / self.codes().map_or(block, |codes| codes.group);
+        for (i, bytes) in bytes.chunks_exact(size).enumerate() {
+            let part = i * groups..(i + 1) * groups;
+            let q = &mut q[i * block..(i + 1) * block];
+            unpack(bytes, q, &mut scale[part.clone()], &mut min[part]);
+        }
+    }
+
+    /// Reads a row as f32.
+    ///
+    /// # Panics
+    ///
+    /// Panics where `bytes` is not one row of `out.len()` elements.
+    pub fn decode_row(&self, bytes: &[u8], out: &mut [f32]) {
+        assert_eq!(Ok(bytes.len()), self.row_bytes(out.len()));
+        let Some(codes) = self.codes() else { return floats::decode_row(*self, bytes, out) };
+        // 256 elements at a time, or a whole group.
+        let step = 256usize.next_multiple_of(self.block());
+        let groups = step.div_ceil(codes.group);
+        let (mut q, mut scale, mut min) = (vec![0; step], vec![0.0; groups], vec![0.0; groups]);
+        let step_bytes = step / self.block() * self.block_bytes();
+        for (out, bytes) in out.chunks_mut(step).zip(bytes.chunks(step_bytes)) {
+            let count = out.len();
+            self.unpack_row(bytes, count, &mut q[..count], &mut scale, &mut min);
+            for (group, (out, q)) in
+                out.chunks_mut(codes.group).zip(q.chunks(codes.group)).enumerate()
+            {
+                let (scale, min) = (scale[group], min[group]);
+                for (value, &q) in out.iter_mut().zip(q) {
+                    *value = scale * (f32::from(q) - f32::from(codes.offset));
+                    if codes.has_min {
+                        *value += min;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Stores a row of finite floats; `importance` is how much an error in each column counts.
+    ///
+    /// # Panics
+    ///
+    /// Panics where `out` is not one row of `x.len()` elements.
+    pub fn encode_row(&self, x: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
+        assert_eq!(Ok(out.len()), self.row_bytes(x.len()));
+        assert!(importance.is_none_or(|weights| weights.len() == x.len()));
+        #[cfg(target_arch = "x86_64")]
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("f16c") {
+            // SAFETY: the CPU has the features. Without fused multiply-adds, which Rust never
+            // forms, the same code yields the same bytes.
+            return unsafe { self.encode_avx2(x, importance, out) };
+        }
+        self.encode(x, importance, out);
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,f16c")]
+    fn encode_avx2(&self, x: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
+        self.encode(x, importance, out);
+    }
+
+    #[inline(always)]
+    fn encode(&self, x: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
+        match self {
+            Self::F32 | Self::F16 | Self::BF16 => floats::encode_row(*self, x, out),
+            Self::Q4_0 => legacy::encode_q4_0(x, importance, out),
+            Self::Q4_1 => legacy::encode_q4_1(x, importance, out),
+            Self::Q5_0 => legacy::encode_q5_0(x, importance, out),
+            Self::Q5_1 => legacy::encode_q5_1(x, importance, out),
+            Self::Q8_0 => legacy::encode_q8_0(x, out),
+            Self::Affine(affine) => affine.encode_row(x, out),
+            _ => self.encode_k(x, importance, out),
+        }
+    }
+
+    #[inline(always)]
+    fn encode_k(&self, x: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
+        for (i, (x, out)) in
+            x.chunks_exact(256).zip(out.chunks_exact_mut(self.block_bytes())).enumerate()
+        {
+            let importance = importance.map(|weights| &weights[256 * i..256 * (i + 1)]);
+            match self {
+                Self::Q2_K => k::encode_q2_k(x, importance, out),
+                Self::Q3_K => k::encode_q3_k(x, importance, out),
+                Self::Q4_K => k::encode_q4_k(x, importance, out),
+                Self::Q5_K => k::encode_q5_k(x, importance, out),
+                _ => k::encode_q6_k(x, importance, out),
+            }
+        }
+    }
+
+    fn entry(&self) -> &'static (Format, &'static str, usize, usize, Option<Codes>) {
+        TABLE
+            .iter()
+            .find(|entry| entry.0 == *self)
+            .expect("every format but Affine is in the table")
+    }
+}
