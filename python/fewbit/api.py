@@ -1,0 +1,244 @@
+"""What users call: `quantize` an array, `load` a model, and what a `Model` can do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fewbit import _core, recipes
+from fewbit.checkpoint import Checkpoint, open_checkpoint
+from fewbit.config import Config
+from fewbit.errors import InputError, UnsupportedError
+from fewbit.formats import find_format
+from fewbit.models import build_plan
+from fewbit.plan import Plan
+from fewbit.tensors import QuantizedTensor, quantize
+
+if TYPE_CHECKING:
+    from fewbit.evaluate import Divergence, Perplexity
+    from fewbit.tokenizer import Tokenizer
+
+__all__ = ["Model", "QuantizedTensor", "load", "quantize"]
+
+Acts: TypeAlias = Literal["f32", "int8"]
+Progress: TypeAlias = Callable[[int, int, str], None]
+"""Called with bytes done, bytes in all, and the tensor's name."""
+Importance: TypeAlias = Mapping[str, NDArray[np.float32]]
+
+
+def load(
+    path: str | PathLike[str],
+    device: str = "auto",
+    *,
+    recipe: str | None = None,
+    threads: int = 0,
+    progress: Progress | None = None,
+) -> Model:
+    """The model in a Hugging Face folder or GGUF file, or of that name on the hub, ready to run.
+
+    With `recipe` it is quantized while it loads. `threads` 0 means all cores.
+
+    Raises:
+        FewbitError: the file is damaged, its architecture unknown, or the device not to be had.
+
+    """
+    if device not in ("auto", "cpu"):
+        raise UnsupportedError(
+            f"unknown device `{device}`", hint="known: auto, cpu", device=device
+        )
+    checkpoint = open_checkpoint(path)
+    model = Model(checkpoint, threads=threads, progress=None if recipe else progress)
+    return model.quantize(recipe, progress=progress) if recipe else model
+
+
+class Model:
+    """A checkpoint whose tensors are stored in `formats`, and the executor that runs it.
+
+    The weights are packed on first use, so what is only saved takes no memory.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        formats: Mapping[str, str] | None = None,
+        *,
+        importance: Importance | None = None,
+        threads: int = 0,
+        progress: Progress | None = None,
+        recipe: str | None = None,
+    ) -> None:
+        self.checkpoint = checkpoint
+        self.plan: Plan = build_plan(checkpoint.config)
+        self.formats: dict[str, str] = {
+            name: (formats or {}).get(name, checkpoint.tensors[name].format)
+            for name in checkpoint.tensors
+        }
+        self.recipe = recipe
+        self._importance = dict(importance or {})
+        self._threads = threads
+        self._progress = progress
+
+    @property
+    def config(self) -> Config:
+        """The numbers that the plan was built from."""
+        return self.checkpoint.config
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer that came with the checkpoint."""
+        return self.checkpoint.tokenizer()
+
+    @cached_property
+    def weights(self) -> _core.Weights:
+        """The tensors that the plan needs, packed for the kernels."""
+        weights = _core.Weights()
+        names = list(self.plan.weights())
+        total = sum(self._bytes(name) for name in names)
+        done = 0
+        for name in names:
+            rows, columns = self._shape(name)
+            weights.add(name, self.formats[name], rows, columns, self.data(name))
+            done += self._bytes(name)
+            if self._progress:
+                self._progress(done, total, name)
+        return weights
+
+    @cached_property
+    def executor(self) -> _core.Executor:
+        """The plan bound to the weights."""
+        return _core.Executor(self.plan.to_json(), self.weights, self._threads)
+
+    def data(self, name: str) -> NDArray[np.uint8]:
+        """The bytes of tensor `name` in its format, uint8 [rows, row bytes]."""
+        tensor = self.checkpoint.read(name)
+        rows, columns = self._shape(name)
+        data = np.ascontiguousarray(tensor.data).reshape(rows, -1)
+        if tensor.format == self.formats[name]:
+            return data
+        importance = self._importance.get(name)
+        try:
+            return _core.encode(
+                data, tensor.format, columns, self.formats[name], importance, self._threads
+            )
+        except ValueError as error:
+            error.args = (f"tensor `{name}`: {error}",)
+            raise
+
+    def _shape(self, name: str) -> tuple[int, int]:
+        shape = self.checkpoint.tensors[name].shape
+        return (1, shape[0]) if len(shape) == 1 else (int(np.prod(shape[:-1])), shape[-1])
+
+    def _bytes(self, name: str) -> int:
+        rows, columns = self._shape(name)
+        return rows * find_format(self.formats[name]).row_bytes(columns)
+
+    def cache(self, sequences: int = 1, capacity: int | None = None) -> _core.Cache:
+        """An empty key/value cache of `capacity` tokens (the model's context) a sequence."""
+        return self.executor.cache(sequences, capacity or self.config.context)
+
+    def forward(
+        self,
+        cache: _core.Cache,
+        tokens: ArrayLike,
+        sequences: ArrayLike | None = None,
+        outputs: ArrayLike | None = None,
+        acts: str = "int8",
+    ) -> NDArray[np.float32]:
+        """Append tokens [n] to their sequences (all to sequence 0) and return logits, f32.
+
+        `outputs` are the ascending indices of the tokens whose logits [len(outputs), vocab] are
+        wanted, all of them if None. `acts` "int8" rounds activations that meet quantized weights
+        in groups of 32, "f32" leaves them.
+
+        Raises:
+            InputError: a token is not in the vocabulary, or the cache is full.
+
+        """
+        ids = _ids(tokens)
+        where = np.zeros_like(ids) if sequences is None else _ids(sequences)
+        wanted = np.arange(ids.size, dtype=np.uint32) if outputs is None else _ids(outputs)
+        return self.executor.forward(cache, ids, where, wanted, acts)
+
+    def logits(self, ids: ArrayLike, acts: str = "int8") -> NDArray[np.float32]:
+        """The logits [n, vocab] after each of `ids`, from an empty cache."""
+        tokens = _ids(ids)
+        return self.forward(self.cache(1, max(tokens.size, 1)), tokens, acts=acts)
+
+    def quantize(
+        self,
+        recipe: str,
+        imatrix: Importance | None = None,
+        *,
+        requantize: bool = False,
+        progress: Progress | None = None,
+    ) -> Model:
+        """This model with its tensors stored as `recipe` says ("Q4_0", "Q4_K_M", "asym4-g32", ...).
+
+        `imatrix` gives each tensor's importance of columns, f32 [columns].
+
+        Raises:
+            FormatError: the recipe is unknown, or a weight is not finite.
+            UnsupportedError: the model is quantized already and `requantize` is False.
+
+        """
+        stored = {name: tensor.format for name, tensor in self.checkpoint.tensors.items()}
+        quantized = [n for n, f in self.formats.items() if not find_format(f).is_float]
+        if self.formats != stored or (quantized and not requantize):
+            raise UnsupportedError(
+                f"the model is quantized already: `{quantized[0]}` is {self.formats[quantized[0]]}",
+                hint="quantize the original, or pass requantize=True to lose twice",
+            )
+        importance = imatrix or {}
+        chosen = recipes.choose(
+            recipe, self.checkpoint.tensors, self.config, importance=importance.keys()
+        )
+        return Model(
+            self.checkpoint, chosen, importance=importance, threads=self._threads,
+            progress=progress, recipe=recipe,
+        )  # fmt: skip
+
+    def save(self, path: str | PathLike[str], *, progress: Progress | None = None) -> None:
+        """Write a GGUF file that fewbit and llama.cpp load; nothing is left behind on failure.
+
+        Raises:
+            FormatError: GGUF cannot hold one of the formats.
+
+        """
+        from fewbit.convert import write_model
+
+        write_model(Path(path), self.checkpoint, self.formats, self.data, self.recipe, progress)
+
+    def perplexity(self, text: str, **options: Any) -> Perplexity:
+        """The perplexity over `text`; options as `fewbit.evaluate.perplexity`."""
+        from fewbit import evaluate
+
+        return evaluate.perplexity(self, text, **options)
+
+    def divergence(self, base: Model, text: str, **options: Any) -> Divergence:
+        """How predictions diverge from `base`'s; options as `fewbit.evaluate.divergence`."""
+        from fewbit import evaluate
+
+        return evaluate.divergence(self, base, text, **options)
+
+    def generate(self, prompt: str | Sequence[int], **options: Any) -> Iterator[str]:
+        """Text that continues `prompt`, piece by piece; options as `fewbit.generate.generate`."""
+        from fewbit.generate import generate
+
+        return generate(self, prompt, **options)
+
+
+def _ids(values: ArrayLike) -> NDArray[np.uint32]:
+    array = np.asarray(values)
+    if array.ndim != 1 or (array.size and not np.issubdtype(array.dtype, np.integer)):
+        raise InputError(
+            f"ids must be a list of integers, found shape {array.shape} of {array.dtype}"
+        )
+    if array.size and (int(array.min()) < 0 or int(array.max()) > 0xFFFFFFFF):
+        raise InputError(f"ids must be 0 or more, found {array.min()}")
+    return np.ascontiguousarray(array, np.uint32)
