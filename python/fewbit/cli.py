@@ -71,7 +71,9 @@ def run(arguments: Sequence[str]) -> int:
         return 1
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
-    except Exception as error:
+    except SystemExit:
+        raise
+    except BaseException as error:  # a panic of the core is not an Exception
         if isinstance(error, OSError) and error.filename is None:
             _drop_stdout()  # perhaps full: nothing may be written again when Python ends
         if os.environ.get("FEWBIT_DEBUG"):
@@ -87,7 +89,7 @@ def _drop_stdout() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _fail(error: Exception) -> int:
+def _fail(error: BaseException) -> int:
     """Say what went wrong and what to do; anything unforeseen asks to be reported."""
     match error:
         case typer.TyperException():
