@@ -121,7 +121,8 @@ def forward(
     """The logits [outputs, vocab] of `tokens`, appended to their sequences of `cache` in order.
 
     `sequences` (0 if not given) says which sequence each token belongs to, `outputs` (all if not
-    given) which tokens' logits are wanted. `trace`, if given, receives the value of every op.
+    given) which tokens' logits are wanted; a plan without `take` makes them all, and these are
+    picked. `trace`, if given, receives the value of every op.
 
     >>> head = {"inputs": [], "weights": ["table"], "width": 2}
     >>> plan = [{"op": "embed", **head},
@@ -139,4 +140,5 @@ def forward(
         runner.step(op)
     if trace is not None:
         trace.extend(runner.values)
-    return runner.values[-1]
+    logits = runner.values[-1]
+    return logits if any(op["op"] == "take" for op in plan) else ops.take(logits, outputs)

@@ -18,11 +18,14 @@ def with_reversed(weights: Mapping[str, Weight]) -> dict[str, Weight]:
 
 
 def mutations(plan: Plan) -> Iterator[tuple[str, Plan]]:
-    """A label and a plan for each thing that can be wrong."""
+    """A label and a plan for each thing that can be wrong.
+
+    Only `take` may be dropped: without it all rows are computed and the wanted ones picked.
+    """
     for index, op in enumerate(plan):
         label = f"%{index} {op['op']}"
         for slot, value in enumerate(op["inputs"]):
-            if plan[value]["width"] == op["width"]:
+            if op["op"] != "take" and plan[value]["width"] == op["width"]:
                 yield f"{label} dropped for input {slot}", without(plan, index, value)
             if (other := another(plan, index, value)) is not None:
                 inputs = [*op["inputs"][:slot], other, *op["inputs"][slot + 1 :]]

@@ -1,11 +1,14 @@
 """Whole models against transformers, and the proof that these comparisons can fail."""
 
+import json
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 
+from fewbit._core import Executor, Weights
 from reference import run
+from reference.weights import Weight
 from tests.compare import within_bound
 from tests.golden.loading import NAMES, NOISE, Golden, load
 from tests.golden.mutations import Plan, mutations, with_reversed
@@ -13,54 +16,100 @@ from tests.golden.mutations import Plan, mutations, with_reversed
 SMALL = ["mistral-swa", "qwen3-alt"]
 """The models on which the oracle is quick enough for some hundred runs."""
 
-Forward = Callable[[Plan, dict, list[int], list[int]], np.ndarray]
+Forward = Callable[[Plan, list[int], list[int]], np.ndarray]
+"""Plan, token ids, wanted rows -> their logits, from an empty cache."""
 
 
-def reference(plan: Plan, weights: dict, ids: list[int], outputs: list[int]) -> np.ndarray:
-    return np.float32(run.forward(plan, weights, ids, outputs=outputs))
+def reference(weights: dict[str, Weight]) -> Forward:
+    return lambda plan, ids, outputs: np.float32(run.forward(plan, weights, ids, outputs=outputs))
 
 
+def cpu(weights: dict[str, Weight]) -> Forward:
+    held = packed(weights)
+
+    def forward(plan: Plan, ids: list[int], outputs: list[int]) -> np.ndarray:
+        executor = Executor(json.dumps(plan), held, 2)
+        sequences, cache = np.zeros(len(ids), np.uint32), executor.cache(1, len(ids))
+        return executor.forward(cache, np.uint32(ids), sequences, np.uint32(outputs), "f32")
+
+    return forward
+
+
+def packed(weights: dict[str, Weight]) -> Weights:
+    held = Weights()
+    for name, w in weights.items():
+        data = np.frombuffer(w.data, np.uint8).reshape(w.rows, -1)
+        held.add(name, w.format, w.rows, w.columns, data)
+    return held
+
+
+EXECUTORS = {"reference": reference, "cpu": cpu}
+
+
+@pytest.mark.parametrize("executor", EXECUTORS)
 @pytest.mark.parametrize("name", NAMES)
-def test_logits(name):
+def test_logits(name, executor):
     g = load(name)
-    got = reference(g.plan, g.weights, g.ids, list(range(len(g.ids))))
+    got = EXECUTORS[executor](g.weights)(g.plan, g.ids, list(range(len(g.ids))))
     within_bound(got, g.logits, NOISE, name)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_greedy(name):
-    """With the key/value cache; the two best logits are at least 0.05 apart at each step."""
+def test_greedy_reference(name):
     g, cache = load(name), run.Cache()
+
+    def step(tokens: list[int]) -> list[float]:
+        return run.forward(g.plan, g.weights, tokens, cache=cache, outputs=[len(tokens) - 1])[0]
+
+    assert greedy(g, step) == g.greedy
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_greedy_cpu(name):
+    g = load(name)
+    executor = Executor(json.dumps(g.plan), packed(g.weights), 2)
+    cache = executor.cache(1, len(g.ids) + len(g.greedy))
+
+    def step(tokens: list[int]) -> list[float]:
+        sequences, last = np.zeros(len(tokens), np.uint32), np.uint32([len(tokens) - 1])
+        return executor.forward(cache, np.uint32(tokens), sequences, last, "f32")[0].tolist()
+
+    assert greedy(g, step) == g.greedy
+
+
+def greedy(g: Golden, step: Callable[[list[int]], list[float]]) -> list[int]:
+    """The likeliest token, again and again; the two best are at least 0.05 apart each time."""
     tokens, found = g.ids, []
     for _ in g.greedy:
-        last = len(tokens) - 1
-        (logits,) = run.forward(g.plan, g.weights, tokens, cache=cache, outputs=[last])
+        logits = step(tokens)
         tokens = [logits.index(max(logits))]
         found += tokens
-    assert found == g.greedy
+    return found
 
 
-@pytest.mark.parametrize("name", SMALL)
-def test_mutations(name):
-    assert survivors(load(name), reference) == []
+@pytest.mark.parametrize(
+    ("name", "executor"), [*((n, "cpu") for n in NAMES), *((n, "reference") for n in SMALL)]
+)
+def test_mutations(name, executor):
+    g = load(name)
+    assert survivors(g, EXECUTORS[executor](with_reversed(g.weights))) == []
 
 
 def survivors(g: Golden, forward: Forward) -> list[str]:
     """The wrong plans that give the golden logits all the same."""
     outputs, ids = [3, 7, 11], g.ids[:12]
     expected = g.logits[outputs]
-    weights = with_reversed(g.weights)
-    within_bound(forward(g.plan, weights, ids, outputs), expected, NOISE)
+    within_bound(forward(g.plan, ids, outputs), expected, NOISE)
     return [
         label
         for label, plan in mutations(g.plan)
-        if agrees(forward, plan, weights, ids, outputs, expected)
+        if agrees(forward, plan, ids, outputs, expected)
     ]
 
 
-def agrees(forward, plan, weights, ids, outputs, expected) -> bool:
+def agrees(forward, plan, ids, outputs, expected) -> bool:
     try:
-        within_bound(forward(plan, weights, ids, outputs), expected, NOISE)
+        within_bound(forward(plan, ids, outputs), expected, NOISE)
     except (AssertionError, ValueError, IndexError):
         return False  # another result, or a plan that is refused
     return True

@@ -1,0 +1,175 @@
+"""Each op of a plan on the CPU executor against the oracle: equal bits, or within its own error.
+
+A plan of one op: the tokens' rows come from an F32 embedding table, the op's result is what the
+executor returns as logits.
+"""
+
+import json
+
+import numpy as np
+import pytest
+
+from fewbit._core import Executor, Weights
+from reference import linear, ops, run
+from reference.formats import encode_row
+from reference.weights import Weight
+from tests.compare import same_bits, within_bound
+
+U = 2.0**-24
+"""The largest relative error of one f32 rounding."""
+
+FORMATS = [
+    *("F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"),
+    *("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"),
+    *(f"{kind}{bits}-g32" for kind in ("sym", "asym") for bits in range(1, 9)),
+    *("sym4-g16", "asym3-g64", "asym4-g20", "sym8-g256", "asym2-g5"),
+]
+
+
+def values(seed: int, *shape: int) -> np.ndarray:
+    """Normal numbers with a few large ones, as activations have them."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=shape) * 10 ** rng.uniform(-2, 1, size=(*shape[:-1], 1))
+    x[rng.random(shape) < 0.02] *= 30
+    return np.float32(x)
+
+
+def op(kind: str, inputs: list[int], weights: list[str], width: int, **attributes) -> dict:
+    return {"op": kind, "inputs": inputs, "weights": weights, "width": width, **attributes}
+
+
+def embed(name: str, table: np.ndarray) -> dict:
+    return op("embed", [], [name], table.shape[1])
+
+
+def stored(table: np.ndarray, name: str = "F32") -> Weight:
+    rows = [encode_row(row.tolist(), name) for row in np.atleast_2d(table)]
+    return Weight(name, len(rows), np.atleast_2d(table).shape[1], b"".join(rows))
+
+
+def run_cpu(plan, weights, tokens, outputs=None, acts="f32", threads=1):
+    held = Weights()
+    for name, w in weights.items():
+        data = np.frombuffer(w.data, np.uint8).reshape(w.rows, -1)
+        held.add(name, w.format, w.rows, w.columns, data)
+    executor = Executor(json.dumps(plan), held, threads)
+    cache = executor.cache(1, 64)
+    outputs = range(len(tokens)) if outputs is None else outputs
+    return executor.forward(
+        cache,
+        np.uint32(tokens),
+        np.zeros(len(tokens), np.uint32),
+        np.uint32(list(outputs)),
+        acts,
+    )
+
+
+def both(plan, weights, tokens, outputs=None, acts="f32"):
+    got = run_cpu(plan, weights, tokens, outputs, acts)
+    expected = run.forward(plan, weights, tokens, outputs=outputs, acts=acts)
+    return got, np.float32(expected)
+
+
+@pytest.mark.parametrize("acts", ["f32", "int8"])
+@pytest.mark.parametrize("name", FORMATS)
+def test_linear(name, acts):
+    """Bits; row counts around 16, a short last group of 32, and one to five tokens."""
+    for rows, columns, tokens in ((17, 256, 5), (5, 96, 1), (33, 40, 3)):
+        block = 256 if name.endswith("_K") else 32 if name.startswith("Q") else 1
+        columns = -(-columns // block) * block
+        x, w = values(rows, tokens, columns), values(rows + 1, rows, columns) * 0.1
+        bias = values(rows + 2, rows)
+        weights = {"x": stored(x), "w": stored(w, name), "b": stored(bias)}
+        plan = [embed("x", x), op("linear", [0], ["w", "b"], rows)]
+        same_bits(*both(plan, weights, list(range(tokens)), acts=acts), f"{name} {acts}")
+
+
+def test_linear_is_near_its_value():
+    """The order of the sum costs at most one rounding for each column."""
+    x, w = values(1, 3, 200), values(2, 20, 200)
+    weights = {"x": stored(x), "w": stored(w)}
+    plan = [embed("x", x), op("linear", [0], ["w"], 20)]
+    got = run_cpu(plan, weights, [0, 1, 2])
+    exact = [linear.product_f64(row.tolist(), weights["w"]) for row in x]
+    size = [linear.magnitude(row.tolist(), weights["w"]) for row in x]
+    within_bound(got, exact, 201 * U * np.array(size))
+
+
+@pytest.mark.parametrize("pairing", ["neighbours", "halves"])
+@pytest.mark.parametrize("pairs", [3, 8])
+def test_rope(pairing, pairs):
+    """Bits, at positions 0 to 11; dims past the last pair stay."""
+    x = values(5, 12, 48)
+    freqs = [0.7**i for i in range(pairs)]
+    rope = op("rope", [0], [], 48, heads=3, freqs=freqs, factor=1.3, pairing=pairing)
+    same_bits(*both([embed("x", x), rope], {"x": stored(x)}, list(range(12))))
+
+
+def test_add_and_take():
+    x = values(6, 9, 21)
+    plan = [embed("x", x), op("add", [0, 0], [], 21), op("take", [1], [], 21)]
+    same_bits(*both(plan, {"x": stored(x)}, list(range(9)), outputs=[0, 4, 8]))
+
+
+@pytest.mark.parametrize("heads", [1, 3])
+def test_rms_norm(heads):
+    """The sum goes through 16 lanes: n/16 + 5 roundings, halved by the root; then four more."""
+    x, w = values(7, 4, 120), values(8, 120 // heads)
+    norm = op("rms_norm", [0], ["w"], 120, eps=1e-5, heads=heads)
+    got, expected = both([embed("x", x), norm], {"x": stored(x), "w": stored(w)}, [0, 1, 2, 3])
+    within_bound(got, expected, ((120 / 16 + 5) / 2 + 5) * U * np.abs(expected))
+
+
+def test_swiglu():
+    """exp is right to 2 roundings; then a sum, a quotient and a product; the oracle rounds once.
+
+    exp holds its argument within -87.3..88, so sigmoid is never below e^-88.
+    """
+    x = values(9, 6, 70) * 3
+    x[0, :4] = [-100, 100, 0, -0.0]
+    plan = [embed("x", x), op("add", [0, 0], [], 70), op("swiglu", [1, 0], [], 70)]
+    got, expected = both(plan, {"x": stored(x)}, list(range(6)))
+    floor = 2 * np.abs(x) ** 2 * np.exp(-88)
+    within_bound(got, expected, 7 * U * np.abs(expected) + 1.01 * floor)
+
+
+@pytest.mark.parametrize("window", [0, 1, 5])
+def test_attend(window):
+    """Within what the roundings of scores, weights and sums can add up to."""
+    heads, kv_heads, size, n, scale = 4, 2, 12, 20, 0.3
+    q, k, v = values(10, n, heads * size), values(11, n, kv_heads * size), values(12, n, 24)
+    table = np.concatenate([q / 5, k / 5, v], axis=1)
+    weights = {"x": stored(table)}
+    plan, at = [embed("x", table)], 0
+    for name, part in (("q", q), ("k", k), ("v", v)):  # slices, as products with rows of one 1
+        width = part.shape[1]
+        pick = np.eye(width, table.shape[1], at, dtype=np.float32)
+        weights[name] = stored(pick)
+        plan.append(op("linear", [0], [name], width))
+        at += width
+    attributes = {"heads": heads, "kv_heads": kv_heads, "scale": scale, "window": window}
+    plan.append(op("attend", [1, 2, 3], [], heads * size, layer=0, **attributes))
+    got, expected = both(plan, weights, list(range(n)))
+    bounds = [attend_bound(q[i] / 5, k[: i + 1] / 5, v[: i + 1], attributes) for i in range(n)]
+    within_bound(got, expected, np.array(bounds))
+
+
+def attend_bound(q, keys, vals, attributes) -> list[float]:
+    """How far f32 may be off: (2 score + n + 6) U * sum p |v|.
+
+    A score is off by (size + 1) U sum |q k| scale, and by 3 U once the largest is subtracted and
+    exp taken, relative to e; that enters numerator and denominator. Each sums n products.
+    """
+    size = len(q) // attributes["heads"]
+    score = (
+        (size + 1)
+        * attributes["scale"]
+        * max(
+            float(np.abs(q[a : a + size]) @ np.abs(key[b : b + size]))
+            for key in keys
+            for a in range(0, len(q), size)
+            for b in range(0, keys.shape[1], size)
+        )
+    )
+    near = ops.attend(q.tolist(), keys.tolist(), np.abs(vals).tolist(), **attributes)
+    return [2 * (2 * score + len(keys) + 6) * U * y for y in near]
