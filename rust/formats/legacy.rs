@@ -125,7 +125,8 @@ fn signed_peak(x: &[f32; BLOCK]) -> f32 {
 pub fn encode_q8_0(x: &[f32], out: &mut [u8]) {
     for (x, out) in x.as_chunks::<BLOCK>().0.iter().zip(out.as_chunks_mut::<34>().0) {
         let d = largest(x) / 127.0;
-        let inverse = inverse(d);
+        // 1/d of a subnormal d may be infinite; a C cast on x86 makes the codes 0 then.
+        let inverse = Some(inverse(d)).filter(|inverse| inverse.is_finite()).unwrap_or(0.0);
         write_f16(out, d);
         for (x, q) in x.iter().zip(&mut out[2..]) {
             let v = x * inverse;
