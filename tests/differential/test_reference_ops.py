@@ -20,7 +20,6 @@ U = 2.0**-24
 
 FORMATS = [
     *("F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"),
-    *("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"),
     *(f"{kind}{bits}-g32" for kind in ("sym", "asym") for bits in range(1, 9)),
     *("sym4-g16", "asym3-g64", "asym4-g20", "sym8-g256", "asym2-g5"),
 ]

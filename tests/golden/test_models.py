@@ -101,9 +101,7 @@ def survivors(g: Golden, forward: Forward) -> list[str]:
     expected = g.logits[outputs]
     within_bound(forward(g.plan, ids, outputs), expected, NOISE)
     return [
-        label
-        for label, plan in mutations(g.plan)
-        if agrees(forward, plan, ids, outputs, expected)
+        label for label, plan in mutations(g.plan) if agrees(forward, plan, ids, outputs, expected)
     ]
 
 

@@ -1,0 +1,78 @@
+"""Encoding and decoding in Rust against the oracle, bit for bit, on the values that go wrong."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fewbit import _core
+from fewbit.errors import FormatError
+from reference.floats import FLOAT32, decode
+from reference.formats import FLOAT_ROWS, decode_row, encode_row, row_bytes
+from tests.compare import same_bits
+
+LEGACY = ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"]
+AFFINE = [f"{kind}{bits}-g{group}" for kind in ("sym", "asym") for bits in range(1, 9)
+          for group in (7, 32)]  # fmt: skip
+COLUMNS = 64
+
+
+def hard_rows() -> st.SearchStrategy[np.ndarray]:
+    """Rows of any finite floats, of one size, of few distinct values, of ties, with outliers."""
+    anything = st.integers(0, 2**32 - 1).map(lambda code: decode(code, FLOAT32))
+    finite = anything.filter(np.isfinite)
+    halves = st.integers(-40, 40).map(lambda n: n / 2)
+    small = st.floats(-1, 1, width=32)
+    few = st.sampled_from([0.0, -0.0, 1.0, -1.0, 0.25])
+    tiny = st.integers(-300, 300).map(lambda n: n * 2.0**-149)
+    row = st.one_of(
+        *(
+            st.lists(s, min_size=COLUMNS, max_size=COLUMNS)
+            for s in (finite, halves, small, few, tiny, small | finite)
+        )
+    )
+    return row.map(np.float32)
+
+
+def core_encode(row: np.ndarray, name: str, importance: np.ndarray | None = None) -> bytes:
+    data = row.reshape(1, -1).view(np.uint8)
+    return _core.encode(data, "F32", row.size, name, importance).tobytes()
+
+
+@pytest.mark.parametrize("name", [*FLOAT_ROWS, *LEGACY, *AFFINE])
+@settings(deadline=None, max_examples=40)
+@given(row=hard_rows())
+def test_encode(name, row):
+    same_bits(core_encode(row, name), encode_row(row.tolist(), name), name)
+
+
+@pytest.mark.parametrize("name", [*LEGACY, *AFFINE])
+@settings(deadline=None, max_examples=20)
+@given(seed=st.integers(0, 2**32))
+def test_decode_any_bytes(name, seed):
+    """Whatever the bytes, as long as the scales are finite numbers."""
+    size = row_bytes(name, COLUMNS)
+    data = np.random.default_rng(seed).integers(0, 256, size, dtype=np.uint8)
+    expected = np.float32(decode_row(data.tobytes(), name, COLUMNS))
+    if np.isfinite(expected).all():
+        same_bits(_core.decode(data[None], name, COLUMNS)[0], expected, name)
+
+
+@pytest.mark.parametrize("name", FLOAT_ROWS)
+def test_decode_every_code(name):
+    codes = np.arange(2**16, dtype=np.uint16)
+    expected = np.float32(decode_row(codes.tobytes(), name, codes.size))
+    codes = codes[np.isfinite(expected)]
+    got = _core.decode(codes.view(np.uint8)[None], name, codes.size)[0]
+    same_bits(got, expected[np.isfinite(expected)], name)
+
+
+@pytest.mark.parametrize("name", ["F16", "Q8_0", "Q4_1", "asym4-g32"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_is_refused(name, value):
+    row = np.ones(64, np.float32)
+    row[40] = value
+    with pytest.raises(FormatError, match="40"):
+        core_encode(row, name)
+    with pytest.raises(ValueError, match="column 40"):
+        encode_row(row.tolist(), name)
