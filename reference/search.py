@@ -3,7 +3,8 @@
 Given the integers l, the best scale is known: least squares, sum(w x l) / sum(w l l). So each
 search tries some inverse scales, rounds, and keeps the one whose least squares error is smallest.
 All arithmetic is f32, one rounding per operator, sums in element order, ``a * b * c`` from the
-left; llama.cpp built for x86-64 does the same, and the bytes agree.
+left; llama.cpp built for x86-64 does the same, and the bytes agree. Past |x| of about 10^6 the
+gains, which grow with x^6, overflow f32: then a search returns some scale, not the best.
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ def _sweeps(
         for i, (v, wi, wxi, level) in enumerate(zip(x, w, wx, levels, strict=True)):
             rest_a = f32(a - f32(wxi * level))
             rest_b = f32(b - f32(f32(wi * level) * level))
-            if rest_a <= 0 or (low == 0 and rest_b <= 0):
+            if not rest_a > 0 or (low == 0 and not rest_b > 0):
                 continue
             new = clamp(nearest(f32(f32(v * rest_b) / rest_a)), low, high)
             if new == level:
@@ -164,7 +165,7 @@ def _least_squares(
     wl = products(w, levels)
     sl, sll, sxl = total(wl), total(products(wl, levels)), total(products(wl, x))
     d = f32(f32(sw * sll) - f32(sl * sl))
-    if d <= 0:
+    if not d > 0:  # a NaN of overflowed sums is no solution either
         return None
     scale = f32(f32(f32(sw * sxl) - f32(swx * sl)) / d)
     low = f32(f32(f32(sll * swx) - f32(sl * sxl)) / d)
