@@ -23,7 +23,7 @@ def same_bits(got: ArrayLike | bytes, expected: ArrayLike | bytes, what: str = "
 def within_bound(got: ArrayLike, expected: ArrayLike, bound: ArrayLike, what: str = "") -> None:
     """Fail unless |got - expected| <= bound, element by element, and all are finite.
 
-    `bound` comes from the sizes of the inputs (as ``reference.ops.linear_bound`` computes it) or
+    `bound` comes from the sizes of the inputs (as ``reference.linear.magnitude`` has them) or
     is stated, with its reason, beside the data; never from looking at the result.
     """
     a, b = np.asarray(got, np.float64), np.asarray(expected, np.float64)

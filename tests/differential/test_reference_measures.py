@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fewbit import measures
+from fewbit import _core, measures
 from reference import metrics
 from tests.compare import same_bits, within_bound
 
@@ -68,3 +68,26 @@ def test_extremes_are_elements(tokens):
     got = measures.divergence(values, np.array(tokens["same_top"]), "int8", "f32", SPAN)
     same_bits(got.kld_percentiles[100.0], max(tokens["kld"]))
     same_bits(got.kld_percentiles[0.0], min(tokens["kld"]))
+
+
+def test_each_token():
+    """Rust's measures of single tokens; 200 logits make sums of 200 doubles."""
+    rng = np.random.default_rng(4)
+    base = np.float32(rng.normal(size=(30, 200)) * 4)
+    logits = base + np.float32(rng.normal(size=base.shape))
+    logits[3] = base[3]
+    targets = rng.integers(0, 200, 30).astype(np.uint32)
+    got = _core.divergence(base, logits, targets)
+    p, q = ([metrics.log_probabilities(row.tolist()) for row in part] for part in (base, logits))
+    rows = list(zip(p, q, targets.tolist(), strict=True))
+    expected = {
+        "nll_base": [metrics.nll(row.tolist(), t) for row, t in zip(base, targets, strict=True)],
+        "nll": [metrics.nll(row.tolist(), t) for row, t in zip(logits, targets, strict=True)],
+        "kld": [metrics.kl_divergence(a, b) for a, b, _ in rows],
+        "dp": [metrics.probability_change(a, b, t) for a, b, t in rows],
+    }
+    for name, values in expected.items():
+        within_bound(got[name], values, BOUND, name)
+    same_bits(got["same_top"], [metrics.same_top(a, b) for a, b, _ in rows])
+    assert not all(got["same_top"])
+    within_bound(_core.nll(logits, targets), expected["nll"], BOUND)
