@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from benches.llama_cpp_peer import Peer
 
 THREADS = int(os.environ.get("FEWBIT_BENCH_THREADS", "0")) or len(os.sched_getaffinity(0))
-ROUNDS = 5
+ROUNDS = 3
 TESTS = {"pp512": (512, 512), "tg32": (32, 1)}
 """Tokens, and how many of them go in at a time."""
 

@@ -70,6 +70,7 @@ class Bigram:
         self.config = Config("llama", vocab, 1, 32, 64, 2, 1, 16, 1e-5, context)
         self.plan = build_plan(self.config)
         self.formats = dict.fromkeys(self.plan.weights(), "F32")
+        self.executor = None
         self.calls: list[tuple[int, int]] = []
 
     def quantize(self, recipe: str) -> Bigram:

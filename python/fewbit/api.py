@@ -21,7 +21,7 @@ from fewbit.plan import Plan
 from fewbit.tensors import QuantizedTensor, quantize
 
 if TYPE_CHECKING:
-    from fewbit.evaluate import Divergence, Perplexity
+    from fewbit.measures import Divergence, Perplexity
     from fewbit.tokenizer import Tokenizer
 
 __all__ = ["Model", "QuantizedTensor", "load", "quantize"]

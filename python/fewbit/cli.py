@@ -31,6 +31,7 @@ app = typer.Typer(
 )
 for command in (
     files.inspect,
+    files.quantize,
     measuring.perplexity,
     measuring.divergence,
     measuring.compare,

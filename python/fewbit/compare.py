@@ -59,6 +59,7 @@ def compare(
         if progress:
             progress(done, len(formats), f"encoding {name}")
         models[name] = base.quantize(name)
+        _ = models[name].executor  # encodes the weights now, not in the first window
     variants = {
         (name, acts): Variant(model, acts)
         for name, model in models.items()

@@ -17,7 +17,16 @@ import pytest
 from fewbit import cli
 from fewbit.demo import DEMO
 
-COMMANDS = ("inspect", "perplexity", "divergence", "compare", "generate", "chat", "bench")
+COMMANDS = (
+    "inspect",
+    "quantize",
+    "perplexity",
+    "divergence",
+    "compare",
+    "generate",
+    "chat",
+    "bench",
+)
 SHORT = ("--ctx", "64", "--chunks", "2")
 
 
@@ -90,6 +99,37 @@ def test_inspect_json(fewbit: Fewbit) -> None:
         {"format": "BF16", "tensors": 38, "weights": 4_196_608, "bytes": 8_393_216}
     ]
     assert len(found["tensors"]) == 38
+
+
+def test_quantize_writes_what_format_encodes_in_memory(fewbit: Fewbit, tmp_path: Path) -> None:
+    file = tmp_path / "q.gguf"
+    ended = fewbit("quantize", "demo", str(file), "--format", "Q8_0")
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out.startswith(f"{file}: {file.stat().st_size:,} bytes, 4,196,608 weights, 8.5")
+    assert list(tmp_path.iterdir()) == [file]
+    text = str(DEMO / "demo.txt")
+    (stored,) = fewbit("perplexity", str(file), "--text", text, *SHORT, "--json").json
+    (encoded,) = fewbit("perplexity", "--format", "Q8_0", *SHORT, "--json").json
+    assert stored["ppl"] == encoded["ppl"]
+    assert fewbit("quantize", "demo", str(file), "-f", "Q4_0", "--json").json["bytes"] == (
+        file.stat().st_size
+    )
+
+
+@pytest.mark.skipif(os.name == "nt", reason="limits of POSIX")
+def test_a_file_that_cannot_be_whole_is_not_left_behind(tmp_path: Path) -> None:
+    import resource
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+
+    arguments = ("quantize", "demo", str(tmp_path / "q.gguf"), "--format", "Q8_0")
+    with process(*arguments, preexec_fn=limit) as running:
+        assert running.stderr is not None
+        text = running.stderr.read()
+    assert running.returncode == 1
+    assert text.startswith("error: file too large")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_perplexity_has_a_line_per_kind_of_activations(fewbit: Fewbit) -> None:

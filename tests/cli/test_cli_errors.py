@@ -80,6 +80,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("short.txt").write_text("Once upon a time")
     Path("latin1.txt").write_bytes(b"caf\xe9 " * 400)
+    Path("empty").mkdir()
     Path("junk.gguf").write_bytes(b"junk" * 20)
 
 
@@ -93,6 +94,37 @@ def test_what_cannot_work(
     captured = capsys.readouterr()
     expected = f"error: {message}\n" + (f"\nhint: {hint}\n" if hint else "")
     assert (captured.err, captured.out, found) == (expected, "", code)
+
+
+@pytest.mark.parametrize("command", ["inspect", "perplexity --text short.txt", "bench"])
+@pytest.mark.parametrize("file", ["none.gguf", "junk.gguf", "empty"])
+def test_files_that_are_no_models_are_named(
+    command: str, file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name, *options = command.split()
+    assert cli.run([name, file, *options]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("error: ")
+    assert file in captured.err
+    assert "\n\nhint: " in captured.err
+    assert "unexpected" not in captured.err
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "perplexity --format Q9_9",
+        "compare --formats Q8_0,Q9_9",
+        "quantize demo out.gguf --format Q9_9",
+    ],
+)
+def test_unknown_formats_are_named(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(line.split()) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("error: unknown ")
+    assert "`Q9_9`\n\nhint: known: " in err
+    assert not Path("out.gguf").exists()
 
 
 @pytest.mark.parametrize(

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from fewbit.checkpoint import open_checkpoint
 
 from fewbit import inspect_file, report
-from fewbit.commands.options import Json, ModelName
-from fewbit.demo import DEMO
+from fewbit.api import load
+from fewbit.commands.options import Json, ModelName, Threads, model_path
+from fewbit.progress import progress
+from fewbit.sizes import sizes
 
 
 def inspect(
@@ -24,7 +27,7 @@ def inspect(
     json: Json = False,
 ) -> None:
     """What is in a file: configuration, tokenizer, tensors, formats, bits per weight."""
-    checkpoint = open_checkpoint(str(DEMO) if model is None else model)
+    checkpoint = open_checkpoint(model_path(model))
     if tensor is None:
         contents = inspect_file.inspect(checkpoint)
         if json:
@@ -38,3 +41,29 @@ def inspect(
         return
     for distribution in found:
         report.show(report.distribution_lines(distribution))
+
+
+def quantize(
+    model: Annotated[
+        str, typer.Argument(help="A GGUF file, a Hugging Face folder, a hub name or `demo`.")
+    ],
+    output: Annotated[Path, typer.Argument(help="The GGUF file to write.")],
+    format_: Annotated[
+        str, typer.Option("--format", "-f", help="As Q8_0, Q4_0 or a mixture as Q4_K_M.")
+    ],
+    threads: Threads = 0,
+    json: Json = False,
+) -> None:
+    """Write a model in fewer bits as GGUF, one tensor in memory at a time.
+
+    The file appears under its name only when it is whole.
+    """
+    encoded = load(model_path(model), recipe=format_, threads=threads)
+    with progress(f"encoding {format_}") as update:
+        encoded.save(output, progress=update)
+    size, written = sizes(encoded), output.stat().st_size
+    if json:
+        report.write_json({"path": str(output), "bytes": written, "sizes": size})
+    else:
+        bits = f"{size.bits_per_weight:.2f} bits per weight"
+        report.show(f"{output}: {written:,} bytes, {size.weights:,} weights, {bits}")

@@ -68,15 +68,12 @@ def divergence(
     """How a model's predictions differ from a base's: KL divergence and all that goes with it.
 
     Both run side by side, so nothing is stored in between; the base's activations stay f32.
-    """  # fmt: skip
+    """
     if base is None and format_ is None:
         raise InputError("nothing to compare with", hint="name a `--base MODEL` or a `--format`")
     kinds, content = each_acts(acts), read_text(text, model)
-    original = open_model(base if base is not None else model, None, threads)
-    if base is None and format_ is not None:
-        loaded = original.quantize(format_)
-    else:
-        loaded = open_model(model, format_, threads)
+    original = open_model(model if base is None else base, None, threads)
+    loaded = open_model(model, format_, threads)
     variants = [Variant(loaded, kind) for kind in kinds]
     with progress("divergence") as update:
         results = evaluate.divergences(

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Annotated, TypeAlias
 
 import typer
-from fewbit.api import Model, load
 
+from fewbit.api import Model, load
 from fewbit.demo import DEMO, demo_text
 from fewbit.errors import InputError
 from fewbit.evaluate import ACTS
@@ -54,14 +54,23 @@ Threads: TypeAlias = Annotated[
 Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Write JSON to stdout.")]
 
 
+def model_path(name: str | None) -> str:
+    """Where the model called `name` is; None and `demo` are the built-in one."""
+    return str(DEMO) if is_demo(name) else str(name)
+
+
+def is_demo(name: str | None) -> bool:
+    """Whether the built-in model is meant."""
+    return name is None or (name == "demo" and not Path(name).exists())
+
+
 def open_model(name: str | None, format_: str | None = None, threads: int = 0) -> Model:
     """The model called `name`, or the demo, encoded as `format_` if one is given."""
-    model = load(str(DEMO) if name is None else name, threads=threads)
-    if format_ is None:
-        return model
-    with progress(f"encoding {format_}") as update:
-        update(0, 1, "")
-        return model.quantize(format_)
+    path = model_path(name)
+    with progress("loading" if format_ is None else f"encoding {format_}") as update:
+        model = load(path, recipe=format_, threads=threads, progress=update)
+        _ = model.executor  # packs the weights now, while progress is shown
+    return model
 
 
 def read_text(path: Path | None, model: str | None) -> str:
@@ -72,7 +81,7 @@ def read_text(path: Path | None, model: str | None) -> str:
 
     """
     if path is None:
-        if model is None:
+        if is_demo(model):
             return demo_text()
         raise InputError("no text to measure on", hint="name a file with `--text FILE`")
     data = path.read_bytes()
