@@ -30,11 +30,14 @@ class Conversation:
     ) -> None:
         """An empty conversation, under the instruction `system` if there is one.
 
+        It may take `context` tokens, by default 4,096 or what the model was made for if that is
+        less: the cache of a long context can take more memory than the weights.
+
         Raises:
             InputError: `context` is not within the model's.
 
         """
-        self.session = Session(model, context, acts)
+        self.session = Session(model, context or min(model.config.context, 4096), acts)
         self._system = [] if system is None else [{"role": "system", "content": system}]
         self.messages: list[Message] = list(self._system)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import importlib.metadata
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -59,6 +60,9 @@ def options(
 
 def main() -> None:
     """Run the command line of this process and end it with the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a console without ± or é shows a ? instead
     sys.exit(run(sys.argv[1:]))
 
 

@@ -8,6 +8,7 @@ import typer
 
 from fewbit import compare as comparison
 from fewbit import evaluate, report
+from fewbit.api import Model
 from fewbit.commands.options import (
     Acts,
     Chunks,
@@ -23,7 +24,7 @@ from fewbit.commands.options import (
 )
 from fewbit.errors import InputError
 from fewbit.evaluate import Variant
-from fewbit.progress import progress
+from fewbit.progress import progress, stderr
 
 
 def perplexity(
@@ -43,6 +44,7 @@ def perplexity(
     for kind in kinds:
         with progress(f"perplexity, acts {kind}") as update:
             results.append(evaluate.perplexity(loaded, content, ctx, chunks, kind, update))
+    _note_context(loaded, ctx)
     if json:
         report.write_json(results)
     else:
@@ -79,6 +81,7 @@ def divergence(
         results = evaluate.divergences(
             variants, Variant(original, "f32"), content, ctx, chunks, update
         )
+    _note_context(original, ctx)
     if json:
         report.write_json(results)
     else:
@@ -107,10 +110,18 @@ def compare(
     loaded = open_model(model, None, threads)
     with progress("compare") as update:
         rows = comparison.compare(loaded, names, content, ctx, chunks, update)
+    _note_context(loaded, ctx)
     if json:
         report.write_json(rows)
     else:
         report.show(*report.compare_table(rows, details))
+
+
+def _note_context(model: Model, ctx: int) -> None:
+    if ctx > model.config.context:
+        stderr().print(
+            f"note: windows of {ctx} tokens, the model was made for {model.config.context}"
+        )
 
 
 def _names(formats: str) -> tuple[str, ...]:

@@ -84,7 +84,7 @@ def chat(
     ] = None,
     context: Annotated[
         int | None,
-        typer.Option(help="Tokens to remember; the model's own limit.", show_default=False),
+        typer.Option(help="Tokens to remember, at most 4096 if not set.", show_default=False),
     ] = None,
     max_tokens: MaxTokens = 512,
     temperature: Temperature = 0.8,
