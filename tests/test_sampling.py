@@ -62,6 +62,13 @@ def test_temperature_is_applied_after_the_filters() -> None:
     assert abs(drawn[1] / 4000 - 0.5) < 0.05
 
 
+def test_min_p_comes_after_top_p() -> None:
+    # top-p 0.6 keeps 0.4 and 0.25, min-p 0.6 both; the other way round 0.4 / 0.65 is enough
+    sampling = Sampling(temperature=1, top_k=0, top_p=0.6, min_p=0.6, seed=3)
+    rng = sampling.generator()
+    assert {choose(ROW, sampling, rng) for _ in range(100)} == {1, 3}
+
+
 def test_one_seed_gives_one_sequence() -> None:
     def draws(seed: int) -> list[int]:
         sampling = Sampling(temperature=1, seed=seed, **OPEN)
