@@ -34,7 +34,7 @@ class Tokenizer:
     def decode(self, ids: list[int], skip_special: bool = True) -> str:
         return "".join(ALPHABET[i] for i in ids)
 
-    def stream(self) -> SimpleNamespace:
+    def stream(self, after: object = ()) -> SimpleNamespace:
         return SimpleNamespace(push=lambda token: ALPHABET[token], finish=lambda: "")
 
 

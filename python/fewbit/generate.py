@@ -141,7 +141,7 @@ class Generation(Iterator[str]):
             yield held
 
     def _decode(self) -> Iterator[str]:
-        decoder = self._session.model.tokenizer.stream()
+        decoder = self._session.model.tokenizer.stream(self.prompt)
         for token in self._choose():
             yield decoder.push(token)
         yield decoder.finish()

@@ -64,6 +64,9 @@ def _yarn(plain: list[float], rope: Rope, dims: int) -> tuple[float, ...]:
 
 
 def _yarn_attention(rope: Rope) -> float:
-    if rope.attention_factor is not None:
-        return rope.attention_factor
-    return 0.1 * math.log(rope.factor) + 1.0 if rope.factor > 1 else 1.0
+    return yarn_attention(rope.factor) if rope.attention_factor is None else rope.attention_factor
+
+
+def yarn_attention(factor: float, weight: float = 1.0) -> float:
+    """YaRN's own factor of cos and sin: 0.1 weight ln(factor) + 1, 1 where nothing is stretched."""
+    return 0.1 * weight * math.log(factor) + 1.0 if factor > 1 else 1.0

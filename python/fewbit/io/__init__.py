@@ -1,0 +1,1 @@
+"""Files: safetensors and GGUF containers, configurations, tensor names, the hub."""
