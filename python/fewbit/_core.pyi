@@ -16,6 +16,7 @@ def encode(
 def decode(
     data: NDArray[np.uint8], format: str, columns: int, threads: int = 0
 ) -> NDArray[np.float32]: ...
+
 @final
 class Weights:
     def __new__(cls) -> Weights: ...

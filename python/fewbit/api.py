@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from fewbit import _core, recipes
 from fewbit.checkpoint import Checkpoint, open_checkpoint
 from fewbit.config import Config
-from fewbit.errors import InputError, UnsupportedError
+from fewbit.errors import FewbitError, InputError, UnsupportedError
 from fewbit.formats import find_format
 from fewbit.models import build_plan
 from fewbit.plan import Plan
@@ -49,9 +49,7 @@ def load(
 
     """
     if device not in ("auto", "cpu"):
-        raise UnsupportedError(
-            f"unknown device `{device}`", hint="known: auto, cpu", device=device
-        )
+        raise UnsupportedError(f"unknown device `{device}`", hint="known: auto, cpu", device=device)
     checkpoint = open_checkpoint(path)
     model = Model(checkpoint, threads=threads, progress=None if recipe else progress)
     return model.quantize(recipe, progress=progress) if recipe else model
@@ -126,9 +124,8 @@ class Model:
             return _core.encode(
                 data, tensor.format, columns, self.formats[name], importance, self._threads
             )
-        except ValueError as error:
-            error.args = (f"tensor `{name}`: {error}",)
-            raise
+        except FewbitError as error:
+            raise type(error)(f"tensor `{name}`: {error.message}", hint=error.hint) from None
 
     def _shape(self, name: str) -> tuple[int, int]:
         shape = self.checkpoint.tensors[name].shape
@@ -175,15 +172,17 @@ class Model:
         recipe: str,
         imatrix: Importance | None = None,
         *,
+        options: recipes.Options | None = None,
         requantize: bool = False,
         progress: Progress | None = None,
     ) -> Model:
         """This model with its tensors stored as `recipe` says ("Q4_0", "Q4_K_M", "asym4-g32", ...).
 
-        `imatrix` gives each tensor's importance of columns, f32 [columns].
+        `imatrix` gives each tensor's importance of columns, f32 [columns]; `options` say which
+        tensors depart from the recipe.
 
         Raises:
-            FormatError: the recipe is unknown, or a weight is not finite.
+            FormatError: the recipe is unknown or needs an importance matrix.
             UnsupportedError: the model is quantized already and `requantize` is False.
 
         """
@@ -196,7 +195,11 @@ class Model:
             )
         importance = imatrix or {}
         chosen = recipes.choose(
-            recipe, self.checkpoint.tensors, self.config, importance=importance.keys()
+            recipe,
+            self.checkpoint.tensors,
+            self.config,
+            importance=importance.keys(),
+            options=options,
         )
         return Model(
             self.checkpoint, chosen, importance=importance, threads=self._threads,
@@ -210,9 +213,11 @@ class Model:
             FormatError: GGUF cannot hold one of the formats.
 
         """
-        from fewbit.convert import write_model
+        from fewbit.convert import gguf_formats, write_model
 
-        write_model(Path(path), self.checkpoint, self.formats, self.data, self.recipe, progress)
+        formats = gguf_formats(self.checkpoint, self.formats)
+        stored = Model(self.checkpoint, formats, importance=self._importance, threads=self._threads)
+        write_model(Path(path), self.checkpoint, formats, stored.data, self.recipe, progress)
 
     def perplexity(self, text: str, **options: Any) -> Perplexity:
         """The perplexity over `text`; options as `fewbit.evaluate.perplexity`."""

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from fewbit.chat_template import render
-
 from fewbit.generate import Generation, Session, generate
 from fewbit.sampling import Sampling
 

@@ -218,9 +218,7 @@ def _check_tensors(checkpoint: Checkpoint) -> None:
             raise _wrong_shape(name, info.shape, expected)
 
 
-def _wrong_shape(
-    name: str, found: tuple[int, ...], expected: tuple[int, ...]
-) -> FileFormatError:
+def _wrong_shape(name: str, found: tuple[int, ...], expected: tuple[int, ...]) -> FileFormatError:
     return FileFormatError(
         f"tensor `{name}` has shape {list(found)}, the configuration says {list(expected)}",
         hint="take the configuration that belongs to the weights",

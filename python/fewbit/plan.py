@@ -25,7 +25,7 @@ OPS: dict[str, str] = {
     "rms_norm": "x / sqrt(mean(x^2) + eps) * weight, over each of `heads` equal parts of a row",
     "linear": "x W^T (+ bias), W [width, columns of x]",
     "rope": "rotate each head's pairs by position * freqs, times `factor`",
-    "attend": "softmax(q k^T * scale) v over layer `layer`'s cache, causal, `window` positions back",
+    "attend": "softmax(q k^T * scale) v over the cache of `layer`, causal, `window` positions back",
     "add": "x + y",
     "swiglu": "silu(gate) * up",
     "take": "the rows whose logits are wanted: from here on n is their number",

@@ -40,7 +40,7 @@ _PUNCTUATION = r"[\p{P}\$\+<=>\^~\|]+"
 
 @dataclass(frozen=True)
 class Splitting:
-    """How a byte-level tokenizer splits text before BPE: GGUF's names for it, the patterns in order.
+    """How a byte-level tokenizer splits text before BPE: GGUF's names, the patterns in order.
 
     `whole_words` takes a word that is a token as it is, without merging; `normal_form` composes
     characters first (NFC); `adds_bos` is what the name means where the file does not say.
@@ -332,16 +332,24 @@ def _kind(facts: dict[str, Any]) -> tuple[str, str, bool]:
     model, normalizer = facts["model"], facts["normalizer"]
     if model.get("byte_fallback"):
         steps = [step["type"] for step in (normalizer or {}).get("normalizers", [])]
-        return "llama", "default", facts["pre_tokenizer"] is None and steps == [
-            "Prepend",
-            "Replace",
-        ]
+        return (
+            "llama",
+            "default",
+            facts["pre_tokenizer"] is None
+            and steps
+            == [
+                "Prepend",
+                "Replace",
+            ],
+        )
     found = tuple(_patterns(facts["pre_tokenizer"]))
     for splitting in SPLITTINGS:
         if found == splitting.patterns:
             same = (normalizer == {"type": "NFC"}) == splitting.normal_form
-            return "gpt2", splitting.names[0], same and (
-                model.get("ignore_merges", False) == splitting.whole_words
+            return (
+                "gpt2",
+                splitting.names[0],
+                same and (model.get("ignore_merges", False) == splitting.whole_words),
             )
     return "gpt2", "default", False
 

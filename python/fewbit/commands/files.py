@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from fewbit.checkpoint import open_checkpoint
 
 from fewbit import inspect_file, report
 from fewbit.api import load
+from fewbit.checkpoint import open_checkpoint
 from fewbit.commands.options import Json, ModelName, Threads, model_path
 from fewbit.progress import progress
 from fewbit.sizes import sizes

@@ -248,8 +248,7 @@ def _check_layout(cursor: _Cursor, infos: list[_Info], start: int, alignment: in
         end, before = info.offset + info.bytes, info.name
         if start + end > cursor.data.size:
             raise cursor.error(
-                f"tensor `{info.name}` ends at byte {start + end}, "
-                f"the file at {cursor.data.size}"
+                f"tensor `{info.name}` ends at byte {start + end}, the file at {cursor.data.size}"
             )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -92,7 +91,11 @@ def config_from_gguf(
     if architecture not in ARCHITECTURES:
         raise unknown_architecture(architecture)
     k = _Keys(metadata, architecture, path)
-    heads, width, layers = k.size("attention.head_count"), k.size("embedding_length"), k.size("block_count")
+    heads, width, layers = (
+        k.size("attention.head_count"),
+        k.size("embedding_length"),
+        k.size("block_count"),
+    )
     head_dim = k.size("attention.key_length", max(width // heads, 1))
     _refuse(k, head_dim)
     table = shapes.get("token_embd.weight", (0,))
@@ -212,7 +215,9 @@ def _yarn_values(rope: Rope) -> dict[str, Any]:
         )
     values: dict[str, Any] = {"rope.scaling.original_context_length": rope.original_context}
     if rope.attention_factor is not None:
-        values["rope.scaling.yarn_attn_factor"] = rope.attention_factor / yarn_attention(rope.factor)
+        values["rope.scaling.yarn_attn_factor"] = rope.attention_factor / yarn_attention(
+            rope.factor
+        )
     if (rope.beta_fast, rope.beta_slow) != (32.0, 1.0):
         values["rope.scaling.yarn_beta_fast"] = rope.beta_fast
         values["rope.scaling.yarn_beta_slow"] = rope.beta_slow
@@ -228,5 +233,3 @@ def rope_divisors(c: Config) -> tuple[float, ...] | None:
     plain, _ = frequencies(Rope(c.rope.base), c.head_dim)
     stretched, _ = frequencies(c.rope, c.head_dim)
     return tuple(a / b for a, b in zip(plain, stretched, strict=True))
-
-

@@ -124,7 +124,8 @@ def _rope(s: _Settings, context: int) -> Rope:
     base = r.number("rope_theta", s.number("rope_theta", 10000.0))
     if s.number("partial_rotary_factor", r.number("partial_rotary_factor", 1.0)) != 1:
         raise UnsupportedError(
-            f"`{s.path}`: only a part of each head is rotated", hint="known: partial_rotary_factor 1"
+            f"`{s.path}`: only a part of each head is rotated",
+            hint="known: partial_rotary_factor 1",
         )
     match kind:
         case "default":

@@ -1,0 +1,192 @@
+"""Models into GGUF files: one tensor in memory at a time, and never half a file under its name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from gguf import GGMLQuantizationType, GGUFValueType, GGUFWriter
+from numpy.typing import NDArray
+
+from fewbit import recipes
+from fewbit.errors import FormatError
+from fewbit.formats import Format, find_format
+from fewbit.io.gguf import ALIGNMENT, Field, fields_of, sort_key
+from fewbit.io.gguf_config import ROPE_FREQS, config_to_gguf, rope_divisors
+
+if TYPE_CHECKING:
+    from fewbit.checkpoint import Checkpoint
+
+Progress = Callable[[int, int, str], None]
+QUANTIZATION_VERSION = 2
+_DROPPED = ("split.", "general.file_type", "general.quantization_version", "general.alignment")
+
+
+def gguf_formats(checkpoint: Checkpoint, formats: Mapping[str, str]) -> dict[str, str]:
+    """`formats` as GGUF files have them: vectors of floats are F32.
+
+    Raises:
+        FormatError: GGUF has no such format.
+
+    """
+    found: dict[str, str] = {}
+    for name, info in checkpoint.tensors.items():
+        format_ = find_format(formats[name])
+        if format_.gguf_id is None:
+            raise FormatError(
+                f"GGUF cannot hold {format_.name}, which `{name}` is stored as",
+                hint="`fewbit perplexity` and `fewbit compare` measure it without a file",
+                tensor=name,
+                format=format_.name,
+            )
+        vector = len(info.shape) == 1 and format_.is_float
+        found[name] = "F32" if vector else format_.name
+    return found
+
+
+def write_model(
+    path: Path,
+    checkpoint: Checkpoint,
+    formats: Mapping[str, str],
+    data: Callable[[str], NDArray[np.uint8]],
+    recipe: str | None = None,
+    progress: Progress | None = None,
+) -> None:
+    """Write `checkpoint` with its tensors in `formats` to the GGUF file `path`.
+
+    `data` gives a tensor's bytes in its format, uint8 [rows, row bytes]. Tensors come in the order
+    of ``llama-quantize``.
+
+    Raises:
+        FormatError: a weight cannot be stored.
+        OSError: the file cannot be written; nothing is left of it.
+
+    """
+    names = sorted(checkpoint.tensors, key=sort_key)
+    extra = _rope_freqs(checkpoint)
+    total = sum(_bytes(checkpoint, formats, name) for name in names)
+    with replacing(path) as part:
+        writer = GGUFWriter(part, checkpoint.config.architecture)
+        for key, field in _metadata(checkpoint, formats, recipe).items():
+            if key == "general.architecture":  # the writer has put it first
+                continue
+            writer.add_key_value(key, field.value, field.type, field.item)
+        for name in sorted([*names, *extra], key=sort_key):
+            if name in extra:
+                writer.add_tensor_info(name, extra[name].shape, extra[name].dtype, 0)
+            else:
+                _declare(writer, checkpoint, name, find_format(formats[name]))
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+        done = 0
+        for name in sorted([*names, *extra], key=sort_key):
+            _append(writer, extra[name] if name in extra else data(name))
+            if progress and name not in extra:
+                done += _bytes(checkpoint, formats, name)
+                progress(done, total, name)
+        writer.close()
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary name beside `path` that takes its place when all went well, else vanishes."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield part
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())
+        part.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise
+
+
+def _append(writer: GGUFWriter, data: NDArray[Any]) -> None:
+    """Write a tensor and its padding; numpy's own `tofile` would hide why the disk refuses."""
+    assert writer.fout is not None
+    file = writer.fout[0]
+    file.write(b"\0" * (-file.tell() % ALIGNMENT))
+    file.write(np.ascontiguousarray(data).view(np.uint8).data)
+    file.write(b"\0" * (-data.nbytes % ALIGNMENT))
+
+
+def _declare(writer: GGUFWriter, checkpoint: Checkpoint, name: str, format_: Format) -> None:
+    *rows, columns = checkpoint.tensors[name].shape
+    shape = (*rows, format_.row_bytes(columns))
+    size = int(np.prod(shape))
+    assert format_.gguf_id is not None
+    kind = GGMLQuantizationType(format_.gguf_id)
+    writer.add_tensor_info(name, shape, np.dtype(np.uint8), size, kind)
+
+
+def _bytes(checkpoint: Checkpoint, formats: Mapping[str, str], name: str) -> int:
+    *rows, columns = checkpoint.tensors[name].shape
+    return int(np.prod(rows)) * find_format(formats[name]).row_bytes(columns)
+
+
+def _rope_freqs(checkpoint: Checkpoint) -> dict[str, NDArray[np.float32]]:
+    divisors = rope_divisors(checkpoint.config)
+    return {} if divisors is None else {ROPE_FREQS: np.array(divisors, np.float32)}
+
+
+def _metadata(
+    checkpoint: Checkpoint, formats: Mapping[str, str], recipe: str | None
+) -> dict[str, Field]:
+    """A GGUF file's own keys, or those that a converter makes; what changed comes last."""
+    if checkpoint.metadata is not None:
+        kept = {
+            key: field for key, field in checkpoint.metadata.items() if not key.startswith(_DROPPED)
+        }
+        before = checkpoint.metadata.get("general.file_type")
+    else:
+        kept, before = _converted(checkpoint, formats), None
+    kept["general.quantization_version"] = Field(QUANTIZATION_VERSION, GGUFValueType.UINT32)
+    file_type = recipes.FILE_TYPES.get(recipe or _most(checkpoint, formats))
+    if file_type is not None and (recipe is not None or before is None):
+        before = Field(file_type, GGUFValueType.UINT32)
+    if before is not None:
+        kept["general.file_type"] = before
+    return kept
+
+
+def _converted(checkpoint: Checkpoint, formats: Mapping[str, str]) -> dict[str, Field]:
+    from fewbit.tokenizer_gguf import metadata_from_folder
+
+    config = checkpoint.config
+    weights = sum(int(np.prod(info.shape)) for info in checkpoint.tensors.values())
+    values: dict[str, Any] = {
+        "general.architecture": config.architecture,
+        "general.type": "model",
+        "general.name": config.name,
+        "general.size_label": size_label(weights),
+    }
+    values |= config_to_gguf(config)
+    values |= metadata_from_folder(checkpoint.path, config.vocab)
+    return dict(fields_of(values))
+
+
+def _most(checkpoint: Checkpoint, formats: Mapping[str, str]) -> str:
+    """The format of most weights."""
+    counts: dict[str, int] = {}
+    for name, info in checkpoint.tensors.items():
+        counts[formats[name]] = counts.get(formats[name], 0) + int(np.prod(info.shape))
+    return max(counts, key=lambda name: counts[name])
+
+
+def size_label(weights: int) -> str:
+    """The number of weights as GGUF's `general.size_label` has it.
+
+    >>> size_label(4_196_608), size_label(1_235_814_400), size_label(158_000)
+    ('4.2M', '1.2B', '158K')
+    """
+    for unit, size in (("T", 1e12), ("B", 1e9), ("M", 1e6), ("K", 1e3)):
+        if weights >= size:
+            scaled = weights / size
+            return f"{scaled:.1f}{unit}" if scaled < 9.95 else f"{scaled:.0f}{unit}"
+    return str(weights)
