@@ -1,13 +1,167 @@
-//! Placeholder until the K formats are merged.
+//! Q2_K Q3_K Q4_K Q5_K Q6_K: super-blocks of 256, whose blocks' scales are integers themselves.
+//!
+//! ```text
+//! Q2_K   84 bytes  16 scale nibbles (low) and minimum nibbles (high); 64 of codes; d; dmin
+//! Q3_K  110 bytes  32 of high bits; 64 of low codes; 12 of packed 6-bit scales; d
+//! Q4_K  144 bytes  d; dmin; 12 of packed 6-bit scales and minima; 128 of nibbles
+//! Q5_K  176 bytes  d; dmin; 12; 32 of fifth bits; 128 of nibbles
+//! Q6_K  210 bytes  128 of low nibbles; 64 of high 2 bits; 16 signed scales; d
+//!
+//! Q2_K Q4_K Q5_K   value = (d * scale) * q - (dmin * minimum)     blocks of 16, 32, 32
+//! Q3_K             value = d * (scale - 32) * (q - 4)             blocks of 16
+//! Q6_K             value = d * scale * (q - 32)                   blocks of 16
+//! ```
+//!
+//! The layouts are those of `reference/k.py`; the encoders are in `k_encode.rs`.
 
-macro_rules! absent {
-    ($($unpack:ident $encode:ident),*) => {$(
-        pub fn $unpack(_: &[u8], _: &mut [u8], _: &mut [f32], _: &mut [f32]) {
-            unimplemented!()
-        }
-        pub fn $encode(_: &[f32], _: Option<&[f32]>, _: &mut [u8]) {
-            unimplemented!()
-        }
-    )*};
+use crate::floats::{read_f16, write_f16};
+
+pub const BLOCK: usize = 256;
+
+/// What a super-block stores: `S` blocks' unsigned scales (Q6_K: signed bytes) and minima.
+pub struct Super<const S: usize> {
+    pub d: f32,
+    pub dmin: f32,
+    pub scales: [u8; S],
+    pub minima: [u8; S],
+    pub codes: [u8; BLOCK],
 }
-absent!(unpack_q2_k encode_q2_k, unpack_q3_k encode_q3_k, unpack_q4_k encode_q4_k, unpack_q5_k encode_q5_k, unpack_q6_k encode_q6_k);
+
+pub fn unpack_q2_k(block: &[u8], q: &mut [u8], scale: &mut [f32], min: &mut [f32]) {
+    let (d, dmin) = (read_f16(&block[80..]), read_f16(&block[82..]));
+    for k in 0..16 {
+        scale[k] = d * f32::from(block[k] & 15);
+        min[k] = -(dmin * f32::from(block[k] >> 4));
+    }
+    q.fill(0);
+    join_planes::<2>(&block[16..80], 32, 0, q);
+}
+
+pub fn unpack_q3_k(block: &[u8], q: &mut [u8], scale: &mut [f32], _min: &mut [f32]) {
+    let d = read_f16(&block[108..]);
+    let mut sixes = [0; 16];
+    join_planes::<4>(&block[96..104], 8, 0, &mut sixes);
+    join_planes::<2>(&block[104..108], 4, 4, &mut sixes);
+    for (scale, six) in scale.iter_mut().zip(sixes) {
+        *scale = d * (f32::from(six) - 32.0);
+    }
+    q.fill(0);
+    join_planes::<2>(&block[32..96], 32, 0, q);
+    join_planes::<1>(&block[..32], 32, 2, q);
+}
+
+pub fn unpack_q4_k(block: &[u8], q: &mut [u8], scale: &mut [f32], min: &mut [f32]) {
+    unpack_six(block, scale, min);
+    q.fill(0);
+    join_planes::<4>(&block[16..], 32, 0, q);
+}
+
+pub fn unpack_q5_k(block: &[u8], q: &mut [u8], scale: &mut [f32], min: &mut [f32]) {
+    unpack_six(block, scale, min);
+    q.fill(0);
+    join_planes::<4>(&block[48..], 32, 0, q);
+    join_planes::<1>(&block[16..48], 32, 4, q);
+}
+
+pub fn unpack_q6_k(block: &[u8], q: &mut [u8], scale: &mut [f32], _min: &mut [f32]) {
+    let d = read_f16(&block[208..]);
+    for (scale, &byte) in scale.iter_mut().zip(&block[192..208]) {
+        *scale = d * f32::from(byte as i8);
+    }
+    q.fill(0);
+    join_planes::<4>(&block[..128], 64, 0, q);
+    join_planes::<2>(&block[128..192], 32, 4, q);
+}
+
+/// d, dmin and the 8 scales and minima of 6 bits that follow them, multiplied out.
+fn unpack_six(block: &[u8], scale: &mut [f32], min: &mut [f32]) {
+    let (d, dmin, b) = (read_f16(block), read_f16(&block[2..]), &block[4..16]);
+    for k in 0..4 {
+        scale[k] = d * f32::from(b[k] & 63);
+        min[k] = -(dmin * f32::from(b[k + 4] & 63));
+        scale[k + 4] = d * f32::from(b[k + 8] & 15 | b[k] >> 6 << 4);
+        min[k + 4] = -(dmin * f32::from(b[k + 8] >> 4 | b[k + 4] >> 6 << 4));
+    }
+}
+
+/// ORs codes of `BITS` bits, shifted up by `up`, into `q`: neighbours in a byte are `stride`
+/// elements apart, the first in the lowest bits (`pack_planes` of `reference/bits.py`).
+#[inline(always)]
+fn join_planes<const BITS: usize>(data: &[u8], stride: usize, up: usize, q: &mut [u8]) {
+    let mask = (1u8 << BITS) - 1;
+    for (bytes, q) in data.chunks_exact(stride).zip(q.chunks_exact_mut(stride * (8 / BITS))) {
+        for (k, q) in q.chunks_exact_mut(stride).enumerate() {
+            for (q, byte) in q.iter_mut().zip(bytes) {
+                *q |= (byte >> (k * BITS) & mask) << up;
+            }
+        }
+    }
+}
+
+/// The inverse: writes `BITS` bits of each code from bit `from` on.
+#[inline(always)]
+fn split_planes<const BITS: usize>(q: &[u8], stride: usize, from: usize, out: &mut [u8]) {
+    let mask = (1u8 << BITS) - 1;
+    for (bytes, q) in out.chunks_exact_mut(stride).zip(q.chunks_exact(stride * (8 / BITS))) {
+        bytes.fill(0);
+        for (k, q) in q.chunks_exact(stride).enumerate() {
+            for (byte, q) in bytes.iter_mut().zip(q) {
+                *byte |= (q >> from & mask) << (k * BITS);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+pub fn pack_q2_k(s: &Super<16>, out: &mut [u8]) {
+    for k in 0..16 {
+        out[k] = s.scales[k] | s.minima[k] << 4;
+    }
+    split_planes::<2>(&s.codes, 32, 0, &mut out[16..80]);
+    write_f16(&mut out[80..], s.d);
+    write_f16(&mut out[82..], s.dmin);
+}
+
+#[inline(always)]
+pub fn pack_q3_k(s: &Super<16>, out: &mut [u8]) {
+    split_planes::<1>(&s.codes, 32, 2, &mut out[..32]);
+    split_planes::<2>(&s.codes, 32, 0, &mut out[32..96]);
+    split_planes::<4>(&s.scales, 8, 0, &mut out[96..104]);
+    split_planes::<2>(&s.scales, 4, 4, &mut out[104..108]);
+    write_f16(&mut out[108..], s.d);
+}
+
+#[inline(always)]
+pub fn pack_q4_k(s: &Super<8>, out: &mut [u8]) {
+    pack_six(s, out);
+    split_planes::<4>(&s.codes, 32, 0, &mut out[16..]);
+}
+
+#[inline(always)]
+pub fn pack_q5_k(s: &Super<8>, out: &mut [u8]) {
+    pack_six(s, out);
+    split_planes::<1>(&s.codes, 32, 4, &mut out[16..48]);
+    split_planes::<4>(&s.codes, 32, 0, &mut out[48..]);
+}
+
+#[inline(always)]
+pub fn pack_q6_k(s: &Super<16>, out: &mut [u8]) {
+    split_planes::<4>(&s.codes, 64, 0, &mut out[..128]);
+    split_planes::<2>(&s.codes, 32, 4, &mut out[128..192]);
+    out[192..208].copy_from_slice(&s.scales);
+    write_f16(&mut out[208..], s.d);
+}
+
+/// d, dmin, then 8 scales and 8 minima of 6 bits in 12 bytes: the first four of each lie in the
+/// low bits of a byte of their own; the others have their low 4 bits in the last four bytes and
+/// their high 2 in the gaps of the first eight.
+#[inline(always)]
+fn pack_six(s: &Super<8>, out: &mut [u8]) {
+    write_f16(out, s.d);
+    write_f16(&mut out[2..], s.dmin);
+    for k in 0..4 {
+        out[4 + k] = s.scales[k] | s.scales[k + 4] >> 4 << 6;
+        out[8 + k] = s.minima[k] | s.minima[k + 4] >> 4 << 6;
+        out[12 + k] = s.scales[k + 4] & 15 | (s.minima[k + 4] & 15) << 4;
+    }
+}

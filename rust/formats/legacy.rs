@@ -12,7 +12,7 @@
 //! The encoders are written so that the compiler forms vectors: fixed blocks, no branch an element.
 
 use crate::floats::{read_f16, write_f16};
-use crate::quantize::search::{affine_search, symmetric_search};
+use crate::quantize::search::{Grid, affine_search, symmetric_search};
 
 const BLOCK: usize = 32;
 type Levels = [u8; BLOCK];
@@ -199,11 +199,11 @@ fn symmetric(
     block: usize,
     spread: f32,
 ) -> (f32, Levels) {
-    let mut q = [0; BLOCK];
     if let Some(importance) = importance {
         let w = weights(x, importance, block, spread);
-        return (symmetric_search(x, n, Some(&w), &mut q), q);
+        return symmetric_search(x, n, Some(&w));
     }
+    let mut q = [0; BLOCK];
     let d = signed_peak(x) / -n as f32;
     let inverse = inverse(d);
     for (x, q) in x.iter().zip(&mut q) {
@@ -221,12 +221,13 @@ fn asymmetric(
     block: usize,
     spread: f32,
 ) -> (f32, f32, Levels) {
-    let mut q = [0; BLOCK];
     if let Some(importance) = importance {
         let w = weights(x, importance, block, spread);
-        let (d, negative) = affine_search(x, n, &w, (-0.9, 0.05, 36), false, &mut q);
+        let grid = Grid { first: -0.9, step: 0.05, count: 36 };
+        let (d, negative, q) = affine_search(x, n, &w, grid, false);
         return (d, -negative, q);
     }
+    let mut q = [0; BLOCK];
     let (low, high) = range(x);
     let d = (high - low) / n as f32;
     let inverse = inverse(d);

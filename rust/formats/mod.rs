@@ -12,7 +12,8 @@
 
 mod affine;
 mod floats;
-pub mod k;
+mod k;
+mod k_encode;
 mod legacy;
 
 pub use affine::Affine;
@@ -244,16 +245,16 @@ impl Format {
 
     #[inline(always)]
     fn encode_k(&self, x: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
-        for (i, (x, out)) in
-            x.chunks_exact(256).zip(out.chunks_exact_mut(self.block_bytes())).enumerate()
+        let blocks = x.as_chunks::<{ k::BLOCK }>().0;
+        for (i, (x, out)) in blocks.iter().zip(out.chunks_exact_mut(self.block_bytes())).enumerate()
         {
-            let importance = importance.map(|weights| &weights[256 * i..256 * (i + 1)]);
+            let importance = importance.map(|weights| &weights.as_chunks().0[i]);
             match self {
-                Self::Q2_K => k::encode_q2_k(x, importance, out),
-                Self::Q3_K => k::encode_q3_k(x, importance, out),
-                Self::Q4_K => k::encode_q4_k(x, importance, out),
-                Self::Q5_K => k::encode_q5_k(x, importance, out),
-                _ => k::encode_q6_k(x, importance, out),
+                Self::Q2_K => k_encode::encode_q2_k(x, importance, out),
+                Self::Q3_K => k_encode::encode_q3_k(x, importance, out),
+                Self::Q4_K => k_encode::encode_q4_k(x, importance, out),
+                Self::Q5_K => k_encode::encode_q5_k(x, importance, out),
+                _ => k_encode::encode_q6_k(x, importance, out),
             }
         }
     }
