@@ -59,6 +59,11 @@ const FORMATS: &[&str] = &[
     "Q5_0",
     "Q5_1",
     "Q8_0",
+    "Q2_K",
+    "Q3_K",
+    "Q4_K",
+    "Q5_K",
+    "Q6_K",
     "sym1-g32",
     "sym2-g16",
     "sym3-g64",
@@ -237,7 +242,7 @@ fn products_have_the_same_bits_everywhere() {
 
 #[test]
 fn extreme_codes_do_not_overflow() {
-    for name in ["Q8_0", "Q4_0", "Q5_0", "sym7-g32", "asym8-g32", "asym6-g32"] {
+    for name in ["Q8_0", "Q4_0", "Q5_0", "Q6_K", "sym7-g32", "asym8-g32", "asym6-g32"] {
         let format = Format::parse(name).unwrap();
         let (rows, columns) = (16, 256);
         for fill in [0x00, 0x80, 0xff, 0x7f] {

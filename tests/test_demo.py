@@ -1,8 +1,8 @@
 """The built-in model against what llama.cpp and transformers measured on the same files.
 
 Weights alone: llama-quantize's files, decoded and run by transformers in float32. With the fast
-arithmetic: llama.cpp on the CPU, which rounds activations to int8 too, though with f16 scales and
-a base that rounds to bfloat16; hence the wider bounds there.
+arithmetic: llama.cpp on the CPU, which rounds activations to int8 too, though with f16 scales, in
+larger groups for K formats, and a base that rounds to bfloat16; hence the wider bounds there.
 """
 
 from __future__ import annotations
@@ -58,8 +58,10 @@ def test_what_the_fast_arithmetic_adds(rows: dict[str, Row], name: str) -> None:
     ppl, kld = PUBLISHED[name][4:]
     row = rows[name]
     within_bound(row.fast.ppl.value, ppl, 0.05, "PPL")
-    within_bound(row.fast.kld.value, kld, 0.1 * kld, "mean KLD within 10 %")
-    assert row.fast.kld.value > row.weights.kld.value
+    # llama.cpp rounds activations that meet K formats in groups of 256, fewbit in groups of 32
+    least = row.weights.kld.value if "K" in name else 0.9 * kld
+    assert row.weights.kld.value < row.fast.kld.value
+    assert least < row.fast.kld.value < 1.1 * kld
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

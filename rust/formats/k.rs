@@ -14,6 +14,8 @@
 //!
 //! The layouts are those of `reference/k.py`; the encoders are in `k_encode.rs`.
 
+#![allow(clippy::needless_range_loop)] // k counts blocks across several arrays
+
 use crate::floats::{read_f16, write_f16};
 
 pub const BLOCK: usize = 256;

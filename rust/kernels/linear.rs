@@ -8,7 +8,8 @@
 //! acc = fma(min, d * float(sum a), acc)                     where the format has minima
 //! ```
 //!
-//! and with f32 activations, for each column: `acc = fma(weight, x, acc)`. The bias comes last.
+//! and with f32 activations (`linear_f32.rs`), for each column: `acc = fma(weight, x, acc)`. The
+//! bias comes last.
 //! Codes are unpacked once for a block and all rows of activations, at once for a single row.
 
 #![allow(clippy::needless_range_loop)] // t counts the tile's rows across several arrays
@@ -18,7 +19,7 @@ use std::ops::Range;
 use super::activations::Acts;
 use super::isa::{CHUNK, Isa, LANES, STEP_BYTES, STEPS};
 use super::packed::{Packed, Storage, planes};
-use crate::formats::{Codes, Format};
+use crate::formats::Codes;
 
 /// Where the results go: row `n` of [n, stride], an optional bias of one float a column.
 #[derive(Clone, Copy)]
@@ -32,12 +33,9 @@ pub struct Output {
 #[derive(Default)]
 pub struct Scratch {
     codes: Vec<u8>,
-    weights: Vec<f32>,
-    sums: Vec<f32>,
+    pub(super) weights: Vec<f32>,
+    pub(super) sums: Vec<f32>,
 }
-
-/// Columns whose weights are widened to f32 at a time: 32 KiB, the first-level cache.
-const SLAB: usize = 512;
 
 /// Rows `16 b..16 b + 16`, b in `blocks`, of the product with `n` rows of int8 activations.
 ///
@@ -224,12 +222,13 @@ impl Tile<'_> {
     }
 }
 
+/// One chunk's codes, a byte each.
 #[repr(align(64))]
-struct Buffer([u8; CHUNK * LANES]);
+pub(super) struct Buffer(pub(super) [u8; CHUNK * LANES]);
 
 /// Unpacks one chunk's planes to a byte a code: 8 steps of 64 bytes.
 #[inline(always)]
-unsafe fn unpack<I: Isa, const BITS: usize>(data: *const u8, out: *mut u8) {
+pub(super) unsafe fn unpack<I: Isa, const BITS: usize>(data: *const u8, out: *mut u8) {
     // SAFETY: a chunk takes 64 BITS bytes, its codes 8 x 64.
     unsafe {
         for step in 0..STEPS {
@@ -260,7 +259,7 @@ unsafe fn field<I: Isa>(bytes: I::B, step: usize, plane: usize) -> I::B {
 }
 
 #[inline(always)]
-unsafe fn load_scales<I: Isa>(scales: *const u8, f16: bool, at: usize) -> I::F {
+pub(super) unsafe fn load_scales<I: Isa>(scales: *const u8, f16: bool, at: usize) -> I::F {
     // SAFETY: `at` is the first lane of a group.
     unsafe {
         if f16 {
@@ -273,7 +272,7 @@ unsafe fn load_scales<I: Isa>(scales: *const u8, f16: bool, at: usize) -> I::F {
 
 /// Adds the bias and writes the block's 16 results (fewer in the last block) of row `row`.
 #[inline(always)]
-unsafe fn finish<I: Isa>(w: &Packed, block: usize, sum: I::F, row: usize, out: Output) {
+pub(super) unsafe fn finish<I: Isa>(w: &Packed, block: usize, sum: I::F, row: usize, out: Output) {
     // SAFETY: the contract of `linear_int8`.
     unsafe {
         let first = block * LANES;
@@ -290,165 +289,6 @@ unsafe fn finish<I: Isa>(w: &Packed, block: usize, sum: I::F, row: usize, out: O
                 Some(bias) => *value + *bias.add(first + lane),
                 None => *value,
             };
-        }
-    }
-}
-
-/// Rows `16 b..16 b + 16`, b in `blocks`, of the product with `n` rows of f32 activations at `x`,
-/// one every `w.columns` floats.
-///
-/// # Safety
-///
-/// As `linear_int8`.
-#[inline(always)]
-pub unsafe fn linear_f32<I: Isa>(
-    w: &Packed,
-    blocks: Range<usize>,
-    x: *const f32,
-    n: usize,
-    out: Output,
-    scratch: &mut Scratch,
-) {
-    scratch.weights.resize((SLAB + CHUNK) * LANES, 0.0);
-    scratch.sums.resize(n * LANES, 0.0);
-    let sums = scratch.sums.as_mut_ptr();
-    for block in blocks {
-        scratch.sums.fill(0.0);
-        let mut start = 0;
-        while start < w.columns {
-            let end = w.columns.min(start + SLAB);
-            // SAFETY: the caller's promise; the scratch holds a slab and n sums.
-            unsafe {
-                let weights = widen::<I>(w, block, start..end, scratch.weights.as_mut_ptr());
-                let mut row = 0;
-                while row + 4 <= n {
-                    multiply::<I, 4>(weights, x, w.columns, start..end, row, sums);
-                    row += 4;
-                }
-                while row < n {
-                    multiply::<I, 1>(weights, x, w.columns, start..end, row, sums);
-                    row += 1;
-                }
-            }
-            start = end;
-        }
-        for row in 0..n {
-            // SAFETY: the caller's promise.
-            unsafe { finish::<I>(w, block, I::load(sums.add(row * LANES)), row, out) };
-        }
-    }
-}
-
-/// The weights of some columns as f32 [column][16]: widened into `out`, or in place if they are.
-#[inline(always)]
-unsafe fn widen<I: Isa>(
-    w: &Packed,
-    block: usize,
-    columns: Range<usize>,
-    out: *mut f32,
-) -> *const f32 {
-    // SAFETY: the columns lie within `w`, `out` holds a slab and one chunk.
-    unsafe {
-        let data = w.data.as_ptr().add(block * w.block_bytes);
-        match w.storage {
-            Storage::Floats(Format::F32) => return data.cast::<f32>().add(columns.start * LANES),
-            Storage::Floats(format) => {
-                let data = data.cast::<u16>();
-                for k in columns.clone() {
-                    let source = data.add(k * LANES);
-                    let half = if format == Format::F16 {
-                        I::load_f16(source)
-                    } else {
-                        I::load_bf16(source)
-                    };
-                    I::store(out.add((k - columns.start) * LANES), half);
-                }
-            }
-            Storage::Codes(codes) => {
-                for start in columns.clone().step_by(CHUNK) {
-                    let target = out.add((start - columns.start) * LANES);
-                    widen_chunk::<I>(w, codes, block, data, start, target);
-                }
-            }
-        }
-        out
-    }
-}
-
-/// scale (code - offset) + min for 32 columns from `start` on, a multiple of 32.
-#[inline(always)]
-unsafe fn widen_chunk<I: Isa>(
-    w: &Packed,
-    codes: Codes,
-    block: usize,
-    data: *const u8,
-    start: usize,
-    out: *mut f32,
-) {
-    // SAFETY: the contract of `widen`.
-    unsafe {
-        let mut buffer = Buffer([0; CHUNK * LANES]);
-        let bits = usize::from(codes.bits);
-        let target = buffer.0.as_mut_ptr();
-        unpack_any::<I>(bits, data.add(start / CHUNK * STEP_BYTES * bits), target);
-        let offset = I::splat(f32::from(codes.offset));
-        for e in 0..CHUNK {
-            let group = (start + e) / codes.group;
-            let at = (block * w.groups + group) * LANES;
-            let q = I::code(I::bytes(target.add(e / 4 * STEP_BYTES)), (e % 4) as u32);
-            let scale = load_scales::<I>(w.scales.as_ptr(), codes.f16_scales, at);
-            let mut value = I::mul(scale, I::sub(q, offset));
-            if codes.has_min {
-                value = I::add(value, load_scales::<I>(w.mins.as_ptr(), codes.f16_scales, at));
-            }
-            I::store(out.add(e * LANES), value);
-        }
-    }
-}
-
-#[inline(always)]
-unsafe fn unpack_any<I: Isa>(bits: usize, data: *const u8, out: *mut u8) {
-    // SAFETY: the contract of `unpack`.
-    unsafe {
-        match bits {
-            1 => unpack::<I, 1>(data, out),
-            2 => unpack::<I, 2>(data, out),
-            3 => unpack::<I, 3>(data, out),
-            4 => unpack::<I, 4>(data, out),
-            5 => unpack::<I, 5>(data, out),
-            6 => unpack::<I, 6>(data, out),
-            7 => unpack::<I, 7>(data, out),
-            _ => unpack::<I, 8>(data, out),
-        }
-    }
-}
-
-/// Adds the products of some columns to the sums of T rows of activations.
-#[inline(always)]
-unsafe fn multiply<I: Isa, const T: usize>(
-    weights: *const f32,
-    x: *const f32,
-    stride: usize,
-    columns: Range<usize>,
-    row: usize,
-    sums: *mut f32,
-) {
-    // SAFETY: the contract of `linear_f32`.
-    unsafe {
-        let mut acc = [I::splat(0.0); T];
-        let mut rows = [std::ptr::null(); T];
-        for t in 0..T {
-            acc[t] = I::load(sums.add((row + t) * LANES));
-            rows[t] = x.add((row + t) * stride + columns.start);
-        }
-        for k in 0..columns.len() {
-            let w = I::load(weights.add(k * LANES));
-            for t in 0..T {
-                acc[t] = I::fma(w, I::splat(*rows[t].add(k)), acc[t]);
-            }
-        }
-        for t in 0..T {
-            I::store(sums.add((row + t) * LANES), acc[t]);
         }
     }
 }

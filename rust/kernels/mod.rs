@@ -11,6 +11,7 @@ mod avx2;
 mod avx512;
 pub mod isa;
 pub mod linear;
+pub mod linear_f32;
 pub mod packed;
 pub mod rows;
 mod scalar;
@@ -55,7 +56,7 @@ macro_rules! entry_points {
                 w: &Packed, blocks: Range<usize>, x: *const f32, n: usize, out: Output, s: &mut Scratch,
             ) {
                 // SAFETY: the caller's promise.
-                unsafe { linear::linear_f32::<I>(w, blocks, x, n, out, s) }
+                unsafe { linear_f32::linear_f32::<I>(w, blocks, x, n, out, s) }
             }
             $(#[$feature])?
             unsafe fn quantize_row(x: *const f32, columns: usize, acts: &Acts, row: usize) {

@@ -4,6 +4,8 @@
 //! sum in order cannot use vectors; candidates are independent of each other, so a vector lane
 //! holds a candidate scale, and each lane adds its elements in order.
 
+#![allow(clippy::needless_range_loop)] // j and lane count across several arrays
+
 /// Blocks smaller than this are stored as zero.
 pub const TINY: f32 = 1e-15;
 

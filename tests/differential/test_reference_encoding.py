@@ -14,10 +14,15 @@ from tests.compare import same_bits
 LEGACY = ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"]
 AFFINE = [f"{kind}{bits}-g{group}" for kind in ("sym", "asym") for bits in range(1, 9)
           for group in (7, 32)]  # fmt: skip
+K = ["Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"]
 COLUMNS = 64
 
 
-def hard_rows() -> st.SearchStrategy[np.ndarray]:
+def columns(name: str) -> int:
+    return 256 if name in K else COLUMNS
+
+
+def hard_rows(size: int = COLUMNS) -> st.SearchStrategy[np.ndarray]:
     """Rows of any finite floats, of one size, of few distinct values, of ties, with outliers."""
     anything = st.integers(0, 2**32 - 1).map(lambda code: decode(code, FLOAT32))
     finite = anything.filter(np.isfinite)
@@ -27,11 +32,16 @@ def hard_rows() -> st.SearchStrategy[np.ndarray]:
     tiny = st.integers(-300, 300).map(lambda n: n * 2.0**-149)
     row = st.one_of(
         *(
-            st.lists(s, min_size=COLUMNS, max_size=COLUMNS)
+            st.lists(s, min_size=size, max_size=size)
             for s in (finite, halves, small, few, tiny, small | finite)
         )
     )
     return row.map(np.float32)
+
+
+def moderate_rows(size: int) -> st.SearchStrategy[np.ndarray]:
+    """Hard rows whose sixth powers, which the searches compare, stay within f32."""
+    return hard_rows(size).map(lambda row: np.where(np.abs(row) < 1e6, row, np.float32(1)))
 
 
 def core_encode(row: np.ndarray, name: str, importance: np.ndarray | None = None) -> bytes:
@@ -46,16 +56,36 @@ def test_encode(name, row):
     same_bits(core_encode(row, name), encode_row(row.tolist(), name), name)
 
 
-@pytest.mark.parametrize("name", [*LEGACY, *AFFINE])
+@pytest.mark.parametrize("name", K)
+@settings(deadline=None, max_examples=20)
+@given(row=moderate_rows(256))
+def test_encode_super_blocks(name, row):
+    same_bits(core_encode(row, name), encode_row(row.tolist(), name), name)
+
+
+@pytest.mark.parametrize("name", [*(n for n in LEGACY if n != "Q8_0"), *K])
+@settings(deadline=None, max_examples=15)
+@given(data=st.data(), seed=st.integers(0, 2**32))
+def test_encode_with_importance(name, data, seed):
+    """Weights of any size, zeros among them."""
+    row = data.draw(moderate_rows(columns(name)))
+    rng = np.random.default_rng(seed)
+    weights = np.float32(rng.lognormal(0, 3, row.size) * (rng.random(row.size) < 0.9))
+    expected = encode_row(row.tolist(), name, weights.tolist())
+    same_bits(core_encode(row, name, weights), expected, name)
+
+
+@pytest.mark.parametrize("name", [*LEGACY, *AFFINE, *K])
 @settings(deadline=None, max_examples=20)
 @given(seed=st.integers(0, 2**32))
 def test_decode_any_bytes(name, seed):
     """Whatever the bytes, as long as the scales are finite numbers."""
-    size = row_bytes(name, COLUMNS)
+    count = columns(name)
+    size = row_bytes(name, count)
     data = np.random.default_rng(seed).integers(0, 256, size, dtype=np.uint8)
-    expected = np.float32(decode_row(data.tobytes(), name, COLUMNS))
+    expected = np.float32(decode_row(data.tobytes(), name, count))
     if np.isfinite(expected).all():
-        same_bits(_core.decode(data[None], name, COLUMNS)[0], expected, name)
+        same_bits(_core.decode(data[None], name, count)[0], expected, name)
 
 
 @pytest.mark.parametrize("name", FLOAT_ROWS)

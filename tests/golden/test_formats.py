@@ -1,25 +1,44 @@
-"""The oracle's blocks against llama.cpp's: the same bytes, and the same values out of them."""
+"""Blocks of the oracle and of Rust against llama.cpp's: the same bytes, the same values."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from fewbit import _core
 from reference.formats import BLOCKS, FLOAT_ROWS, decode_row, encode_row
 from tests.compare import same_bits
 
 QUANT = Path(__file__).parent / "quant"
 FORMATS = [*FLOAT_ROWS, *BLOCKS]
+Weights = np.ndarray | None
+
+
+def core_encode(row: np.ndarray, name: str, weights: Weights) -> bytes:
+    return _core.encode(row.view(np.uint8)[None], "F32", row.size, name, weights).tobytes()
+
+
+def oracle_encode(row: np.ndarray, name: str, weights: Weights) -> bytes:
+    return encode_row(row.tolist(), name, None if weights is None else weights.tolist())
+
+
+def core_decode(data: np.ndarray, name: str) -> np.ndarray:
+    return _core.decode(data[None], name, 256)[0]
+
+
+def oracle_decode(data: np.ndarray, name: str) -> np.ndarray:
+    return np.float32(decode_row(data.tobytes(), name, 256))
 
 
 @pytest.fixture(scope="module")
-def rows():
+def rows() -> np.ndarray:
     return np.load(QUANT / "input.npy")
 
 
 @pytest.fixture(scope="module")
-def importance():
-    return np.load(QUANT / "imatrix.npy").tolist()
+def importance() -> np.ndarray:
+    return np.load(QUANT / "imatrix.npy")
 
 
 def stored(name: str, weighted: bool, kind: str) -> np.ndarray:
@@ -28,23 +47,31 @@ def stored(name: str, weighted: bool, kind: str) -> np.ndarray:
     return np.load(path if weighted and path.exists() else QUANT / f"{name}.c.{kind}.npy")
 
 
+@pytest.mark.parametrize("encode", [oracle_encode, core_encode], ids=["reference", "rust"])
 @pytest.mark.parametrize("weighted", [False, True], ids=["plain", "imatrix"])
 @pytest.mark.parametrize("name", FORMATS)
-def test_encode(name, weighted, rows, importance):
+def test_encode(
+    name: str,
+    weighted: bool,
+    encode: Callable[[np.ndarray, str, Weights], bytes],
+    rows: np.ndarray,
+    importance: np.ndarray,
+) -> None:
     for row, expected in zip(rows, stored(name, weighted, "bytes"), strict=True):
-        got = encode_row(row.tolist(), name, importance if weighted else None)
+        got = encode(row, name, importance if weighted else None)
         same_bits(got, expected.tobytes(), name)
 
 
+@pytest.mark.parametrize("decode", [oracle_decode, core_decode], ids=["reference", "rust"])
 @pytest.mark.parametrize("weighted", [False, True], ids=["plain", "imatrix"])
 @pytest.mark.parametrize("name", FORMATS)
-def test_decode(name, weighted):
+def test_decode(name: str, weighted: bool, decode: Callable[[np.ndarray, str], np.ndarray]) -> None:
     data, values = stored(name, weighted, "bytes"), stored(name, weighted, "dequant")
     for row, expected in zip(data, values, strict=True):
-        same_bits(np.float32(decode_row(row.tobytes(), name, 256)), expected, name)
+        same_bits(decode(row, name), expected, name)
 
 
-def test_importance_changes_the_bytes():
+def test_importance_changes_the_bytes() -> None:
     """The golden sets differ, so that a test that ignored the weights would not pass."""
     weighted = [n for n in BLOCKS if (QUANT / f"{n}.c_imatrix.bytes.npy").exists()]
     assert sorted(weighted) == sorted(set(BLOCKS) - {"Q8_0"})

@@ -1,0 +1,82 @@
+"""The rules of the house: who may import what, and that every op and format is everywhere."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from fewbit.formats import FORMATS
+from fewbit.plan import OPS
+from reference import ops, run
+from reference.formats import BLOCKS, FLOAT_ROWS
+
+ROOT = Path(__file__).parent.parent
+RUST = ROOT / "rust"
+README = (ROOT / "README.md").read_text("utf-8")
+
+
+def imports(path: Path) -> set[str]:
+    """The top-level modules that a file imports, wherever in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.add(node.module.split(".")[0])
+    return found
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "reference").glob("*.py")), ids=lambda p: p.name)
+def test_the_oracle_needs_nothing(path: Path) -> None:
+    assert imports(path) <= {*sys.stdlib_module_names, "reference"}
+    assert len(path.read_text("utf-8").splitlines()) <= 200
+
+
+@pytest.mark.parametrize("path", sorted(RUST.rglob("*.rs")), ids=lambda p: p.name)
+def test_only_the_python_module_names_pyo3(path: Path) -> None:
+    names_it = re.search(r"^(?!\s*//).*\bpyo3\b", path.read_text("utf-8"), re.MULTILINE)
+    assert not names_it or path.parent == RUST and path.name.startswith("py")
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_every_op_is_everywhere(name: str) -> None:
+    word = re.compile(rf"\b{name}\b")
+    assert hasattr(ops, name) or word.search(Path(run.__file__).read_text("utf-8"))
+    assert word.search((RUST / "exec" / "plan.rs").read_text("utf-8"))
+    assert f"`{name}`" in README
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_is_everywhere(name: str) -> None:
+    assert name in {*BLOCKS, *FLOAT_ROWS}
+    assert f'"{name}"' in (RUST / "formats" / "mod.rs").read_text("utf-8")
+    assert f"| {name} |" in README
+
+
+def mapped() -> set[str]:
+    return set(re.findall(r"^(\S+\.(?:py|rs|pyi))\s{2,}\S", README, re.MULTILINE))
+
+
+def test_the_map_has_every_file_and_no_other() -> None:
+    files = {
+        path.relative_to(ROOT).as_posix()
+        for folder, pattern in (("rust", "*.rs"), ("python", "*.py"), ("reference", "*.py"))
+        for path in (ROOT / folder).rglob(pattern)
+    }
+    files |= {"python/fewbit/_core.pyi"}
+    assert mapped() >= files
+    assert all((ROOT / name).exists() for name in mapped())
+
+
+def test_files_stay_short() -> None:
+    long = [
+        str(path)
+        for folder in ("rust", "python", "tests", "benches")
+        for path in (ROOT / folder).rglob("*")
+        if path.suffix in (".py", ".rs") and len(path.read_text("utf-8").splitlines()) > 400
+    ]
+    assert long == []
