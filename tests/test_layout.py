@@ -39,7 +39,7 @@ def test_the_oracle_needs_nothing(path: Path) -> None:
 @pytest.mark.parametrize("path", sorted(RUST.rglob("*.rs")), ids=lambda p: p.name)
 def test_only_the_python_module_names_pyo3(path: Path) -> None:
     names_it = re.search(r"^(?!\s*//).*\bpyo3\b", path.read_text("utf-8"), re.MULTILINE)
-    assert not names_it or path.parent == RUST and path.name.startswith("py")
+    assert not names_it or (path.parent == RUST and path.name.startswith("py"))
 
 
 @pytest.mark.parametrize("name", OPS)

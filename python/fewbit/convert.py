@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,30 +69,54 @@ def write_model(
         OSError: the file cannot be written; nothing is left of it.
 
     """
-    names = sorted(checkpoint.tensors, key=sort_key)
-    extra = _rope_freqs(checkpoint)
-    total = sum(_bytes(checkpoint, formats, name) for name in names)
-    with replacing(path) as part:
-        writer = GGUFWriter(part, checkpoint.config.architecture)
+    parts = _parts(checkpoint, formats, data)
+    total, done = sum(part.bytes for part in parts), 0
+    with replacing(path) as file:
+        writer = GGUFWriter(file, checkpoint.config.architecture)
         for key, field in _metadata(checkpoint, formats, recipe).items():
-            if key == "general.architecture":  # the writer has put it first
-                continue
-            writer.add_key_value(key, field.value, field.type, field.item)
-        for name in sorted([*names, *extra], key=sort_key):
-            if name in extra:
-                writer.add_tensor_info(name, extra[name].shape, extra[name].dtype, 0)
-            else:
-                _declare(writer, checkpoint, name, find_format(formats[name]))
+            if key != "general.architecture":  # the writer has put it first
+                writer.add_key_value(key, field.value, field.type, field.item)
+        for part in parts:
+            kind = GGMLQuantizationType(part.format.gguf_id or 0)
+            shape = (*part.shape[:-1], part.format.row_bytes(part.shape[-1]))
+            writer.add_tensor_info(part.name, shape, np.dtype(np.uint8), part.bytes, kind)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
-        done = 0
-        for name in sorted([*names, *extra], key=sort_key):
-            _append(writer, extra[name] if name in extra else data(name))
-            if progress and name not in extra:
-                done += _bytes(checkpoint, formats, name)
-                progress(done, total, name)
+        for part in parts:
+            _append(writer, part.read())
+            done += part.bytes
+            if progress:
+                progress(done, total, part.name)
         writer.close()
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A tensor on its way into a file: `read` gives its bytes."""
+
+    name: str
+    shape: tuple[int, ...]
+    format: Format
+    read: Callable[[], NDArray[Any]]
+
+    @property
+    def bytes(self) -> int:
+        return math.prod(self.shape[:-1]) * self.format.row_bytes(self.shape[-1])
+
+
+def _parts(
+    checkpoint: Checkpoint, formats: Mapping[str, str], data: Callable[[str], NDArray[np.uint8]]
+) -> list[_Part]:
+    """Every tensor of the file in order, the divisors of rotary frequencies among them."""
+    parts = [
+        _Part(name, info.shape, find_format(formats[name]), partial(data, name))
+        for name, info in checkpoint.tensors.items()
+    ]
+    if (divisors := rope_divisors(checkpoint.config)) is not None:
+        values = np.array(divisors, np.float32)
+        parts.append(_Part(ROPE_FREQS, values.shape, find_format("F32"), lambda: values))
+    return sorted(parts, key=lambda part: sort_key(part.name))
 
 
 @contextmanager
@@ -114,25 +141,6 @@ def _append(writer: GGUFWriter, data: NDArray[Any]) -> None:
     file.write(b"\0" * (-file.tell() % ALIGNMENT))
     file.write(np.ascontiguousarray(data).view(np.uint8).data)
     file.write(b"\0" * (-data.nbytes % ALIGNMENT))
-
-
-def _declare(writer: GGUFWriter, checkpoint: Checkpoint, name: str, format_: Format) -> None:
-    *rows, columns = checkpoint.tensors[name].shape
-    shape = (*rows, format_.row_bytes(columns))
-    size = int(np.prod(shape))
-    assert format_.gguf_id is not None
-    kind = GGMLQuantizationType(format_.gguf_id)
-    writer.add_tensor_info(name, shape, np.dtype(np.uint8), size, kind)
-
-
-def _bytes(checkpoint: Checkpoint, formats: Mapping[str, str], name: str) -> int:
-    *rows, columns = checkpoint.tensors[name].shape
-    return int(np.prod(rows)) * find_format(formats[name]).row_bytes(columns)
-
-
-def _rope_freqs(checkpoint: Checkpoint) -> dict[str, NDArray[np.float32]]:
-    divisors = rope_divisors(checkpoint.config)
-    return {} if divisors is None else {ROPE_FREQS: np.array(divisors, np.float32)}
 
 
 def _metadata(

@@ -274,11 +274,12 @@ def sort_key(name: str) -> tuple[int, bytes]:
 
 
 def fields_of(values: Mapping[str, Any]) -> Iterator[tuple[str, Field]]:
-    """Plain Python values as fields: int as u32, float as f32, str, bool and lists of them."""
+    """Plain values as fields: int as u32 (in lists as i32), float as f32, str, bool and lists."""
     for key, value in values.items():
-        if isinstance(value, list | tuple):
+        if isinstance(value, list):
             item = _type_of(value[0]) if value else GGUFValueType.STRING
-            yield key, Field(list(value), GGUFValueType.ARRAY, item)
+            item = GGUFValueType.INT32 if item == GGUFValueType.UINT32 else item
+            yield key, Field(value, GGUFValueType.ARRAY, item)
         else:
             yield key, Field(value, _type_of(value))
 

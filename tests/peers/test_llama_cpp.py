@@ -1,0 +1,169 @@
+"""llama.cpp itself, through llama-cpp-python: its quantizer's bytes, its tokens, its perplexity."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+
+import fewbit
+from fewbit import _core, evaluate, measures
+from fewbit.io.gguf import read_gguf
+from fewbit.recipes import FILE_TYPES
+from tests.compare import within_bound
+from tests.golden.loading import MODELS, NOISE
+
+llama_cpp = pytest.importorskip("llama_cpp", reason="needs the extra `peers`: llama-cpp-python")
+
+QUANTIZED = [name for name in FILE_TYPES if name not in ("F32", "Q2_K_S")]
+MODELS_HERE = {
+    "llama": MODELS / "llama",  # 256 wide, untied
+    "qwen2": MODELS / "qwen2",  # 128 wide, tied: K formats fall back
+    "demo": fewbit.DEMO,
+}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quiet() -> Any:
+    @llama_cpp.llama_log_callback
+    def drop(level: int, text: bytes, data: Any) -> None:
+        pass
+
+    llama_cpp.llama_log_set(drop, ctypes.c_void_p(0))
+    return drop
+
+
+def llama_quantize(source: Path, target: Path, file_type: int, pure: bool = False) -> None:
+    params = llama_cpp.llama_model_quantize_default_params()
+    params.ftype, params.nthread, params.pure = file_type, 2, pure
+    code = llama_cpp.llama_model_quantize(
+        str(source).encode(), str(target).encode(), ctypes.byref(params)
+    )
+    assert code == 0
+
+
+def same_tensors(ours: Path, theirs: Path) -> None:
+    found, expected = read_gguf(ours).tensors, read_gguf(theirs).tensors
+    assert list(found) == list(expected)
+    formats = {name: (found[name].format, entry.format) for name, entry in expected.items()}
+    assert not {name: pair for name, pair in formats.items() if pair[0] != pair[1]}
+    for name, entry in expected.items():
+        assert found[name].data.tobytes() == entry.data.tobytes(), name
+
+
+@pytest.fixture(scope="session")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("sources")
+    for name, path in MODELS_HERE.items():
+        fewbit.load(path).save(folder / f"{name}.gguf")
+    return {name: folder / f"{name}.gguf" for name in MODELS_HERE}
+
+
+@pytest.mark.parametrize("recipe", QUANTIZED)
+@pytest.mark.parametrize("name", MODELS_HERE)
+def test_files_are_llama_quantize_s(
+    name: str, recipe: str, sources: dict[str, Path], tmp_path: Path
+) -> None:
+    llama_quantize(sources[name], tmp_path / "theirs.gguf", FILE_TYPES[recipe])
+    fewbit.load(MODELS_HERE[name]).quantize(recipe).save(tmp_path / "ours.gguf")
+    same_tensors(tmp_path / "ours.gguf", tmp_path / "theirs.gguf")
+    found = read_gguf(tmp_path / "ours.gguf").metadata["general.file_type"]
+    assert found == read_gguf(tmp_path / "theirs.gguf").metadata["general.file_type"]
+
+
+def deep_llama(folder: Path, kv_heads: int) -> Path:
+    """20 layers of 256: enough for the rules that go by a layer's place."""
+    rng = np.random.default_rng(0)
+    config = json.loads((MODELS / "llama" / "config.json").read_text())
+    config |= {"num_hidden_layers": 20, "num_key_value_heads": kv_heads}
+    (folder / "config.json").write_text(json.dumps(config))
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / file).write_bytes((MODELS / "llama" / file).read_bytes())
+    shapes = {"self_attn.k_proj": (32 * kv_heads, 256), "self_attn.v_proj": (32 * kv_heads, 256)}
+    shapes |= dict.fromkeys(("self_attn.q_proj", "self_attn.o_proj"), (256, 256))
+    shapes |= dict.fromkeys(("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"), (256, 256))
+    tensors = {
+        f"model.layers.{i}.{name}.weight": rng.normal(0, 0.02, shape).astype(np.float32)
+        for i in range(20)
+        for name, shape in shapes.items()
+    }
+    norms = [
+        f"layers.{i}.{n}"
+        for i in range(20)
+        for n in ("input_layernorm", "post_attention_layernorm")
+    ]
+    tensors |= {f"model.{name}.weight": np.ones(256, np.float32) for name in (*norms, "norm")}
+    for name in ("model.embed_tokens", "lm_head"):
+        tensors[f"{name}.weight"] = rng.normal(0, 0.02, (320, 256)).astype(np.float32)
+    save_file(tensors, folder / "model.safetensors")
+    return folder
+
+
+@pytest.mark.parametrize("kv_heads", [2, 4])
+def test_mixtures_of_a_deep_model(kv_heads: int, tmp_path: Path) -> None:
+    model = fewbit.load(deep_llama(tmp_path, kv_heads))
+    model.save(tmp_path / "source.gguf")
+    for recipe in ("Q2_K", "Q3_K_S", "Q3_K_M", "Q3_K_L", "Q4_K_S", "Q4_K_M", "Q5_K_M"):
+        llama_quantize(tmp_path / "source.gguf", tmp_path / "theirs.gguf", FILE_TYPES[recipe])
+        model.quantize(recipe).save(tmp_path / "ours.gguf")
+        same_tensors(tmp_path / "ours.gguf", tmp_path / "theirs.gguf")
+
+
+@pytest.mark.parametrize("name", MODELS_HERE)
+def test_pure_files(name: str, sources: dict[str, Path], tmp_path: Path) -> None:
+    llama_quantize(sources[name], tmp_path / "theirs.gguf", FILE_TYPES["Q4_K_M"], pure=True)
+    model = fewbit.load(MODELS_HERE[name])
+    model.quantize("Q4_K_M", options=fewbit.Options(pure=True)).save(tmp_path / "ours.gguf")
+    same_tensors(tmp_path / "ours.gguf", tmp_path / "theirs.gguf")
+
+
+class Peer:
+    """A GGUF file in llama.cpp: tokens of texts and logits after them."""
+
+    def __init__(self, path: Path) -> None:
+        self.llama = llama_cpp.Llama(
+            str(path), n_ctx=512, n_batch=512, logits_all=True, verbose=False, n_threads=2,
+            type_k=llama_cpp.GGML_TYPE_F32, type_v=llama_cpp.GGML_TYPE_F32,
+        )  # fmt: skip
+
+    def logits(self, ids: list[int]) -> NDArray[np.float32]:
+        self.llama.reset()
+        self.llama.eval(ids)
+        return np.array(self.llama.scores[: len(ids)], np.float32)
+
+
+@pytest.mark.parametrize("name", ["llama", "llama-spm", "mistral", "qwen2", "qwen3"])
+def test_logits_and_tokens(name: str, tmp_path: Path) -> None:
+    model = fewbit.load(MODELS / name)
+    model.save(tmp_path / "m.gguf")
+    peer = Peer(tmp_path / "m.gguf")
+    ids = np.load(MODELS / name / "ids.npy").tolist()
+    expected = model.logits(ids, acts="f32")
+    within_bound(peer.logits(ids), expected, NOISE, "llama.cpp's logits")
+    if name == "mistral":  # only the first word gets a space: llama.cpp has no word for that
+        return
+    for text in ("Hello world, it's 12345!", "  two spaces\n\ttab", "naïve Ω 你好 🙂", ""):
+        expected = model.tokenizer.encode(text)
+        assert peer.llama.tokenize(text.encode(), add_bos=True, special=False) == expected
+
+
+@pytest.mark.parametrize("recipe", ["F32", "Q8_0", "Q4_K_M"])
+def test_perplexity(recipe: str, tmp_path: Path) -> None:
+    """To the printed digits in f32; else the two ways of rounding activations lie between."""
+    model = fewbit.load(fewbit.DEMO).quantize(recipe)
+    model.save(tmp_path / "m.gguf")
+    peer, text = Peer(tmp_path / "m.gguf"), fewbit.demo_text()
+    parts = evaluate.windows(model, text, 512, 4)
+    nll = [
+        _core.nll(peer.logits(inputs.tolist())[parts.first : -1], targets[parts.first + 1 :])
+        for inputs, targets in zip(parts.inputs, parts.targets, strict=True)
+    ]
+    theirs = measures.mean(np.concatenate(nll)).exp().value
+    ours = model.perplexity(text, chunks=4, acts="int8").ppl.value
+    within_bound(theirs, ours, 0.00005 if recipe == "F32" else 0.002 * ours, "perplexity")
