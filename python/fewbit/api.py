@@ -191,7 +191,7 @@ class Model:
         if self.formats != stored or (quantized and not requantize):
             raise UnsupportedError(
                 f"the model is quantized already: `{quantized[0]}` is {self.formats[quantized[0]]}",
-                hint="quantize the original, or pass requantize=True to lose twice",
+                hint="quantize the original; `--allow-requantize` (`requantize=True`) rounds twice",
             )
         importance = imatrix or {}
         chosen = recipes.choose(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -71,8 +72,10 @@ def write_model(
     """
     parts = _parts(checkpoint, formats, data)
     total, done = sum(part.bytes for part in parts), 0
-    with replacing(path) as file:
-        writer = GGUFWriter(file, checkpoint.config.architecture)
+    with (
+        replacing(path) as file,
+        closing(GGUFWriter(file, checkpoint.config.architecture)) as writer,
+    ):
         for key, field in _metadata(checkpoint, formats, recipe).items():
             if key != "general.architecture":  # the writer has put it first
                 writer.add_key_value(key, field.value, field.type, field.item)
@@ -88,7 +91,6 @@ def write_model(
             done += part.bytes
             if progress:
                 progress(done, total, part.name)
-        writer.close()
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,16 @@ def _parts(
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path` that takes its place when all went well, else vanishes."""
+    """A temporary name beside `path` that takes its place when all went well, else vanishes.
+
+    Raises:
+        OSError: `path` is a folder, or in none; the disk is full.
+
+    """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not path.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path.parent))
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield part

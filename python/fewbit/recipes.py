@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from fewbit.config import Config
-from fewbit.errors import FormatError
+from fewbit.errors import FormatError, InputError
 from fewbit.formats import FORMATS, find_format
 
 FILE_TYPES: dict[str, int] = {
@@ -196,8 +196,8 @@ class _Chooser:
         self._config = config
         self._importance = importance
         self._overrides = [
-            (re.compile(pattern.lower()), find_format(format_).name)
-            for pattern, format_ in options.overrides.items()
+            (_pattern(text), find_format(format_).name)
+            for text, format_ in options.overrides.items()
         ]
         self._options = options
         self._tied = "output.weight" not in tensors
@@ -259,6 +259,15 @@ class _Chooser:
     def _layer(self, index: int) -> _Layer:
         c = self._config
         return _Layer(index, c.layers, c.heads // c.kv_heads, bool(self._importance))
+
+
+def _pattern(text: str) -> re.Pattern[str]:
+    try:
+        return re.compile(text.lower())
+    except re.error as error:
+        raise InputError(
+            f"`{text}` is not a regular expression: {error}", hint="as in `attn_v=Q6_K`"
+        ) from None
 
 
 def is_quantizable(name: str, shape: tuple[int, ...]) -> bool:

@@ -93,6 +93,10 @@ pub struct Packed {
 
 impl Packed {
     /// Packs `rows` rows of `format`, 16 at a time in parallel.
+    ///
+    /// # Errors
+    ///
+    /// `Shape` for a length that does not fit, `Format` for a weight or scale that is not finite.
     pub fn new(data: &[u8], format: Format, rows: usize, columns: usize) -> Result<Self> {
         let row_bytes = format.row_bytes(columns)?;
         if Some(data.len()) != row_bytes.checked_mul(rows) || rows == 0 || columns == 0 {
@@ -102,10 +106,22 @@ impl Packed {
                 data.len()
             )));
         }
-        Ok(match format.codes() {
-            None => Self::floats(data, format, rows, columns),
-            Some(codes) => Self::codes(data, format, codes, rows, columns),
-        })
+        let (packed, finite) = match format.codes() {
+            None => (Self::floats(data, format, rows, columns), all_finite(data, format)),
+            Some(codes) => {
+                let packed = Self::codes(data, format, codes, rows, columns);
+                let scales = if codes.f16_scales { Format::F16 } else { Format::F32 };
+                let finite = [&packed.scales, &packed.mins]
+                    .into_iter()
+                    .all(|values| all_finite(values.as_slice(), scales));
+                (packed, finite)
+            }
+        };
+        if finite {
+            return Ok(packed);
+        }
+        Err(Error::format("a weight or a scale is NaN or infinite")
+            .hint("the file is damaged, or the model was trained to overflow"))
     }
 
     fn floats(data: &[u8], format: Format, rows: usize, columns: usize) -> Self {
@@ -240,6 +256,30 @@ impl SharedBytes {
     unsafe fn part(&self, start: usize, length: usize) -> &mut [u8] {
         // SAFETY: the caller's promise.
         unsafe { std::slice::from_raw_parts_mut(self.0.add(start), length) }
+    }
+}
+
+/// Whether none of the floats has an exponent of all ones.
+fn all_finite(data: &[u8], format: Format) -> bool {
+    let two = |mask: u16| {
+        data.par_chunks(1 << 16).all(|part| {
+            let mut worst = 0;
+            for b in part.as_chunks::<2>().0 {
+                worst = worst.max(u16::from_le_bytes(*b) & mask);
+            }
+            worst < mask
+        })
+    };
+    match format {
+        Format::F16 => two(0x7c00),
+        Format::BF16 => two(0x7f80),
+        _ => data.par_chunks(1 << 16).all(|part| {
+            let mut worst = 0;
+            for b in part.as_chunks::<4>().0 {
+                worst = worst.max(u32::from_le_bytes(*b) & 0x7f80_0000);
+            }
+            worst < 0x7f80_0000
+        }),
     }
 }
 

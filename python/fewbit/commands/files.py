@@ -11,7 +11,10 @@ from fewbit import inspect_file, report
 from fewbit.api import load
 from fewbit.checkpoint import open_checkpoint
 from fewbit.commands.options import Json, ModelName, Threads, model_path
+from fewbit.errors import InputError
+from fewbit.imatrix import read_imatrix
 from fewbit.progress import progress
+from fewbit.recipes import Options
 from fewbit.sizes import sizes
 
 
@@ -51,6 +54,30 @@ def quantize(
     format_: Annotated[
         str, typer.Option("--format", "-f", help="As Q8_0, Q4_0 or a mixture as Q4_K_M.")
     ],
+    imatrix: Annotated[
+        Path | None,
+        typer.Option(
+            help="How much each column counts, as llama-imatrix writes it.", show_default=False
+        ),
+    ] = None,
+    tensor_type: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="REGEX=FORMAT",
+            help="Another format for some tensors; can be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    token_embedding_type: Annotated[
+        str | None, typer.Option(help="The format of token_embd.", show_default=False)
+    ] = None,
+    output_tensor_type: Annotated[
+        str | None, typer.Option(help="The format of output.", show_default=False)
+    ] = None,
+    pure: Annotated[bool, typer.Option("--pure", help="No mixture: one format for all.")] = False,
+    allow_requantize: Annotated[
+        bool, typer.Option("--allow-requantize", help="Round what was rounded before.")
+    ] = False,
     threads: Threads = 0,
     json: Json = False,
 ) -> None:
@@ -58,7 +85,11 @@ def quantize(
 
     The file appears under its name only when it is whole.
     """
-    encoded = load(model_path(model), recipe=format_, threads=threads)
+    options = Options(_overrides(tensor_type or []), token_embedding_type, output_tensor_type, pure)
+    importance = None if imatrix is None else read_imatrix(imatrix)
+    encoded = load(model_path(model), threads=threads).quantize(
+        format_, importance, options=options, requantize=allow_requantize
+    )
     with progress(f"encoding {format_}") as update:
         encoded.save(output, progress=update)
     size, written = sizes(encoded), output.stat().st_size
@@ -67,3 +98,21 @@ def quantize(
     else:
         bits = f"{size.bits_per_weight:.2f} bits per weight"
         report.show(f"{output}: {written:,} bytes, {size.weights:,} weights, {bits}")
+
+
+def _overrides(pairs: list[str]) -> dict[str, str]:
+    """``REGEX=FORMAT`` pairs as a mapping.
+
+    Raises:
+        InputError: a pair has no format.
+
+    """
+    found = {}
+    for pair in pairs:
+        pattern, separator, format_ = pair.rpartition("=")
+        if not separator:
+            raise InputError(
+                f"`{pair}` names no format", hint="as in `--tensor-type attn_v=Q6_K`", pair=pair
+            )
+        found[pattern] = format_
+    return found

@@ -1,0 +1,207 @@
+"""Writing GGUF files: what comes back, what is never left behind, importance matrices."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from gguf import GGUFReader, GGUFWriter
+
+import fewbit
+from fewbit import convert
+from fewbit.checkpoint import open_checkpoint
+from fewbit.io.gguf import read_gguf
+from tests.compare import within_bound
+from tests.golden.loading import MODELS, NOISE
+
+
+def test_gguf_py_reads_the_file_and_its_values(tmp_path: Path) -> None:
+    fewbit.load(MODELS / "qwen2").quantize("Q8_0").save(tmp_path / "m.gguf")
+    reader = GGUFReader(tmp_path / "m.gguf")
+    expected = {
+        "general.architecture": "qwen2",
+        "general.name": "qwen2",
+        "general.size_label": "339K",
+        "general.file_type": 7,
+        "qwen2.block_count": 2,
+        "qwen2.rope.scaling.type": "yarn",
+        "qwen2.rope.scaling.original_context_length": 256,
+        "tokenizer.ggml.pre": "qwen2",
+        "tokenizer.ggml.add_bos_token": False,
+    }
+    found = {key: reader.fields[key].contents() for key in expected}
+    assert found == expected
+    norms = [t.tensor_type.name for t in reader.tensors if "norm" in t.name or "bias" in t.name]
+    assert set(norms) == {"F32"}
+
+
+def test_a_file_s_own_metadata_is_kept(tmp_path: Path) -> None:
+    source = MODELS / "qwen3" / "model-f32.gguf"
+    fewbit.load(source).quantize("Q4_1").save(tmp_path / "m.gguf")
+    before, after = read_gguf(source).metadata, read_gguf(tmp_path / "m.gguf").metadata
+    changed = {"general.file_type", "general.quantization_version"}
+    assert {k: v for k, v in after.items() if k not in changed} == {
+        k: v for k, v in before.items() if k not in changed
+    }
+    assert list(after)[-2:] == ["general.quantization_version", "general.file_type"]
+    assert (after["general.quantization_version"].value, after["general.file_type"].value) == (2, 3)
+
+
+def test_the_same_weights_whether_saved_or_run(tmp_path: Path) -> None:
+    model = fewbit.load(MODELS / "llama").quantize("Q4_K_M")
+    model.save(tmp_path / "m.gguf")
+    ids = np.load(MODELS / "llama" / "ids.npy")
+    again = fewbit.load(tmp_path / "m.gguf")
+    # only the divisors of the frequencies are rounded to f32 on the way
+    expected = model.logits(ids, acts="f32")
+    within_bound(again.logits(ids, acts="f32"), expected, NOISE, "before saving")
+
+
+@pytest.mark.parametrize("failure", [OSError(errno.ENOSPC, "full"), KeyboardInterrupt()])
+def test_a_failure_leaves_nothing_and_keeps_what_was_there(
+    failure: BaseException, tmp_path: Path
+) -> None:
+    path = tmp_path / "m.gguf"
+    path.write_text("what was there")
+    checkpoint = open_checkpoint(MODELS / "llama")
+    formats = convert.gguf_formats(checkpoint, {n: t.format for n, t in checkpoint.tensors.items()})
+
+    def data(name: str) -> np.ndarray:
+        if name.startswith("blk.1"):
+            raise failure
+        return checkpoint.read(name).data
+
+    with pytest.raises(type(failure)):
+        convert.write_model(path, checkpoint, formats, data)
+    assert [p.name for p in tmp_path.iterdir()] == ["m.gguf"]
+    assert path.read_text() == "what was there"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")
+def test_an_interrupt_leaves_nothing(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "fewbit", "quantize", "demo", str(tmp_path / "m.gguf"), "-f"]
+    with subprocess.Popen([*command, "Q4_K_M"], stderr=subprocess.PIPE, text=True) as process:
+        while process.poll() is None and not list(tmp_path.iterdir()):
+            time.sleep(0.002)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    if process.returncode == 130:  # else it was done before the signal came
+        assert list(tmp_path.iterdir()) == []
+        assert err.strip().endswith("interrupted")
+
+
+def test_the_target_must_be_a_file_in_a_folder(tmp_path: Path) -> None:
+    model = fewbit.load(MODELS / "llama")
+    with pytest.raises(IsADirectoryError) as caught:
+        model.save(tmp_path)
+    assert caught.value.filename == str(tmp_path)
+    with pytest.raises(FileNotFoundError) as caught_parent:
+        model.save(tmp_path / "none" / "m.gguf")
+    assert caught_parent.value.filename == str(tmp_path / "none")
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
+def test_memory_is_bounded_by_a_tensor_not_by_the_model(tmp_path: Path) -> None:
+    """64 MB of weights in 32 layers: writing them grows the process by a few tensors."""
+    code = f"""
+import resource, sys
+import fewbit
+from tests.test_convert import wide_model
+from pathlib import Path
+model = fewbit.load(wide_model(Path({str(tmp_path)!r}))).quantize("Q8_0")
+def mapped_out():
+    fields = dict(l.split(":") for l in open("/proc/self/status") if l.startswith("RssAnon"))
+    return int(fields["RssAnon"].split()[0]) * 1024
+before, most = mapped_out(), 0
+def progress(done, total, name):
+    global most
+    most = max(most, mapped_out())
+model.save({str(tmp_path / "m.gguf")!r}, progress=progress)
+print(most - before)
+"""
+    root = str(Path(__file__).parents[1])
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root,
+        env={**os.environ, "PYTHONPATH": root},
+    )  # fmt: skip
+    assert int(run.stdout) < 16e6
+
+
+def wide_model(folder: Path) -> Path:
+    """An F16 Llama of 32 layers and 64 MB, written with gguf-py."""
+    writer = GGUFWriter(folder / "wide.gguf", "llama")
+    for key, value in {
+        "block_count": 32, "context_length": 64, "embedding_length": 256,
+        "feed_forward_length": 1024, "attention.head_count": 4,
+    }.items():  # fmt: skip
+        writer.add_uint32(f"llama.{key}", value)
+    writer.add_float32("llama.attention.layer_norm_rms_epsilon", 1e-5)
+    rng = np.random.default_rng(0)
+    matrices = dict.fromkeys(("attn_q", "attn_k", "attn_v", "attn_output"), (256, 256))
+    matrices |= {"ffn_gate": (1024, 256), "ffn_up": (1024, 256), "ffn_down": (256, 1024)}
+    ones = np.ones(256, np.float32)
+    writer.add_tensor("token_embd.weight", rng.normal(size=(64, 256)).astype(np.float16))
+    writer.add_tensor("output_norm.weight", ones)
+    for layer in range(32):
+        for name in ("attn_norm", "ffn_norm"):
+            writer.add_tensor(f"blk.{layer}.{name}.weight", ones)
+        for name, shape in matrices.items():
+            array = rng.normal(0, 0.02, shape).astype(np.float16)
+            writer.add_tensor(f"blk.{layer}.{name}.weight", array)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return folder / "wide.gguf"
+
+
+def write_imatrix(path: Path, entries: dict[str, tuple[np.ndarray, int]]) -> Path:
+    writer = GGUFWriter(path, "")
+    for name, (sums, count) in entries.items():
+        writer.add_tensor(f"{name}.in_sum2", sums.astype(np.float32))
+        writer.add_tensor(f"{name}.counts", np.array([count], np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def test_importance_matrices_of_both_kinds(tmp_path: Path) -> None:
+    sums = np.array([4.0, 0.0, 2.0])
+    new = write_imatrix(tmp_path / "new.gguf", {"a.weight": (sums, 2), "b.weight": (sums, 0)})
+    found = fewbit.read_imatrix(new)
+    assert {k: v.tolist() for k, v in found.items()} == {
+        "a.weight": [2, 0, 1],
+        "b.weight": [1, 1, 1],
+    }
+    old = tmp_path / "old.dat"
+    name = b"a.weight"
+    old.write_bytes(struct.pack("<ii8sii3f", 1, len(name), name, 2, 3, *sums) + bytes(8))
+    assert {k: v.tolist() for k, v in fewbit.read_imatrix(old).items()} == {"a.weight": [2, 0, 1]}
+
+
+@pytest.mark.parametrize("cut", [3, 10, 20, 30])
+def test_a_truncated_importance_matrix_is_named(cut: int, tmp_path: Path) -> None:
+    path = tmp_path / "old.dat"
+    path.write_bytes(struct.pack("<ii8sii3f", 1, 8, b"a.weight", 2, 3, 1, 1, 1)[:cut])
+    with pytest.raises(fewbit.FileFormatError, match=r"old\.dat` is not a whole importance matrix"):
+        fewbit.read_imatrix(path)
+
+
+def test_importance_changes_what_is_stored(tmp_path: Path) -> None:
+    model = fewbit.load(MODELS / "llama")
+    name = "blk.0.ffn_up.weight"
+    weights = {name: np.linspace(0, 1, 256, dtype=np.float32) ** 4}
+    plain, weighted = model.quantize("Q4_0"), model.quantize("Q4_0", imatrix=weights)
+    assert (plain.data(name) != weighted.data(name)).any()
+    other = "blk.1.ffn_up.weight"
+    assert (plain.data(other) == weighted.data(other)).all()
