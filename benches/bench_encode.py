@@ -1,28 +1,34 @@
-"""GB/s of bf16 input that each format's encoder takes, beside memory reads and gguf-py.
+"""GB/s of bf16 weights encoded per format, beside llama.cpp's encoders and the memory's read rate.
 
-pytest benches/bench_encode.py --benchmark-enable --benchmark-only
+llama.cpp (where llama-cpp-python is installed) encodes the same weights from f32 on one thread, and
+so does fewbit right before it; the ratio is that of these two, and the bytes must be equal.
+
+    pytest benches/bench_encode.py --benchmark-enable --benchmark-only
 """
 
 from __future__ import annotations
 
+import ctypes
+import importlib.util
 import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-import gguf
 import ml_dtypes
 import numpy as np
 import pytest
-from gguf.quants import quantize
 from numpy.typing import NDArray
 
 from fewbit import _core
-from fewbit.formats import FORMATS
+from fewbit.formats import FORMATS, find_format
 
 if TYPE_CHECKING:
     from pytest_benchmark.fixture import BenchmarkFixture
 
-ROWS, COLUMNS = 2048, 4096
+ROWS, COLUMNS = 4096, 8192
 ROUNDS = 5
+PEER_ROWS = 64
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +41,9 @@ def read_rate() -> float:
     return _core.read_rate()
 
 
-@pytest.mark.parametrize("format_", [name for name in FORMATS if name not in ("F32", "BF16")])
+@pytest.mark.parametrize(
+    "format_", [*(n for n in FORMATS if n not in ("F32", "BF16")), "sym4-g32", "asym3-g64"]
+)
 def test_encode(
     format_: str,
     weights: NDArray[np.float32],
@@ -43,7 +51,8 @@ def test_encode(
     benchmark: BenchmarkFixture,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    data = weights.astype(ml_dtypes.bfloat16).view(np.uint8)
+    rows = ROWS // 16 if format_.endswith("_K") else ROWS  # the searches take their time
+    data = weights[:rows].astype(ml_dtypes.bfloat16).view(np.uint8)
     seconds: list[float] = []
 
     def encode() -> None:
@@ -54,19 +63,44 @@ def test_encode(
     benchmark.pedantic(encode, rounds=ROUNDS, warmup_rounds=1)
     rate = data.nbytes / min(seconds) / 1e9
     line = f"{format_}: {rate:.2f} GB/s of bf16; memory reads {read_rate:.1f} GB/s"
-    if (peer := _gguf_py(format_, weights)) is not None:
-        line += f"; gguf-py {data.nbytes / peer / 1e9:.3f}, ratio {peer / min(seconds):.0f}"
-    benchmark.extra_info.update(gb_per_second=rate, read_rate=read_rate)
+    if (ratio := _ratio(format_, weights[:PEER_ROWS])) is not None:
+        line += f"; {ratio:.2f} times llama.cpp's speed on one thread from f32"
+    benchmark.extra_info.update(gb_per_second=rate, read_rate=read_rate, ratio=ratio)
     with capsys.disabled():
         print(f"\n{line}")
 
 
-def _gguf_py(format_: str, weights: NDArray[np.float32]) -> float | None:
-    """Seconds that gguf-py needs, None where it has no encoder. It starts from f32."""
-    part = weights[: ROWS // 16]
-    start = time.perf_counter()
-    try:
-        quantize(part, gguf.GGMLQuantizationType[format_])
-    except NotImplementedError:
+def _ratio(format_: str, x: NDArray[np.float32]) -> float | None:
+    """llama.cpp's seconds over fewbit's for the same bytes, None where it is not to be had."""
+    spec, found = find_format(format_), importlib.util.find_spec("llama_cpp")
+    if spec.gguf_id is None or spec.is_float or found is None or found.origin is None:
         return None
-    return 16 * (time.perf_counter() - start)
+    ggml = ctypes.CDLL(str(Path(found.origin).parent / "lib" / "libggml-base.so"))
+    ggml.ggml_quantize_chunk.restype = ctypes.c_size_t
+    ggml.ggml_quantize_init(spec.gguf_id)
+    theirs = np.zeros((len(x), spec.row_bytes(COLUMNS)), np.uint8)
+
+    def peer() -> None:
+        ggml.ggml_quantize_chunk(
+            ctypes.c_int(spec.gguf_id or 0),
+            ctypes.c_void_p(x.ctypes.data),
+            ctypes.c_void_p(theirs.ctypes.data),
+            *(ctypes.c_int64(n) for n in (0, len(x), COLUMNS)),
+            None,
+        )
+
+    ours = _core.encode(x.view(np.uint8), "F32", COLUMNS, format_, None, 1)
+    own = _best(lambda: _core.encode(x.view(np.uint8), "F32", COLUMNS, format_, None, 1))
+    other = _best(peer)
+    assert (ours == theirs).all()
+    return other / own
+
+
+def _best(call: Callable[[], object]) -> float:
+    """The fewest seconds of several calls."""
+    seconds = []
+    for _ in range(ROUNDS):
+        start = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)

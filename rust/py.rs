@@ -51,7 +51,9 @@ fn activations(acts: &str) -> Result<Activations, Error> {
     match acts {
         "f32" => Ok(Activations::F32),
         "int8" => Ok(Activations::Int8),
-        other => Err(Error::input(format!("unknown activations `{other}`")).hint("known: f32, int8")),
+        other => {
+            Err(Error::input(format!("unknown activations `{other}`")).hint("known: f32, int8"))
+        }
     }
 }
 

@@ -72,7 +72,7 @@ def test_no_value_is_off_by_more_than_half_a_step(
 @pytest.mark.parametrize("kind", ["sym", "asym"])
 def test_more_bits_lose_less(kind: str) -> None:
     x = rng.normal(size=(16, 256)).astype(np.float32)
-    widths = WIDTHS[1:] if kind == "sym" else WIDTHS  # of one bit symmetric has -1 and 1, no 0
+    widths = WIDTHS[1:] if kind == "sym" else WIDTHS  # symmetric of one bit has no 0
     errors = [fewbit.quantize(x, f"{kind}{bits}-g32").error.rmse for bits in widths]
     assert errors == sorted(errors, reverse=True)
     by_size = ["Q2_K", "Q3_K", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q6_K", "Q8_0", "BF16", "F16", "F32"]
