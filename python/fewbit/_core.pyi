@@ -5,6 +5,19 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
+__all__ = [
+    "Cache",
+    "Executor",
+    "Weights",
+    "decode",
+    "divergence",
+    "encode",
+    "isa",
+    "isas",
+    "nll",
+    "read_rate",
+]
+
 def encode(
     data: NDArray[np.uint8],
     source: str,
