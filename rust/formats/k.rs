@@ -89,7 +89,7 @@ fn unpack_six(block: &[u8], scale: &mut [f32], min: &mut [f32]) {
 /// ORs codes of `BITS` bits, shifted up by `up`, into `q`: neighbours in a byte are `stride`
 /// elements apart, the first in the lowest bits (`pack_planes` of `reference/bits.py`).
 #[inline(always)]
-fn join_planes<const BITS: usize>(data: &[u8], stride: usize, up: usize, q: &mut [u8]) {
+pub fn join_planes<const BITS: usize>(data: &[u8], stride: usize, up: usize, q: &mut [u8]) {
     let mask = (1u8 << BITS) - 1;
     for (bytes, q) in data.chunks_exact(stride).zip(q.chunks_exact_mut(stride * (8 / BITS))) {
         for (k, q) in q.chunks_exact_mut(stride).enumerate() {
@@ -102,7 +102,7 @@ fn join_planes<const BITS: usize>(data: &[u8], stride: usize, up: usize, q: &mut
 
 /// The inverse: writes `BITS` bits of each code from bit `from` on.
 #[inline(always)]
-fn split_planes<const BITS: usize>(q: &[u8], stride: usize, from: usize, out: &mut [u8]) {
+pub fn split_planes<const BITS: usize>(q: &[u8], stride: usize, from: usize, out: &mut [u8]) {
     let mask = (1u8 << BITS) - 1;
     for (bytes, q) in out.chunks_exact_mut(stride).zip(q.chunks_exact(stride * (8 / BITS))) {
         bytes.fill(0);

@@ -11,10 +11,16 @@
 //! a format is added by writing its `unpack` and its `encode`.
 
 mod affine;
+mod codebook;
 mod floats;
+mod grid;
+mod grid_encode;
+mod grids;
+mod iq1_encode;
 mod k;
 mod k_encode;
 mod legacy;
+mod ternary;
 
 pub use affine::Affine;
 
@@ -37,6 +43,21 @@ pub enum Format {
     Q4_K,
     Q5_K,
     Q6_K,
+    Q1_0,
+    Q2_0,
+    TQ1_0,
+    TQ2_0,
+    IQ4_NL,
+    IQ4_XS,
+    MXFP4,
+    NVFP4,
+    IQ1_S,
+    IQ1_M,
+    IQ2_XXS,
+    IQ2_XS,
+    IQ2_S,
+    IQ3_XXS,
+    IQ3_S,
     Affine(Affine),
 }
 
@@ -60,7 +81,7 @@ const fn codes(bits: u8, group: usize, offset: u8, has_min: bool, f16_scales: bo
 }
 
 /// Name, elements and bytes of a block, codes.
-const TABLE: [(Format, &str, usize, usize, Option<Codes>); 13] = [
+const TABLE: [(Format, &str, usize, usize, Option<Codes>); 28] = [
     (Format::F32, "F32", 1, 4, None),
     (Format::F16, "F16", 1, 2, None),
     (Format::BF16, "BF16", 1, 2, None),
@@ -74,6 +95,21 @@ const TABLE: [(Format, &str, usize, usize, Option<Codes>); 13] = [
     (Format::Q4_K, "Q4_K", 256, 144, Some(codes(4, 32, 0, true, false))),
     (Format::Q5_K, "Q5_K", 256, 176, Some(codes(5, 32, 0, true, false))),
     (Format::Q6_K, "Q6_K", 256, 210, Some(codes(6, 16, 32, false, false))),
+    (Format::Q1_0, "Q1_0", 128, 18, Some(codes(2, 128, 1, false, true))),
+    (Format::Q2_0, "Q2_0", 64, 18, Some(codes(2, 64, 1, false, true))),
+    (Format::TQ1_0, "TQ1_0", 256, 54, Some(codes(2, 256, 1, false, true))),
+    (Format::TQ2_0, "TQ2_0", 256, 66, Some(codes(2, 256, 1, false, true))),
+    (Format::IQ4_NL, "IQ4_NL", 32, 18, Some(codes(8, 32, 128, false, true))),
+    (Format::IQ4_XS, "IQ4_XS", 256, 136, Some(codes(8, 32, 128, false, false))),
+    (Format::MXFP4, "MXFP4", 32, 17, Some(codes(5, 32, 12, false, false))),
+    (Format::NVFP4, "NVFP4", 64, 36, Some(codes(5, 16, 12, false, false))),
+    (Format::IQ1_S, "IQ1_S", 256, 50, Some(codes(5, 32, grid::OFFSET_1, false, false))),
+    (Format::IQ1_M, "IQ1_M", 256, 56, Some(codes(5, 16, grid::OFFSET_1, false, false))),
+    (Format::IQ2_XXS, "IQ2_XXS", 256, 66, Some(codes(7, 32, grid::OFFSET, false, false))),
+    (Format::IQ2_XS, "IQ2_XS", 256, 74, Some(codes(7, 16, grid::OFFSET, false, false))),
+    (Format::IQ2_S, "IQ2_S", 256, 82, Some(codes(7, 16, grid::OFFSET, false, false))),
+    (Format::IQ3_XXS, "IQ3_XXS", 256, 98, Some(codes(7, 32, grid::OFFSET, false, false))),
+    (Format::IQ3_S, "IQ3_S", 256, 110, Some(codes(7, 32, grid::OFFSET, false, false))),
 ];
 
 impl Format {
@@ -165,6 +201,21 @@ impl Format {
             Self::Q4_K => k::unpack_q4_k,
             Self::Q5_K => k::unpack_q5_k,
             Self::Q6_K => k::unpack_q6_k,
+            Self::Q1_0 => ternary::unpack_q1_0,
+            Self::Q2_0 => ternary::unpack_q2_0,
+            Self::TQ1_0 => ternary::unpack_tq1_0,
+            Self::TQ2_0 => ternary::unpack_tq2_0,
+            Self::IQ4_NL => codebook::unpack_iq4_nl,
+            Self::IQ4_XS => codebook::unpack_iq4_xs,
+            Self::MXFP4 => codebook::unpack_mxfp4,
+            Self::NVFP4 => codebook::unpack_nvfp4,
+            Self::IQ1_S => grid::unpack_iq1_s,
+            Self::IQ1_M => grid::unpack_iq1_m,
+            Self::IQ2_XXS => grid::unpack_iq2_xxs,
+            Self::IQ2_XS => grid::unpack_iq2_xs,
+            Self::IQ2_S => grid::unpack_iq2_s,
+            Self::IQ3_XXS => grid::unpack_iq3_xxs,
+            Self::IQ3_S => grid::unpack_iq3_s,
             Self::F32 | Self::F16 | Self::BF16 => unreachable!("floats have no codes"),
         };
         let (block, size) = (self.block(), self.block_bytes());
@@ -239,24 +290,52 @@ impl Format {
             Self::Q5_1 => legacy::encode_q5_1(x, importance, out),
             Self::Q8_0 => legacy::encode_q8_0(x, out),
             Self::Affine(affine) => affine.encode_row(x, out),
-            _ => self.encode_k(x, importance, out),
+            _ => self.encode_blocks(x, importance, out),
         }
     }
 
     #[inline(always)]
-    fn encode_k(&self, x: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
-        let blocks = x.as_chunks::<{ k::BLOCK }>().0;
-        for (i, (x, out)) in blocks.iter().zip(out.chunks_exact_mut(self.block_bytes())).enumerate()
-        {
-            let importance = importance.map(|weights| &weights.as_chunks().0[i]);
+    fn encode_blocks(&self, x: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
+        let (block, size) = (self.block(), self.block_bytes());
+        for (i, (x, out)) in x.chunks_exact(block).zip(out.chunks_exact_mut(size)).enumerate() {
+            let importance = importance.map(|weights| &weights[i * block..(i + 1) * block]);
             match self {
-                Self::Q2_K => k_encode::encode_q2_k(x, importance, out),
-                Self::Q3_K => k_encode::encode_q3_k(x, importance, out),
-                Self::Q4_K => k_encode::encode_q4_k(x, importance, out),
-                Self::Q5_K => k_encode::encode_q5_k(x, importance, out),
-                _ => k_encode::encode_q6_k(x, importance, out),
+                Self::Q1_0 => ternary::encode_q1_0(x, out),
+                Self::Q2_0 => ternary::encode_q2_0(x, out),
+                Self::TQ1_0 => ternary::encode_tq1_0(x, out),
+                Self::TQ2_0 => ternary::encode_tq2_0(x, out),
+                Self::MXFP4 => codebook::encode_mxfp4(x, out),
+                Self::NVFP4 => codebook::encode_nvfp4(x, out),
+                Self::IQ4_NL => codebook::encode_iq4_nl(&x.as_chunks().0[0], importance, out),
+                _ => self.encode_super(&x.as_chunks().0[0], importance, out),
             }
         }
+    }
+
+    #[inline(always)]
+    fn encode_super(&self, x: &[f32; k::BLOCK], importance: Option<&[f32]>, out: &mut [u8]) {
+        let array = importance.map(|weights| &weights.as_chunks().0[0]);
+        match self {
+            Self::Q2_K => k_encode::encode_q2_k(x, array, out),
+            Self::Q3_K => k_encode::encode_q3_k(x, array, out),
+            Self::Q4_K => k_encode::encode_q4_k(x, array, out),
+            Self::Q5_K => k_encode::encode_q5_k(x, array, out),
+            Self::Q6_K => k_encode::encode_q6_k(x, array, out),
+            Self::IQ4_XS => codebook::encode_iq4_xs(x, importance, out),
+            Self::IQ1_S => iq1_encode::encode_iq1_s(x, importance, out),
+            Self::IQ1_M => iq1_encode::encode_iq1_m(x, importance, out),
+            Self::IQ2_XXS => grid_encode::encode_iq2_xxs(x, importance, out),
+            Self::IQ2_XS => grid_encode::encode_iq2_xs(x, importance, out),
+            Self::IQ2_S => grid_encode::encode_iq2_s(x, importance, out),
+            Self::IQ3_XXS => grid_encode::encode_iq3_xxs(x, importance, out),
+            _ => grid_encode::encode_iq3_s(x, importance, out),
+        }
+    }
+
+    /// Whether it is not encoded without importance, as in llama.cpp: errors of single elements
+    /// are too large to be left to chance.
+    pub fn needs_importance(&self) -> bool {
+        matches!(self, Self::IQ1_S | Self::IQ2_XXS | Self::IQ2_XS)
     }
 
     fn entry(&self) -> &'static (Format, &'static str, usize, usize, Option<Codes>) {

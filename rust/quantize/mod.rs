@@ -31,6 +31,10 @@ pub fn encode_tensor(
     expect_bytes("source", source, src.len(), rows, from)?;
     expect_bytes("target", target, dst.len(), rows, to)?;
     check_importance(importance, columns)?;
+    if importance.is_none() && target.needs_importance() {
+        return Err(Error::format(format!("{} needs an importance matrix", target.name()))
+            .hint("`fewbit imatrix` collects one; IQ2_S and Q2_K do without"));
+    }
     if rows == 0 || columns == 0 {
         return Ok(());
     }

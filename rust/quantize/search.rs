@@ -96,7 +96,8 @@ pub fn coordinate_search<const N: usize>(x: &[f32; N], n: i32) -> (f32, [u8; N])
         w[j] = x[j] * x[j];
         levels[j] = nearest(inverse * x[j]).clamp(-n, n - 1);
     }
-    let (a, b) = sweep(x, &w, &mut levels, -n, n - 1);
+    let start = sums(x, &w, &levels);
+    let (a, b) = sweep(x, &w, &mut levels, start, -n, n - 1);
     let mut codes = [0; N];
     for j in 0..N {
         codes[j] = (levels[j] + n) as u8;
@@ -104,15 +105,29 @@ pub fn coordinate_search<const N: usize>(x: &[f32; N], n: i32) -> (f32, [u8; N])
     (if b != 0.0 { a / b } else { 0.0 }, codes)
 }
 
-/// Improves `levels` while a a / b grows, for a = sum(w x l) and b = sum(w l l), and returns both.
+/// a = sum(w x l) and b = sum(w l l).
 #[inline(always)]
-fn sweep(x: &[f32], w: &[f32], levels: &mut [i32], low: i32, high: i32) -> (f32, f32) {
+fn sums(x: &[f32], w: &[f32], levels: &[i32]) -> (f32, f32) {
     let (mut a, mut b) = (0f32, 0f32);
-    for ((x, w), level) in x.iter().zip(w).zip(&*levels) {
+    for ((x, w), level) in x.iter().zip(w).zip(levels) {
         let level = *level as f32;
         a += w * x * level;
         b += w * level * level;
     }
+    (a, b)
+}
+
+/// Improves `levels` while a a / b grows, from the `sums` given, and returns both. Levels of at
+/// least `low` = 0 are kept in a byte, as llama.cpp keeps them: -1, of a negative x, is then 255.
+#[inline(always)]
+fn sweep(
+    x: &[f32],
+    w: &[f32],
+    levels: &mut [i32],
+    (mut a, mut b): (f32, f32),
+    low: i32,
+    high: i32,
+) -> (f32, f32) {
     for _ in 0..5 {
         let mut changed = false;
         for ((&x, &w), level) in x.iter().zip(w).zip(&mut *levels) {
@@ -122,11 +137,13 @@ fn sweep(x: &[f32], w: &[f32], levels: &mut [i32], low: i32, high: i32) -> (f32,
             if !usable {
                 continue;
             }
-            let moved = nearest(x * rest_b / rest_a).clamp(low, high);
+            let wanted = nearest(x * rest_b / rest_a).min(high);
+            let moved = if low < 0 { wanted.max(low) } else { wanted };
             let new = moved as f32;
             let (new_a, new_b) = (rest_a + w * x * new, rest_b + w * new * new);
             if moved != *level && new_b > 0.0 && new_a * new_a * b > a * a * new_b {
-                (*level, a, b, changed) = (moved, new_a, new_b, true);
+                let kept = if low < 0 { moved } else { moved & 255 };
+                (*level, a, b, changed) = (kept, new_a, new_b, true);
             }
         }
         if !changed {
@@ -281,7 +298,8 @@ fn solve(l: f32, ll: f32, xl: f32, (sum_w, sum_wx): (f32, f32)) -> (f32, f32, f3
     (xl / ll, 0.0, 0.0)
 }
 
-/// A scale and levels 0..n for values of at least 0: how super-blocks store their blocks' scales.
+/// A scale and levels 0..n for values of at least 0 (but for a few): how super-blocks store their
+/// blocks' scales.
 #[inline(always)]
 pub fn scale_quantizer<const N: usize>(v: &[f32; N], n: i32, w: &[f32; N]) -> (f32, [u8; N]) {
     let mut peak = 0f32;
@@ -303,7 +321,9 @@ pub fn scale_quantizer<const N: usize>(v: &[f32; N], n: i32, w: &[f32; N]) -> (f
         let tried = (0.1 * s as f32 + n as f32) / peak;
         let mut error = 0f32;
         for j in 0..N {
-            let off = v[j] - 1.0 / tried * nearest(tried * v[j]).min(n) as f32;
+            let level = nearest(tried * v[j]);
+            let level = if s == 0 { level & 255 } else { level.min(n) };
+            let off = v[j] - 1.0 / tried * level as f32;
             error += w[j] * off * off;
         }
         if s == 0 || error < best {
@@ -314,7 +334,9 @@ pub fn scale_quantizer<const N: usize>(v: &[f32; N], n: i32, w: &[f32; N]) -> (f
     for j in 0..N {
         levels[j] = nearest(inverse * v[j]).min(n);
     }
-    let (a, b) = sweep(v, w, &mut levels, 0, n);
+    let start = sums(v, w, &levels);
+    levels = levels.map(|level| level & 255);
+    let (a, b) = sweep(v, w, &mut levels, start, 0, n);
     let mut codes = [0; N];
     for j in 0..N {
         codes[j] = levels[j] as u8;

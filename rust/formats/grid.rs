@@ -1,0 +1,157 @@
+//! IQ1_S IQ1_M IQ2_XXS IQ2_XS IQ2_S IQ3_XXS IQ3_S: code books for 8 or 4 elements at a time.
+//!
+//! ```text
+//! IQ2_XXS   66 bytes  d; per 32: four 8-bit indices, four 7-bit signs, 4-bit s    d (0.5 + s) / 4
+//! IQ2_XS    74 bytes  d; per 8: 9-bit index, 7-bit signs; 4-bit s per 16          d (0.5 + s) / 4
+//! IQ2_S     82 bytes  d; 32 of indices; 32 of signs; 8 of index bits 8-9; 8 of s  d (0.5 + s) / 4
+//! IQ3_XXS   98 bytes  d; 64 indices; per 32: four 7-bit signs, 4-bit s            d (0.5 + s) / 2
+//! IQ3_S    110 bytes  d; 64 of indices; 8 of index bit 8; 32 of signs; 4 of s     d (1 + 2 s)
+//! IQ1_S     50 bytes  d; 32 of indices; per 32: 4 x 3 index bits, s, sign         d (2 s + 1)
+//! IQ1_M     56 bytes  32 of indices; 16 of index bits and signs; 8 of s and d     d (2 s + 1)
+//! ```
+//!
+//! IQ2 and IQ3 multiply magnitudes with signs: seven are stored where their product is known to be
+//! even. IQ1 adds 1/8 of the step, or takes it away, by one sign for 32 (IQ1_S) or 8 (IQ1_M)
+//! elements; codes here are 8 times the value, so that they are integers.
+
+use std::sync::LazyLock;
+
+use super::grids::{Grid, IQ1, IQ2_S, IQ2_XS, IQ2_XXS, IQ3_S, IQ3_XXS};
+use crate::floats::{from_f16, read_f16};
+
+/// What is added to signed values of IQ2 and IQ3.
+pub const OFFSET: u8 = 64;
+/// What is added to 8 times the values of IQ1.
+pub const OFFSET_1: u8 = 9;
+
+/// A book's points as magnitudes, plus `OFFSET`.
+type Book = Vec<[u8; 8]>;
+
+fn book(grid: &Grid, magnitudes: [u8; 8]) -> Book {
+    let value = |level: u8| magnitudes[usize::from(level)] + OFFSET;
+    grid.points.iter().map(|point| point.map(value)).collect()
+}
+
+const TWO_BITS: [u8; 8] = [8, 25, 43, 0, 0, 0, 0, 0];
+static BOOK_2_XXS: LazyLock<Book> = LazyLock::new(|| book(&IQ2_XXS, TWO_BITS));
+static BOOK_2_XS: LazyLock<Book> = LazyLock::new(|| book(&IQ2_XS, TWO_BITS));
+static BOOK_2_S: LazyLock<Book> = LazyLock::new(|| book(&IQ2_S, TWO_BITS));
+static BOOK_3_XXS: LazyLock<Book> =
+    LazyLock::new(|| book(&IQ3_XXS, [4, 12, 20, 28, 36, 44, 52, 62]));
+static BOOK_3_S: LazyLock<Book> = LazyLock::new(|| book(&IQ3_S, [1, 3, 5, 7, 9, 11, 13, 15]));
+
+/// The magnitudes of a point, those with a set bit in `signs` made negative.
+fn put(point: &[u8; 8], signs: u8, q: &mut [u8]) {
+    for (j, (q, &magnitude)) in q.iter_mut().zip(point).enumerate() {
+        *q = if signs >> j & 1 == 1 { 2 * OFFSET - magnitude } else { magnitude };
+    }
+}
+
+/// Seven signs and an eighth that makes their number even.
+fn even(signs: u32) -> u8 {
+    let seven = (signs & 127) as u8;
+    seven | ((seven.count_ones() & 1) as u8) << 7
+}
+
+fn read_u16(bytes: &[u8], k: usize) -> u16 {
+    u16::from_le_bytes([bytes[2 * k], bytes[2 * k + 1]])
+}
+
+fn read_u32(bytes: &[u8], k: usize) -> u32 {
+    u32::from(read_u16(bytes, 2 * k)) | u32::from(read_u16(bytes, 2 * k + 1)) << 16
+}
+
+/// Nibble `k`, the low one of a byte first.
+fn nibble(bytes: &[u8], k: usize) -> f32 {
+    f32::from(bytes[k / 2] >> (4 * (k % 2)) & 15)
+}
+
+pub fn unpack_iq2_xxs(block: &[u8], q: &mut [u8], scale: &mut [f32], _min: &mut [f32]) {
+    let d = read_f16(block);
+    for (k, q) in q.chunks_exact_mut(32).enumerate() {
+        let (indices, signs) = (&block[2 + 8 * k..], read_u32(&block[2..], 2 * k + 1));
+        scale[k] = d * (0.5 + (signs >> 28) as f32) * 0.25;
+        for (l, q) in q.chunks_exact_mut(8).enumerate() {
+            put(&BOOK_2_XXS[usize::from(indices[l])], even(signs >> (7 * l)), q);
+        }
+    }
+}
+
+pub fn unpack_iq2_xs(block: &[u8], q: &mut [u8], scale: &mut [f32], _min: &mut [f32]) {
+    let d = read_f16(block);
+    for (k, scale) in scale.iter_mut().enumerate().take(16) {
+        *scale = d * (0.5 + nibble(&block[66..], k)) * 0.25;
+    }
+    for (l, q) in q.chunks_exact_mut(8).enumerate() {
+        let word = read_u16(&block[2..], l);
+        put(&BOOK_2_XS[usize::from(word & 511)], even(u32::from(word >> 9)), q);
+    }
+}
+
+pub fn unpack_iq2_s(block: &[u8], q: &mut [u8], scale: &mut [f32], _min: &mut [f32]) {
+    let d = read_f16(block);
+    for (k, scale) in scale.iter_mut().enumerate().take(16) {
+        *scale = d * (0.5 + nibble(&block[74..], k)) * 0.25;
+    }
+    for (l, q) in q.chunks_exact_mut(8).enumerate() {
+        let high = usize::from(block[66 + l / 4] >> (2 * (l % 4)) & 3);
+        put(&BOOK_2_S[usize::from(block[2 + l]) | high << 8], block[34 + l], q);
+    }
+}
+
+pub fn unpack_iq3_xxs(block: &[u8], q: &mut [u8], scale: &mut [f32], _min: &mut [f32]) {
+    let d = read_f16(block);
+    for (k, q) in q.chunks_exact_mut(32).enumerate() {
+        let signs = read_u32(&block[66..], k);
+        scale[k] = d * (0.5 + (signs >> 28) as f32) * 0.5;
+        for (l, q) in q.chunks_exact_mut(4).enumerate() {
+            let four = even(signs >> (7 * (l / 2))) >> (4 * (l % 2));
+            put(&BOOK_3_XXS[usize::from(block[2 + 8 * k + l])], four, q);
+        }
+    }
+}
+
+pub fn unpack_iq3_s(block: &[u8], q: &mut [u8], scale: &mut [f32], _min: &mut [f32]) {
+    let d = read_f16(block);
+    for (k, scale) in scale.iter_mut().enumerate().take(8) {
+        *scale = d * (1.0 + 2.0 * nibble(&block[106..], k));
+    }
+    for (l, q) in q.chunks_exact_mut(4).enumerate() {
+        let high = usize::from(block[66 + l / 8] >> (l % 8) & 1);
+        let four = block[74 + l / 2] >> (4 * (l % 2));
+        put(&BOOK_3_S[usize::from(block[2 + l]) | high << 8], four, q);
+    }
+}
+
+/// 8 times the point's values and 1 added or, where `negative`, taken away.
+fn put_1(index: usize, negative: bool, q: &mut [u8]) {
+    let shift = OFFSET_1 - 8 + if negative { 0 } else { 2 } - 1;
+    for (q, &level) in q.iter_mut().zip(&IQ1.points[index]) {
+        *q = 8 * level + shift;
+    }
+}
+
+pub fn unpack_iq1_s(block: &[u8], q: &mut [u8], scale: &mut [f32], _min: &mut [f32]) {
+    let d = read_f16(block);
+    for (k, q) in q.chunks_exact_mut(32).enumerate() {
+        let high = read_u16(&block[34..], k);
+        scale[k] = d * f32::from(2 * (high >> 12 & 7) + 1) * 0.125;
+        for (l, q) in q.chunks_exact_mut(8).enumerate() {
+            let index = u16::from(block[2 + 4 * k + l]) | (high >> (3 * l) & 7) << 8;
+            put_1(usize::from(index), high >> 15 == 1, q);
+        }
+    }
+}
+
+pub fn unpack_iq1_m(block: &[u8], q: &mut [u8], scale: &mut [f32], _min: &mut [f32]) {
+    let words: [u16; 4] = std::array::from_fn(|k| read_u16(&block[48..], k));
+    let d = words.iter().enumerate().fold(0, |d, (k, word)| d | word >> 12 << (4 * k));
+    for (k, scale) in scale.iter_mut().enumerate().take(16) {
+        let s = words[k / 4] >> (3 * (k % 4)) & 7;
+        *scale = from_f16(d) * f32::from(2 * s + 1) * 0.125;
+    }
+    for (l, q) in q.chunks_exact_mut(8).enumerate() {
+        let high = block[32 + l / 2] >> (4 * (l % 2));
+        put_1(usize::from(block[l]) | usize::from(high & 7) << 8, high & 8 != 0, q);
+    }
+}
