@@ -125,11 +125,11 @@ fn affine<const S: usize, const N: usize>(
 ) -> Super<S> {
     let mut codes = [0; BLOCK];
     let (mut scales, mut minima, mut sums) = ([0f32; S], [0f32; S], [0f32; S]);
-    for (k, x) in x.as_chunks::<N>().0.iter().enumerate() {
-        let w = &w.as_chunks::<N>().0[k];
-        let (scale, minimum, found) = affine_search(x, n, w, grid, absolute);
-        (scales[k], minima[k], sums[k]) = (scale, minimum, total(w));
-        codes[N * k..N * k + N].copy_from_slice(&found);
+    let (blocks, weights) = (array::<S, N>(x), array::<S, N>(w));
+    let found = affine_search(blocks, n, weights, grid, absolute);
+    for (k, found) in found.iter().enumerate() {
+        (scales[k], minima[k], sums[k]) = (found.scale, found.minimum, total(&weights[k]));
+        codes[N * k..N * k + N].copy_from_slice(&found.codes);
     }
     let ((d, s), (dmin, m)) = if plain {
         (to_integers(&scales, top), to_integers(&minima, top))
@@ -143,6 +143,12 @@ fn affine<const S: usize, const N: usize>(
     }
     recode::<S, N>(x, &mut codes, &steps, &lows, (0, n, 0));
     Super { d, dmin, scales: s, minima: m, codes }
+}
+
+/// A row as S blocks of N.
+#[inline(always)]
+fn array<const S: usize, const N: usize>(row: &Row) -> &[[f32; N]; S] {
+    &row.as_chunks::<N>().0.as_chunks::<S>().0[0]
 }
 
 /// Values of at least 0 as integers 0..top times a scale. The low byte is what matters where the

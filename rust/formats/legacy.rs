@@ -15,6 +15,8 @@ use crate::floats::{read_f16, write_f16};
 use crate::quantize::search::{Grid, affine_search, symmetric_search};
 
 const BLOCK: usize = 32;
+/// Blocks that an affine search looks at together.
+const TOGETHER: usize = 8;
 type Levels = [u8; BLOCK];
 
 pub fn unpack_q8_0(block: &[u8], q: &mut [u8], scale: &mut [f32], _min: &mut [f32]) {
@@ -166,27 +168,31 @@ pub fn encode_q5_0(x: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
 #[inline(always)]
 pub fn encode_q4_1(x: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
     let spread = spread(x, importance);
-    for (i, (x, out)) in
-        x.as_chunks::<BLOCK>().0.iter().zip(out.as_chunks_mut::<20>().0).enumerate()
-    {
-        let (d, low, q) = asymmetric(x, 15, importance, i, spread);
-        write_f16(out, d);
-        write_f16(&mut out[2..], low);
-        pack_nibbles(&q, &mut out[4..]);
+    let blocks = x.as_chunks::<BLOCK>().0.chunks(TOGETHER);
+    let outputs = out.as_chunks_mut::<20>().0.chunks_mut(TOGETHER);
+    for (i, (x, out)) in blocks.zip(outputs).enumerate() {
+        let found = asymmetric(x, 15, importance, TOGETHER * i, spread);
+        for ((d, low, q), out) in found.iter().zip(out) {
+            write_f16(out, *d);
+            write_f16(&mut out[2..], *low);
+            pack_nibbles(q, &mut out[4..]);
+        }
     }
 }
 
 #[inline(always)]
 pub fn encode_q5_1(x: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
     let spread = spread(x, importance);
-    for (i, (x, out)) in
-        x.as_chunks::<BLOCK>().0.iter().zip(out.as_chunks_mut::<24>().0).enumerate()
-    {
-        let (d, low, q) = asymmetric(x, 31, importance, i, spread);
-        write_f16(out, d);
-        write_f16(&mut out[2..], low);
-        pack_fifth_bits(&q, &mut out[4..8]);
-        pack_nibbles(&q, &mut out[8..]);
+    let blocks = x.as_chunks::<BLOCK>().0.chunks(TOGETHER);
+    let outputs = out.as_chunks_mut::<24>().0.chunks_mut(TOGETHER);
+    for (i, (x, out)) in blocks.zip(outputs).enumerate() {
+        let found = asymmetric(x, 31, importance, TOGETHER * i, spread);
+        for ((d, low, q), out) in found.iter().zip(out) {
+            write_f16(out, *d);
+            write_f16(&mut out[2..], *low);
+            pack_fifth_bits(q, &mut out[4..8]);
+            pack_nibbles(q, &mut out[8..]);
+        }
     }
 }
 
@@ -212,21 +218,34 @@ fn symmetric(
     (d, q)
 }
 
-/// d = (max - min) / n, q = trunc((x - min) / d + 1/2).
+/// Up to `TOGETHER` blocks from `first` on.
 #[inline(always)]
 fn asymmetric(
-    x: &[f32; BLOCK],
+    x: &[[f32; BLOCK]],
     n: i32,
     importance: Option<&[f32]>,
-    block: usize,
+    first: usize,
     spread: f32,
-) -> (f32, f32, Levels) {
-    if let Some(importance) = importance {
-        let w = weights(x, importance, block, spread);
-        let grid = Grid { first: -0.9, step: 0.05, count: 36 };
-        let (d, negative, q) = affine_search(x, n, &w, grid, false);
-        return (d, -negative, q);
+) -> [(f32, f32, Levels); TOGETHER] {
+    let mut found = [(0.0, 0.0, [0; BLOCK]); TOGETHER];
+    let Some(importance) = importance else {
+        for (found, x) in found.iter_mut().zip(x) {
+            *found = asymmetric_plain(x, n);
+        }
+        return found;
+    };
+    let (mut lanes, mut w) = ([[0f32; BLOCK]; TOGETHER], [[0f32; BLOCK]; TOGETHER]);
+    for (k, x) in x.iter().enumerate() {
+        lanes[k] = *x;
+        w[k] = weights(x, importance, first + k, spread);
     }
+    let grid = Grid { first: -0.9, step: 0.05, count: 36 };
+    affine_search(&lanes, n, &w, grid, false).map(|fit| (fit.scale, -fit.minimum, fit.codes))
+}
+
+/// d = (max - min) / n, q = trunc((x - min) / d + 1/2).
+#[inline(always)]
+fn asymmetric_plain(x: &[f32; BLOCK], n: i32) -> (f32, f32, Levels) {
     let mut q = [0; BLOCK];
     let (low, high) = range(x);
     let d = (high - low) / n as f32;

@@ -2,7 +2,7 @@
 //!
 //! Sums run in element order, each product and sum rounded, so that bytes are llama.cpp's. A single
 //! sum in order cannot use vectors; candidates are independent of each other, so a vector lane
-//! holds a candidate scale, and each lane adds its elements in order.
+//! holds a candidate scale, or else a block, and each lane adds its elements in order.
 
 #![allow(clippy::needless_range_loop)] // j and lane count across several arrays
 
@@ -12,8 +12,6 @@ pub const TINY: f32 = 1e-15;
 /// Candidate scales of a symmetric search, 0, -9..-1, 1..9 tenths, in whole vectors.
 const CANDIDATES: usize = 24;
 const TRIED: usize = 19;
-/// Candidates that an affine search looks at together.
-const LANES: usize = 8;
 
 /// The integer nearest to x, ties to even; past 4194303 the low bits of adding 12582912.
 #[inline(always)]
@@ -161,141 +159,165 @@ pub struct Grid {
     pub count: usize,
 }
 
-/// Scale, minimum (as its negative, at least 0) and levels 0..n: x is about scale l - minimum.
-///
-/// Accepting a candidate moves the minimum that later ones start from, so those that were looked
-/// at together behind it are looked at again.
+/// What an affine search found for one block: x is about scale l - minimum.
+#[derive(Clone, Copy)]
+pub struct Affine<const N: usize> {
+    pub scale: f32,
+    /// At least 0.
+    pub minimum: f32,
+    pub codes: [u8; N],
+}
+
+/// Scales, minima and levels 0..n of S blocks at once: a lane is a block, as each candidate starts
+/// from the minimum of the one accepted before it.
 #[inline(always)]
-pub fn affine_search<const N: usize>(
-    x: &[f32; N],
+pub fn affine_search<const S: usize, const N: usize>(
+    x: &[[f32; N]; S],
     n: i32,
-    w: &[f32; N],
+    w: &[[f32; N]; S],
     grid: Grid,
     absolute: bool,
-) -> (f32, f32, [u8; N]) {
-    let (mut low, mut high) = (0f32, x[0]);
-    let (mut sum_w, mut sum_wx) = (0f32, 0f32);
-    for j in 0..N {
-        low = if x[j] < low { x[j] } else { low };
-        high = if x[j] > high { x[j] } else { high };
-        sum_w += w[j];
-        sum_wx += w[j] * x[j];
+) -> [Affine<N>; S] {
+    let blocks = Blocks { x: transposed(x), w: transposed(w), n, absolute };
+    let sums = blocks.sums();
+    let mut best = Fit { inverse: [0f32; S], from: sums.low, scale: [0f32; S], low: sums.low };
+    for k in 0..S {
+        best.inverse[k] = n as f32 / (sums.high[k] - sums.low[k]);
+        best.scale[k] = 1.0 / best.inverse[k];
     }
-    if high <= low {
-        return (0.0, -low, [0; N]);
-    }
-    let start = n as f32 / (high - low);
-    let mut found = Fit { inverse: start, from: low, scale: 1.0 / start, low };
-    let mut error = first_error(x, n, w, &found, absolute);
-    let mut s = 0;
-    while s <= grid.count {
-        let mut inverses = [0f32; LANES];
-        for (lane, inverse) in inverses.iter_mut().enumerate() {
-            let tried = grid.first + grid.step * (s + lane) as f32;
-            *inverse = (tried + n as f32) / (high - found.low);
+    let mut error = [0f32; S];
+    let mut levels = [[0f32; S]; N];
+    blocks.round(&best, &mut levels);
+    blocks.errors(&best, &levels, &mut error);
+    for s in 0..=grid.count {
+        let tried = grid.first + grid.step * s as f32;
+        let mut fit = Fit { from: best.low, ..best };
+        for k in 0..S {
+            fit.inverse[k] = (tried + n as f32) / (sums.high[k] - best.low[k]);
         }
-        let fits = fit(x, n, w, &inverses, found.low, (sum_w, sum_wx), absolute);
-        let lanes = LANES.min(grid.count + 1 - s);
-        let mut step = lanes;
-        for (lane, (fit, e)) in fits.iter().enumerate().take(lanes) {
-            if *e < error {
-                (found, error) = (*fit, *e);
-                step = lane + 1;
-                break;
-            }
+        let solvable = blocks.fit(&mut fit, &sums, &mut levels);
+        let mut e = [0f32; S];
+        blocks.errors(&fit, &levels, &mut e);
+        for k in 0..S {
+            let better = solvable[k] & (e[k] < error[k]);
+            error[k] = if better { e[k] } else { error[k] };
+            best.inverse[k] = if better { fit.inverse[k] } else { best.inverse[k] };
+            best.from[k] = if better { fit.from[k] } else { best.from[k] };
+            best.scale[k] = if better { fit.scale[k] } else { best.scale[k] };
+            best.low[k] = if better { fit.low[k] } else { best.low[k] };
         }
-        s += step;
     }
-    let mut codes = [0; N];
-    for j in 0..N {
-        codes[j] = nearest(found.inverse * (x[j] - found.from)).clamp(0, n) as u8;
+    blocks.round(&best, &mut levels);
+    std::array::from_fn(|k| {
+        if sums.high[k] <= sums.low[k] {
+            return Affine { scale: 0.0, minimum: -sums.low[k], codes: [0; N] };
+        }
+        let codes = std::array::from_fn(|j| levels[j][k] as u8);
+        Affine { scale: best.scale[k], minimum: -best.low[k], codes }
+    })
+}
+
+#[inline(always)]
+fn transposed<const S: usize, const N: usize>(rows: &[[f32; N]; S]) -> [[f32; S]; N] {
+    let mut out = [[0f32; S]; N];
+    for k in 0..S {
+        for j in 0..N {
+            out[j][k] = rows[k][j];
+        }
     }
-    (found.scale, -found.low, codes)
+    out
+}
+
+/// S blocks of N values with weights, a lane each.
+struct Blocks<const S: usize, const N: usize> {
+    x: [[f32; S]; N],
+    w: [[f32; S]; N],
+    n: i32,
+    absolute: bool,
+}
+
+/// The lowest value (not above 0) and the highest, sum(w) and sum(w x).
+struct Sums<const S: usize> {
+    low: [f32; S],
+    high: [f32; S],
+    w: [f32; S],
+    wx: [f32; S],
 }
 
 /// Levels nearest(inverse (x - from)), and the scale and minimum fitted to them.
 #[derive(Clone, Copy)]
-struct Fit {
-    inverse: f32,
-    from: f32,
-    scale: f32,
-    low: f32,
+struct Fit<const S: usize> {
+    inverse: [f32; S],
+    from: [f32; S],
+    scale: [f32; S],
+    low: [f32; S],
 }
 
-#[inline(always)]
-fn first_error<const N: usize>(
-    x: &[f32; N],
-    n: i32,
-    w: &[f32; N],
-    fit: &Fit,
-    absolute: bool,
-) -> f32 {
-    let mut error = 0f32;
-    for j in 0..N {
-        let level = nearest(fit.inverse * (x[j] - fit.from)).clamp(0, n) as f32;
-        let off = fit.scale * level + fit.low - x[j];
-        error += if absolute { w[j] * off.abs() } else { w[j] * (off * off) };
+impl<const S: usize, const N: usize> Blocks<S, N> {
+    #[inline(always)]
+    fn sums(&self) -> Sums<S> {
+        let mut sums = Sums { low: [0.0; S], high: self.x[0], w: [0.0; S], wx: [0.0; S] };
+        for j in 0..N {
+            for k in 0..S {
+                let (x, w) = (self.x[j][k], self.w[j][k]);
+                sums.low[k] = if x < sums.low[k] { x } else { sums.low[k] };
+                sums.high[k] = if x > sums.high[k] { x } else { sums.high[k] };
+                sums.w[k] += w;
+                sums.wx[k] += w * x;
+            }
+        }
+        sums
     }
-    error
-}
 
-/// Least squares for each candidate, and its error; infinite where there is no solution.
-#[inline(always)]
-fn fit<const N: usize>(
-    x: &[f32; N],
-    n: i32,
-    w: &[f32; N],
-    inverses: &[f32; LANES],
-    from: f32,
-    sums: (f32, f32),
-    absolute: bool,
-) -> [(Fit, f32); LANES] {
-    let mut levels = [[0f32; LANES]; N];
-    let (mut l, mut ll, mut xl) = ([0f32; LANES], [0f32; LANES], [0f32; LANES]);
-    for j in 0..N {
-        let shifted = x[j] - from;
-        for lane in 0..LANES {
-            let level = nearest(inverses[lane] * shifted).clamp(0, n) as f32;
-            let weighted = w[j] * level;
-            levels[j][lane] = level;
-            l[lane] += weighted;
-            ll[lane] += weighted * level;
-            xl[lane] += weighted * x[j];
+    #[inline(always)]
+    fn round(&self, fit: &Fit<S>, levels: &mut [[f32; S]; N]) {
+        for j in 0..N {
+            for k in 0..S {
+                let level = nearest(fit.inverse[k] * (self.x[j][k] - fit.from[k]));
+                levels[j][k] = level.clamp(0, self.n) as f32;
+            }
         }
     }
-    let (mut scale, mut low, mut error) = ([0f32; LANES], [0f32; LANES], [0f32; LANES]);
-    for lane in 0..LANES {
-        (scale[lane], low[lane], error[lane]) = solve(l[lane], ll[lane], xl[lane], sums);
+
+    /// Rounds, then sets scale and minimum (not above 0) by least squares; false where the sums
+    /// determine neither.
+    #[inline(always)]
+    fn fit(&self, fit: &mut Fit<S>, sums: &Sums<S>, levels: &mut [[f32; S]; N]) -> [bool; S] {
+        let (mut l, mut ll, mut xl) = ([0f32; S], [0f32; S], [0f32; S]);
+        for j in 0..N {
+            for k in 0..S {
+                let x = self.x[j][k];
+                let level = nearest(fit.inverse[k] * (x - fit.from[k])).clamp(0, self.n) as f32;
+                let weighted = self.w[j][k] * level;
+                levels[j][k] = level;
+                l[k] += weighted;
+                ll[k] += weighted * level;
+                xl[k] += weighted * x;
+            }
+        }
+        let mut solvable = [false; S];
+        for k in 0..S {
+            let d = sums.w[k] * ll[k] - l[k] * l[k];
+            let low = (ll[k] * sums.wx[k] - l[k] * xl[k]) / d;
+            let scale = (sums.w[k] * xl[k] - sums.wx[k] * l[k]) / d;
+            solvable[k] = d > 0.0;
+            fit.low[k] = if low > 0.0 { 0.0 } else { low };
+            fit.scale[k] = if low > 0.0 { xl[k] / ll[k] } else { scale };
+        }
+        solvable
     }
-    for j in 0..N {
-        for lane in 0..LANES {
-            let off = scale[lane] * levels[j][lane] + low[lane] - x[j];
-            let part = if absolute { w[j] * off.abs() } else { w[j] * (off * off) };
-            error[lane] += part;
+
+    /// sum(w |e|) or sum(w e e), e = scale l + low - x.
+    #[inline(always)]
+    fn errors(&self, fit: &Fit<S>, levels: &[[f32; S]; N], error: &mut [f32; S]) {
+        for j in 0..N {
+            for k in 0..S {
+                let off = fit.scale[k] * levels[j][k] + fit.low[k] - self.x[j][k];
+                let size = if self.absolute { off.abs() } else { off * off };
+                error[k] += self.w[j][k] * size;
+            }
         }
     }
-    let mut fits = [(Fit { inverse: 0.0, from, scale: 0.0, low: 0.0 }, 0f32); LANES];
-    for lane in 0..LANES {
-        let fit = Fit { inverse: inverses[lane], from, scale: scale[lane], low: low[lane] };
-        fits[lane] = (fit, error[lane]);
-    }
-    fits
-}
-
-/// The scale and the minimum (not above 0) with the smallest squared error, and an error of 0, or
-/// of infinity where the sums determine neither.
-#[inline(always)]
-fn solve(l: f32, ll: f32, xl: f32, (sum_w, sum_wx): (f32, f32)) -> (f32, f32, f32) {
-    let d = sum_w * ll - l * l;
-    let solvable = d > 0.0;
-    if !solvable {
-        return (0.0, 0.0, f32::INFINITY);
-    }
-    let low = (ll * sum_wx - l * xl) / d;
-    if low <= 0.0 {
-        return ((sum_w * xl - sum_wx * l) / d, low, 0.0);
-    }
-    (xl / ll, 0.0, 0.0)
 }
 
 /// A scale and levels 0..n for values of at least 0 (but for a few): how super-blocks store their
