@@ -6,7 +6,7 @@
 use super::k::{BLOCK, Super, pack_q2_k, pack_q3_k, pack_q4_k, pack_q5_k, pack_q6_k};
 use crate::floats::{from_f16, to_f16};
 use crate::quantize::search::{
-    Grid, TINY, affine_search, coordinate_search, nearest, scale_quantizer, signed_peak,
+    Affine, Grid, TINY, affine_search, coordinate_search, nearest, scale_quantizer, signed_peak,
     symmetric_search,
 };
 
@@ -14,41 +14,83 @@ type Row = [f32; BLOCK];
 
 /// The grid of every affine search with importance.
 const FINE: Grid = Grid { first: -0.9, step: 0.05, count: 36 };
+/// Blocks that an affine search looks at together: one super-block of Q2_K, two of the others.
+const LANES: usize = 16;
 
-/// Blocks of 16 with 4-bit scale and minimum, codes of 2 bits; w = |x| without importance.
+/// How Q2_K, Q4_K and Q5_K differ.
+struct Rule {
+    /// The highest code, the highest scale and minimum.
+    n: i32,
+    top: i32,
+    /// The grid without importance.
+    grid: Grid,
+    /// Whether the search without importance takes |e| for e^2.
+    absolute: bool,
+    /// Factor on the mean of squares that importance is mixed with.
+    spread: f32,
+    bytes: usize,
+}
+
+/// A row in blocks of 16 with 4-bit scale and minimum, codes of 2 bits; w = |x| without importance.
 #[inline(always)]
-pub fn encode_q2_k(x: &Row, importance: Option<&Row>, out: &mut [u8]) {
-    let mut own = *x;
-    for w in &mut own {
-        *w = w.abs();
+pub fn encode_q2_k(x: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
+    let grid = Grid { first: -0.5, step: 0.1, count: 15 };
+    let rule = Rule { n: 3, top: 15, grid, absolute: true, spread: 1.0, bytes: 84 };
+    affine_row::<16, 16>(x, importance, &rule, magnitudes, pack_q2_k, out);
+}
+
+/// A row in blocks of 32 with 6-bit scale and minimum, codes of 4 bits.
+#[inline(always)]
+pub fn encode_q4_k(x: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
+    let grid = Grid { first: -1.0, step: 0.1, count: 20 };
+    let rule = Rule { n: 15, top: 63, grid, absolute: false, spread: 2.0, bytes: 144 };
+    affine_row::<8, 32>(x, importance, &rule, own_weights, pack_q4_k, out);
+}
+
+/// A row in blocks of 32 with 6-bit scale and minimum, codes of 5 bits.
+#[inline(always)]
+pub fn encode_q5_k(x: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
+    let grid = Grid { first: -0.5, step: 0.1, count: 15 };
+    let rule = Rule { n: 31, top: 63, grid, absolute: false, spread: 2.0, bytes: 176 };
+    affine_row::<8, 32>(x, importance, &rule, own_weights, pack_q5_k, out);
+}
+
+/// Super-blocks of `S` blocks of `N`, as many together as fill the lanes.
+#[inline(always)]
+fn affine_row<const S: usize, const N: usize>(
+    x: &[f32],
+    importance: Option<&[f32]>,
+    rule: &Rule,
+    own: fn(&Row) -> Row,
+    pack: fn(&Super<S>, &mut [u8]),
+    out: &mut [u8],
+) {
+    let together = LANES / S;
+    let plain = importance.is_none();
+    let rows = x.as_chunks::<BLOCK>().0.chunks(together);
+    for (i, (x, out)) in rows.zip(out.chunks_mut(rule.bytes * together)).enumerate() {
+        let (mut lanes, mut w) = ([[0f32; N]; LANES], [[0f32; N]; LANES]);
+        for (t, x) in x.iter().enumerate() {
+            let importance = importance.map(|w| &w.as_chunks().0[i * together + t]);
+            let weights = weights(x, importance, rule.spread, own);
+            lanes[S * t..S * t + S].copy_from_slice(x.as_chunks().0);
+            w[S * t..S * t + S].copy_from_slice(weights.as_chunks().0);
+        }
+        let grid = if plain { rule.grid } else { FINE };
+        let found = affine_search(&lanes, rule.n, &w, grid, rule.absolute && plain);
+        for (t, (x, out)) in x.iter().zip(out.chunks_exact_mut(rule.bytes)).enumerate() {
+            let lanes = S * t..S * t + S;
+            let sums = (!plain).then(|| std::array::from_fn(|k| total(&w[S * t + k])));
+            pack(&affine::<S, N>(x, &found[lanes], sums, rule), out);
+        }
     }
-    let w = weights(x, importance, 1.0, own);
-    let grid = if importance.is_none() { Grid { first: -0.5, step: 0.1, count: 15 } } else { FINE };
-    let s = affine::<16, 16>(x, &w, 3, 15, grid, importance.is_none(), importance.is_none());
-    pack_q2_k(&s, out);
-}
-
-/// Blocks of 32 with 6-bit scale and minimum, codes of 4 bits.
-#[inline(always)]
-pub fn encode_q4_k(x: &Row, importance: Option<&Row>, out: &mut [u8]) {
-    let w = weights(x, importance, 2.0, own_weights(x));
-    let grid = if importance.is_none() { Grid { first: -1.0, step: 0.1, count: 20 } } else { FINE };
-    pack_q4_k(&affine::<8, 32>(x, &w, 15, 63, grid, importance.is_none(), false), out);
-}
-
-/// Blocks of 32 with 6-bit scale and minimum, codes of 5 bits.
-#[inline(always)]
-pub fn encode_q5_k(x: &Row, importance: Option<&Row>, out: &mut [u8]) {
-    let w = weights(x, importance, 2.0, own_weights(x));
-    let grid = if importance.is_none() { Grid { first: -0.5, step: 0.1, count: 15 } } else { FINE };
-    pack_q5_k(&affine::<8, 32>(x, &w, 31, 63, grid, importance.is_none(), false), out);
 }
 
 /// Blocks of 16 with a signed 6-bit scale, codes of 3 bits.
 #[inline(always)]
 pub fn encode_q3_k(x: &Row, importance: Option<&Row>, out: &mut [u8]) {
     let (mut codes, mut scales, mut sums) = ([0; BLOCK], [0f32; 16], [0f32; 16]);
-    let w = weights(x, importance, 2.0, *x);
+    let w = weights(x, importance, 2.0, |x| *x);
     for (k, x) in x.as_chunks::<16>().0.iter().enumerate() {
         let w = &w.as_chunks::<16>().0[k];
         let (scale, found) = match importance {
@@ -112,43 +154,34 @@ pub fn encode_q6_k(x: &Row, importance: Option<&Row>, out: &mut [u8]) {
     pack_q6_k(&Super { d, dmin: 0.0, scales: eights, minima: [0; 16], codes }, out);
 }
 
-/// Q2_K, Q4_K and Q5_K: `S` blocks of `N`, codes up to n, scales and minima up to `top`.
+/// Stores the scales and minima found for `S` blocks as integers, and recodes.
 #[inline(always)]
 fn affine<const S: usize, const N: usize>(
     x: &Row,
-    w: &Row,
-    n: i32,
-    top: i32,
-    grid: Grid,
-    plain: bool,
-    absolute: bool,
+    found: &[Affine<N>],
+    sums: Option<[f32; S]>,
+    rule: &Rule,
 ) -> Super<S> {
     let mut codes = [0; BLOCK];
-    let (mut scales, mut minima, mut sums) = ([0f32; S], [0f32; S], [0f32; S]);
-    let (blocks, weights) = (array::<S, N>(x), array::<S, N>(w));
-    let found = affine_search(blocks, n, weights, grid, absolute);
+    let (mut scales, mut minima) = ([0f32; S], [0f32; S]);
     for (k, found) in found.iter().enumerate() {
-        (scales[k], minima[k], sums[k]) = (found.scale, found.minimum, total(&weights[k]));
+        (scales[k], minima[k]) = (found.scale, found.minimum);
         codes[N * k..N * k + N].copy_from_slice(&found.codes);
     }
-    let ((d, s), (dmin, m)) = if plain {
-        (to_integers(&scales, top), to_integers(&minima, top))
-    } else {
-        (scale_quantizer(&scales, top, &sums), scale_quantizer(&minima, top, &sums))
+    let ((d, s), (dmin, m)) = match sums {
+        None => (to_integers(&scales, rule.top), to_integers(&minima, rule.top)),
+        Some(sums) => {
+            let stored = |v| scale_quantizer(v, rule.top, &sums);
+            (stored(&scales), stored(&minima))
+        }
     };
     let (d, dmin) = (as_f16(d), as_f16(dmin));
     let (mut steps, mut lows) = ([0f32; S], [0f32; S]);
     for k in 0..S {
         (steps[k], lows[k]) = (d * f32::from(s[k]), dmin * f32::from(m[k]));
     }
-    recode::<S, N>(x, &mut codes, &steps, &lows, (0, n, 0));
+    recode::<S, N>(x, &mut codes, &steps, &lows, (0, rule.n, 0));
     Super { d, dmin, scales: s, minima: m, codes }
-}
-
-/// A row as S blocks of N.
-#[inline(always)]
-fn array<const S: usize, const N: usize>(row: &Row) -> &[[f32; N]; S] {
-    &row.as_chunks::<N>().0.as_chunks::<S>().0[0]
 }
 
 /// Values of at least 0 as integers 0..top times a scale. The low byte is what matters where the
@@ -191,6 +224,12 @@ fn recode<const S: usize, const N: usize>(
     }
 }
 
+/// |x|.
+#[inline(always)]
+fn magnitudes(x: &Row) -> Row {
+    x.map(f32::abs)
+}
+
 /// sqrt(mean of squares) + |x|, the mean over each block of 32.
 #[inline(always)]
 fn own_weights(x: &Row) -> Row {
@@ -206,10 +245,10 @@ fn own_weights(x: &Row) -> Row {
 
 /// Importance sqrt(v + x^2) with v = factor times the mean of squares; `own` without importance.
 #[inline(always)]
-fn weights(x: &Row, importance: Option<&Row>, factor: f32, own: Row) -> Row {
-    let Some(importance) = importance else { return own };
+fn weights(x: &Row, importance: Option<&Row>, factor: f32, own: fn(&Row) -> Row) -> Row {
+    let Some(importance) = importance else { return own(x) };
     let v = factor * squares(x) / BLOCK as f32;
-    let mut w = own;
+    let mut w = [0f32; BLOCK];
     for j in 0..BLOCK {
         w[j] = importance[j] * (v + x[j] * x[j]).sqrt();
     }

@@ -16,7 +16,7 @@ use crate::quantize::search::{Grid, affine_search, symmetric_search};
 
 const BLOCK: usize = 32;
 /// Blocks that an affine search looks at together.
-const TOGETHER: usize = 8;
+const TOGETHER: usize = 16;
 type Levels = [u8; BLOCK];
 
 pub fn unpack_q8_0(block: &[u8], q: &mut [u8], scale: &mut [f32], _min: &mut [f32]) {

@@ -265,12 +265,22 @@ impl Format {
     pub fn encode_row(&self, x: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
         assert_eq!(Ok(out.len()), self.row_bytes(x.len()));
         assert!(importance.is_none_or(|weights| weights.len() == x.len()));
+        // Without fused multiply-adds, which Rust never forms, the same code yields the same bytes.
         #[cfg(target_arch = "x86_64")]
         if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("f16c") {
-            // SAFETY: the CPU has the features. Without fused multiply-adds, which Rust never
-            // forms, the same code yields the same bytes.
+            if is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512vl") {
+                // SAFETY: the CPU has the features.
+                return unsafe { self.encode_avx512(x, importance, out) };
+            }
+            // SAFETY: the CPU has the features.
             return unsafe { self.encode_avx2(x, importance, out) };
         }
+        self.encode(x, importance, out);
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,f16c")]
+    fn encode_avx512(&self, x: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
         self.encode(x, importance, out);
     }
 
@@ -289,6 +299,9 @@ impl Format {
             Self::Q5_0 => legacy::encode_q5_0(x, importance, out),
             Self::Q5_1 => legacy::encode_q5_1(x, importance, out),
             Self::Q8_0 => legacy::encode_q8_0(x, out),
+            Self::Q2_K => k_encode::encode_q2_k(x, importance, out),
+            Self::Q4_K => k_encode::encode_q4_k(x, importance, out),
+            Self::Q5_K => k_encode::encode_q5_k(x, importance, out),
             Self::Affine(affine) => affine.encode_row(x, out),
             _ => self.encode_blocks(x, importance, out),
         }
@@ -316,10 +329,7 @@ impl Format {
     fn encode_super(&self, x: &[f32; k::BLOCK], importance: Option<&[f32]>, out: &mut [u8]) {
         let array = importance.map(|weights| &weights.as_chunks().0[0]);
         match self {
-            Self::Q2_K => k_encode::encode_q2_k(x, array, out),
             Self::Q3_K => k_encode::encode_q3_k(x, array, out),
-            Self::Q4_K => k_encode::encode_q4_k(x, array, out),
-            Self::Q5_K => k_encode::encode_q5_k(x, array, out),
             Self::Q6_K => k_encode::encode_q6_k(x, array, out),
             Self::IQ4_XS => codebook::encode_iq4_xs(x, importance, out),
             Self::IQ1_S => iq1_encode::encode_iq1_s(x, importance, out),
