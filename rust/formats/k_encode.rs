@@ -91,15 +91,14 @@ fn affine_row<const S: usize, const N: usize>(
 pub fn encode_q3_k(x: &Row, importance: Option<&Row>, out: &mut [u8]) {
     let (mut codes, mut scales, mut sums) = ([0; BLOCK], [0f32; 16], [0f32; 16]);
     let w = weights(x, importance, 2.0, |x| *x);
-    for (k, x) in x.as_chunks::<16>().0.iter().enumerate() {
-        let w = &w.as_chunks::<16>().0[k];
-        let (scale, found) = match importance {
-            None => coordinate_search(x, 4),
-            Some(_) => symmetric_search(x, 4, Some(w)),
-        };
-        scales[k] = scale;
-        sums[k] = total(w);
-        codes[16 * k..16 * k + 16].copy_from_slice(&found);
+    let (blocks, weights) = (array::<16, 16>(x), array::<16, 16>(&w));
+    let found = match importance {
+        None => coordinate_searches(blocks),
+        Some(_) => symmetric_search(blocks, 4, Some(weights)),
+    };
+    for k in 0..16 {
+        (scales[k], sums[k]) = (found.0[k], total(&weights[k]));
+        codes[16 * k..16 * k + 16].copy_from_slice(&found.1[k]);
     }
     let (d, sixes) = q3_scales(&scales, importance.map(|_| &sums));
     let mut steps = [0f32; 16];
@@ -110,12 +109,22 @@ pub fn encode_q3_k(x: &Row, importance: Option<&Row>, out: &mut [u8]) {
     pack_q3_k(&Super { d, dmin: 0.0, scales: sixes, minima: [0; 16], codes }, out);
 }
 
+/// `coordinate_search` of each block.
+#[inline(always)]
+fn coordinate_searches(x: &[[f32; 16]; 16]) -> ([f32; 16], [[u8; 16]; 16]) {
+    let (mut scales, mut codes) = ([0f32; 16], [[0; 16]; 16]);
+    for k in 0..16 {
+        (scales[k], codes[k]) = coordinate_search(&x[k], 4);
+    }
+    (scales, codes)
+}
+
 /// The super-scale and the scales as 0..63, 32 standing for zero.
 #[inline(always)]
 fn q3_scales(scales: &[f32; 16], weights: Option<&[f32; 16]>) -> (f32, [u8; 16]) {
     if weights.is_some() {
-        let (d, sixes) = symmetric_search(scales, 32, weights);
-        return (as_f16(d), sixes);
+        let found = symmetric_search(&[*scales], 32, weights.map(std::array::from_ref));
+        return (as_f16(found.0[0]), found.1[0]);
     }
     let mut sixes = [0; 16];
     let peak = signed_peak(scales);
@@ -132,13 +141,9 @@ fn q3_scales(scales: &[f32; 16], weights: Option<&[f32; 16]>) -> (f32, [u8; 16])
 /// Blocks of 16 with a signed 8-bit scale, codes of 6 bits; importance is used as it is.
 #[inline(always)]
 pub fn encode_q6_k(x: &Row, importance: Option<&Row>, out: &mut [u8]) {
-    let (mut codes, mut scales) = ([0; BLOCK], [0f32; 16]);
-    for (k, x) in x.as_chunks::<16>().0.iter().enumerate() {
-        let w = importance.map(|w| &w.as_chunks::<16>().0[k]);
-        let (scale, found) = symmetric_search(x, 32, w);
-        scales[k] = scale;
-        codes[16 * k..16 * k + 16].copy_from_slice(&found);
-    }
+    let (scales, found) = symmetric_search(array::<16, 16>(x), 32, importance.map(array::<16, 16>));
+    let mut codes = [0; BLOCK];
+    codes.copy_from_slice(found.as_flattened());
     let peak = signed_peak(&scales);
     if peak.abs() < TINY {
         return out.fill(0);
@@ -182,6 +187,12 @@ fn affine<const S: usize, const N: usize>(
     }
     recode::<S, N>(x, &mut codes, &steps, &lows, (0, rule.n, 0));
     Super { d, dmin, scales: s, minima: m, codes }
+}
+
+/// A row as S blocks of N.
+#[inline(always)]
+fn array<const S: usize, const N: usize>(row: &Row) -> &[[f32; N]; S] {
+    &row.as_chunks::<N>().0.as_chunks::<S>().0[0]
 }
 
 /// Values of at least 0 as integers 0..top times a scale. The low byte is what matters where the

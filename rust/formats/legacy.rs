@@ -15,7 +15,7 @@ use crate::floats::{read_f16, write_f16};
 use crate::quantize::search::{Grid, affine_search, symmetric_search};
 
 const BLOCK: usize = 32;
-/// Blocks that an affine search looks at together.
+/// Blocks that a search looks at together.
 const TOGETHER: usize = 16;
 type Levels = [u8; BLOCK];
 
@@ -143,25 +143,29 @@ pub fn encode_q8_0(x: &[f32], out: &mut [u8]) {
 #[inline(always)]
 pub fn encode_q4_0(x: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
     let spread = spread(x, importance);
-    for (i, (x, out)) in
-        x.as_chunks::<BLOCK>().0.iter().zip(out.as_chunks_mut::<18>().0).enumerate()
-    {
-        let (d, q) = symmetric(x, 8, importance, i, spread);
-        write_f16(out, d);
-        pack_nibbles(&q, &mut out[2..]);
+    let blocks = x.as_chunks::<BLOCK>().0.chunks(TOGETHER);
+    let outputs = out.as_chunks_mut::<18>().0.chunks_mut(TOGETHER);
+    for (i, (x, out)) in blocks.zip(outputs).enumerate() {
+        let (d, q) = symmetric(x, 8, importance, TOGETHER * i, spread);
+        for (k, out) in out.iter_mut().enumerate() {
+            write_f16(out, d[k]);
+            pack_nibbles(&q[k], &mut out[2..]);
+        }
     }
 }
 
 #[inline(always)]
 pub fn encode_q5_0(x: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
     let spread = spread(x, importance);
-    for (i, (x, out)) in
-        x.as_chunks::<BLOCK>().0.iter().zip(out.as_chunks_mut::<22>().0).enumerate()
-    {
-        let (d, q) = symmetric(x, 16, importance, i, spread);
-        write_f16(out, d);
-        pack_fifth_bits(&q, &mut out[2..6]);
-        pack_nibbles(&q, &mut out[6..]);
+    let blocks = x.as_chunks::<BLOCK>().0.chunks(TOGETHER);
+    let outputs = out.as_chunks_mut::<22>().0.chunks_mut(TOGETHER);
+    for (i, (x, out)) in blocks.zip(outputs).enumerate() {
+        let (d, q) = symmetric(x, 16, importance, TOGETHER * i, spread);
+        for (k, out) in out.iter_mut().enumerate() {
+            write_f16(out, d[k]);
+            pack_fifth_bits(&q[k], &mut out[2..6]);
+            pack_nibbles(&q[k], &mut out[6..]);
+        }
     }
 }
 
@@ -196,19 +200,29 @@ pub fn encode_q5_1(x: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
     }
 }
 
-/// The largest |x| goes to the lowest of 2n levels: d = x / -n, the others trunc(x / d + n + 1/2).
+/// Scales and codes of up to `TOGETHER` blocks from `first` on.
 #[inline(always)]
 fn symmetric(
-    x: &[f32; BLOCK],
+    x: &[[f32; BLOCK]],
     n: i32,
     importance: Option<&[f32]>,
-    block: usize,
+    first: usize,
     spread: f32,
-) -> (f32, Levels) {
-    if let Some(importance) = importance {
-        let w = weights(x, importance, block, spread);
-        return symmetric_search(x, n, Some(&w));
-    }
+) -> ([f32; TOGETHER], [Levels; TOGETHER]) {
+    let Some(importance) = importance else {
+        let (mut d, mut q) = ([0.0; TOGETHER], [[0; BLOCK]; TOGETHER]);
+        for (k, x) in x.iter().enumerate() {
+            (d[k], q[k]) = symmetric_plain(x, n);
+        }
+        return (d, q);
+    };
+    let (lanes, w) = with_weights(x, importance, first, spread);
+    symmetric_search(&lanes, n, Some(&w))
+}
+
+/// The largest |x| goes to the lowest of 2n levels: d = x / -n, the others trunc(x / d + n + 1/2).
+#[inline(always)]
+fn symmetric_plain(x: &[f32; BLOCK], n: i32) -> (f32, Levels) {
     let mut q = [0; BLOCK];
     let d = signed_peak(x) / -n as f32;
     let inverse = inverse(d);
@@ -216,6 +230,24 @@ fn symmetric(
         *q = truncate(x * inverse + (n as f32 + 0.5)).min(2 * n - 1) as u8;
     }
     (d, q)
+}
+
+type Lanes = [[f32; BLOCK]; TOGETHER];
+
+/// Blocks and their weights, with zeros behind.
+#[inline(always)]
+fn with_weights(
+    x: &[[f32; BLOCK]],
+    importance: &[f32],
+    first: usize,
+    spread: f32,
+) -> (Lanes, Lanes) {
+    let (mut lanes, mut w) = ([[0f32; BLOCK]; TOGETHER], [[0f32; BLOCK]; TOGETHER]);
+    for (k, x) in x.iter().enumerate() {
+        lanes[k] = *x;
+        w[k] = weights(x, importance, first + k, spread);
+    }
+    (lanes, w)
 }
 
 /// Up to `TOGETHER` blocks from `first` on.
@@ -234,11 +266,7 @@ fn asymmetric(
         }
         return found;
     };
-    let (mut lanes, mut w) = ([[0f32; BLOCK]; TOGETHER], [[0f32; BLOCK]; TOGETHER]);
-    for (k, x) in x.iter().enumerate() {
-        lanes[k] = *x;
-        w[k] = weights(x, importance, first + k, spread);
-    }
+    let (lanes, w) = with_weights(x, importance, first, spread);
     let grid = Grid { first: -0.9, step: 0.05, count: 36 };
     affine_search(&lanes, n, &w, grid, false).map(|fit| (fit.scale, -fit.minimum, fit.codes))
 }

@@ -1,22 +1,26 @@
 //! The searches for a block's scale; `reference/search.py` says what they find and why.
 //!
 //! Sums run in element order, each product and sum rounded, so that bytes are llama.cpp's. A single
-//! sum in order cannot use vectors; candidates are independent of each other, so a vector lane
-//! holds a candidate scale, or else a block, and each lane adds its elements in order.
+//! sum in order cannot use vectors; blocks are independent of each other, so a vector lane is a
+//! block and adds its elements in order. Sixteen lanes compile best.
 
 #![allow(clippy::needless_range_loop)] // j and lane count across several arrays
 
 /// Blocks smaller than this are stored as zero.
 pub const TINY: f32 = 1e-15;
 
-/// Candidate scales of a symmetric search, 0, -9..-1, 1..9 tenths, in whole vectors.
-const CANDIDATES: usize = 24;
-const TRIED: usize = 19;
-
 /// The integer nearest to x, ties to even; past 4194303 the low bits of adding 12582912.
 #[inline(always)]
 pub fn nearest(x: f32) -> i32 {
     ((x + 12_582_912.0).to_bits() & 0x007f_ffff) as i32 - 0x0040_0000
+}
+
+/// `nearest` as a float within low..=high, for |x| up to 4194303.
+#[inline(always)]
+fn rounded(x: f32, low: f32, high: f32) -> f32 {
+    let level = x + 12_582_912.0 - 12_582_912.0;
+    let level = if level > low { level } else { low };
+    if level < high { level } else { high }
 }
 
 /// The first element whose absolute value is the largest, with its sign.
@@ -31,54 +35,80 @@ pub fn signed_peak(x: &[f32]) -> f32 {
     peak
 }
 
-/// A signed scale and levels -n..n-1, each stored + n; w = x^2 if not given.
+/// Tenths that a symmetric search's inverse scales differ from the first by, in their order.
+const TENTHS: [i32; 18] = [-9, -8, -7, -6, -5, -4, -3, -2, -1, 1, 2, 3, 4, 5, 6, 7, 8, 9];
+
+/// Signed scales and levels -n..n-1, each stored + n, of S blocks at once; w = x^2 if not given.
 #[inline(always)]
-pub fn symmetric_search<const N: usize>(
-    x: &[f32; N],
+pub fn symmetric_search<const S: usize, const N: usize>(
+    x: &[[f32; N]; S],
     n: i32,
-    w: Option<&[f32; N]>,
-) -> (f32, [u8; N]) {
-    let mut codes = [0; N];
-    let peak = signed_peak(x);
-    if peak.abs() < TINY {
-        return (0.0, codes);
+    w: Option<&[[f32; N]; S]>,
+) -> ([f32; S], [[u8; N]; S]) {
+    let (mut peak, lanes) = ([0f32; S], transposed(x));
+    for k in 0..S {
+        peak[k] = signed_peak(&x[k]);
     }
-    let inverses = symmetric_candidates(n, peak);
-    let (mut a, mut b) = ([0f32; CANDIDATES], [0f32; CANDIDATES]);
-    for j in 0..N {
-        let (weight, weighted) = match w {
-            Some(w) => (w[j], w[j] * x[j]),
-            None => (x[j] * x[j], x[j] * x[j] * x[j]),
-        };
-        for lane in 0..CANDIDATES {
-            let level = nearest(inverses[lane] * x[j]).clamp(-n, n - 1) as f32;
-            a[lane] += weighted * level;
-            b[lane] += weight * level * level;
+    let mut weights = lanes;
+    match w {
+        Some(w) => weights = transposed(w),
+        None => weights.as_flattened_mut().iter_mut().for_each(|x| *x *= *x),
+    }
+    let mut inverse = [0f32; S];
+    for k in 0..S {
+        inverse[k] = -(n as f32) / peak[k];
+    }
+    let (a, b) = gains(&lanes, &weights, n, &inverse);
+    let (mut scale, mut gain) = ([0f32; S], [0f32; S]);
+    for k in 0..S {
+        scale[k] = if b[k] != 0.0 { a[k] / b[k] } else { 0.0 };
+        gain[k] = scale[k] * a[k];
+    }
+    for s in TENTHS {
+        let mut tried = [0f32; S];
+        for k in 0..S {
+            tried[k] = -(n as f32 + 0.1 * s as f32) / peak[k];
+        }
+        let (a, b) = gains(&lanes, &weights, n, &tried);
+        for k in 0..S {
+            let better = (b[k] > 0.0) & (a[k] * a[k] > gain[k] * b[k]);
+            let fitted = a[k] / b[k];
+            scale[k] = if better { fitted } else { scale[k] };
+            gain[k] = if better { fitted * a[k] } else { gain[k] };
+            inverse[k] = if better { tried[k] } else { inverse[k] };
         }
     }
-    let (mut best, mut scale) = (0, if b[0] != 0.0 { a[0] / b[0] } else { 0.0 });
-    let mut gain = scale * a[0];
-    for lane in 1..TRIED {
-        if b[lane] > 0.0 && a[lane] * a[lane] > gain * b[lane] {
-            (best, scale) = (lane, a[lane] / b[lane]);
-            gain = scale * a[lane];
+    let mut codes = [[0; N]; S];
+    for k in 0..S {
+        if peak[k].abs() < TINY {
+            scale[k] = 0.0;
+            continue;
         }
-    }
-    for j in 0..N {
-        codes[j] = (nearest(inverses[best] * x[j]).clamp(-n, n - 1) + n) as u8;
+        for j in 0..N {
+            codes[k][j] = (nearest(inverse[k] * x[k][j]).clamp(-n, n - 1) + n) as u8;
+        }
     }
     (scale, codes)
 }
 
-/// -(n + s/10) / peak for s = 0, -9..-1, 1..9; the lanes behind repeat the first.
+/// sum(w x l) and sum(w l l) of each lane, l = nearest(inverse x).
 #[inline(always)]
-fn symmetric_candidates(n: i32, peak: f32) -> [f32; CANDIDATES] {
-    let mut inverses = [-(n as f32 + 0.1 * 0.0) / peak; CANDIDATES];
-    for lane in 1..TRIED {
-        let s = if lane <= 9 { lane as i32 - 10 } else { lane as i32 - 9 };
-        inverses[lane] = -(n as f32 + 0.1 * s as f32) / peak;
+fn gains<const S: usize, const N: usize>(
+    x: &[[f32; S]; N],
+    w: &[[f32; S]; N],
+    n: i32,
+    inverse: &[f32; S],
+) -> ([f32; S], [f32; S]) {
+    let (low, high) = (-n as f32, (n - 1) as f32);
+    let (mut a, mut b) = ([0f32; S], [0f32; S]);
+    for j in 0..N {
+        for k in 0..S {
+            let level = rounded(inverse[k] * x[j][k], low, high);
+            a[k] += w[j][k] * x[j][k] * level;
+            b[k] += w[j][k] * level * level;
+        }
     }
-    inverses
+    (a, b)
 }
 
 /// As `symmetric_search` with w = x^2, but moving one level at a time, at most 5 rounds.
