@@ -19,14 +19,26 @@ from fewbit.formats import FORMATS, find_format
 FILE_TYPES: dict[str, int] = {
     "F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q8_0": 7, "Q5_0": 8, "Q5_1": 9, "Q2_K": 10,
     "Q3_K_S": 11, "Q3_K_M": 12, "Q3_K_L": 13, "Q4_K_S": 14, "Q4_K_M": 15, "Q5_K_S": 16,
-    "Q5_K_M": 17, "Q6_K": 18, "Q2_K_S": 21, "BF16": 32,
+    "Q5_K_M": 17, "Q6_K": 18, "IQ2_XXS": 19, "IQ2_XS": 20, "Q2_K_S": 21, "IQ3_XS": 22,
+    "IQ3_XXS": 23, "IQ1_S": 24, "IQ4_NL": 25, "IQ3_S": 26, "IQ3_M": 27, "IQ2_S": 28, "IQ2_M": 29,
+    "IQ4_XS": 30, "IQ1_M": 31, "BF16": 32, "TQ1_0": 36, "TQ2_0": 37, "MXFP4_MOE": 38, "Q1_0": 40,
+    "Q2_0": 41,
 }  # fmt: skip
 """GGUF's `general.file_type` of every recipe that llama.cpp has."""
+MAIN = {"IQ2_S": "IQ2_XS", "IQ2_M": "IQ2_S", "IQ3_XS": "IQ3_S", "IQ3_M": "IQ3_S",
+        "MXFP4_MOE": "MXFP4"}  # fmt: skip
+"""The main format of recipes that do not say it; the others' is their name without _S, _M, _L."""
 ALIASES = {"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M"}
-FALLBACKS = {"Q2_K": "Q4_0", "Q3_K": "Q4_0", "Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"}
+FALLBACKS = {
+    **dict.fromkeys(("Q2_0", "Q2_K", "Q3_K", "TQ1_0", "TQ2_0"), "Q4_0"),
+    "Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0",
+    **dict.fromkeys(
+        ("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ4_XS"), "IQ4_NL"
+    ),
+}  # fmt: skip
 """What a row gets that a format's blocks do not divide; F16 where that does not either."""
-DEMANDING = {"Q2_K_S": "Q2_K"}
-"""Recipes whose main format is not to be used without an importance matrix."""
+DEMANDING = ("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS")
+"""Formats that tables of tokens apart are not to be stored in without an importance matrix."""
 
 _KEPT = re.compile(r"_norm\.weight$|ffn_gate_inp\.weight$")
 _BLOCK_LINEAR = re.compile(r"blk\.\d+\.(attn|ffn)_\w+\.weight")
@@ -61,6 +73,11 @@ class _Layer:
         return self.index < self.count // 8
 
     @property
+    def middle(self) -> bool:
+        """Neither in the first nor in the last eighth."""
+        return not self.early and self.index < 7 * self.count // 8
+
+    @property
     def spread(self) -> bool:
         """In the first or last eighth, or every third between: llama.cpp's `use_more_bits`."""
         third = (self.index - self.count // 8) % 3 == 2
@@ -76,6 +93,15 @@ def _always(format_: str) -> Rule:
 
 def _where(test: Callable[[_Layer], bool], format_: str, otherwise: str | None = None) -> Rule:
     return lambda layer: format_ if test(layer) else otherwise
+
+
+def _low_bits(better: str, **more: Rule) -> dict[str, Rule]:
+    """What files of one and two bits have in common."""
+    return {
+        "attn_v": _where(lambda at: at.gqa >= 4, "Q4_K", better),
+        "ffn_down": _where(lambda at: at.early, better),
+        **more,
+    }
 
 
 _MIXTURES: dict[str, dict[str, Rule]] = {
@@ -102,8 +128,47 @@ _MIXTURES: dict[str, dict[str, Rule]] = {
     "Q5_K_M": {key: _where(lambda at: at.spread, "Q6_K") for key in ("attn_v", "ffn_down")},
     "Q4_0": {"ffn_down": _where(lambda at: at.early and at.importance, "Q4_1")},
     "Q5_0": {"ffn_down": _where(lambda at: at.early and at.importance, "Q5_1")},
+    **dict.fromkeys(("IQ1_S", "IQ1_M"), _low_bits("Q2_K", attn_output=_always("IQ2_XXS"))),
+    **dict.fromkeys(("IQ2_XXS", "IQ2_XS"), _low_bits("Q2_K")),
+    **dict.fromkeys(("IQ2_S", "IQ2_M"), _low_bits("IQ3_S", attn_output=_always("IQ3_S"))),
+    "IQ3_XXS": {
+        "attn_v": lambda at: "Q4_K" if at.gqa >= 4 else "IQ3_XXS" if at.importance else "IQ3_S",
+        "attn_k": _always("IQ2_S"),
+        "attn_q": _always("IQ2_S"),
+        "attn_output": _always("IQ3_S"),
+        "ffn_down": lambda at: None if at.importance else "Q4_K" if at.early else "Q3_K",
+    },
+    "IQ3_XS": {
+        "attn_v": _where(lambda at: at.gqa >= 4, "Q4_K"),
+        **dict.fromkeys(("attn_k", "attn_q"), _always("IQ3_XXS")),
+        **dict.fromkeys(("ffn_gate", "ffn_up"), _where(lambda at: at.middle, "IQ3_XXS")),
+    },
+    "IQ3_S": {"attn_v": _where(lambda at: at.gqa >= 4, "Q4_K")},
+    "IQ3_M": {
+        "attn_v": _always("Q4_K"),
+        "attn_output": _always("Q4_K"),
+        "ffn_down": _where(lambda at: at.early, "Q4_K"),
+    },
+    **{
+        key: {
+            "attn_v": _where(lambda at: at.gqa >= 4, "Q5_K"),
+            "ffn_down": _where(lambda at: at.early and not at.importance, "Q5_K"),
+        }
+        for key in ("IQ4_NL", "IQ4_XS")
+    },
 }
 """llama.cpp's mixtures: per kind of tensor a format, None for the recipe's own."""
+_EMBEDDING = {
+    **dict.fromkeys(("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS"), "Q2_K"),
+    **dict.fromkeys(("IQ2_S", "IQ2_M", "IQ3_XXS"), "IQ3_S"),
+    **dict.fromkeys(("TQ1_0", "TQ2_0", "Q2_0"), "Q4_K"),
+}
+"""The embedding's format where the output has a table of its own, if not the recipe's main one."""
+_OUTPUT = {
+    **dict.fromkeys(("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ2_M", "IQ3_XXS"), "Q5_K"),
+    **dict.fromkeys(("Q8_0", "MXFP4_MOE"), "Q8_0"),
+}
+"""The output's format, if not Q6_K."""
 
 
 @dataclass(frozen=True)
@@ -145,6 +210,8 @@ def canonical(recipe: str) -> str:
 def main_format(recipe: str) -> str:
     """The format that most tensors get under `recipe`."""
     name = canonical(recipe)
+    if found := MAIN.get(name):
+        return found
     return re.sub(r"_[SML]$", "", name) if name not in FORMATS else name
 
 
@@ -212,10 +279,11 @@ class _Chooser:
             wanted = FALLBACKS.get(wanted, "F16")
         if columns % find_format(wanted).block:
             wanted = "F16"
-        if wanted == DEMANDING.get(self._recipe) and not self._known(name):
+        demanding = (*DEMANDING, "Q2_K") if self._recipe == "Q2_K_S" else DEMANDING
+        if wanted in demanding and not self._known(name):
             raise FormatError(
-                f"{self._recipe} needs an importance matrix, `{name}` has none",
-                hint="make one with llama-imatrix and pass it, or use Q2_K",
+                f"{wanted} needs an importance matrix, `{name}` has none",
+                hint="make one with llama-imatrix and pass it, or use Q2_K or IQ3_S",
                 tensor=name,
             )
         return wanted
@@ -241,7 +309,11 @@ class _Chooser:
         if name == "output.weight" or (self._tied and name == "token_embd.weight"):
             if tensor.shape[-1] % find_format(main).block:
                 return "Q8_0"
-            return main if main == "Q8_0" else "Q6_K"
+            return _OUTPUT.get(self._recipe, "Q6_K")
+        if self._recipe == "MXFP4_MOE":
+            return "MXFP4" if len(tensor.shape) > 2 else "Q8_0"
+        if name == "token_embd.weight":
+            return _EMBEDDING.get(self._recipe, main)
         parts = name.split(".")
         if parts[0] != "blk":
             return main

@@ -21,7 +21,8 @@ from tests.golden.loading import MODELS, NOISE
 
 llama_cpp = pytest.importorskip("llama_cpp", reason="needs the extra `peers`: llama-cpp-python")
 
-QUANTIZED = [name for name in FILE_TYPES if name not in ("F32", "Q2_K_S")]
+Importance = dict[str, NDArray[np.float32]] | None
+QUANTIZED = [name for name in FILE_TYPES if name != "F32"]
 MODELS_HERE = {
     "llama": MODELS / "llama",  # 256 wide, untied
     "qwen2": MODELS / "qwen2",  # 128 wide, tied: K formats fall back
@@ -39,13 +40,33 @@ def quiet() -> Any:
     return drop
 
 
-def llama_quantize(source: Path, target: Path, file_type: int, pure: bool = False) -> None:
+def llama_quantize(
+    source: Path, target: Path, file_type: int, pure: bool = False, importance: Importance = None
+) -> bool:
+    """Whether llama.cpp did it."""
     params = llama_cpp.llama_model_quantize_default_params()
     params.ftype, params.nthread, params.pure = file_type, 2, pure
+    entry = llama_cpp.llama_cpp.llama_model_imatrix_data
+    entries = (entry * (len(importance or {}) + 1))()
+    for slot, (name, values) in zip(entries, (importance or {}).items(), strict=False):
+        slot.name, slot.size = name.encode(), values.size
+        slot.data = values.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
+    if importance:
+        params.imatrix = ctypes.cast(entries, ctypes.POINTER(entry))
     code = llama_cpp.llama_model_quantize(
         str(source).encode(), str(target).encode(), ctypes.byref(params)
     )
-    assert code == 0
+    return bool(code == 0)
+
+
+def random_importance(source: Path) -> dict[str, NDArray[np.float32]]:
+    """What an importance matrix has: one weight for each column of the blocks' matrices."""
+    rng = np.random.default_rng(1)
+    return {
+        name: rng.gamma(1, 1, entry.shape[-1]).astype(np.float32)
+        for name, entry in read_gguf(source).tensors.items()
+        if name.startswith("blk.") and len(entry.shape) == 2
+    }
 
 
 def same_tensors(ours: Path, theirs: Path) -> None:
@@ -65,16 +86,23 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {name: folder / f"{name}.gguf" for name in MODELS_HERE}
 
 
+@pytest.mark.parametrize("weighted", [False, True], ids=["plain", "imatrix"])
 @pytest.mark.parametrize("recipe", QUANTIZED)
 @pytest.mark.parametrize("name", MODELS_HERE)
 def test_files_are_llama_quantize_s(
-    name: str, recipe: str, sources: dict[str, Path], tmp_path: Path
+    name: str, recipe: str, weighted: bool, sources: dict[str, Path], tmp_path: Path
 ) -> None:
-    llama_quantize(sources[name], tmp_path / "theirs.gguf", FILE_TYPES[recipe])
-    fewbit.load(MODELS_HERE[name]).quantize(recipe).save(tmp_path / "ours.gguf")
-    same_tensors(tmp_path / "ours.gguf", tmp_path / "theirs.gguf")
+    """Tensor for tensor; what it refuses, we refuse."""
+    importance = random_importance(sources[name]) if weighted else None
+    target, model = tmp_path / "theirs.gguf", fewbit.load(MODELS_HERE[name])
+    if not llama_quantize(sources[name], target, FILE_TYPES[recipe], importance=importance):
+        with pytest.raises(fewbit.FewbitError):
+            model.quantize(recipe, imatrix=importance)
+        return
+    model.quantize(recipe, imatrix=importance).save(tmp_path / "ours.gguf")
+    same_tensors(tmp_path / "ours.gguf", target)
     found = read_gguf(tmp_path / "ours.gguf").metadata["general.file_type"]
-    assert found == read_gguf(tmp_path / "theirs.gguf").metadata["general.file_type"]
+    assert found == read_gguf(target).metadata["general.file_type"]
 
 
 def deep_llama(folder: Path, kv_heads: int) -> Path:
@@ -109,10 +137,13 @@ def deep_llama(folder: Path, kv_heads: int) -> Path:
 def test_mixtures_of_a_deep_model(kv_heads: int, tmp_path: Path) -> None:
     model = fewbit.load(deep_llama(tmp_path, kv_heads))
     model.save(tmp_path / "source.gguf")
-    for recipe in ("Q2_K", "Q3_K_S", "Q3_K_M", "Q3_K_L", "Q4_K_S", "Q4_K_M", "Q5_K_M"):
-        llama_quantize(tmp_path / "source.gguf", tmp_path / "theirs.gguf", FILE_TYPES[recipe])
-        model.quantize(recipe).save(tmp_path / "ours.gguf")
-        same_tensors(tmp_path / "ours.gguf", tmp_path / "theirs.gguf")
+    for recipe in QUANTIZED:
+        for importance in (None, random_importance(tmp_path / "source.gguf")):
+            target = tmp_path / "theirs.gguf"
+            file_type = FILE_TYPES[recipe]
+            if llama_quantize(tmp_path / "source.gguf", target, file_type, importance=importance):
+                model.quantize(recipe, imatrix=importance).save(tmp_path / "ours.gguf")
+                same_tensors(tmp_path / "ours.gguf", target)
 
 
 @pytest.mark.parametrize("name", MODELS_HERE)
