@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from gguf import GGMLQuantizationType, GGUFValueType, GGUFWriter
+from gguf import GGUFValueType, GGUFWriter
 from numpy.typing import NDArray
 
 from fewbit import recipes
@@ -80,9 +80,11 @@ def write_model(
             if key != "general.architecture":  # the writer has put it first
                 writer.add_key_value(key, field.value, field.type, field.item)
         for part in parts:
-            kind = GGMLQuantizationType(part.format.gguf_id or 0)
-            shape = (*part.shape[:-1], part.format.row_bytes(part.shape[-1]))
-            writer.add_tensor_info(part.name, shape, np.dtype(np.uint8), part.bytes, kind)
+            # By number: the package's list of types is shorter than llama.cpp's. A dtype other
+            # than uint8 says that the shape is of elements, not of bytes.
+            kind: Any = part.format.gguf_id
+            dtype: Any = np.dtype(np.float32)
+            writer.add_tensor_info(part.name, part.shape, dtype, part.bytes, kind)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
