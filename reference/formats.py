@@ -1,4 +1,4 @@
-"""Every format by name: how many elements and bytes a block has, and rows in and out of bytes.
+"""Every format by name: how many bytes, and rows in and out of them.
 
 encode_row(x, "Q4_K")              the bytes of a row of f32 values
 decode_row(data, "Q4_K", columns)  the f32 values that they stand for
@@ -11,55 +11,19 @@ import math
 import re
 import struct
 from array import array
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from itertools import repeat
 from operator import add, mul
-from typing import NamedTuple
 
-from reference import affine, k, k_encode, legacy
+from reference import affine
+from reference.blocks import BLOCKS
 from reference.f32 import f32s
 from reference.floats import BFLOAT16, FLOAT16, FloatFormat, decode, encode
-from reference.legacy import Group
+from reference.legacy import Group, row_weights
 
 Row = Sequence[float]
-Data = bytes
-
-
-class Format(NamedTuple):
-    """`block` elements take `bytes` bytes; a block never crosses rows."""
-
-    block: int
-    bytes: int
-    encode: Callable[[Row, Row | None], Data]
-    groups: Callable[[Data], list[Group]]
-
-
 FLOAT_ROWS: dict[str, FloatFormat] = {"F16": FLOAT16, "BF16": BFLOAT16}
 """Formats that store each element as a float; F32 is the third."""
-
-_symmetric, _asymmetric = legacy.encode_symmetric, legacy.encode_asymmetric
-BLOCKS: dict[str, Format] = {
-    "Q4_0": Format(
-        32, 18, lambda x, w: _symmetric(x, 4, w), partial(legacy.groups_symmetric, bits=4)
-    ),
-    "Q4_1": Format(
-        32, 20, lambda x, w: _asymmetric(x, 4, w), partial(legacy.groups_asymmetric, bits=4)
-    ),
-    "Q5_0": Format(
-        32, 22, lambda x, w: _symmetric(x, 5, w), partial(legacy.groups_symmetric, bits=5)
-    ),
-    "Q5_1": Format(
-        32, 24, lambda x, w: _asymmetric(x, 5, w), partial(legacy.groups_asymmetric, bits=5)
-    ),
-    "Q8_0": Format(32, 34, legacy.encode_q8_0, legacy.groups_q8_0),
-    "Q2_K": Format(256, 84, k_encode.encode_q2_k, partial(k.groups_k, name="Q2_K")),
-    "Q3_K": Format(256, 110, k_encode.encode_q3_k, partial(k.groups_k, name="Q3_K")),
-    "Q4_K": Format(256, 144, k_encode.encode_q4_k, partial(k.groups_k, name="Q4_K")),
-    "Q5_K": Format(256, 176, k_encode.encode_q5_k, partial(k.groups_k, name="Q5_K")),
-    "Q6_K": Format(256, 210, k_encode.encode_q6_k, partial(k.groups_k, name="Q6_K")),
-}
-"""The formats of llama.cpp that are here; the affine family is made by name."""
 
 _AFFINE = re.compile(r"(sym|asym)([1-8])-g([1-9][0-9]*)")
 
@@ -127,8 +91,10 @@ def encode_row(x: Row, name: str, importance: Row | None = None) -> bytes:
 
 def _encode_blocks(x: Row, name: str, w: Row | None) -> bytes:
     f = BLOCKS[name]
-    if w is not None and f.block == legacy.BLOCK:
-        w = legacy.row_weights(x, w)  # the others take means over a super-block, not a row
+    if w is None and f.needs_importance:
+        raise ValueError(f"{name} needs importance weights")
+    if w is not None and f.row_mean:
+        w = row_weights(x, w)
     starts = range(0, whole_blocks(name, len(x)) * f.block, f.block)
     return b"".join(
         f.encode(x[s : s + f.block], None if w is None else w[s : s + f.block]) for s in starts

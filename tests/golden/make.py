@@ -1,7 +1,7 @@
 """Recreate the golden data from the stored inputs: ``python tests/golden/make.py quant``.
 
 `quant` needs llama-cpp-python 0.3.36, an x86-64 build (its own compiler flags leave ggml-base
-without fused multiply-add; the bytes of Q2_K, Q4_K, Q5_K and Q6_K depend on that).
+without fused multiply-add; the bytes of K and IQ formats depend on that).
 
 Run on unchanged inputs it leaves the files as they are, so ``git diff`` shows what a new version
 of a peer says differently.
@@ -49,12 +49,14 @@ def quant() -> None:
     x = np.load(folder / "input.npy")
     importance = np.load(folder / "imatrix.npy")
     for name, facts in json.loads((folder / "info.json").read_text())["types"].items():
-        plain = encode(ggml, facts["ggml_type"], x, None)
-        weighted = encode(ggml, facts["ggml_type"], x, importance)
-        save(folder / f"{name}.c", decode(ggml, facts["ggml_type"], plain, x.shape), plain)
-        if (plain != weighted).any():
-            values = decode(ggml, facts["ggml_type"], weighted, x.shape)
-            save(folder / f"{name}.c_imatrix", values, weighted)
+        kind = facts["ggml_type"]
+        weighted = encode(ggml, kind, x, importance)
+        if not facts["requires_imatrix"]:
+            plain = encode(ggml, kind, x, None)
+            save(folder / f"{name}.c", decode(ggml, kind, plain, x.shape), plain)
+            if (plain == weighted).all():
+                continue
+        save(folder / f"{name}.c_imatrix", decode(ggml, kind, weighted, x.shape), weighted)
 
 
 def encode(ggml: ctypes.CDLL, kind: int, x: np.ndarray, importance: np.ndarray | None):
