@@ -5,11 +5,15 @@ executor returns as logits.
 """
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from fewbit import _core
 from fewbit._core import Executor, Weights
+from fewbit.formats import FORMATS as TABLE
+from fewbit.formats import find_format
 from reference import linear, ops, run
 from reference.formats import encode_row
 from reference.weights import Weight
@@ -21,6 +25,8 @@ U = 2.0**-24
 FORMATS = [
     *("F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"),
     *(f"{kind}{bits}-g32" for kind in ("sym", "asym") for bits in range(1, 9)),
+    *("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS", "MXFP4", "NVFP4"),
+    *("Q1_0", "Q2_0", "TQ1_0", "TQ2_0"),
     *("sym4-g16", "asym3-g64", "asym4-g20", "sym8-g256", "asym2-g5"),
 ]
 
@@ -74,13 +80,35 @@ def both(plan, weights, tokens, outputs=None, acts="f32"):
 def test_linear(name, acts):
     """Bits; row counts around 16, a short last group of 32, and one to five tokens."""
     for rows, columns, tokens in ((17, 256, 5), (5, 96, 1), (33, 40, 3)):
-        block = 256 if name.endswith("_K") else 32 if name.startswith("Q") else 1
+        block = find_format(name).block if "-g" not in name else 1
         columns = -(-columns // block) * block
         x, w = values(rows, tokens, columns), values(rows + 1, rows, columns) * 0.1
         bias = values(rows + 2, rows)
         weights = {"x": stored(x), "w": stored(w, name), "b": stored(bias)}
         plan = [embed("x", x), op("linear", [0], ["w", "b"], rows)]
         same_bits(*both(plan, weights, list(range(tokens)), acts=acts), f"{name} {acts}")
+
+
+@pytest.mark.parametrize("name", [name for name in TABLE if name.startswith("IQ")])
+def test_linear_of_code_books(name):
+    """Products with f32 activations are those with the decoded values, bit for bit."""
+    x, w = values(1, 3, 512), values(2, 17, 512)
+    importance = np.ones(512, np.float32)
+    data = _core.encode(w.view(np.uint8), "F32", 512, name, importance)
+    decoded = _core.decode(data, name, 512)
+    plan = [embed("x", x), op("linear", [0], ["w"], 17)]
+    got = [
+        run_cpu(
+            plan,
+            {
+                "x": stored(x),
+                "w": SimpleNamespace(format=kind, rows=17, columns=512, data=held.tobytes()),
+            },
+            [0, 1, 2],
+        )
+        for kind, held in ((name, data), ("F32", decoded))
+    ]
+    same_bits(got[0], got[1], name)
 
 
 def test_linear_is_near_its_value():
