@@ -32,8 +32,9 @@ pub fn encode_tensor(
     expect_bytes("target", target, dst.len(), rows, to)?;
     check_importance(importance, columns)?;
     if importance.is_none() && target.needs_importance() {
-        return Err(Error::format(format!("{} needs an importance matrix", target.name()))
-            .hint("llama-imatrix collects one and `--imatrix` takes it; IQ2_S and Q2_K do without"));
+        return Err(Error::format(format!("{} needs an importance matrix", target.name())).hint(
+            "llama-imatrix collects one and `--imatrix` takes it; IQ2_S and Q2_K do without",
+        ));
     }
     if rows == 0 || columns == 0 {
         return Ok(());
