@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
-from reference import codebook, float4, k, k_encode, legacy, ternary
+from reference import codebook, float4, iq, iq1, iq1_encode, iq_encode, k, k_encode, legacy, ternary
 from reference.legacy import Group
 
 Row = Sequence[float]
@@ -39,6 +39,11 @@ def _k(size: int, name: str, encode: Callable[[Row, Row | None], Data]) -> Forma
     return Format(256, size, encode, partial(k.groups_k, name=name))
 
 
+def _iq(size: int, name: str, needs_importance: bool = False) -> Format:
+    encode, groups = partial(iq_encode.encode_iq, name=name), partial(iq.groups_iq, name=name)
+    return Format(256, size, encode, groups, False, needs_importance)
+
+
 BLOCKS: dict[str, Format] = {
     "Q4_0": _legacy(18, 4, symmetric=True),
     "Q4_1": _legacy(20, 4, symmetric=False),
@@ -50,6 +55,15 @@ BLOCKS: dict[str, Format] = {
     "Q4_K": _k(144, "Q4_K", k_encode.encode_q4_k),
     "Q5_K": _k(176, "Q5_K", k_encode.encode_q5_k),
     "Q6_K": _k(210, "Q6_K", k_encode.encode_q6_k),
+    "IQ1_S": Format(
+        256, 50, iq1_encode.encode_iq1_s, partial(iq1.groups_iq1, name="IQ1_S"), False, True
+    ),
+    "IQ1_M": Format(256, 56, iq1_encode.encode_iq1_m, partial(iq1.groups_iq1, name="IQ1_M")),
+    "IQ2_XXS": _iq(66, "IQ2_XXS", needs_importance=True),
+    "IQ2_XS": _iq(74, "IQ2_XS", needs_importance=True),
+    "IQ2_S": _iq(82, "IQ2_S"),
+    "IQ3_XXS": _iq(98, "IQ3_XXS"),
+    "IQ3_S": _iq(110, "IQ3_S"),
     "IQ4_NL": Format(32, 18, codebook.encode_iq4_nl, codebook.groups_iq4_nl),
     "IQ4_XS": Format(256, 136, codebook.encode_iq4_xs, codebook.groups_iq4_xs),
     "MXFP4": Format(32, 17, float4.encode_mxfp4, float4.groups_mxfp4),

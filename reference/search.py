@@ -86,9 +86,9 @@ def coordinate_search(x: Sequence[float], n: int) -> tuple[float, list[int]]:
 
 def _sweeps(
     x: Sequence[float], w: Sequence[float], levels: list[int], sums: tuple[float, float],
-    low: int, high: int,
+    low: int | None, high: int,
 ) -> tuple[float, float]:  # fmt: skip
-    """Improve `levels` in place while a*a/b grows; returns a = sum(w x l) and b = sum(w l l)."""
+    """Improve `levels` in place while a*a/b grows; returns both sums. `low` None: bytes."""
     a, b = sums
     wx = products(w, x)
     for _ in range(5):
@@ -96,15 +96,16 @@ def _sweeps(
         for i, (v, wi, wxi, level) in enumerate(zip(x, w, wx, levels, strict=True)):
             rest_a = f32(a - f32(wxi * level))
             rest_b = f32(b - f32(f32(wi * level) * level))
-            if not rest_a > 0 or (low == 0 and not rest_b > 0):
+            if not rest_a > 0 or (low is None and not rest_b > 0):
                 continue
-            new = clamp(nearest(f32(f32(v * rest_b) / rest_a)), low, high)
+            new = nearest(f32(f32(v * rest_b) / rest_a))
+            new = min(new, high) if low is None else clamp(new, low, high)
             if new == level:
                 continue
             new_a = f32(rest_a + f32(wxi * new))
             new_b = f32(rest_b + f32(f32(wi * new) * new))
             if new_b > 0 and f32(f32(new_a * new_a) * b) > f32(f32(a * a) * new_b):
-                levels[i], a, b, changed = new, new_a, new_b, True
+                levels[i], a, b, changed = new & 255 if low is None else new, new_a, new_b, True
         if not changed:
             break
     return a, b
@@ -175,6 +176,8 @@ def _least_squares(
 def scale_quantizer(v: Sequence[float], n: int, w: Sequence[float]) -> tuple[float, list[int]]:
     """A scale and levels 0..n for values >= 0: how super-blocks store their blocks' scales.
 
+    IQ2_XXS has some below 0: their levels are bytes, -1 is 255, but in later candidates and sums.
+
     >>> scale_quantizer([0.5, 1.0, 2.0], 15, [1.0, 1.0, 1.0])
     (0.13114753365516663, [4, 8, 15])
     """
@@ -185,11 +188,13 @@ def scale_quantizer(v: Sequence[float], n: int, w: Sequence[float]) -> tuple[flo
     for s in (0, *range(-4, 0), *range(1, 5)):
         tried = f32(f32(f32(TENTH * s) + n) / peak)
         levels = [min(n, nearest(y)) for y in f32s(map(mul, repeat(tried), v))]
-        off = f32s(map(sub, v, f32s(map(mul, repeat(inverse(tried)), levels))))
+        compared = levels if s else [level & 255 for level in levels]
+        off = f32s(map(sub, v, f32s(map(mul, repeat(inverse(tried)), compared))))
         error = total(products(w, off, off))
         if s == 0 or error < best:
             inv, best = tried, error
     levels = [min(n, nearest(y)) for y in f32s(map(mul, repeat(inv), v))]
     a, b = total(products(w, v, levels)), total(products(w, levels, levels))
-    a, b = _sweeps(v, w, levels, (a, b), 0, n)
-    return f32(a / b) if b else 0.0, levels
+    levels = [level & 255 for level in levels]
+    a, b = _sweeps(v, w, levels, (a, b), None, n)
+    return f32(a / b) if b > 0 else 0.0, levels

@@ -14,7 +14,7 @@ from tests.compare import same_bits
 LEGACY = ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"]
 AFFINE = [f"{kind}{bits}-g{group}" for kind in ("sym", "asym") for bits in range(1, 9)
           for group in (7, 32)]  # fmt: skip
-K = ["Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"]
+K = ["Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_XS", "TQ1_0", "TQ2_0"]
 COLUMNS = 64
 
 

@@ -1,0 +1,98 @@
+"""IQ1_S IQ1_M: super-blocks of 256, 8 elements an index, each -1, 0 or 1 and a little more or less.
+
+    IQ1_S  50 bytes  d; 32 low bytes of indices;
+                     8 times: the high 3 bits of 4 indices, a scale of 3, a shift of 1
+    IQ1_M  56 bytes  32 low bytes of indices; 32 times: 3 high bits of an index, a shift;
+                     4 times: 4 scales of 3 bits, 4 bits of d
+
+    value = d * (2 scale + 1) * (g + 1/8), or g - 1/8 where the shift's bit is set
+
+g is what the index names in the grid IQ1 of grids.txt. A scale counts for 32 elements, in IQ1_M for
+16; a shift for 32, in IQ1_M for 8. d is f16. The encoders are in iq1_encode.py. Source:
+llama.cpp ``ggml-quants.c``.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from reference.bits import pack, unpack
+from reference.f32 import f32
+from reference.grids import GRIDS
+from reference.legacy import Group, from_f16, to_f16
+
+
+class Super(NamedTuple):
+    """What a super-block stores: a super-scale, scales 0..7, for every 8 elements a shift (0 up,
+    1 down) and an index."""
+
+    d: float
+    scales: list[int]
+    shifts: list[int]
+    indices: list[int]
+
+
+def pack_iq1_s(s: Super) -> bytes:
+    """The 50 bytes of IQ1_S; every fourth shift counts.
+
+    >>> pack_iq1_s(Super(1.0, [6] * 8, [1] * 32, [2047, 0, 0, 1] * 8))[-2:].hex()
+    '07e0'
+    """
+    words = []
+    for k, scale in enumerate(s.scales):
+        high = pack([i >> 8 for i in s.indices[4 * k : 4 * k + 4]], 3)
+        words.append(int.from_bytes(high, "little") | scale << 12 | s.shifts[4 * k] << 15)
+    return to_f16(s.d) + bytes(i & 255 for i in s.indices) + pack(words, 16)
+
+
+def unpack_iq1_s(data: bytes) -> Super:
+    """The inverse of `pack_iq1_s`."""
+    words = unpack(data[34:], 16, 8)
+    high = [word >> 3 * k & 7 for word in words for k in range(4)]
+    indices = [a | b << 8 for a, b in zip(data[2:34], high, strict=True)]
+    shifts = [word >> 15 for word in words for _ in range(4)]
+    return Super(from_f16(data[:2]), [word >> 12 & 7 for word in words], shifts, indices)
+
+
+def pack_iq1_m(s: Super) -> bytes:
+    """The 56 bytes of IQ1_M.
+
+    >>> pack_iq1_m(Super(1.0, [6, 1, 0, 0] * 4, [1, 0] * 16, [2047, 0] * 16))[-10:].hex()
+    '0f0f0e000e000ec00e30'
+    """
+    fours = [i >> 8 | shift << 3 for i, shift in zip(s.indices, s.shifts, strict=True)]
+    words = []
+    for k, d in enumerate(unpack(to_f16(s.d), 4, 4)):
+        scales = pack(s.scales[4 * k : 4 * k + 4], 3)
+        words.append(int.from_bytes(scales, "little") | d << 12)
+    return bytes(i & 255 for i in s.indices) + pack(fours, 4) + pack(words, 16)
+
+
+def unpack_iq1_m(data: bytes) -> Super:
+    """The inverse of `pack_iq1_m`."""
+    fours, words = unpack(data[32:48], 4, 32), unpack(data[48:], 16, 4)
+    d = from_f16(pack([word >> 12 for word in words], 4))
+    scales = [word >> 3 * k & 7 for word in words for k in range(4)]
+    indices = [a | (b & 7) << 8 for a, b in zip(data[:32], fours, strict=True)]
+    return Super(d, scales, [b >> 3 for b in fours], indices)
+
+
+def groups_iq1(data: bytes, name: str) -> list[Group]:
+    """The groups of one super-block: levels 8 g + 1 or 8 g - 1, an eighth of the f32 scale.
+
+    >>> data = pack_iq1_m(Super(0.5, [3] * 16, [0, 1] * 16, [1, 0] * 16))
+    >>> g = groups_iq1(data, "IQ1_M")[0]
+    >>> g.levels, g.scale
+    ([9, -7, -7, -7, -7, -7, -7, -7, -9, -9, -9, -9, -9, -9, -9, -9], 0.4375)
+    """
+    s = unpack_iq1_s(data) if name == "IQ1_S" else unpack_iq1_m(data)
+    levels = [
+        8 * (step - 1) + (-1 if shift else 1)
+        for i, shift in zip(s.indices, s.shifts, strict=True)
+        for step in GRIDS["IQ1"][i]
+    ]
+    size = 256 // len(s.scales)
+    return [
+        Group(levels[size * k : size * (k + 1)], f32(s.d * (2 * scale + 1)) / 8)
+        for k, scale in enumerate(s.scales)
+    ]
