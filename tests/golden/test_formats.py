@@ -72,7 +72,7 @@ def test_encode(
     importance: np.ndarray,
 ) -> None:
     if name in DEMANDING and not weighted:
-        with pytest.raises((FormatError, ValueError), match="needs .*importance"):
+        with pytest.raises((FormatError, ValueError), match=r"needs .*importance"):
             encode(rows[0], name, None)
         return
     for row, expected in zip(rows, stored(name, weighted, "bytes"), strict=True):
