@@ -163,11 +163,15 @@ def wide_model(folder: Path) -> Path:
     return folder / "wide.gguf"
 
 
-def write_imatrix(path: Path, entries: dict[str, tuple[np.ndarray, int]]) -> Path:
+def write_imatrix(path: Path, entries: dict[str, tuple[np.ndarray, list[int]]]) -> Path:
+    """As llama-imatrix does: sums [matrices, columns], counts [matrices, 1]."""
     writer = GGUFWriter(path, "")
-    for name, (sums, count) in entries.items():
+    writer.add_array("imatrix.datasets", ["wiki.txt", "code.txt"])
+    writer.add_uint32("imatrix.chunk_count", 7)
+    writer.add_uint32("imatrix.chunk_size", 512)
+    for name, (sums, counts) in entries.items():
         writer.add_tensor(f"{name}.in_sum2", sums.astype(np.float32))
-        writer.add_tensor(f"{name}.counts", np.array([count], np.float32))
+        writer.add_tensor(f"{name}.counts", np.array(counts, np.float32)[:, None])
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -175,24 +179,45 @@ def write_imatrix(path: Path, entries: dict[str, tuple[np.ndarray, int]]) -> Pat
     return path
 
 
+def write_dat(path: Path, name: str, calls: int, sums: np.ndarray, end: bytes = b"") -> Path:
+    entry = struct.pack("<i", len(name)) + name.encode() + struct.pack("<ii", calls, sums.size)
+    path.write_bytes(struct.pack("<i", 1) + entry + sums.astype("<f4").tobytes() + end)
+    return path
+
+
 def test_importance_matrices_of_both_kinds(tmp_path: Path) -> None:
     sums = np.array([4.0, 0.0, 2.0])
-    new = write_imatrix(tmp_path / "new.gguf", {"a.weight": (sums, 2), "b.weight": (sums, 0)})
+    new = write_imatrix(tmp_path / "new.gguf", {"a.weight": (sums, [2]), "b.weight": (sums, [0])})
     found = fewbit.read_imatrix(new)
     assert {k: v.tolist() for k, v in found.items()} == {
         "a.weight": [2, 0, 1],
         "b.weight": [1, 1, 1],
     }
-    old = tmp_path / "old.dat"
-    name = b"a.weight"
-    old.write_bytes(struct.pack("<ii8sii3f", 1, len(name), name, 2, 3, *sums) + bytes(8))
-    assert {k: v.tolist() for k, v in fewbit.read_imatrix(old).items()} == {"a.weight": [2, 0, 1]}
+    assert (found.file, found.datasets, found.chunks) == (str(new), ("wiki.txt", "code.txt"), 7)
+    end = struct.pack("<ii8s", 9, 8, b"wiki.txt")
+    for tail, chunks, datasets in ((end, 9, ("wiki.txt",)), (end[:4], 9, ()), (b"", 0, ())):
+        old = write_dat(tmp_path / "old.dat", "a.weight", 2, sums, tail)
+        found = fewbit.read_imatrix(old)
+        assert {k: v.tolist() for k, v in found.items()} == {"a.weight": [2, 0, 1]}
+        assert (found.chunks, found.datasets) == (chunks, datasets)
 
 
-@pytest.mark.parametrize("cut", [3, 10, 20, 30])
+def test_each_expert_has_its_own_count(tmp_path: Path) -> None:
+    sums = np.array([[4.0, 2.0], [8.0, 0.0], [3.0, 3.0]])
+    path = write_imatrix(tmp_path / "new.gguf", {"a.weight": (sums, [2, 0, 3])})
+    assert fewbit.read_imatrix(path)["a.weight"].tolist() == [2, 1, 1, 1, 1, 1]
+    old = write_dat(tmp_path / "old.dat", "a.weight", 2, sums)
+    assert fewbit.read_imatrix(old)["a.weight"].tolist() == (sums.ravel() / 2).tolist()
+    path = write_imatrix(tmp_path / "odd.gguf", {"a.weight": (sums, [2, 0, 3, 4])})
+    with pytest.raises(fewbit.FileFormatError, match=r"`a\.weight` has 6 sums and 4 counts"):
+        fewbit.read_imatrix(path)
+
+
+@pytest.mark.parametrize("cut", [3, 10, 20, 30, 38, 42, 46])
 def test_a_truncated_importance_matrix_is_named(cut: int, tmp_path: Path) -> None:
     path = tmp_path / "old.dat"
-    path.write_bytes(struct.pack("<ii8sii3f", 1, 8, b"a.weight", 2, 3, 1, 1, 1)[:cut])
+    whole = write_dat(path, "a.weight", 2, np.ones(3), struct.pack("<ii8s", 9, 8, b"wiki.txt"))
+    path.write_bytes(whole.read_bytes()[:cut])
     with pytest.raises(fewbit.FileFormatError, match=r"old\.dat` is not a whole importance matrix"):
         fewbit.read_imatrix(path)
 
@@ -205,3 +230,44 @@ def test_importance_changes_what_is_stored(tmp_path: Path) -> None:
     assert (plain.data(name) != weighted.data(name)).any()
     other = "blk.1.ffn_up.weight"
     assert (plain.data(other) == weighted.data(other)).all()
+
+
+def test_the_file_names_the_importance_matrix(tmp_path: Path) -> None:
+    model = fewbit.load(MODELS / "llama")
+    sums = np.ones(256)
+    path = write_imatrix(tmp_path / f"{'é' * 80}.gguf", {"blk.0.ffn_up.weight": (sums, [2])})
+    model.quantize("Q4_0", fewbit.read_imatrix(path)).save(tmp_path / "m.gguf")
+    after = list(read_gguf(tmp_path / "m.gguf").metadata.items())[-5:]
+    assert [(key, field.value) for key, field in after] == [
+        ("general.file_type", 2),
+        ("quantize.imatrix.file", str(path).encode()[:127].decode(errors="ignore")),
+        ("quantize.imatrix.dataset", "wiki.txt"),
+        ("quantize.imatrix.entries_count", 1),
+        ("quantize.imatrix.chunks_count", 7),
+    ]
+    made = {"blk.0.ffn_up.weight": np.ones(256, np.float32)}
+    again = fewbit.load(tmp_path / "m.gguf").quantize("Q8_0", made, requantize=True)
+    again.save(tmp_path / "again.gguf")
+    fields = read_gguf(tmp_path / "again.gguf").metadata
+    assert list(fields)[-1] == "quantize.imatrix.entries_count"
+    model.quantize("Q4_0").save(tmp_path / "plain.gguf")
+    assert not [k for k in read_gguf(tmp_path / "plain.gguf").metadata if k.startswith("quantize")]
+
+
+@pytest.mark.parametrize("format_", [n for n, f in fewbit.FORMATS.items() if not f.is_float])
+def test_every_format_has_a_place_in_a_file(format_: str, tmp_path: Path) -> None:
+    """gguf-py need not know it."""
+    checkpoint, name = open_checkpoint(MODELS / "llama"), "blk.0.ffn_up.weight"
+    formats = {other: tensor.format for other, tensor in checkpoint.tensors.items()}
+    formats = convert.gguf_formats(checkpoint, formats | {name: format_})
+    rows, columns = checkpoint.tensors[name].shape
+    stored = np.arange(rows, dtype=np.uint8)[:, None].repeat(
+        fewbit.FORMATS[format_].row_bytes(columns), axis=1
+    )
+    model = fewbit.Model(checkpoint, {**formats, name: "BF16"})
+    convert.write_model(
+        tmp_path / "m.gguf", checkpoint, formats, lambda n: stored if n == name else model.data(n)
+    )
+    found = read_gguf(tmp_path / "m.gguf").tensors[name]
+    assert (found.format, found.shape) == (format_, (rows, columns))
+    assert (found.data == stored).all()

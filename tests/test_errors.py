@@ -14,7 +14,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import fewbit
-from fewbit import errors, formats
+from fewbit import errors, formats, mixtures
 from fewbit.api import Model
 from fewbit.chat_template import render
 from fewbit.errors import FewbitError
@@ -209,10 +209,7 @@ TABLE: list[tuple[Callable[[Path], Any], type[FewbitError], str, str | None]] = 
     (
         lambda m: model(m).quantize("Q9_9"), errors.FormatError,
         "unknown recipe `Q9_9`",
-        "known: F32, F16, Q4_0, Q4_1, Q8_0, Q5_0, Q5_1, Q2_K, Q3_K_S, Q3_K_M, Q3_K_L, Q4_K_S, "
-        "Q4_K_M, Q5_K_S, Q5_K_M, Q6_K, IQ2_XXS, IQ2_XS, Q2_K_S, IQ3_XS, IQ3_XXS, IQ1_S, IQ4_NL, "
-        "IQ3_S, IQ3_M, IQ2_S, IQ2_M, IQ4_XS, IQ1_M, BF16, TQ1_0, TQ2_0, MXFP4_MOE, Q1_0, Q2_0, "
-        "and sym1..8-gN, asym1..8-gN as in asym4-g32",
+        f"known: {', '.join(mixtures.FILE_TYPES)}, and sym1..8-gN, asym1..8-gN as in asym4-g32",
     ),
     (
         lambda m: model(m).quantize("Q8_0").quantize("Q4_0"), errors.UnsupportedError,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fewbit import cli, recipes
+from fewbit import cli, mixtures
 
 README = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
 
@@ -31,5 +31,5 @@ def test_every_command_is_listed() -> None:
 
 
 def test_every_mixture_is_listed() -> None:
-    (listed,) = re.findall(r"^Mixtures: (.*?), tensor for tensor", README, re.MULTILINE)
-    assert {*listed.split(), "F32"} == set(recipes.FILE_TYPES)
+    (listed,) = re.findall(r"^Mixtures: (.*?), tensor for tensor", README, re.MULTILINE | re.DOTALL)
+    assert {*listed.split(), "F32"} == set(mixtures.FILE_TYPES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from os import PathLike
@@ -78,7 +79,7 @@ class Model:
             for name in checkpoint.tensors
         }
         self.recipe = recipe
-        self._importance = dict(importance or {})
+        self._importance: Importance = importance or {}
         self._threads = threads
         self._progress = progress
 
@@ -119,13 +120,19 @@ class Model:
         data = np.ascontiguousarray(tensor.data).reshape(rows, -1)
         if tensor.format == self.formats[name]:
             return data
-        importance = self._importance.get(name)
+        weights = self._importance.get(name)
+        matrices = 1 if weights is None else math.prod(tensor.shape[:-2])  # experts' own weights
+        parts = [None] if weights is None else np.array_split(weights, matrices)
         try:
-            return _core.encode(
-                data, tensor.format, columns, self.formats[name], importance, self._threads
-            )
+            encoded = [
+                _core.encode(
+                    part, tensor.format, columns, self.formats[name], importance, self._threads
+                )
+                for part, importance in zip(np.split(data, matrices), parts, strict=True)
+            ]
         except FewbitError as error:
             raise type(error)(f"tensor `{name}`: {error.message}", hint=error.hint) from None
+        return encoded[0] if matrices == 1 else np.concatenate(encoded)
 
     def _shape(self, name: str) -> tuple[int, int]:
         shape = self.checkpoint.tensors[name].shape
@@ -178,8 +185,8 @@ class Model:
     ) -> Model:
         """This model with its tensors stored as `recipe` says ("Q4_0", "Q4_K_M", "asym4-g32", ...).
 
-        `imatrix` gives each tensor's importance of columns, f32 [columns]; `options` say which
-        tensors depart from the recipe.
+        `imatrix` gives each tensor's importance of columns, f32 [columns], of experts one after
+        another; `options` say which tensors depart from the recipe.
 
         Raises:
             FormatError: the recipe is unknown or needs an importance matrix.
@@ -217,7 +224,15 @@ class Model:
 
         formats = gguf_formats(self.checkpoint, self.formats)
         stored = Model(self.checkpoint, formats, importance=self._importance, threads=self._threads)
-        write_model(Path(path), self.checkpoint, formats, stored.data, self.recipe, progress)
+        write_model(
+            Path(path),
+            self.checkpoint,
+            formats,
+            stored.data,
+            self.recipe,
+            progress,
+            self._importance,
+        )
 
     def perplexity(self, text: str, **options: Any) -> Perplexity:
         """The perplexity over `text`; options as `fewbit.evaluate.perplexity`."""

@@ -35,7 +35,7 @@ class Config:
     """The numbers that a plan is built from; `architecture` is GGUF's name for it.
 
     `windows` has one entry per layer: 0 for full attention, else how many positions, the
-    token's own included, it may look back on.
+    token's own included, it may look back on. `experts` is 0 in a dense model.
     """
 
     architecture: str
@@ -54,6 +54,7 @@ class Config:
     output_bias: bool = False
     ffn_bias: bool = False
     tied: bool = False
+    experts: int = 0
     name: str = ""
 
     def window(self, layer: int) -> int:

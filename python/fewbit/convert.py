@@ -10,15 +10,16 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-from gguf import GGUFValueType, GGUFWriter
+from gguf import GGMLQuantizationType, GGUFValueType, GGUFWriter
 from numpy.typing import NDArray
 
 from fewbit import recipes
 from fewbit.errors import FormatError
 from fewbit.formats import Format, find_format
+from fewbit.imatrix import imatrix_metadata
 from fewbit.io.gguf import ALIGNMENT, Field, fields_of, sort_key
 from fewbit.io.gguf_config import ROPE_FREQS, config_to_gguf, rope_divisors
 
@@ -59,11 +60,12 @@ def write_model(
     data: Callable[[str], NDArray[np.uint8]],
     recipe: str | None = None,
     progress: Progress | None = None,
+    importance: Mapping[str, Any] | None = None,
 ) -> None:
     """Write `checkpoint` with its tensors in `formats` to the GGUF file `path`.
 
     `data` gives a tensor's bytes in its format, uint8 [rows, row bytes]. Tensors come in the order
-    of ``llama-quantize``.
+    of ``llama-quantize``; the metadata names the `importance` matrix that they were made with.
 
     Raises:
         FormatError: a weight cannot be stored.
@@ -76,15 +78,12 @@ def write_model(
         replacing(path) as file,
         closing(GGUFWriter(file, checkpoint.config.architecture)) as writer,
     ):
-        for key, field in _metadata(checkpoint, formats, recipe).items():
+        for key, field in _metadata(checkpoint, formats, recipe, importance or {}).items():
             if key != "general.architecture":  # the writer has put it first
                 writer.add_key_value(key, field.value, field.type, field.item)
         for part in parts:
-            # By number: the package's list of types is shorter than llama.cpp's. A dtype other
-            # than uint8 says that the shape is of elements, not of bytes.
-            kind: Any = part.format.gguf_id
-            dtype: Any = np.dtype(np.float32)
-            writer.add_tensor_info(part.name, part.shape, dtype, part.bytes, kind)
+            kind = cast(GGMLQuantizationType, part.format.gguf_id)  # gguf-py lags: no Q2_0
+            writer.add_tensor_info(part.name, part.shape, np.dtype(np.void), part.bytes, kind)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
@@ -157,7 +156,10 @@ def _append(writer: GGUFWriter, data: NDArray[Any]) -> None:
 
 
 def _metadata(
-    checkpoint: Checkpoint, formats: Mapping[str, str], recipe: str | None
+    checkpoint: Checkpoint,
+    formats: Mapping[str, str],
+    recipe: str | None,
+    importance: Mapping[str, Any],
 ) -> dict[str, Field]:
     """A GGUF file's own keys, or those that a converter makes; what changed comes last."""
     if checkpoint.metadata is not None:
@@ -168,12 +170,13 @@ def _metadata(
     else:
         kept, before = _converted(checkpoint, formats), None
     kept["general.quantization_version"] = Field(QUANTIZATION_VERSION, GGUFValueType.UINT32)
-    file_type = recipes.FILE_TYPES.get(recipe or _most(checkpoint, formats))
+    file_type = recipes.file_type(recipe or _most(checkpoint, formats))
     if file_type is not None and (recipe is not None or before is None):
         before = Field(file_type, GGUFValueType.UINT32)
     if before is not None:
         kept["general.file_type"] = before
-    return kept
+    made_with = dict(fields_of(imatrix_metadata(importance)))
+    return {key: field for key, field in kept.items() if key not in made_with} | made_with
 
 
 def _converted(checkpoint: Checkpoint, formats: Mapping[str, str]) -> dict[str, Field]:

@@ -55,6 +55,8 @@ _TABLE = (
     Format("F32", "floats", 1, 4, 0),
     Format("F16", "floats", 1, 2, 1),
     Format("BF16", "floats", 1, 2, 30),
+    Format("Q1_0", "legacy", 128, 18, 41),
+    Format("Q2_0", "legacy", 64, 18, 42),
     Format("Q4_0", "legacy", 32, 18, 2),
     Format("Q4_1", "legacy", 32, 20, 3),
     Format("Q5_0", "legacy", 32, 22, 6),
@@ -65,10 +67,6 @@ _TABLE = (
     Format("Q4_K", "k", 256, 144, 12),
     Format("Q5_K", "k", 256, 176, 13),
     Format("Q6_K", "k", 256, 210, 14),
-    Format("Q1_0", "legacy", 128, 18, 41),
-    Format("Q2_0", "legacy", 64, 18, 42),
-    Format("TQ1_0", "ternary", 256, 54, 34),
-    Format("TQ2_0", "ternary", 256, 66, 35),
     Format("IQ4_NL", "codebook", 32, 18, 20),
     Format("IQ4_XS", "codebook", 256, 136, 23),
     Format("MXFP4", "codebook", 32, 17, 39),
@@ -80,6 +78,8 @@ _TABLE = (
     Format("IQ2_S", "grid", 256, 82, 22),
     Format("IQ3_XXS", "grid", 256, 98, 18),
     Format("IQ3_S", "grid", 256, 110, 21),
+    Format("TQ1_0", "ternary", 256, 54, 34),
+    Format("TQ2_0", "ternary", 256, 66, 35),
 )
 FORMATS: dict[str, Format] = {f.name: f for f in _TABLE}
 BY_GGUF_ID: dict[int, Format] = {f.gguf_id: f for f in _TABLE if f.gguf_id is not None}

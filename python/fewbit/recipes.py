@@ -1,47 +1,27 @@
 """Recipes: which tensor gets which format, as ``llama-quantize`` decides it.
 
 A recipe is a format ("Q4_0"), one of llama.cpp's mixtures ("Q4_K_M") or an affine format
-("asym4-g32", the linear layers of the blocks alone). The rules are data: per mixture and kind of
-tensor, which of its layers get more bits than the rest.
+("asym4-g32", the linear layers of the blocks alone). What the mixtures are is in `mixtures`; here
+is the order in which their rules, wishes and shapes are heard. Names and shapes are enough for it,
+so it decides on models that fewbit cannot run too.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from fewbit.config import Config
-from fewbit.errors import FormatError, InputError
-from fewbit.formats import FORMATS, find_format
+from fewbit import mixtures
+from fewbit.errors import FileFormatError, FormatError, InputError
+from fewbit.formats import Format, find_format
+from fewbit.io.gguf import sort_key
+from fewbit.mixtures import ALIASES, FILE_TYPES, Place
 
-FILE_TYPES: dict[str, int] = {
-    "F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q8_0": 7, "Q5_0": 8, "Q5_1": 9, "Q2_K": 10,
-    "Q3_K_S": 11, "Q3_K_M": 12, "Q3_K_L": 13, "Q4_K_S": 14, "Q4_K_M": 15, "Q5_K_S": 16,
-    "Q5_K_M": 17, "Q6_K": 18, "IQ2_XXS": 19, "IQ2_XS": 20, "Q2_K_S": 21, "IQ3_XS": 22,
-    "IQ3_XXS": 23, "IQ1_S": 24, "IQ4_NL": 25, "IQ3_S": 26, "IQ3_M": 27, "IQ2_S": 28, "IQ2_M": 29,
-    "IQ4_XS": 30, "IQ1_M": 31, "BF16": 32, "TQ1_0": 36, "TQ2_0": 37, "MXFP4_MOE": 38, "Q1_0": 40,
-    "Q2_0": 41,
-}  # fmt: skip
-"""GGUF's `general.file_type` of every recipe that llama.cpp has."""
-MAIN = {"IQ2_S": "IQ2_XS", "IQ2_M": "IQ2_S", "IQ3_XS": "IQ3_S", "IQ3_M": "IQ3_S",
-        "MXFP4_MOE": "MXFP4"}  # fmt: skip
-"""The main format of recipes that do not say it; the others' is their name without _S, _M, _L."""
-ALIASES = {"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M"}
-FALLBACKS = {
-    **dict.fromkeys(("Q2_0", "Q2_K", "Q3_K", "TQ1_0", "TQ2_0"), "Q4_0"),
-    "Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0",
-    **dict.fromkeys(
-        ("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ4_XS"), "IQ4_NL"
-    ),
-}  # fmt: skip
-"""What a row gets that a format's blocks do not divide; F16 where that does not either."""
-DEMANDING = ("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS")
-"""Formats that tables of tokens apart are not to be stored in without an importance matrix."""
-
-_KEPT = re.compile(r"_norm\.weight$|ffn_gate_inp\.weight$")
 _BLOCK_LINEAR = re.compile(r"blk\.\d+\.(attn|ffn)_\w+\.weight")
+_BLOCK = re.compile(r"blk\.(\d+)\.")
 
 
 class Shaped(Protocol):
@@ -49,7 +29,7 @@ class Shaped(Protocol):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(rows, columns), or (n,)."""
+        """(rows, columns), (experts, rows, columns) or (n,)."""
         ...
 
     @property
@@ -58,117 +38,33 @@ class Shaped(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class _Layer:
-    """Where a tensor stands among those of its kind: the `index`-th of `count`."""
-
-    index: int
-    count: int
-    gqa: int
-    importance: bool
+class Counts(Protocol):
+    """A model as far as a recipe looks at it; a `Config` is one."""
 
     @property
-    def early(self) -> bool:
-        """In the first eighth."""
-        return self.index < self.count // 8
+    def architecture(self) -> str:
+        """GGUF's name of it."""
+        ...
 
     @property
-    def middle(self) -> bool:
-        """Neither in the first nor in the last eighth."""
-        return not self.early and self.index < 7 * self.count // 8
+    def layers(self) -> int:
+        """All of them: those that predict further tokens count."""
+        ...
 
     @property
-    def spread(self) -> bool:
-        """In the first or last eighth, or every third between: llama.cpp's `use_more_bits`."""
-        third = (self.index - self.count // 8) % 3 == 2
-        return self.early or self.index >= 7 * self.count // 8 or third
+    def heads(self) -> int:
+        """Those of queries, in the first layer."""
+        ...
 
+    @property
+    def kv_heads(self) -> int:
+        """Those of keys and values, in the first layer; 0 where it has no attention."""
+        ...
 
-Rule = Callable[[_Layer], str | None]
-
-
-def _always(format_: str) -> Rule:
-    return lambda layer: format_
-
-
-def _where(test: Callable[[_Layer], bool], format_: str, otherwise: str | None = None) -> Rule:
-    return lambda layer: format_ if test(layer) else otherwise
-
-
-def _low_bits(better: str, **more: Rule) -> dict[str, Rule]:
-    """What files of one and two bits have in common."""
-    return {
-        "attn_v": _where(lambda at: at.gqa >= 4, "Q4_K", better),
-        "ffn_down": _where(lambda at: at.early, better),
-        **more,
-    }
-
-
-_MIXTURES: dict[str, dict[str, Rule]] = {
-    "Q2_K": {
-        "attn_v": _where(lambda at: at.gqa >= 4, "Q4_K", "Q3_K"),
-        "ffn_down": _always("Q3_K"),
-        "attn_output": _always("Q3_K"),
-    },
-    "Q2_K_S": {
-        "attn_v": _where(lambda at: at.gqa >= 4, "Q4_K"),
-        "ffn_down": _where(lambda at: at.early, "Q4_K"),
-    },
-    "Q3_K_M": {
-        "attn_v": _where(lambda at: at.index < 2, "Q5_K", "Q4_K"),
-        "ffn_down": _where(lambda at: at.index < at.count // 16, "Q5_K", "Q4_K"),
-        "attn_output": _always("Q4_K"),
-    },
-    "Q3_K_L": {key: _always("Q5_K") for key in ("attn_v", "ffn_down", "attn_output")},
-    "Q4_K_S": {
-        "attn_v": _where(lambda at: at.index < 4, "Q5_K"),
-        "ffn_down": _where(lambda at: at.early, "Q5_K"),
-    },
-    "Q4_K_M": {key: _where(lambda at: at.spread, "Q6_K") for key in ("attn_v", "ffn_down")},
-    "Q5_K_M": {key: _where(lambda at: at.spread, "Q6_K") for key in ("attn_v", "ffn_down")},
-    "Q4_0": {"ffn_down": _where(lambda at: at.early and at.importance, "Q4_1")},
-    "Q5_0": {"ffn_down": _where(lambda at: at.early and at.importance, "Q5_1")},
-    **dict.fromkeys(("IQ1_S", "IQ1_M"), _low_bits("Q2_K", attn_output=_always("IQ2_XXS"))),
-    **dict.fromkeys(("IQ2_XXS", "IQ2_XS"), _low_bits("Q2_K")),
-    **dict.fromkeys(("IQ2_S", "IQ2_M"), _low_bits("IQ3_S", attn_output=_always("IQ3_S"))),
-    "IQ3_XXS": {
-        "attn_v": lambda at: "Q4_K" if at.gqa >= 4 else "IQ3_XXS" if at.importance else "IQ3_S",
-        "attn_k": _always("IQ2_S"),
-        "attn_q": _always("IQ2_S"),
-        "attn_output": _always("IQ3_S"),
-        "ffn_down": lambda at: None if at.importance else "Q4_K" if at.early else "Q3_K",
-    },
-    "IQ3_XS": {
-        "attn_v": _where(lambda at: at.gqa >= 4, "Q4_K"),
-        **dict.fromkeys(("attn_k", "attn_q"), _always("IQ3_XXS")),
-        **dict.fromkeys(("ffn_gate", "ffn_up"), _where(lambda at: at.middle, "IQ3_XXS")),
-    },
-    "IQ3_S": {"attn_v": _where(lambda at: at.gqa >= 4, "Q4_K")},
-    "IQ3_M": {
-        "attn_v": _always("Q4_K"),
-        "attn_output": _always("Q4_K"),
-        "ffn_down": _where(lambda at: at.early, "Q4_K"),
-    },
-    **{
-        key: {
-            "attn_v": _where(lambda at: at.gqa >= 4, "Q5_K"),
-            "ffn_down": _where(lambda at: at.early and not at.importance, "Q5_K"),
-        }
-        for key in ("IQ4_NL", "IQ4_XS")
-    },
-}
-"""llama.cpp's mixtures: per kind of tensor a format, None for the recipe's own."""
-_EMBEDDING = {
-    **dict.fromkeys(("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS"), "Q2_K"),
-    **dict.fromkeys(("IQ2_S", "IQ2_M", "IQ3_XXS"), "IQ3_S"),
-    **dict.fromkeys(("TQ1_0", "TQ2_0", "Q2_0"), "Q4_K"),
-}
-"""The embedding's format where the output has a table of its own, if not the recipe's main one."""
-_OUTPUT = {
-    **dict.fromkeys(("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ2_M", "IQ3_XXS"), "Q5_K"),
-    **dict.fromkeys(("Q8_0", "MXFP4_MOE"), "Q8_0"),
-}
-"""The output's format, if not Q6_K."""
+    @property
+    def experts(self) -> int:
+        """How many there are in a layer, 0 in a dense model."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -210,15 +106,18 @@ def canonical(recipe: str) -> str:
 def main_format(recipe: str) -> str:
     """The format that most tensors get under `recipe`."""
     name = canonical(recipe)
-    if found := MAIN.get(name):
-        return found
-    return re.sub(r"_[SML]$", "", name) if name not in FORMATS else name
+    return mixtures.MAIN_FORMATS.get(name, name)
+
+
+def file_type(recipe: str) -> int | None:
+    """GGUF's `general.file_type` of `recipe`, None for those that GGUF has no number for."""
+    return (FILE_TYPES | mixtures.OTHER_FILE_TYPES).get(canonical(recipe))
 
 
 def choose(
     recipe: str,
     tensors: Mapping[str, Shaped],
-    config: Config,
+    model: Counts,
     *,
     importance: Collection[str] = (),
     options: Options | None = None,
@@ -226,7 +125,9 @@ def choose(
     """The format of each of `tensors` under `recipe`; `importance` names those that have one.
 
     Raises:
-        FormatError: a recipe or format is unknown, or needs an importance matrix.
+        FormatError: a recipe or format is unknown, does not fit a tensor's rows, or needs an
+            importance matrix.
+        FileFormatError: the layer of an expert's tensor cannot be told from its name.
 
     """
     name, wanted = canonical(recipe), options or Options()
@@ -235,8 +136,9 @@ def choose(
             key: name if _BLOCK_LINEAR.fullmatch(key) and len(t.shape) == 2 else kept_format(t)
             for key, t in tensors.items()
         }
-    chooser = _Chooser(name, tensors, config, importance, wanted)
-    return {key: chooser.format(key) for key in tensors}
+    chooser = _Chooser(name, tensors, model, importance, wanted)
+    found = {key: chooser.format(key) for key in sorted(tensors, key=sort_key)}
+    return {key: found[key] for key in tensors}
 
 
 def kept_format(tensor: Shaped) -> str:
@@ -253,84 +155,164 @@ class _Chooser:
         self,
         recipe: str,
         tensors: Mapping[str, Shaped],
-        config: Config,
+        model: Counts,
         importance: Collection[str],
         options: Options,
     ) -> None:
         self._recipe = recipe
         self._main = main_format(recipe)
         self._tensors = tensors
-        self._config = config
+        self._model = model
         self._importance = importance
+        self._options = options
         self._overrides = [
             (_pattern(text), find_format(format_).name)
             for text, format_ in options.overrides.items()
         ]
-        self._options = options
+        self._rules = mixtures.rules_of(recipe, model.architecture)
         self._tied = "output.weight" not in tensors
+        self._values = sum(mixtures.kind_of(name) == "attn_v" for name in tensors)
+        self._seen: Counter[str] = Counter()
 
     def format(self, name: str) -> str:
         tensor = self._tensors[name]
-        if not is_quantizable(name, tensor.shape):
+        if not is_quantizable(name, tensor.shape, self._model.architecture):
             return kept_format(tensor)
         wanted = self._wanted(name, tensor)
-        columns = tensor.shape[-1]
-        if columns % find_format(wanted).block:
-            wanted = FALLBACKS.get(wanted, "F16")
-        if columns % find_format(wanted).block:
-            wanted = "F16"
-        demanding = (*DEMANDING, "Q2_K") if self._recipe == "Q2_K_S" else DEMANDING
-        if wanted in demanding and not self._known(name):
+        if not self._has_importance(name, tensor, wanted):
             raise FormatError(
-                f"{wanted} needs an importance matrix, `{name}` has none",
-                hint="make one with llama-imatrix and pass it, or use Q2_K or IQ3_S",
+                f"cannot store `{name}` as {wanted} in {self._recipe} without an importance matrix",
+                hint="make one with `llama-imatrix -m MODEL -f TEXT -o FILE.gguf` and pass it "
+                "(`--imatrix FILE.gguf`), or take Q2_K or IQ3_S",
                 tensor=name,
+                format=wanted,
             )
         return wanted
 
-    def _known(self, name: str) -> bool:
-        return name in self._importance or name in ("token_embd.weight", "output.weight")
+    def _has_importance(self, name: str, tensor: Shaped, wanted: str) -> bool:
+        """Whether `name` has the importance matrix that `wanted` demands, or none is needed."""
+        here = mixtures.DEMANDING_HERE.get(self._recipe)
+        if name in mixtures.TABLES or name == "output.weight" or name in self._importance:
+            return True
+        if self._importance and tensor.format == wanted:  # copied
+            return True
+        return wanted not in mixtures.DEMANDING and wanted != here
 
     def _wanted(self, name: str, tensor: Shaped) -> str:
-        options = self._options
-        if name == "token_embd.weight" and options.embedding:
-            return find_format(options.embedding).name
-        if name == "output.weight" and options.output:
-            return find_format(options.output).name
+        columns = tensor.shape[-1]
+        if asked := self._asked(name):
+            if not _fits(find_format(asked), columns):
+                raise _no_fit(name, columns, find_format(asked))
+            return asked
         if find_format(self._main).is_float:
             return self._main
-        for pattern, format_ in self._overrides:
-            if pattern.search(name):
-                return format_
-        return self._main if options.pure else self._mixed(name, tensor)
+        found = self._override(name)
+        if found is None:
+            found = self._main if self._options.pure else self._mixed(name, tensor)
+        return _fitting(name, columns, found)
+
+    def _asked(self, name: str) -> str | None:
+        """The format that was asked for by the name of a table."""
+        kind, options = mixtures.kind_of(name), self._options
+        if kind == "token_embd" and options.embedding:
+            if name == mixtures.TABLES[0] or self._override(name) is None:
+                return find_format(options.embedding).name
+        elif kind == "output" and options.output:
+            return find_format(options.output).name
+        return None
+
+    def _override(self, name: str) -> str | None:
+        return next((f for pattern, f in self._overrides if pattern.search(name)), None)
 
     def _mixed(self, name: str, tensor: Shaped) -> str:
-        main = self._main
-        if name == "output.weight" or (self._tied and name == "token_embd.weight"):
-            if tensor.shape[-1] % find_format(main).block:
-                return "Q8_0"
-            return _OUTPUT.get(self._recipe, "Q6_K")
+        kind, model = mixtures.kind_of(name), self._model
+        if model.architecture == "glm5-next" and _has(name, mixtures.Q8_BY_GLM5_NEXT):
+            return "Q8_0"
+        if kind == "output" or (self._tied and kind == "token_embd"):
+            return self._output(tensor.shape[-1])
         if self._recipe == "MXFP4_MOE":
-            return "MXFP4" if len(tensor.shape) > 2 else "Q8_0"
-        if name == "token_embd.weight":
-            return _EMBEDDING.get(self._recipe, main)
-        parts = name.split(".")
-        if parts[0] != "blk":
-            return main
-        rule = _MIXTURES.get(self._recipe, {}).get(parts[2])
-        found = (rule(self._layer(int(parts[1]))) if rule else None) or main
-        if parts[2] == "attn_v" and found in ("Q3_K", "Q4_K") and self._is_70b():
-            return "Q5_K"
-        return found
+            return "MXFP4" if self._is_of_experts(kind, tensor) else "Q8_0"
+        place = self._place(kind, name)
+        rule = self._rules.get(kind)
+        found = (rule(place) if rule else None) or self._main
+        if self._recipe in mixtures.TINY:
+            return found
+        if kind in ("attn_v", "attn_k") and model.experts == 8:
+            return "Q8_0"
+        return "Q5_K" if kind == "attn_v" and self._is_70b(found) else found
 
-    def _is_70b(self) -> bool:
-        """Llama 2 or 3 of 80 layers: eight queries share a value, so more bits cost little."""
-        c = self._config
-        return c.architecture == "llama" and c.layers == 80 and c.heads != c.kv_heads
+    def _output(self, columns: int) -> str:
+        """The format of the table that tokens are predicted with."""
+        if self._options.output:
+            return find_format(self._options.output).name
+        if self._recipe == "MXFP4_MOE" or self._model.architecture == "falcon":
+            return "Q8_0"
+        if self._main == "Q8_0" or not _fits(find_format(self._main), columns):
+            return "Q8_0"
+        return "Q5_K" if self._recipe in mixtures.Q5_OUTPUT else "Q6_K"
 
-    def _layer(self, index: int) -> _Layer:
-        c = self._config
-        return _Layer(index, c.layers, c.heads // c.kv_heads, bool(self._importance))
+    def _is_of_experts(self, kind: str, tensor: Shaped) -> bool:
+        several = len(tensor.shape) > 2 and tensor.shape[-3] > 1
+        return several and (self._model.architecture != "bailingmoe3" or kind.startswith("ffn_"))
+
+    def _is_70b(self, format_: str) -> bool:
+        """Whether `format_` is too few bits for the v of a model of 70 billion weights."""
+        m = self._model
+        if format_ not in ("Q3_K", "Q4_K"):
+            return False
+        if m.architecture in ("llama", "llama-embed") and m.heads == m.kv_heads:
+            return False
+        return m.layers == mixtures.LAYERS_OF_70B.get(m.architecture)
+
+    def _place(self, kind: str, name: str) -> Place:
+        m, index = self._model, self._seen[kind]
+        self._seen[kind] += 1
+        if kind.startswith("ffn_") and m.experts > 1 and self._recipe not in mixtures.TINY:
+            index = self._layer(name)
+        count = self._values if kind == "attn_v" else m.layers
+        gqa = m.heads // m.kv_heads if m.kv_heads else 0
+        return Place(index, count, gqa, m.experts, bool(self._importance))
+
+    def _layer(self, name: str) -> int:
+        found = _BLOCK.match(name)
+        if found is None or int(found[1]) >= self._model.layers:
+            raise FileFormatError(
+                f"tensor `{name}` is in none of the model's {self._model.layers} layers",
+                hint="experts' tensors must be named `blk.N.`",
+                tensor=name,
+            )
+        return int(found[1])
+
+
+def _fits(format_: Format, columns: int) -> bool:
+    return format_.family == "affine" or columns % format_.block == 0
+
+
+def _fitting(name: str, columns: int, wanted: str) -> str:
+    """`wanted`, or the format in its place where its blocks do not divide the rows.
+
+    Raises:
+        FormatError: none is in its place.
+
+    """
+    format_ = find_format(wanted)
+    if _fits(format_, columns):
+        return wanted
+    if wanted not in mixtures.FALLBACKS and format_.block > 32:
+        raise _no_fit(name, columns, format_)
+    smaller = mixtures.FALLBACKS.get(wanted, wanted)
+    return smaller if _fits(find_format(smaller), columns) else "F16"
+
+
+def _no_fit(name: str, columns: int, format_: Format) -> FormatError:
+    return FormatError(
+        f"cannot store `{name}` as {format_.name}: "
+        f"rows of {columns} elements are not a multiple of {format_.block}",
+        hint="give it another format (`--tensor-type`), or take another recipe",
+        tensor=name,
+        format=format_.name,
+        columns=columns,
+    )
 
 
 def _pattern(text: str) -> re.Pattern[str]:
@@ -342,6 +324,14 @@ def _pattern(text: str) -> re.Pattern[str]:
         ) from None
 
 
-def is_quantizable(name: str, shape: tuple[int, ...]) -> bool:
-    """Whether a tensor may be stored in few bits at all: a matrix, no norm and no router."""
-    return len(shape) > 1 and name.endswith("weight") and not _KEPT.search(name)
+def _has(name: str, parts: Collection[str]) -> bool:
+    return any(part in name for part in parts)
+
+
+def is_quantizable(name: str, shape: tuple[int, ...], architecture: str = "") -> bool:
+    """Whether a tensor may be stored in few bits at all: a matrix, no norm, no router, not tiny."""
+    if not any(n > 1 for n in shape[:-1]) or not name.endswith("weight"):
+        return False
+    if architecture == "glm5-next" and _has(name, mixtures.KEPT_BY_GLM5_NEXT):
+        return False
+    return name not in mixtures.KEPT_NAMES and not _has(name, mixtures.KEPT)

@@ -114,7 +114,7 @@ def test_broken_files(name: str, tmp_path: Path) -> None:
     [
         (gguf(version=1), "GGUF version 1"),
         (gguf(version=3 << 24), r"GGUF version 50331648 \(big-endian\?\)"),
-        (gguf([tensor(shape=(256,), kind=15)], data=512), "stored as Q8_K"),
+        (gguf([tensor(shape=(256,), kind=24)], data=512), "stored as I8"),
         (gguf([tensor(kind=99)]), "stored as type 99"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from safetensors.numpy import save_file
 
 import fewbit
 from fewbit import _core, evaluate, measures
+from fewbit.checkpoint import TensorInfo
 from fewbit.io.gguf import read_gguf
-from fewbit.recipes import FILE_TYPES
+from fewbit.mixtures import FILE_TYPES
 from tests.compare import within_bound
 from tests.golden.loading import MODELS, NOISE
 
@@ -152,6 +154,22 @@ def test_pure_files(name: str, sources: dict[str, Path], tmp_path: Path) -> None
     model = fewbit.load(MODELS_HERE[name])
     model.quantize("Q4_K_M", options=fewbit.Options(pure=True)).save(tmp_path / "ours.gguf")
     same_tensors(tmp_path / "ours.gguf", tmp_path / "theirs.gguf")
+
+
+@pytest.mark.parametrize("recipe", ["Q4_K_M", "Q4_0"])
+def test_experts_have_importance_of_their_own(recipe: str, tmp_path: Path) -> None:
+    """A tensor of three matrices beside the model's own: both quantizers take it along."""
+    model, rng = fewbit.load(MODELS / "llama"), np.random.default_rng(0)
+    name, shape = "blk.0.ffn_up_exps.weight", (3, 16, 256)
+    stack = rng.normal(0, 0.02, shape).astype(np.float32).view(np.uint8)
+    info = TensorInfo(name, "F32", shape, lambda: stack.reshape(48, -1))
+    checkpoint = replace(model.checkpoint, tensors=model.checkpoint.tensors | {name: info})
+    fewbit.Model(checkpoint).save(tmp_path / "source.gguf")
+    importance = {name: (rng.random(3 * 256) ** 4).astype(np.float32)}
+    source, theirs = tmp_path / "source.gguf", tmp_path / "theirs.gguf"
+    assert llama_quantize(source, theirs, FILE_TYPES[recipe], importance=importance)
+    fewbit.load(source).quantize(recipe, importance).save(tmp_path / "ours.gguf")
+    same_tensors(tmp_path / "ours.gguf", theirs)
 
 
 class Peer:
