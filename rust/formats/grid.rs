@@ -41,6 +41,7 @@ static BOOK_3_XXS: LazyLock<Book> =
 static BOOK_3_S: LazyLock<Book> = LazyLock::new(|| book(&IQ3_S, [1, 3, 5, 7, 9, 11, 13, 15]));
 
 /// The magnitudes of a point, those with a set bit in `signs` made negative.
+#[inline(always)]
 fn put(point: &[u8; 8], signs: u8, q: &mut [u8]) {
     for (j, (q, &magnitude)) in q.iter_mut().zip(point).enumerate() {
         *q = if signs >> j & 1 == 1 { 2 * OFFSET - magnitude } else { magnitude };
@@ -48,24 +49,29 @@ fn put(point: &[u8; 8], signs: u8, q: &mut [u8]) {
 }
 
 /// Seven signs and an eighth that makes their number even.
+#[inline(always)]
 fn even(signs: u32) -> u8 {
     let seven = (signs & 127) as u8;
     seven | ((seven.count_ones() & 1) as u8) << 7
 }
 
+#[inline(always)]
 fn read_u16(bytes: &[u8], k: usize) -> u16 {
     u16::from_le_bytes([bytes[2 * k], bytes[2 * k + 1]])
 }
 
+#[inline(always)]
 fn read_u32(bytes: &[u8], k: usize) -> u32 {
     u32::from(read_u16(bytes, 2 * k)) | u32::from(read_u16(bytes, 2 * k + 1)) << 16
 }
 
 /// Nibble `k`, the low one of a byte first.
+#[inline(always)]
 fn nibble(bytes: &[u8], k: usize) -> f32 {
     f32::from(bytes[k / 2] >> (4 * (k % 2)) & 15)
 }
 
+#[inline(always)]
 pub fn unpack_iq2_xxs(block: &[u8], q: &mut [u8], scale: &mut [f32], _min: &mut [f32]) {
     let d = read_f16(block);
     for (k, q) in q.chunks_exact_mut(32).enumerate() {
@@ -77,6 +83,7 @@ pub fn unpack_iq2_xxs(block: &[u8], q: &mut [u8], scale: &mut [f32], _min: &mut 
     }
 }
 
+#[inline(always)]
 pub fn unpack_iq2_xs(block: &[u8], q: &mut [u8], scale: &mut [f32], _min: &mut [f32]) {
     let d = read_f16(block);
     for (k, scale) in scale.iter_mut().enumerate().take(16) {
@@ -88,6 +95,7 @@ pub fn unpack_iq2_xs(block: &[u8], q: &mut [u8], scale: &mut [f32], _min: &mut [
     }
 }
 
+#[inline(always)]
 pub fn unpack_iq2_s(block: &[u8], q: &mut [u8], scale: &mut [f32], _min: &mut [f32]) {
     let d = read_f16(block);
     for (k, scale) in scale.iter_mut().enumerate().take(16) {
@@ -99,6 +107,7 @@ pub fn unpack_iq2_s(block: &[u8], q: &mut [u8], scale: &mut [f32], _min: &mut [f
     }
 }
 
+#[inline(always)]
 pub fn unpack_iq3_xxs(block: &[u8], q: &mut [u8], scale: &mut [f32], _min: &mut [f32]) {
     let d = read_f16(block);
     for (k, q) in q.chunks_exact_mut(32).enumerate() {
@@ -111,6 +120,7 @@ pub fn unpack_iq3_xxs(block: &[u8], q: &mut [u8], scale: &mut [f32], _min: &mut 
     }
 }
 
+#[inline(always)]
 pub fn unpack_iq3_s(block: &[u8], q: &mut [u8], scale: &mut [f32], _min: &mut [f32]) {
     let d = read_f16(block);
     for (k, scale) in scale.iter_mut().enumerate().take(8) {
@@ -124,6 +134,7 @@ pub fn unpack_iq3_s(block: &[u8], q: &mut [u8], scale: &mut [f32], _min: &mut [f
 }
 
 /// 8 times the point's values and 1 added or, where `negative`, taken away.
+#[inline(always)]
 fn put_1(index: usize, negative: bool, q: &mut [u8]) {
     let shift = OFFSET_1 - 8 + if negative { 0 } else { 2 } - 1;
     for (q, &level) in q.iter_mut().zip(&IQ1.points[index]) {
@@ -131,6 +142,7 @@ fn put_1(index: usize, negative: bool, q: &mut [u8]) {
     }
 }
 
+#[inline(always)]
 pub fn unpack_iq1_s(block: &[u8], q: &mut [u8], scale: &mut [f32], _min: &mut [f32]) {
     let d = read_f16(block);
     for (k, q) in q.chunks_exact_mut(32).enumerate() {
@@ -143,6 +155,7 @@ pub fn unpack_iq1_s(block: &[u8], q: &mut [u8], scale: &mut [f32], _min: &mut [f
     }
 }
 
+#[inline(always)]
 pub fn unpack_iq1_m(block: &[u8], q: &mut [u8], scale: &mut [f32], _min: &mut [f32]) {
     let words: [u16; 4] = std::array::from_fn(|k| read_u16(&block[48..], k));
     let d = words.iter().enumerate().fold(0, |d, (k, word)| d | word >> 12 << (4 * k));

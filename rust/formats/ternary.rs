@@ -13,6 +13,9 @@ use crate::floats::{read_f16, write_f16};
 /// Bytes of TQ1_0 in stretches: where, elements apart, trits in a byte.
 const STRETCHES: [(usize, usize, usize); 3] = [(0, 32, 5), (32, 16, 5), (48, 4, 4)];
 
+/// The codes of one bit: -1 and +1 are two steps apart.
+pub const SIGNS: [u8; 2] = [0, 2];
+
 pub fn unpack_q1_0(block: &[u8], q: &mut [u8], scale: &mut [f32], _min: &mut [f32]) {
     scale[0] = read_f16(block);
     for (j, q) in q.iter_mut().enumerate() {
@@ -33,6 +36,7 @@ pub fn unpack_tq2_0(block: &[u8], q: &mut [u8], scale: &mut [f32], _min: &mut [f
 }
 
 /// A byte holds the fraction 0.t0 t1 t2 t3 t4 in base 3, as n / 256 rounded up.
+#[inline(always)]
 pub fn unpack_tq1_0(block: &[u8], q: &mut [u8], scale: &mut [f32], _min: &mut [f32]) {
     scale[0] = read_f16(&block[52..]);
     let mut first = 0;

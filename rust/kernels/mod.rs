@@ -12,9 +12,13 @@ mod avx512;
 pub mod isa;
 pub mod linear;
 pub mod linear_f32;
+mod memory;
+mod pack;
 pub mod packed;
 pub mod rows;
 mod scalar;
+pub mod scales;
+pub mod span;
 
 use std::ops::Range;
 use std::sync::OnceLock;
