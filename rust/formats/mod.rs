@@ -25,6 +25,7 @@ mod ternary;
 
 pub use affine::Affine;
 pub use codes::{Codes, ScaleBytes, Scales};
+pub use grid::Eights;
 
 use crate::error::{Error, Result};
 
@@ -195,6 +196,7 @@ impl Format {
         assert!(q.len() == columns);
         let unpack = match self {
             Self::Affine(affine) => return affine.unpack_row(bytes, q, scale, min),
+            Self::F32 | Self::F16 | Self::BF16 => unreachable!("floats have no codes"),
             Self::Q4_0 => legacy::unpack_q4_0,
             Self::Q4_1 => legacy::unpack_q4_1,
             Self::Q5_0 => legacy::unpack_q5_0,
@@ -207,20 +209,12 @@ impl Format {
             Self::Q6_K => k::unpack_q6_k,
             Self::Q1_0 => ternary::unpack_q1_0,
             Self::Q2_0 => ternary::unpack_q2_0,
-            Self::TQ1_0 => ternary::unpack_tq1_0,
             Self::TQ2_0 => ternary::unpack_tq2_0,
             Self::IQ4_NL => codebook::unpack_iq4_nl,
             Self::IQ4_XS => codebook::unpack_iq4_xs,
             Self::MXFP4 => codebook::unpack_mxfp4,
             Self::NVFP4 => codebook::unpack_nvfp4,
-            Self::IQ1_S => grid::unpack_iq1_s,
-            Self::IQ1_M => grid::unpack_iq1_m,
-            Self::IQ2_XXS => grid::unpack_iq2_xxs,
-            Self::IQ2_XS => grid::unpack_iq2_xs,
-            Self::IQ2_S => grid::unpack_iq2_s,
-            Self::IQ3_XXS => grid::unpack_iq3_xxs,
-            Self::IQ3_S => grid::unpack_iq3_s,
-            Self::F32 | Self::F16 | Self::BF16 => unreachable!("floats have no codes"),
+            _ => return self.look_up_row(bytes, q, scale),
         };
         let (block, size) = (self.block(), self.block_bytes());
         let groups = block / self.codes().map_or(block, |codes| codes.group);
@@ -231,19 +225,27 @@ impl Format {
         }
     }
 
+    fn look_up_row(&self, bytes: &[u8], q: &mut [u8], scale: &mut [f32]) {
+        let groups = self.block() / self.codes().map_or(self.block(), |codes| codes.group);
+        let parts = q.chunks_exact_mut(self.block()).zip(scale.chunks_mut(groups));
+        for (block, (q, scale)) in bytes.chunks_exact(self.block_bytes()).zip(parts) {
+            self.look_up_block(block, q, scale);
+        }
+    }
+
     /// As `unpack_row`, one block of a format whose codes are looked up; inlined, so that it has the
     /// instruction set of the kernel that calls it.
     #[inline(always)]
-    pub fn look_up_block(&self, block: &[u8], q: &mut [u8], scale: &mut [f32], min: &mut [f32]) {
+    pub fn look_up_block(&self, block: &[u8], q: impl Eights, scale: &mut [f32]) {
         match self {
-            Self::TQ1_0 => ternary::unpack_tq1_0(block, q, scale, min),
-            Self::IQ1_S => grid::unpack_iq1_s(block, q, scale, min),
-            Self::IQ1_M => grid::unpack_iq1_m(block, q, scale, min),
-            Self::IQ2_XXS => grid::unpack_iq2_xxs(block, q, scale, min),
-            Self::IQ2_XS => grid::unpack_iq2_xs(block, q, scale, min),
-            Self::IQ2_S => grid::unpack_iq2_s(block, q, scale, min),
-            Self::IQ3_XXS => grid::unpack_iq3_xxs(block, q, scale, min),
-            Self::IQ3_S => grid::unpack_iq3_s(block, q, scale, min),
+            Self::TQ1_0 => ternary::unpack_tq1_0(block, q, scale),
+            Self::IQ1_S => grid::unpack_iq1_s(block, q, scale),
+            Self::IQ1_M => grid::unpack_iq1_m(block, q, scale),
+            Self::IQ2_XXS => grid::unpack_iq2_xxs(block, q, scale),
+            Self::IQ2_XS => grid::unpack_iq2_xs(block, q, scale),
+            Self::IQ2_S => grid::unpack_iq2_s(block, q, scale),
+            Self::IQ3_XXS => grid::unpack_iq3_xxs(block, q, scale),
+            Self::IQ3_S => grid::unpack_iq3_s(block, q, scale),
             _ => unreachable!("other formats are packed as planes"),
         }
     }

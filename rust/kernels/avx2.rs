@@ -44,7 +44,7 @@ unsafe impl Isa for Avx2 {
     type W = Pair<__m256i>;
     const ROOM: [usize; 5] = [room(4), room(5), room(6), room(7), 1];
     const CENTER: i32 = 128;
-    const TILE: usize = 4;
+    const TILE: [usize; 5] = [4, 2, 2, 4, 4];
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self::F {

@@ -18,7 +18,7 @@ unsafe impl Isa for Avx512 {
     type W = __m512i;
     const ROOM: [usize; 5] = [8; 5];
     const CENTER: i32 = 0;
-    const TILE: usize = 8;
+    const TILE: [usize; 5] = [8; 5];
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> __m512 {

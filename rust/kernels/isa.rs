@@ -41,8 +41,9 @@ pub unsafe trait Isa: Copy {
     const ROOM: [usize; 5];
     /// Codes of 8 bits are multiplied as `code - CENTER`.
     const CENTER: i32;
-    /// Rows of activations that meet a block of weights at a time: as many as registers hold.
-    const TILE: usize;
+    /// Rows of activations (8, 4 or 2) that meet codes of 4, 5, 6, 7 and 8 bits at a time: as many
+    /// as registers hold.
+    const TILE: [usize; 5];
 
     /// All lanes `x`.
     unsafe fn splat(x: f32) -> Self::F;

@@ -20,8 +20,8 @@ use std::ops::Range;
 use super::activations::Acts;
 use super::isa::{CHUNK, Isa, LANES, STEP_BYTES};
 use super::packed::{Packed, Storage};
-use super::scales::SPAN;
-use super::span::{CHUNK_BYTES, Span, parts, unpack_span, unpack_step, widen_scales};
+use super::scales::{SPAN, widen_span};
+use super::span::{CHUNK_BYTES, Span, parts, unpack_span, unpack_step};
 use crate::formats::Codes;
 
 /// Where the results go: row `n` of [n, stride], an optional bias of one float a column.
@@ -184,7 +184,8 @@ impl Product<'_> {
                 if BITS == 0 {
                     unpack_span::<I>(self.w, block, first, count, span);
                 } else {
-                    widen_scales::<I>(&self.codes, self.w.source(block), first, count, span);
+                    let source = self.w.source(block);
+                    widen_span::<I>(&self.codes, source, first, count, span.scales, span.mins);
                 }
                 for chunk in 0..count {
                     let mut here = span.after(chunk, PARTS);
@@ -244,15 +245,15 @@ impl Product<'_> {
         let mut row = 0;
         // SAFETY: the contract of `linear_int8`.
         unsafe {
-            while I::TILE == 8 && row + 8 <= self.n {
+            while I::TILE[WIDTH - 4] == 8 && row + 8 <= self.n {
                 self.tile::<I, WIDTH, PARTS, 8>(block, span, row);
                 row += 8;
             }
-            while row + 4 <= self.n {
+            while I::TILE[WIDTH - 4] >= 4 && row + 4 <= self.n {
                 self.tile::<I, WIDTH, PARTS, 4>(block, span, row);
                 row += 4;
             }
-            if row + 2 <= self.n {
+            while row + 2 <= self.n {
                 self.tile::<I, WIDTH, PARTS, 2>(block, span, row);
                 row += 2;
             }
@@ -305,7 +306,6 @@ impl Product<'_> {
             let mut products = [I::no_sums(); T];
             for t in 0..T {
                 acts[t] = self.acts.codes(row + t).add(chunk * CHUNK).cast_const();
-                dots[t] = self.start::<I, WIDTH, PARTS>(row + t, chunk, 0);
             }
             each_step!(STEP => {
                 let mut q = if BITS == 0 {
@@ -319,20 +319,22 @@ impl Product<'_> {
                 for t in 0..T {
                     products[t] = I::accumulate::<WIDTH>(products[t], q, acts[t].add(4 * STEP));
                 }
+                let room = I::ROOM[WIDTH - 4];
+                let steps = if PARTS == 2 { STEP % 4 } else { STEP };
                 let ends = STEP == 7 || (PARTS == 2 && STEP == 3);
-                if ends || (STEP + 1) % I::ROOM[WIDTH - 4] == 0 {
+                if ends || (steps + 1) % room == 0 {
+                    let part = if PARTS == 2 { STEP / 4 } else { 0 };
                     for t in 0..T {
-                        dots[t] = I::fold(dots[t], products[t]);
+                        let before = if steps < room {
+                            self.start::<I, WIDTH, PARTS>(row + t, chunk, part)
+                        } else {
+                            dots[t]
+                        };
+                        dots[t] = I::fold(before, products[t]);
                         products[t] = I::no_sums();
                     }
-                }
-                if ends {
-                    let part = if STEP == 7 { PARTS - 1 } else { 0 };
-                    self.scale::<I, PARTS, T>(at, chunk, part, row, &dots, sums);
-                    if STEP == 3 {
-                        for t in 0..T {
-                            dots[t] = self.start::<I, WIDTH, PARTS>(row + t, chunk, 1);
-                        }
+                    if ends {
+                        self.scale::<I, PARTS, T>(at, chunk, part, row, &dots, sums);
                     }
                 }
             });

@@ -202,7 +202,7 @@ unsafe fn multiply_all<I: Isa>(
     let mut row = 0;
     // SAFETY: the contract of `linear_f32`.
     unsafe {
-        while I::TILE == 8 && row + 8 <= n {
+        while I::TILE[0] == 8 && row + 8 <= n {
             multiply::<I, 8>(weights, x, stride, columns.clone(), row, sums);
             row += 8;
         }

@@ -42,7 +42,7 @@ unsafe impl Isa for Scalar {
     type W = I;
     const ROOM: [usize; 5] = [8; 5];
     const CENTER: i32 = 0;
-    const TILE: usize = 8;
+    const TILE: [usize; 5] = [8, 4, 2, 4, 8];
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> F {

@@ -184,70 +184,152 @@ pub struct Source {
     pub mins: *const u8,
 }
 
-/// Widens the scales and minima of one group of 16 rows to f32.
+/// Widens the scale and the minimum of one group of an affine format.
 ///
 /// # Safety
 ///
-/// `source` holds the group, `codes.scales` is not `Blocks`, and the CPU has the instruction set.
+/// `source` holds the group, `codes.scales` is `F32` or `Zeros`, the CPU has the instruction set.
 #[inline(always)]
 pub unsafe fn widen<I: Isa>(codes: &Codes, source: Source, group: usize) -> (I::F, I::F) {
-    let (at, shared) = place(codes, group);
-    let none = 0.0;
     // SAFETY: the caller's promise.
     unsafe {
-        let scales = source.scales.add(at);
+        let at = group * LANES;
+        let scale = I::load(source.scales.cast::<f32>().add(at));
+        if codes.scales == Scales::Zeros {
+            (scale, zero_point::<I>(scale, source.mins.add(at)))
+        } else {
+            (scale, I::splat(0.0))
+        }
+    }
+}
+
+/// Widens the scales and minima of `count` chunks from `first`, a multiple of `SPAN`, on: one a
+/// chunk, or two where groups are of 16, to f32 [chunk][part][16].
+///
+/// # Safety
+///
+/// `source` holds the chunks, `scales` and `mins` have room, groups fit chunks, `codes.scales` is
+/// not `Blocks`, and the CPU has the instruction set.
+#[inline(always)]
+pub unsafe fn widen_span<I: Isa>(
+    codes: &Codes,
+    source: Source,
+    first: usize,
+    count: usize,
+    scales: *mut f32,
+    mins: *mut f32,
+) {
+    let parts = count * if codes.group < CHUNK { 2 } else { 1 };
+    // SAFETY: the caller's promise.
+    unsafe {
         match codes.scales {
-            Scales::F32 => {
-                let min = if codes.has_min {
-                    I::load(source.mins.cast::<f32>().add(at))
-                } else {
-                    I::splat(none)
+            Scales::Bytes | Scales::Signed | Scales::Nibbles => {
+                let halves = if codes.scales == Scales::Nibbles { 4 * LANES } else { 2 * LANES };
+                let start = first / SPAN * (halves + parts * LANES);
+                let here = Source {
+                    scales: source.scales.add(start),
+                    mins: source.mins.wrapping_add(start),
                 };
-                (I::load(source.scales.cast::<f32>().add(at)), min)
-            }
-            Scales::F16 => {
-                let min = if codes.has_min {
-                    I::load_f16(source.mins.cast::<u16>().add(at))
-                } else {
-                    I::splat(none)
-                };
-                (I::load_f16(source.scales.cast::<u16>().add(at)), min)
-            }
-            Scales::Zeros => {
-                let scale = I::load(source.scales.cast::<f32>().add(at));
-                let zero = I::float(I::load_u8(source.mins.add(at)));
-                (scale, negative::<I>(I::mul(scale, zero)))
-            }
-            Scales::Bytes => {
-                let (d, dmin) =
-                    (half::<I>(source.scales.add(shared)), half::<I>(source.mins.add(shared)));
-                let min = I::float(I::load_u8(source.mins.add(at)));
-                (I::mul(d, I::float(I::load_u8(scales))), negative::<I>(I::mul(dmin, min)))
-            }
-            Scales::Signed => {
-                let d = half::<I>(source.scales.add(shared));
-                (I::mul(d, I::float(I::load_i8(scales))), I::splat(none))
-            }
-            Scales::Nibbles => {
-                let d = half::<I>(source.scales.add(shared));
-                let dmin = half::<I>(source.scales.add(shared + 2 * LANES));
-                let both = I::load_u8(scales);
-                let scale = I::float(I::and_i(both, I::splat_i(15)));
-                (I::mul(d, scale), negative::<I>(I::mul(dmin, I::float(I::shift_right::<4>(both)))))
-            }
-            Scales::Power => {
-                let e = I::load_u8(scales);
-                let normal = I::shift_left::<23>(I::add_i(e, I::splat_i(-1)));
-                let small =
-                    I::shift_left::<21>(I::add_i(I::min_i(e, I::splat_i(1)), I::splat_i(1)));
-                (I::cast(I::max_i(normal, small)), I::splat(none))
+                widen_bytes::<I>(codes.scales, here, parts, scales, mins);
             }
             _ => {
-                let bits = I::cast(I::shift_left::<20>(I::load_u8(scales)));
-                (I::mul(bits, I::splat(FLOAT8)), I::splat(none))
+                // Groups begin with a chunk or its half, and may be of several chunks.
+                let size = codes.group.div_ceil(CHUNK);
+                let group = first * parts / count / size;
+                for part in 0..parts {
+                    let at = (group + if size == 1 { part } else { part / size }) * LANES;
+                    let out = part * LANES;
+                    widen_group::<I>(codes, source, at, scales.add(out), mins.add(out));
+                }
             }
         }
     }
+}
+
+/// `parts` groups of the formats whose scales are bytes times an f16.
+#[inline(always)]
+unsafe fn widen_bytes<I: Isa>(
+    kind: Scales,
+    source: Source,
+    parts: usize,
+    scales: *mut f32,
+    mins: *mut f32,
+) {
+    // SAFETY: the contract of `widen_span`.
+    unsafe {
+        let d = half::<I>(source.scales);
+        match kind {
+            Scales::Signed => {
+                for at in (0..parts * LANES).step_by(LANES) {
+                    let byte = I::load_i8(source.scales.add(2 * LANES + at));
+                    I::store(scales.add(at), I::mul(d, I::float(byte)));
+                }
+            }
+            Scales::Nibbles => {
+                let dmin = negative::<I>(half::<I>(source.scales.add(2 * LANES)));
+                for at in (0..parts * LANES).step_by(LANES) {
+                    let both = I::load_u8(source.scales.add(4 * LANES + at));
+                    let (low, high) = (I::and_i(both, I::splat_i(15)), I::shift_right::<4>(both));
+                    I::store(scales.add(at), I::mul(d, I::float(low)));
+                    I::store(mins.add(at), I::mul(dmin, I::float(high)));
+                }
+            }
+            _ => {
+                let dmin = negative::<I>(half::<I>(source.mins));
+                for at in (0..parts * LANES).step_by(LANES) {
+                    let scale = I::load_u8(source.scales.add(2 * LANES + at));
+                    let min = I::load_u8(source.mins.add(2 * LANES + at));
+                    I::store(scales.add(at), I::mul(d, I::float(scale)));
+                    I::store(mins.add(at), I::mul(dmin, I::float(min)));
+                }
+            }
+        }
+    }
+}
+
+/// One group of the formats whose scales stand for themselves.
+#[inline(always)]
+unsafe fn widen_group<I: Isa>(
+    codes: &Codes,
+    source: Source,
+    at: usize,
+    scale: *mut f32,
+    min: *mut f32,
+) {
+    // SAFETY: the contract of `widen_span`.
+    unsafe {
+        match codes.scales {
+            Scales::F32 => I::store(scale, I::load(source.scales.cast::<f32>().add(at))),
+            Scales::F16 => {
+                I::store(scale, I::load_f16(source.scales.cast::<u16>().add(at)));
+                if codes.has_min {
+                    I::store(min, I::load_f16(source.mins.cast::<u16>().add(at)));
+                }
+            }
+            Scales::Zeros => {
+                let value = I::load(source.scales.cast::<f32>().add(at));
+                I::store(scale, value);
+                I::store(min, zero_point::<I>(value, source.mins.add(at)));
+            }
+            Scales::Power => {
+                let e = I::load_u8(source.scales.add(at));
+                let normal = I::shift_left::<23>(I::add_i(e, I::splat_i(-1)));
+                let tiny = I::add_i(I::min_i(e, I::splat_i(1)), I::splat_i(1));
+                I::store(scale, I::cast(I::max_i(normal, I::shift_left::<21>(tiny))));
+            }
+            _ => {
+                let bits = I::cast(I::shift_left::<20>(I::load_u8(source.scales.add(at))));
+                I::store(scale, I::mul(bits, I::splat(FLOAT8)));
+            }
+        }
+    }
+}
+
+/// -(scale * byte).
+#[inline(always)]
+unsafe fn zero_point<I: Isa>(scale: I::F, bytes: *const u8) -> I::F {
+    // SAFETY: 16 bytes are readable.
+    unsafe { negative::<I>(I::mul(scale, I::float(I::load_u8(bytes)))) }
 }
 
 #[inline(always)]

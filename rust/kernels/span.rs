@@ -8,8 +8,8 @@
 use super::isa::{CHUNK, Isa, LANES, STEP_BYTES, STEPS};
 use super::pack::planes;
 use super::packed::{Packed, Storage};
-use super::scales::{SPAN, Source, widen};
-use crate::formats::{Codes, Format};
+use super::scales::{SPAN, widen_span};
+use crate::formats::{Codes, Eights, Format};
 
 /// Bytes of a chunk's codes.
 pub const CHUNK_BYTES: usize = CHUNK * LANES;
@@ -61,7 +61,8 @@ pub unsafe fn unpack_span<I: Isa>(w: &Packed, block: usize, first: usize, count:
             Storage::Planes(codes) => {
                 unpack_chunks::<I>(w, &codes, data, first, count, out.codes);
                 if w.takes_int8() {
-                    widen_scales::<I>(&codes, w.source(block), first, count, out);
+                    let source = w.source(block);
+                    widen_span::<I>(&codes, source, first, count, out.scales, out.mins);
                 }
             }
         }
@@ -98,33 +99,6 @@ unsafe fn unpack_chunks<I: Isa>(
                     let at = to.add(step * STEP_BYTES);
                     I::store_bytes(at, I::look_up(I::bytes(at), w.levels.as_ptr()));
                 }
-            }
-        }
-    }
-}
-
-/// The scales and minima of `count` chunks from `first` on, part by part.
-///
-/// # Safety
-///
-/// As `unpack_span`; groups fit chunks.
-#[inline(always)]
-pub unsafe fn widen_scales<I: Isa>(
-    codes: &Codes,
-    source: Source,
-    first: usize,
-    count: usize,
-    out: Span,
-) {
-    let parts = parts(codes);
-    for part in 0..count * parts {
-        let group = (first * parts + part) * (CHUNK / parts) / codes.group;
-        // SAFETY: the caller's promise.
-        unsafe {
-            let (scale, min) = widen::<I>(codes, source, group);
-            I::store(out.scales.add(part * LANES), scale);
-            if codes.has_min {
-                I::store(out.mins.add(part * LANES), min);
             }
         }
     }
@@ -182,20 +156,32 @@ unsafe fn field<I: Isa>(bytes: I::B, step: usize, plane: usize) -> I::B {
 pub unsafe fn look_up_blocks(format: Format, blocks: *const u8, out: Span) {
     let (size, groups) =
         (format.block_bytes(), SPAN * CHUNK / format.codes().map_or(256, |c| c.group));
-    let parts = if groups > SPAN { groups } else { SPAN };
+    let parts = groups.max(SPAN);
     for lane in 0..LANES {
-        let (mut q, mut scale, mut min) = ([0u8; SPAN * CHUNK], [0f32; 16], [0f32; 16]);
+        let mut scale = [0f32; 16];
         // SAFETY: the caller's promise.
         unsafe {
             let block = std::slice::from_raw_parts(blocks.add(lane * size), size);
-            format.look_up_block(block, &mut q, &mut scale, &mut min);
-            let codes = out.codes.cast::<[u8; 4]>().add(lane);
-            for (step, four) in q.as_chunks::<4>().0.iter().enumerate() {
-                *codes.add(step * LANES) = *four;
-            }
+            let codes = out.codes.cast::<u32>().add(lane);
+            format.look_up_block(block, Lane(codes), &mut scale);
             for part in 0..parts {
                 *out.scales.add(part * LANES + lane) = scale[part * groups / parts];
             }
+        }
+    }
+}
+
+/// The codes of one row of a span: four a step, `LANES` integers from step to step.
+struct Lane(*mut u32);
+
+impl Eights for Lane {
+    #[inline(always)]
+    fn put(&mut self, l: usize, codes: u64) {
+        assert!(l < SPAN * CHUNK / 8);
+        // SAFETY: `look_up_blocks` promises a span.
+        unsafe {
+            *self.0.add(2 * l * LANES) = (codes as u32).to_le();
+            *self.0.add((2 * l + 1) * LANES) = ((codes >> 32) as u32).to_le();
         }
     }
 }
