@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -27,7 +29,7 @@ FEATURES = ("subgroup", "shader-f16", "timestamp-query")
 PIECE = 16 << 20
 """Bytes of an upload after which it is submitted: with more pending, copies queue up in memory."""
 
-_INSTALL = (
+INSTALL = (
     "install the card's driver with Vulkan (containers: NVIDIA_DRIVER_CAPABILITIES=all), or "
     "mesa-vulkan-drivers for a software adapter; `fewbit devices` lists what is found"
 )
@@ -57,9 +59,24 @@ class Adapter:
 def adapters() -> tuple[Adapter, ...]:
     """All adapters of this machine, real ones first, in the driver's order."""
     set_instance_extras(backends=["Primary"])
-    found = wgpu.gpu.enumerate_adapters_sync()
+    with _runtime_folder(), guarded("the graphics drivers cannot be asked"):
+        found = wgpu.gpu.enumerate_adapters_sync()
     found.sort(key=lambda handle: handle.info["adapter_type"] == "CPU")
     return tuple(_adapter(index, handle) for index, handle in enumerate(found))
+
+
+@contextlib.contextmanager
+def _runtime_folder() -> Iterator[None]:
+    """Mesa writes to stderr where XDG_RUNTIME_DIR is not set, as in containers."""
+    name = "XDG_RUNTIME_DIR"
+    if name in os.environ:
+        yield
+        return
+    os.environ[name] = tempfile.gettempdir()
+    try:
+        yield
+    finally:
+        del os.environ[name]
 
 
 def _adapter(index: int, handle: Any) -> Adapter:
@@ -100,7 +117,7 @@ def find_adapter(device: str) -> Adapter | None:
         )
     found = adapters()
     if not found:
-        raise DeviceError("no graphics adapter was found", hint=_INSTALL)
+        raise DeviceError("no graphics adapter was found", hint=INSTALL)
     wanted = index or os.environ.get("FEWBIT_ADAPTER", "")
     return _named(found, wanted) if wanted else _real(found)
 
@@ -109,7 +126,7 @@ def _found_quietly() -> tuple[Adapter, ...]:
     """The adapters for "auto", which takes a broken driver for none."""
     try:
         return adapters()
-    except (RuntimeError, OSError):
+    except (DeviceError, OSError):
         return ()
 
 
@@ -127,7 +144,7 @@ def _real(found: Sequence[Adapter]) -> Adapter:
     if found[0].is_software:
         raise DeviceError(
             f"the only adapter is software: {found[0].name}",
-            hint=f"`--device cpu` is faster; `--device gpu:0` takes it all the same. Else {_INSTALL}",
+            hint=f"`--device cpu` is faster; `--device gpu:0` takes it all the same. Else {INSTALL}",
         )
     return found[0]
 
@@ -258,6 +275,28 @@ class Device:
             code = "\n".join(shader(name) for name in files)
             self._modules[files] = self._device.create_shader_module(code=code)
         return self._modules[files]
+
+    def copy_rate(self, size: int = 256 << 20, repetitions: int = 8) -> float:
+        """GB/s (10^9 bytes) that a copy within the card's memory reads and writes, the best run."""
+        size = min(size, self.max_binding)
+        source, target = self.buffer(size), self.buffer(size)
+        best = 0.0
+        for _ in range(3):
+            encoder = self.encoder()
+            for _ in range(repetitions):
+                encoder.copy_buffer_to_buffer(source, 0, target, 0, size)
+            start = time.perf_counter()
+            self.queue.submit([encoder.finish()])
+            self.queue.read_buffer(target, 0, 4)
+            best = max(best, 2 * size * repetitions / (time.perf_counter() - start) / 1e9)
+        for buffer in (source, target):
+            self.release(buffer)
+        return best
+
+    def release(self, buffer: Any) -> None:
+        """Free a buffer that nothing uses any more."""
+        self.allocated -= buffer.size
+        buffer.destroy()
 
     def destroy(self) -> None:
         """Give the card back; what was made on it is lost."""

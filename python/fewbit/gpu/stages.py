@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from fewbit.errors import ShapeError, UnsupportedError
-from fewbit.gpu.weights import Tensor, Weights
+from fewbit.gpu.weights import Weights
 
 Domain = Literal["tokens", "outputs"]
 Ref = Any
@@ -92,13 +92,7 @@ class Compiler:
             UnsupportedError: the plan has an op that this executor lacks.
 
         """
-        for at, op in enumerate(self.plan):
-            if op["op"] not in self.OPS:
-                raise UnsupportedError(
-                    f"op {at}: the GPU executor has no `{op['op']}`",
-                    hint="use `--device cpu`",
-                    op=op["op"],
-                )
+        check_ops(self.plan)
         adds = self._residuals()
         for at, op in enumerate(self.plan):
             if at not in self.values:
@@ -295,6 +289,22 @@ class Compiler:
         )
 
 
+def check_ops(plan: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse a plan with an op that this executor lacks, by the op's name.
+
+    Raises:
+        UnsupportedError: it has one.
+
+    """
+    for at, op in enumerate(plan):
+        if op["op"] not in Compiler.OPS:
+            raise UnsupportedError(
+                f"op {at}: the GPU executor has no `{op['op']}`",
+                hint="use `--device cpu`",
+                op=op["op"],
+            )
+
+
 def _of(x: View) -> dict[str, float]:
     return {"STRIDE": x.stride, "OFFSET": x.offset}
 
@@ -306,5 +316,3 @@ def _other(other: View | None, flag: bool = True) -> dict[str, float]:
         found |= {"OTHER_STRIDE": other.stride, "OTHER_OFFSET": other.offset}
     return found
 
-
-__all__ = ["FEW", "TILE", "Compiler", "Program", "Stage", "Tensor", "View"]
