@@ -133,9 +133,7 @@ class Executor:
             yield slice(start, stop), (inside - start).astype(np.uint32)
             start = stop
 
-    def _check(
-        self, cache: Cache, tokens: Ids, sequences: Ids, outputs: Ids, acts: str
-    ) -> None:
+    def _check(self, cache: Cache, tokens: Ids, sequences: Ids, outputs: Ids, acts: str) -> None:
         count, vocab = len(tokens), self._programs["f32"].vocab
         if acts not in ACTS:
             raise InputError(f"unknown activations `{acts}`", hint="known: f32, int8")

@@ -283,9 +283,7 @@ class Compiler:
             late = {**constants, "AFTER_TAKE": self.domain == "outputs"}
             many = (("common", *files, "matmul"), late, -(-part.rows // TILE))
         self.program.stages.append(
-            Stage(
-                op, (*before, *files, op), bindings, writes, constants, groups, self.domain, many
-            )
+            Stage(op, (*before, *files, op), bindings, writes, constants, groups, self.domain, many)
         )
 
 
@@ -315,4 +313,3 @@ def _other(other: View | None, flag: bool = True) -> dict[str, float]:
     if other is not None:
         found |= {"OTHER_STRIDE": other.stride, "OTHER_OFFSET": other.offset}
     return found
-
