@@ -1,4 +1,4 @@
-"""Options and fixtures for all tests: `--require gpu` makes a missing graphics adapter a failure."""
+"""What all tests share: `--require gpu` makes a missing graphics adapter a failure."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from fewbit import _core, recipes
 from fewbit.checkpoint import Checkpoint, open_checkpoint
 from fewbit.config import Config
 from fewbit.errors import FewbitError, InputError, UnsupportedError
-from fewbit.executors import Backend, Executor, Weights, executor
+from fewbit.executors import Backend, Executor, Weights, executor, memory_rate
 from fewbit.formats import find_format
 from fewbit.models import build_plan
 from fewbit.plan import Plan
@@ -45,7 +45,8 @@ def load(
     """The model in a Hugging Face folder or GGUF file, or of that name on the hub, ready to run.
 
     With `recipe` it is quantized while it loads. `threads` 0 means all cores. `device` is "cpu",
-    "gpu", "gpu:N" for the Nth adapter of `fewbit devices`, or "auto": a discrete card, else the CPU.
+    "gpu", "gpu:N" for the Nth adapter of `fewbit devices`, or "auto": a discrete card if there is
+    one, else the CPU.
 
     Raises:
         FewbitError: the file is damaged, its architecture unknown, or the device not to be had.
@@ -150,6 +151,10 @@ class Model:
     def cache(self, sequences: int = 1, capacity: int | None = None) -> Any:
         """An empty key/value cache of `capacity` tokens (the model's context) a sequence."""
         return self.executor.cache(sequences, capacity or self.config.context)
+
+    def memory_rate(self, threads: int = 0) -> float:
+        """GB/s (10^9 bytes) of the memory that holds the weights: reading it, on a card copying."""
+        return memory_rate(self.weights, threads)
 
     def forward(
         self,

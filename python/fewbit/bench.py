@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from fewbit.errors import InputError
 from fewbit.evaluate import BATCH, Progress
-from fewbit.executors import memory_rate
 from fewbit.sizes import sizes
 
 if TYPE_CHECKING:
@@ -98,7 +97,7 @@ def bench(
             if repetition:
                 samples[name].append(rate)
         if repetition:
-            read_rates.append(memory_rate(model.weights, threads))
+            read_rates.append(model.memory_rate(threads))
     read = sizes(model).bytes_per_token
     rates = tuple(
         Rate(name, count, tuple(samples[name]), read if name.startswith("tg") else None)

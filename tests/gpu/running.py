@@ -89,7 +89,7 @@ def parts(w: Weight) -> np.ndarray:
 
 
 def linear_bound(x: np.ndarray, w: Weight) -> np.ndarray:
-    """n + 4 roundings of sum |x| (|scale level| + |minimum|): n of the sum, the rest of a weight."""
+    """n + 4 roundings of sum |x| (|scale level| + |minimum|): n of the sum, 4 of a weight."""
     return (w.columns + 4) * U * (np.abs(np.float64(x)) @ parts(w).T)
 
 

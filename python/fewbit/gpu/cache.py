@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fewbit.errors import InputError
+from fewbit.gpu.decode import can_choose, decode
 from fewbit.gpu.device import guarded
+from fewbit.sampling import Sampling
 
 if TYPE_CHECKING:
     from fewbit.gpu.executor import Executor
@@ -103,6 +106,15 @@ class Cache:
             )
         self._lengths[sequence] = position + 1
         return position
+
+    def decode(
+        self, token: int, sampling: Sampling, rng: np.random.Generator, acts: str, most: int
+    ) -> Generator[int] | None:
+        """The tokens that follow `token` in sequence 0, chosen on the card; see decode.py.
+
+        None where the card has not this way of choosing.
+        """
+        return decode(self, token, sampling, rng, acts, most) if can_choose(sampling) else None
 
     def restore(self, lengths: list[int]) -> None:
         """Go back to earlier `lengths`."""

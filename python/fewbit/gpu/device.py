@@ -20,6 +20,7 @@ import numpy as np
 import wgpu
 from numpy.typing import NDArray
 from wgpu.backends.wgpu_native.extras import set_instance_extras
+from wgpu.classes import GPUError
 
 from fewbit.errors import DeviceError, UnsupportedError
 
@@ -144,7 +145,7 @@ def _real(found: Sequence[Adapter]) -> Adapter:
     if found[0].is_software:
         raise DeviceError(
             f"the only adapter is software: {found[0].name}",
-            hint=f"`--device cpu` is faster; `--device gpu:0` takes it all the same. Else {INSTALL}",
+            hint=f"`--device cpu` is faster, `--device gpu:0` takes it still; else {INSTALL}",
         )
     return found[0]
 
@@ -320,7 +321,7 @@ def guarded(message: str, hint: str | None = None) -> Iterator[None]:
     """What wgpu raises becomes a `DeviceError` that begins with `message`."""
     try:
         yield
-    except (wgpu.GPUError, RuntimeError) as error:
+    except (GPUError, RuntimeError) as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         reason = lines[-1] if lines else type(error).__name__
         raise DeviceError(f"{message}: {reason}", hint=hint) from error

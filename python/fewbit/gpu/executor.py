@@ -101,7 +101,7 @@ class Executor:
             positions = np.array([cache.advance(int(s)) for s in sequences], np.uint32)
             done = 0
             for part, taken in self._batches(len(tokens), outputs):
-                self._write_step(tokens[part], positions[part], sequences[part], taken)
+                self.write_step(tokens[part], positions[part], sequences[part], taken)
                 rows = self._run(cache, part.stop - part.start, taken, acts)
                 logits[done : done + len(taken)] = rows
                 done += len(taken)
@@ -148,7 +148,12 @@ class Executor:
         if not ascending or (len(outputs) and int(outputs[-1]) >= count):
             raise InputError(f"`outputs` must be ascending indices below {count}")
 
-    def _write_step(self, tokens: Ids, positions: Ids, sequences: Ids, taken: Ids) -> None:
+    def shared(self, name: str) -> Any:
+        """A buffer that all caches share."""
+        return self._shared[name]
+
+    def write_step(self, tokens: Ids, positions: Ids, sequences: Ids, taken: Ids) -> None:
+        """Say which tokens the next step takes, where they go, and which rows are wanted."""
         words = np.zeros(HEAD + 4 * self.batch, np.uint32)
         words[:2] = len(tokens), len(taken)
         for index, part in enumerate((tokens, positions, sequences, taken)):
@@ -184,7 +189,8 @@ class Executor:
                     self._bind(stage, buffers, cache.capacity)
                     for stage in self._programs[acts].stages
                 ]
-        return cache.bound[acts]
+        found: list[Bound] = cache.bound[acts]
+        return found
 
     def _bind(self, stage: Stage, buffers: Mapping[str, Any], capacity: int) -> Bound:
         found = {

@@ -1,8 +1,8 @@
 """From the bytes of a file to arrays of 32-bit words, which is all that WGSL loads.
 
-Blocks of 18 or 34 bytes lie across words. So each block is cut in two: a head of 1, 2 or 4 bytes (its
-scale, as a rule) and codes of whole words. Heads and codes go to arrays of their own; no code is
-changed and nothing grows. The shader of a format's family says what is where in its words.
+Blocks of 18 or 34 bytes lie across words. So each block is cut in two: a head of 1, 2 or 4 bytes
+(its scale, as a rule) and codes of whole words. Heads and codes go to arrays of their own; no code
+is changed and nothing grows. The shader of a format's family says what is where in its words.
 """
 
 from __future__ import annotations
@@ -147,4 +147,5 @@ def _every_index(name: str) -> tuple[Bytes, float]:
 def _packed(codes: Bytes, bits: int) -> Bytes:
     per = 8 // bits
     parts = [codes[:, k::per] << bits * k for k in range(per)]
-    return np.bitwise_or.reduce(parts)
+    joined: Bytes = np.bitwise_or.reduce(parts)
+    return joined

@@ -126,7 +126,7 @@ class Compiler:
         found = {}
         for at, op in enumerate(self.plan):
             if op["op"] == "add" and len(set(op["inputs"])) == 2:
-                early, late = sorted(op["inputs"])
+                late = max(op["inputs"])
                 if self.plan[late]["op"] == "linear" and readers[late] == 1:
                     found[late] = at
         return found
@@ -156,6 +156,7 @@ class Compiler:
     # ---- ops
 
     def embed(self, op: Mapping[str, Any]) -> View:
+        """Rows of the table, slice by slice."""
         table = self.weights[op["weights"][0]]
         self.program.vocab = table.rows
         y = self._new(table.columns)
@@ -167,6 +168,7 @@ class Compiler:
         return y
 
     def rms_norm(self, op: Mapping[str, Any], x: View) -> View:
+        """Over each of the row's parts."""
         y = self._new(x.width)
         weight = self.weights[op["weights"][0]].vector
         parts = op["heads"]
@@ -175,6 +177,7 @@ class Compiler:
         return y
 
     def linear(self, at: int, op: Mapping[str, Any], x: View, other: View | None) -> View:
+        """The product, with its bias and the sum that follows it."""
         weight = self.weights[op["weights"][0]]
         if (weight.rows, weight.columns) != (op["width"], x.width):
             raise ShapeError(
@@ -208,6 +211,7 @@ class Compiler:
         return self.rounded[value]
 
     def rope(self, op: Mapping[str, Any], x: View) -> View:
+        """By the angles that the cache holds for every position."""
         turns = (tuple(op["freqs"]), op["factor"])
         if turns not in self.program.turns:
             self.program.turns.append(turns)
@@ -224,6 +228,7 @@ class Compiler:
         return y
 
     def attend(self, op: Mapping[str, Any], q: View, k: View, v: View) -> View:
+        """First keys and values go to the cache, then the queries meet all of it."""
         layer, size = op["layer"], q.width // op["heads"]
         if size % 4 or size > 4 * self.lanes:
             raise UnsupportedError(
@@ -247,12 +252,15 @@ class Compiler:
         return y
 
     def add(self, op: Mapping[str, Any], x: View, other: View) -> View:
+        """The sum of two values."""
         return self._pair("add", x, other)
 
     def swiglu(self, op: Mapping[str, Any], gate: View, up: View) -> View:
+        """The gated value."""
         return self._pair("swiglu", gate, up)
 
     def take(self, op: Mapping[str, Any], x: View) -> View:
+        """From here on rows are outputs."""
         self.domain = "outputs"
         y = self._new(x.width)
         constants = {"WIDTH": x.width, **_of(x)}
@@ -271,7 +279,8 @@ class Compiler:
 
     def _stage(
         self, op: str, bindings: Mapping[int, Ref], constants: Mapping[str, float], groups: int, *,
-        part: Any = None, writes: tuple[int, ...] = (4,), reduces: bool = False, tiled: bool = False,
+        part: Any = None, writes: tuple[int, ...] = (4,), reduces: bool = False,
+        tiled: bool = False,
     ) -> None:  # fmt: skip
         before = ("common", *(("reduce",) if reduces else ()))
         files = part.files if part else ()

@@ -18,7 +18,7 @@ from fewbit.gpu.repack import repack
 
 @dataclass(frozen=True)
 class Slice:
-    """Rows `first` and following of a matrix: what its shaders bind and which constants they take."""
+    """Rows `first` and following of a matrix: what its shaders bind, and their constants."""
 
     first: int
     rows: int
