@@ -116,6 +116,13 @@ class Cache:
         """
         return decode(self, token, sampling, rng, acts, most) if can_choose(sampling) else None
 
+    def release(self) -> None:
+        """Free the card's memory."""
+        for buffer in self.buffers.values():
+            self.executor.device.release(buffer)
+        self.buffers.clear()
+        self.bound.clear()
+
     def restore(self, lengths: list[int]) -> None:
         """Go back to earlier `lengths`."""
         self._lengths = lengths

@@ -1,7 +1,7 @@
 """Text token by token without waiting: the card chooses each token and feeds it to itself.
 
 The host only records: AHEAD steps are submitted before the first one's token is read, through a
-ring of small buffers. What was computed past the end of a text is forgotten with the cache's length.
+ring of small buffers. What was computed past a text's end is forgotten with the cache's length.
 """
 
 from __future__ import annotations
@@ -53,8 +53,9 @@ class Decoder:
         }
         constants: dict[str, float] = {"VOCAB": executor.width, "K": 1, "RING": RING}
         if not sampling.greedy:
+            least = math.log(sampling.min_p) if sampling.min_p else LOWEST
             constants |= {
-                "K": sampling.top_k, "TOP_P": sampling.top_p, "MIN_LOG": math.log(sampling.min_p) if sampling.min_p else LOWEST,
+                "K": sampling.top_k, "TOP_P": sampling.top_p, "MIN_LOG": least,
                 "TEMPERATURE": sampling.temperature,
             }  # fmt: skip
         flags = {at: writes for at, (_, writes) in buffers.items()}

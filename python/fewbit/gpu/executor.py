@@ -148,6 +148,12 @@ class Executor:
         if not ascending or (len(outputs) and int(outputs[-1]) >= count):
             raise InputError(f"`outputs` must be ascending indices below {count}")
 
+    def release(self) -> None:
+        """Free the working memory."""
+        for buffer in self._shared.values():
+            self.device.release(buffer)
+        self._shared.clear()
+
     def shared(self, name: str) -> Any:
         """A buffer that all caches share."""
         return self._shared[name]

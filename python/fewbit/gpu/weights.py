@@ -65,6 +65,15 @@ class Tensor:
         values = _core.decode(self._bytes(), self.format.name, self.columns)
         return self._device.upload(values, f"`{self.name}`")
 
+    def release(self) -> None:
+        """Free the card's memory; the tensor is of no use afterwards."""
+        held = self.__dict__
+        for part in held.pop("slices", ()):
+            for buffer in part.buffers.values():
+                self._device.release(buffer)
+        if "vector" in held:
+            self._device.release(held.pop("vector"))
+
     def _bytes(self) -> NDArray[np.uint8]:
         if self._data is None:
             raise InputError(f"`{self.name}` is a matrix in one op and a vector in another")
@@ -123,3 +132,9 @@ class Weights:
         if name not in self._tensors:
             raise InputError(f"the weights lack `{name}`", hint="add every tensor of the plan")
         return self._tensors[name]
+
+    def release(self) -> None:
+        """Free the card's memory."""
+        for tensor in self._tensors.values():
+            tensor.release()
+        self._tensors.clear()
