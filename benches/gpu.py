@@ -8,8 +8,8 @@ made on the machine; speed does not depend on the values, so each matrix repeats
 A prompt of 512 tokens is timed, then greedy generation as `fewbit generate` does it.
 
 Reading the table: "floor" is the time to read the weights of one token once at the copy rate; what
-is above it goes to dispatches that wait for each other, attention and slow kernels.
-"encode" is the host's time to record a step; it hides behind the card's as long as it is the smaller one.
+is above it goes to dispatches that wait for each other, attention and slow kernels. "encode" is the
+host's time to record a step; it hides behind the card's as long as it is the smaller one.
 """
 
 from __future__ import annotations
