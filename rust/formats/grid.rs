@@ -14,6 +14,8 @@
 //! even. IQ1 adds 1/8 of the step, or takes it away, by one sign for 32 (IQ1_S) or 8 (IQ1_M)
 //! elements; codes here are 8 times the value, so that they are integers.
 
+#![allow(clippy::needless_range_loop)] // k counts stretches of 32 across several arrays
+
 use std::sync::LazyLock;
 
 use super::grids::{Grid, IQ1, IQ2_S, IQ2_XS, IQ2_XXS, IQ3_S, IQ3_XXS};

@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use super::isa::{CHUNK, Isa, LANES, STEP_BYTES};
-use super::linear::{Output, Scratch, finish, grow};
+use super::output::{Output, Scratch, finish, grow};
 use super::packed::{Packed, Storage};
 use super::scales::{SPAN, widen};
 use super::span::{Span, parts, unpack_span};

@@ -13,6 +13,7 @@ pub mod isa;
 pub mod linear;
 pub mod linear_f32;
 mod memory;
+mod output;
 mod pack;
 pub mod packed;
 pub mod rows;
