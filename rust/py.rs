@@ -1,6 +1,7 @@
 //! The Python module `fewbit._core`: arguments are checked, the GIL released, errors turned into
 //! the classes of `fewbit.errors`. No other file names pyo3.
 
+use std::collections::HashSet;
 use std::sync::Mutex;
 
 use numpy::{
@@ -205,6 +206,29 @@ impl Executor {
         Ok(Cache(Mutex::new(self.0.cache(sequences, capacity)?)))
     }
 
+    /// Empty sums of the squared inputs of products, by the names of their weights.
+    fn collector(&self, names: HashSet<String>) -> Collector {
+        Collector(self.0.collector(|name| names.contains(name)))
+    }
+
+    /// Appends tokens to sequence 0 and what products take in of them to the collector's sums.
+    fn collect(
+        &self,
+        py: Python<'_>,
+        cache: &Cache,
+        tokens: PyReadonlyArray1<'_, u32>,
+        collector: &Collector,
+    ) -> PyResult<()> {
+        let tokens = vector("tokens", &tokens)?;
+        let batch = Batch {
+            tokens,
+            sequences: &vec![0; tokens.len()],
+            outputs: &(0..tokens.len() as u32).collect::<Vec<_>>(),
+            activations: Activations::F32,
+        };
+        Ok(py.detach(|| self.0.collect(&mut cache.get(), &batch, &collector.0))?)
+    }
+
     /// Appends tokens to their sequences; f32 [outputs, width] logits.
     fn forward<'py>(
         &self,
@@ -224,6 +248,29 @@ impl Executor {
         let rows = batch.outputs.len();
         let logits = py.detach(|| self.0.forward(&mut cache.get(), &batch))?;
         logits.into_pyarray(py).reshape([rows, self.0.width()])
+    }
+}
+
+/// Sums of the squared inputs of products.
+#[pyclass(frozen, module = "fewbit._core")]
+struct Collector(exec::collect::Collector);
+
+/// The names that share an input, f64 [matrices, columns] sums and u64 [matrices] counts of rows.
+type Collected<'py> = (Vec<String>, Bound<'py, PyArray2<f64>>, Bound<'py, PyArray1<u64>>);
+
+#[pymethods]
+impl Collector {
+    /// What was collected so far.
+    fn sums<'py>(&self, py: Python<'py>) -> PyResult<Vec<Collected<'py>>> {
+        self.0
+            .all()
+            .map(|found| {
+                let (counts, sums) = (found.counts(), found.sums());
+                let shape = [counts.len(), sums.len() / counts.len()];
+                let sums = sums.into_pyarray(py).reshape(shape)?;
+                Ok((found.names.clone(), sums, counts.into_pyarray(py)))
+            })
+            .collect()
     }
 }
 
@@ -292,6 +339,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Weights>()?;
     module.add_class::<Cache>()?;
     module.add_class::<Executor>()?;
+    module.add_class::<Collector>()?;
     for function in [
         wrap_pyfunction!(encode, module)?,
         wrap_pyfunction!(decode, module)?,

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 __all__ = [
     "Cache",
+    "Collector",
     "Executor",
     "Weights",
     "decode",
@@ -56,6 +57,8 @@ class Executor:
     @property
     def threads(self) -> int: ...
     def cache(self, sequences: int, capacity: int) -> Cache: ...
+    def collector(self, names: set[str]) -> Collector: ...
+    def collect(self, cache: Cache, tokens: NDArray[np.uint32], collector: Collector) -> None: ...
     def forward(
         self,
         cache: Cache,
@@ -64,6 +67,10 @@ class Executor:
         outputs: NDArray[np.uint32],
         acts: str,
     ) -> NDArray[np.float32]: ...
+
+@final
+class Collector:
+    def sums(self) -> list[tuple[list[str], NDArray[np.float64], NDArray[np.uint64]]]: ...
 
 def isa() -> str: ...
 def isas() -> list[str]: ...

@@ -22,6 +22,7 @@ from fewbit.plan import Plan
 from fewbit.tensors import QuantizedTensor, quantize
 
 if TYPE_CHECKING:
+    from fewbit.calibrate import CollectedImatrix
     from fewbit.measures import Divergence, Perplexity
     from fewbit.tokenizer import Tokenizer
 
@@ -245,6 +246,12 @@ class Model:
         from fewbit import evaluate
 
         return evaluate.divergence(self, base, text, **options)
+
+    def imatrix(self, text: str, **options: Any) -> CollectedImatrix:
+        """How much each column counts in `text`; options as `fewbit.calibrate.imatrix`."""
+        from fewbit import calibrate
+
+        return calibrate.imatrix(self, text, **options)
 
     def generate(self, prompt: str | Sequence[int], **options: Any) -> Iterator[str]:
         """Text that continues `prompt`, piece by piece; options as `fewbit.generate.generate`."""

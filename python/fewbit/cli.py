@@ -36,6 +36,7 @@ for command in (
     measuring.perplexity,
     measuring.divergence,
     measuring.compare,
+    measuring.imatrix,
     writing.generate,
     writing.chat,
     speed.bench,
