@@ -13,6 +13,7 @@ __all__ = [
     "decode",
     "divergence",
     "encode",
+    "encode_to_file",
     "isa",
     "isas",
     "nll",
@@ -27,6 +28,17 @@ def encode(
     importance: NDArray[np.float32] | None = None,
     threads: int = 0,
 ) -> NDArray[np.uint8]: ...
+def encode_to_file(
+    data: NDArray[np.uint8],
+    source: str,
+    columns: int,
+    format: str,
+    path: str,
+    offset: int,
+    first: int = 0,
+    importance: NDArray[np.float32] | None = None,
+    threads: int = 0,
+) -> None: ...
 def decode(
     data: NDArray[np.uint8], format: str, columns: int, threads: int = 0
 ) -> NDArray[np.float32]: ...
