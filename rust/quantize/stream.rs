@@ -3,8 +3,9 @@
 
 use std::fs::{File, OpenOptions};
 use std::path::Path;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rayon::prelude::*;
 
 use super::{Rows, first_of, in_pool};
 use crate::error::{Error, Result};
@@ -28,30 +29,28 @@ pub fn encode_to_file(rows: &Rows, path: &Path, offset: u64, threads: usize) -> 
     }
     let file = OpenOptions::new().write(true).open(path).map_err(Error::system)?;
     let piece = (PIECE / to.max(from)).max(1);
-    let next = AtomicUsize::new(0);
-    // Pieces are claimed in order, so of those that fail the first is always among the found.
-    let failed: Mutex<Option<(usize, Error)>> = Mutex::default();
-    in_pool(threads, || {
-        rayon::broadcast(|_| {
-            let mut worker = Worker { rows, from, to, x: vec![0f32; rows.columns], out: vec![] };
-            loop {
-                let start = next.fetch_add(piece, Ordering::Relaxed).min(rows.count);
-                let end = rows.count.min(start + piece);
-                if start == end {
-                    return;
-                }
-                if let Err(error) = worker.piece(start..end, &file, offset) {
-                    next.store(rows.count, Ordering::Relaxed);
-                    let mut failed = failed.lock().unwrap_or_else(|e| e.into_inner());
-                    let before = failed.take();
-                    *failed = first_of(before, Some((start, error)));
-                    return;
-                }
-            }
-        });
-    })?;
-    let failed = failed.into_inner().unwrap_or_else(|e| e.into_inner());
-    failed.map_or(Ok(()), |(_, error)| Err(error))
+    // Pieces behind one that failed are skipped, those before it are not: the first is reported.
+    let failed = AtomicUsize::new(usize::MAX);
+    let encode = |worker: &mut Worker, start: usize| {
+        if start > failed.load(Ordering::Relaxed) {
+            return None;
+        }
+        let error = worker.piece(start..rows.count.min(start + piece), &file, offset).err()?;
+        failed.fetch_min(start, Ordering::Relaxed);
+        Some((start, error))
+    };
+    let worker = || Worker { rows, from, to, x: vec![0f32; rows.columns], out: vec![] };
+    let bad = if rows.count <= piece {
+        encode(&mut worker(), 0) // no other thread to wake and wait for
+    } else {
+        in_pool(threads, || {
+            (0..rows.count.div_ceil(piece))
+                .into_par_iter()
+                .map_init(worker, |worker, index| encode(worker, index * piece))
+                .reduce(|| None, first_of)
+        })?
+    };
+    bad.map_or(Ok(()), |(_, error)| Err(error))
 }
 
 struct Worker<'a> {
