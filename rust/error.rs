@@ -24,6 +24,8 @@ pub enum Kind {
     Unsupported,
     /// `InputError`
     Input,
+    /// Python's `OSError` with this number
+    System(i32),
 }
 
 /// The core's result.
@@ -48,6 +50,12 @@ impl Error {
     /// An error of class `InputError`.
     pub fn input(message: impl Into<String>) -> Self {
         Self::new(Kind::Input, message)
+    }
+
+    /// What the operating system refused.
+    #[allow(clippy::needless_pass_by_value)] // what `map_err` hands on
+    pub fn system(error: std::io::Error) -> Self {
+        Self::new(Kind::System(error.raw_os_error().unwrap_or(0)), error.to_string())
     }
 
     /// The same error with a next step.

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! fewbit.quantize(array, "Q4_0")   python/fewbit/api.py
-//!   _core.encode                   rust/py.rs
+//!   _core.encode                   rust/py_encode.rs
 //!   quantize::encode_tensor        rust/quantize/mod.rs     rows in parallel
 //!   formats::Format::encode_row    rust/formats/legacy.rs   one row of blocks
 //!
@@ -15,7 +15,7 @@
 //!   kernels::linear::linear_int8   rust/kernels/linear.rs   one algorithm, generic over `Isa`
 //! ```
 //!
-//! Only `py.rs` names pyo3; everything else builds and tests without Python.
+//! Only `py.rs` and `py_encode.rs` name pyo3; everything else builds and tests without Python.
 
 pub mod error;
 pub mod exec;
@@ -25,5 +25,7 @@ pub mod kernels;
 pub mod measure;
 #[cfg(feature = "python")]
 mod py;
+#[cfg(feature = "python")]
+mod py_encode;
 pub mod quantize;
 pub mod read_rate;

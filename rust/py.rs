@@ -1,19 +1,22 @@
 //! The Python module `fewbit._core`: arguments are checked, the GIL released, errors turned into
-//! the classes of `fewbit.errors`. No other file names pyo3.
+//! the classes of `fewbit.errors`. Only files called `py*` name pyo3.
 
+use std::collections::HashSet;
 use std::sync::Mutex;
 
 use numpy::{
     IntoPyArray, PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2,
     PyUntypedArrayMethods,
 };
+use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use crate::error::{Error, Kind};
 use crate::exec::{self, Activations, Batch};
 use crate::formats::Format;
-use crate::{kernels, measure, quantize, read_rate};
+use crate::py_encode::{decode, encode, encode_to_file};
+use crate::{kernels, measure, read_rate};
 
 impl From<Error> for PyErr {
     fn from(error: Error) -> Self {
@@ -28,6 +31,10 @@ fn raise(py: Python<'_>, error: &Error) -> PyResult<PyErr> {
         Kind::Shape => "ShapeError",
         Kind::Unsupported => "UnsupportedError",
         Kind::Input => "InputError",
+        Kind::System(code) => {
+            let reason = py.import("os")?.call_method1("strerror", (code,))?;
+            return Ok(PyOSError::new_err((code, reason.unbind())));
+        }
     };
     let facts = PyDict::new(py);
     facts.set_item("hint", error.hint.as_deref())?;
@@ -36,11 +43,12 @@ fn raise(py: Python<'_>, error: &Error) -> PyResult<PyErr> {
 }
 
 /// Rows of bytes, without gaps between them.
-fn bytes<'a>(data: &'a PyReadonlyArray2<'_, u8>) -> PyResult<&'a [u8]> {
+pub fn bytes<'a>(data: &'a PyReadonlyArray2<'_, u8>) -> PyResult<&'a [u8]> {
     data.as_slice().map_err(|_| Error::shape("the array must be C-contiguous").into())
 }
 
-fn vector<'a, T: numpy::Element>(
+/// A vector without gaps.
+pub fn vector<'a, T: numpy::Element>(
     name: &str,
     data: &'a PyReadonlyArray1<'_, T>,
 ) -> PyResult<&'a [T]> {
@@ -55,53 +63,6 @@ fn activations(acts: &str) -> Result<Activations, Error> {
             Err(Error::input(format!("unknown activations `{other}`")).hint("known: f32, int8"))
         }
     }
-}
-
-/// Stores rows in another format.
-#[pyfunction]
-#[pyo3(signature = (data, source, columns, format, importance=None, threads=0))]
-fn encode<'py>(
-    py: Python<'py>,
-    data: PyReadonlyArray2<'py, u8>,
-    source: &str,
-    columns: usize,
-    format: &str,
-    importance: Option<PyReadonlyArray1<'py, f32>>,
-    threads: usize,
-) -> PyResult<Bound<'py, PyArray2<u8>>> {
-    let (source, target) = (Format::parse(source)?, Format::parse(format)?);
-    let rows = data.shape()[0];
-    let importance = importance.as_ref().map(|values| vector("importance", values)).transpose()?;
-    let row_bytes = target.row_bytes(columns)?;
-    let input = bytes(&data)?;
-    let out = py.detach(|| {
-        let mut out = vec![0u8; rows * row_bytes];
-        let result = quantize::encode_tensor(
-            input, source, &mut out, target, rows, columns, importance, threads,
-        );
-        result.map(|()| out)
-    })?;
-    out.into_pyarray(py).reshape([rows, row_bytes])
-}
-
-/// Reads rows back as f32.
-#[pyfunction]
-#[pyo3(signature = (data, format, columns, threads=0))]
-fn decode<'py>(
-    py: Python<'py>,
-    data: PyReadonlyArray2<'py, u8>,
-    format: &str,
-    columns: usize,
-    threads: usize,
-) -> PyResult<Bound<'py, PyArray2<f32>>> {
-    let format = Format::parse(format)?;
-    let rows = data.shape()[0];
-    let input = bytes(&data)?;
-    let out = py.detach(|| {
-        let mut out = vec![0f32; rows * columns];
-        quantize::decode_tensor(input, format, &mut out, rows, columns, threads).map(|()| out)
-    })?;
-    out.into_pyarray(py).reshape([rows, columns])
 }
 
 /// A model's tensors, packed for the kernels.
@@ -205,6 +166,29 @@ impl Executor {
         Ok(Cache(Mutex::new(self.0.cache(sequences, capacity)?)))
     }
 
+    /// Empty sums of the squared inputs of products, by the names of their weights.
+    fn collector(&self, names: HashSet<String>) -> Collector {
+        Collector(self.0.collector(|name| names.contains(name)))
+    }
+
+    /// Appends tokens to sequence 0 and what products take in of them to the collector's sums.
+    fn collect(
+        &self,
+        py: Python<'_>,
+        cache: &Cache,
+        tokens: PyReadonlyArray1<'_, u32>,
+        collector: &Collector,
+    ) -> PyResult<()> {
+        let tokens = vector("tokens", &tokens)?;
+        let batch = Batch {
+            tokens,
+            sequences: &vec![0; tokens.len()],
+            outputs: &(0..tokens.len() as u32).collect::<Vec<_>>(),
+            activations: Activations::F32,
+        };
+        Ok(py.detach(|| self.0.collect(&mut cache.get(), &batch, &collector.0))?)
+    }
+
     /// Appends tokens to their sequences; f32 [outputs, width] logits.
     fn forward<'py>(
         &self,
@@ -224,6 +208,29 @@ impl Executor {
         let rows = batch.outputs.len();
         let logits = py.detach(|| self.0.forward(&mut cache.get(), &batch))?;
         logits.into_pyarray(py).reshape([rows, self.0.width()])
+    }
+}
+
+/// Sums of the squared inputs of products.
+#[pyclass(frozen, module = "fewbit._core")]
+struct Collector(exec::collect::Collector);
+
+/// The names that share an input, f64 [matrices, columns] sums and u64 [matrices] counts of rows.
+type Collected<'py> = (Vec<String>, Bound<'py, PyArray2<f64>>, Bound<'py, PyArray1<u64>>);
+
+#[pymethods]
+impl Collector {
+    /// What was collected so far.
+    fn sums<'py>(&self, py: Python<'py>) -> PyResult<Vec<Collected<'py>>> {
+        self.0
+            .all()
+            .map(|found| {
+                let (counts, sums) = (found.counts(), found.sums());
+                let shape = [counts.len(), sums.len() / counts.len()];
+                let sums = sums.into_pyarray(py).reshape(shape)?;
+                Ok((found.names.clone(), sums, counts.into_pyarray(py)))
+            })
+            .collect()
     }
 }
 
@@ -292,8 +299,10 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Weights>()?;
     module.add_class::<Cache>()?;
     module.add_class::<Executor>()?;
+    module.add_class::<Collector>()?;
     for function in [
         wrap_pyfunction!(encode, module)?,
+        wrap_pyfunction!(encode_to_file, module)?,
         wrap_pyfunction!(decode, module)?,
         wrap_pyfunction!(isa, module)?,
         wrap_pyfunction!(isas, module)?,

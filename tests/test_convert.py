@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import errno
-import os
 import signal
 import struct
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +17,9 @@ from gguf import GGUFReader, GGUFWriter
 
 import fewbit
 from fewbit import convert
-from fewbit.checkpoint import open_checkpoint
+from fewbit.checkpoint import TensorInfo, open_checkpoint
 from fewbit.io.gguf import read_gguf
+from fewbit.stream import Stream
 from tests.compare import within_bound
 from tests.golden.loading import MODELS, NOISE
 
@@ -71,16 +72,14 @@ def test_a_failure_leaves_nothing_and_keeps_what_was_there(
 ) -> None:
     path = tmp_path / "m.gguf"
     path.write_text("what was there")
-    checkpoint = open_checkpoint(MODELS / "llama")
-    formats = convert.gguf_formats(checkpoint, {n: t.format for n, t in checkpoint.tensors.items()})
+    model = fewbit.load(MODELS / "llama").quantize("Q8_0")
 
-    def data(name: str) -> np.ndarray:
+    def progress(done: int, total: int, name: str) -> None:
         if name.startswith("blk.1"):
             raise failure
-        return checkpoint.read(name).data
 
     with pytest.raises(type(failure)):
-        convert.write_model(path, checkpoint, formats, data)
+        model.save(path, progress=progress)
     assert [p.name for p in tmp_path.iterdir()] == ["m.gguf"]
     assert path.read_text() == "what was there"
 
@@ -106,61 +105,6 @@ def test_the_target_must_be_a_file_in_a_folder(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as caught_parent:
         model.save(tmp_path / "none" / "m.gguf")
     assert caught_parent.value.filename == str(tmp_path / "none")
-
-
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
-def test_memory_is_bounded_by_a_tensor_not_by_the_model(tmp_path: Path) -> None:
-    """64 MB of weights in 32 layers: writing them grows the process by a few tensors."""
-    code = f"""
-import resource, sys
-import fewbit
-from tests.test_convert import wide_model
-from pathlib import Path
-model = fewbit.load(wide_model(Path({str(tmp_path)!r}))).quantize("Q8_0")
-def mapped_out():
-    fields = dict(l.split(":") for l in open("/proc/self/status") if l.startswith("RssAnon"))
-    return int(fields["RssAnon"].split()[0]) * 1024
-before, most = mapped_out(), 0
-def progress(done, total, name):
-    global most
-    most = max(most, mapped_out())
-model.save({str(tmp_path / "m.gguf")!r}, progress=progress)
-print(most - before)
-"""
-    root = str(Path(__file__).parents[1])
-    run = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root,
-        env={**os.environ, "PYTHONPATH": root},
-    )  # fmt: skip
-    assert int(run.stdout) < 16e6
-
-
-def wide_model(folder: Path) -> Path:
-    """An F16 Llama of 32 layers and 64 MB, written with gguf-py."""
-    writer = GGUFWriter(folder / "wide.gguf", "llama")
-    for key, value in {
-        "block_count": 32, "context_length": 64, "embedding_length": 256,
-        "feed_forward_length": 1024, "attention.head_count": 4,
-    }.items():  # fmt: skip
-        writer.add_uint32(f"llama.{key}", value)
-    writer.add_float32("llama.attention.layer_norm_rms_epsilon", 1e-5)
-    rng = np.random.default_rng(0)
-    matrices = dict.fromkeys(("attn_q", "attn_k", "attn_v", "attn_output"), (256, 256))
-    matrices |= {"ffn_gate": (1024, 256), "ffn_up": (1024, 256), "ffn_down": (256, 1024)}
-    ones = np.ones(256, np.float32)
-    writer.add_tensor("token_embd.weight", rng.normal(size=(64, 256)).astype(np.float16))
-    writer.add_tensor("output_norm.weight", ones)
-    for layer in range(32):
-        for name in ("attn_norm", "ffn_norm"):
-            writer.add_tensor(f"blk.{layer}.{name}.weight", ones)
-        for name, shape in matrices.items():
-            array = rng.normal(0, 0.02, shape).astype(np.float16)
-            writer.add_tensor(f"blk.{layer}.{name}.weight", array)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return folder / "wide.gguf"
 
 
 def write_imatrix(path: Path, entries: dict[str, tuple[np.ndarray, list[int]]]) -> Path:
@@ -264,10 +208,9 @@ def test_every_format_has_a_place_in_a_file(format_: str, tmp_path: Path) -> Non
     stored = np.arange(rows, dtype=np.uint8)[:, None].repeat(
         fewbit.FORMATS[format_].row_bytes(columns), axis=1
     )
-    model = fewbit.Model(checkpoint, {**formats, name: "BF16"})
-    convert.write_model(
-        tmp_path / "m.gguf", checkpoint, formats, lambda n: stored if n == name else model.data(n)
-    )
+    info = TensorInfo(name, format_, (rows, columns), lambda: stored)
+    checkpoint = replace(checkpoint, tensors=checkpoint.tensors | {name: info})
+    convert.write_model(tmp_path / "m.gguf", Stream(checkpoint, formats, {}))
     found = read_gguf(tmp_path / "m.gguf").tensors[name]
     assert (found.format, found.shape) == (format_, (rows, columns))
     assert (found.data == stored).all()

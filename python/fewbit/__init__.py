@@ -7,6 +7,7 @@
 """
 
 from fewbit.api import Model, load
+from fewbit.calibrate import CollectedImatrix
 from fewbit.config import Config, Rope
 from fewbit.demo import DEMO, demo_text
 from fewbit.errors import (
@@ -28,6 +29,7 @@ from fewbit.tensors import ErrorStatistics, QuantizedTensor, quantize
 __all__ = [
     "DEMO",
     "FORMATS",
+    "CollectedImatrix",
     "Config",
     "ErrorStatistics",
     "FewbitError",

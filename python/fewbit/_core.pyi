@@ -7,11 +7,13 @@ from numpy.typing import NDArray
 
 __all__ = [
     "Cache",
+    "Collector",
     "Executor",
     "Weights",
     "decode",
     "divergence",
     "encode",
+    "encode_to_file",
     "isa",
     "isas",
     "nll",
@@ -26,6 +28,17 @@ def encode(
     importance: NDArray[np.float32] | None = None,
     threads: int = 0,
 ) -> NDArray[np.uint8]: ...
+def encode_to_file(
+    data: NDArray[np.uint8],
+    source: str,
+    columns: int,
+    format: str,
+    path: str,
+    offset: int,
+    first: int = 0,
+    importance: NDArray[np.float32] | None = None,
+    threads: int = 0,
+) -> None: ...
 def decode(
     data: NDArray[np.uint8], format: str, columns: int, threads: int = 0
 ) -> NDArray[np.float32]: ...
@@ -56,6 +69,8 @@ class Executor:
     @property
     def threads(self) -> int: ...
     def cache(self, sequences: int, capacity: int) -> Cache: ...
+    def collector(self, names: set[str]) -> Collector: ...
+    def collect(self, cache: Cache, tokens: NDArray[np.uint32], collector: Collector) -> None: ...
     def forward(
         self,
         cache: Cache,
@@ -64,6 +79,10 @@ class Executor:
         outputs: NDArray[np.uint32],
         acts: str,
     ) -> NDArray[np.float32]: ...
+
+@final
+class Collector:
+    def sums(self) -> list[tuple[list[str], NDArray[np.float64], NDArray[np.uint64]]]: ...
 
 def isa() -> str: ...
 def isas() -> list[str]: ...

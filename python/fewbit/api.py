@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from os import PathLike
@@ -12,17 +11,19 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fewbit import _core, recipes
+from fewbit import recipes
 from fewbit.checkpoint import Checkpoint, open_checkpoint
 from fewbit.config import Config
-from fewbit.errors import FewbitError, InputError, UnsupportedError
+from fewbit.errors import InputError, UnsupportedError
 from fewbit.executors import Backend, Executor, Weights, executor, memory_rate
 from fewbit.formats import find_format
 from fewbit.models import build_plan
 from fewbit.plan import Plan
+from fewbit.stream import Stream
 from fewbit.tensors import QuantizedTensor, quantize
 
 if TYPE_CHECKING:
+    from fewbit.calibrate import CollectedImatrix
     from fewbit.measures import Divergence, Perplexity
     from fewbit.tokenizer import Tokenizer
 
@@ -121,24 +122,10 @@ class Model:
 
     def data(self, name: str) -> NDArray[np.uint8]:
         """The bytes of tensor `name` in its format, uint8 [rows, row bytes]."""
-        tensor = self.checkpoint.read(name)
-        rows, columns = self._shape(name)
-        data = np.ascontiguousarray(tensor.data).reshape(rows, -1)
-        if tensor.format == self.formats[name]:
-            return data
-        weights = self._importance.get(name)
-        matrices = 1 if weights is None else math.prod(tensor.shape[:-2])  # experts' own weights
-        parts = [None] if weights is None else np.array_split(weights, matrices)
-        try:
-            encoded = [
-                _core.encode(
-                    part, tensor.format, columns, self.formats[name], importance, self._threads
-                )
-                for part, importance in zip(np.split(data, matrices), parts, strict=True)
-            ]
-        except FewbitError as error:
-            raise type(error)(f"tensor `{name}`: {error.message}", hint=error.hint) from None
-        return encoded[0] if matrices == 1 else np.concatenate(encoded)
+        return self._stream(self.formats).data(name)
+
+    def _stream(self, formats: Mapping[str, str]) -> Stream:
+        return Stream(self.checkpoint, formats, self._importance, self._threads)
 
     def _shape(self, name: str) -> tuple[int, int]:
         shape = self.checkpoint.tensors[name].shape
@@ -232,17 +219,8 @@ class Model:
         """
         from fewbit.convert import gguf_formats, write_model
 
-        formats = gguf_formats(self.checkpoint, self.formats)
-        stored = Model(self.checkpoint, formats, importance=self._importance, threads=self._threads)
-        write_model(
-            Path(path),
-            self.checkpoint,
-            formats,
-            stored.data,
-            self.recipe,
-            progress,
-            self._importance,
-        )
+        stream = self._stream(gguf_formats(self.checkpoint, self.formats))
+        write_model(Path(path), stream, self.recipe, progress)
 
     def perplexity(self, text: str, **options: Any) -> Perplexity:
         """The perplexity over `text`; options as `fewbit.evaluate.perplexity`."""
@@ -255,6 +233,12 @@ class Model:
         from fewbit import evaluate
 
         return evaluate.divergence(self, base, text, **options)
+
+    def imatrix(self, text: str, **options: Any) -> CollectedImatrix:
+        """How much each column counts in `text`; options as `fewbit.calibrate.imatrix`."""
+        from fewbit import calibrate
+
+        return calibrate.imatrix(self, text, **options)
 
     def generate(self, prompt: str | Sequence[int], **options: Any) -> Iterator[str]:
         """Text that continues `prompt`, piece by piece; options as `fewbit.generate.generate`."""

@@ -37,12 +37,26 @@ INDEX = "model.safetensors.index.json"
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """A tensor that can be read: `shape` is (rows, columns), or (n,) of a vector."""
+    """A tensor that can be read: `shape` is (rows, columns), or (n,) of a vector.
+
+    `read` gives all its bytes. Where they have to be put in order first, `part` gives those of the
+    rows from a start to a stop, both multiples of `together`, without reading the others.
+    """
 
     name: str
     format: str
     shape: tuple[int, ...]
     read: Callable[[], NDArray[np.uint8]] = field(repr=False, compare=False)
+    part: Callable[[int, int], NDArray[np.uint8]] | None = field(
+        default=None, repr=False, compare=False
+    )
+    together: int = 1
+
+    def slab(self, start: int, stop: int, rows: int) -> NDArray[np.uint8]:
+        """Rows from `start` to `stop` of all `rows`, uint8 [stop - start, row bytes]."""
+        if self.part is not None:
+            return self.part(start, stop)
+        return np.ascontiguousarray(self.read().reshape(rows, -1)[start:stop])
 
 
 @dataclass(frozen=True)
@@ -190,7 +204,16 @@ def _info(name: str, entry: Entry, config: Config) -> TensorInfo:
     if heads and shape[0] != heads * config.head_dim:
         raise _wrong_shape(name, shape, (heads * config.head_dim, *shape[1:]))
     rows = shape[0] if heads else math.prod(shape[:-1])
-    return TensorInfo(name, _DTYPES[entry.dtype], shape, partial(_rows, entry.data, rows, heads))
+    read = partial(_rows, entry.data, rows, heads)
+    if heads and len(shape) > 1:
+        part = partial(_heads, entry.data.reshape(rows, -1), config.head_dim)
+        return TensorInfo(name, _DTYPES[entry.dtype], shape, read, part, config.head_dim)
+    return TensorInfo(name, _DTYPES[entry.dtype], shape, read)
+
+
+def _heads(data: NDArray[np.uint8], size: int, start: int, stop: int) -> NDArray[np.uint8]:
+    """Rows from `start` to `stop`, heads of `size` rows, interleaved."""
+    return interleave_heads(data[start:stop], (stop - start) // size)
 
 
 def _rows(data: NDArray[np.uint8], rows: int, heads: int) -> NDArray[np.uint8]:

@@ -1,6 +1,7 @@
 """The command line: ``fewbit COMMAND``, results on stdout, everything else on stderr.
 
-Exit codes: 0 done, 1 failed with one message and a hint, 2 a wrong command line, 130 interrupted.
+Exit codes: 0 done, 1 failed with one message and a hint, 2 a wrong command line, 130 interrupted,
+143 terminated.
 ``FEWBIT_DEBUG=1`` shows where a failure came from.
 """
 
@@ -11,6 +12,7 @@ import errno
 import importlib.metadata
 import io
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -22,6 +24,7 @@ from fewbit.errors import FewbitError
 from fewbit.progress import stderr
 
 INTERRUPTED = 130
+TERMINATED = 143
 
 app = typer.Typer(
     name="fewbit",
@@ -36,6 +39,7 @@ for command in (
     measuring.perplexity,
     measuring.divergence,
     measuring.compare,
+    measuring.imatrix,
     writing.generate,
     writing.chat,
     speed.bench,
@@ -64,7 +68,13 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a console without ± or é shows a ? instead
+    signal.signal(signal.SIGTERM, _terminate)
     sys.exit(run(sys.argv[1:]))
+
+
+def _terminate(signum: int, _frame: object) -> None:
+    """End as an interrupt does, so that no part of a file is left."""
+    raise SystemExit(128 + signum)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -77,7 +87,9 @@ def run(arguments: Sequence[str]) -> int:
         return 1
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
-    except SystemExit:
+    except SystemExit as end:
+        if end.code == TERMINATED:
+            stderr().print("interrupted")
         raise
     except BaseException as error:  # a panic of the core is not an Exception
         if isinstance(error, OSError) and error.filename is None:

@@ -1,4 +1,4 @@
-"""Models into GGUF files: one tensor in memory at a time, and never half a file under its name."""
+"""Models into GGUF files: a slab in memory at a time, and never half a file under its name."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from fewbit.io.gguf_config import ROPE_FREQS, config_to_gguf, rope_divisors
 
 if TYPE_CHECKING:
     from fewbit.checkpoint import Checkpoint
+    from fewbit.stream import Stream
 
 Progress = Callable[[int, int, str], None]
 QUANTIZATION_VERSION = 2
@@ -54,31 +55,36 @@ def gguf_formats(checkpoint: Checkpoint, formats: Mapping[str, str]) -> dict[str
 
 
 def write_model(
-    path: Path,
-    checkpoint: Checkpoint,
-    formats: Mapping[str, str],
-    data: Callable[[str], NDArray[np.uint8]],
-    recipe: str | None = None,
-    progress: Progress | None = None,
-    importance: Mapping[str, Any] | None = None,
+    path: Path, stream: Stream, recipe: str | None = None, progress: Progress | None = None
 ) -> None:
-    """Write `checkpoint` with its tensors in `formats` to the GGUF file `path`.
+    """Write the tensors of `stream` to the GGUF file `path`.
 
-    `data` gives a tensor's bytes in its format, uint8 [rows, row bytes]. Tensors come in the order
-    of ``llama-quantize``; the metadata names the `importance` matrix that they were made with.
+    Tensors come in the order of ``llama-quantize``; the metadata names the importance matrix that
+    they were made with. The file has its whole size from the start, so a full disk shows at once.
 
     Raises:
         FormatError: a weight cannot be stored.
         OSError: the file cannot be written; nothing is left of it.
 
     """
-    parts = _parts(checkpoint, formats, data)
-    total, done = sum(part.bytes for part in parts), 0
-    with (
-        replacing(path) as file,
-        closing(GGUFWriter(file, checkpoint.config.architecture)) as writer,
-    ):
-        for key, field in _metadata(checkpoint, formats, recipe, importance or {}).items():
+    parts = _parts(stream)
+    with replacing(path) as file:
+        start = _write_header(file, stream, parts, recipe)
+        places = start + np.cumsum([0, *(_padded(part.bytes) for part in parts)])
+        _reserve(file, int(places[-1]))
+        total, done = sum(part.bytes for part in parts), 0
+        for part, place in zip(parts, places.tolist(), strict=False):
+            for written in part.write(file, place):
+                done += written
+                if progress:
+                    progress(done, total, part.name)
+
+
+def _write_header(file: Path, stream: Stream, parts: list[_Part], recipe: str | None) -> int:
+    """All that comes before the data of the tensors; where that begins."""
+    checkpoint = stream.checkpoint
+    with closing(GGUFWriter(file, checkpoint.config.architecture)) as writer:
+        for key, field in _metadata(stream, recipe).items():
             if key != "general.architecture":  # the writer has put it first
                 writer.add_key_value(key, field.value, field.type, field.item)
         for part in parts:
@@ -87,39 +93,57 @@ def write_model(
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
-        for part in parts:
-            _append(writer, part.read())
-            done += part.bytes
-            if progress:
-                progress(done, total, part.name)
+    return _padded(file.stat().st_size)
+
+
+def _padded(size: int) -> int:
+    return -(-size // ALIGNMENT) * ALIGNMENT
+
+
+def _reserve(file: Path, size: int) -> None:
+    """Make `file` as long as it will be; where the system can, its place on the disk is taken."""
+    with file.open("rb+") as opened:
+        opened.truncate(size)
+        if hasattr(os, "posix_fallocate"):
+            try:
+                os.posix_fallocate(opened.fileno(), 0, size)
+            except OSError as error:
+                if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # some file systems cannot
+                    raise
 
 
 @dataclass(frozen=True)
 class _Part:
-    """A tensor on its way into a file: `read` gives its bytes."""
+    """A tensor on its way into a file: `write` puts it there and yields bytes."""
 
     name: str
     shape: tuple[int, ...]
     format: Format
-    read: Callable[[], NDArray[Any]]
+    write: Callable[[Path, int], Iterator[int]]
 
     @property
     def bytes(self) -> int:
         return math.prod(self.shape[:-1]) * self.format.row_bytes(self.shape[-1])
 
 
-def _parts(
-    checkpoint: Checkpoint, formats: Mapping[str, str], data: Callable[[str], NDArray[np.uint8]]
-) -> list[_Part]:
+def _parts(stream: Stream) -> list[_Part]:
     """Every tensor of the file in order, the divisors of rotary frequencies among them."""
     parts = [
-        _Part(name, info.shape, find_format(formats[name]), partial(data, name))
-        for name, info in checkpoint.tensors.items()
+        _Part(name, info.shape, find_format(stream.formats[name]), partial(stream.write, name))
+        for name, info in stream.checkpoint.tensors.items()
     ]
-    if (divisors := rope_divisors(checkpoint.config)) is not None:
+    if (divisors := rope_divisors(stream.checkpoint.config)) is not None:
         values = np.array(divisors, np.float32)
-        parts.append(_Part(ROPE_FREQS, values.shape, find_format("F32"), lambda: values))
+        write = partial(_write_array, values)
+        parts.append(_Part(ROPE_FREQS, values.shape, find_format("F32"), write))
     return sorted(parts, key=lambda part: sort_key(part.name))
+
+
+def _write_array(values: NDArray[Any], file: Path, offset: int) -> Iterator[int]:
+    with file.open("rb+") as opened:
+        opened.seek(offset)
+        opened.write(values.tobytes())
+    yield values.nbytes
 
 
 @contextmanager
@@ -137,8 +161,6 @@ def replacing(path: Path) -> Iterator[Path]:
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield part
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())
         part.replace(path)
     except BaseException:
         with suppress(OSError):
@@ -146,22 +168,9 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
 
 
-def _append(writer: GGUFWriter, data: NDArray[Any]) -> None:
-    """Write a tensor and its padding; numpy's own `tofile` would hide why the disk refuses."""
-    assert writer.fout is not None
-    file = writer.fout[0]
-    file.write(b"\0" * (-file.tell() % ALIGNMENT))
-    file.write(np.ascontiguousarray(data).view(np.uint8).data)
-    file.write(b"\0" * (-data.nbytes % ALIGNMENT))
-
-
-def _metadata(
-    checkpoint: Checkpoint,
-    formats: Mapping[str, str],
-    recipe: str | None,
-    importance: Mapping[str, Any],
-) -> dict[str, Field]:
+def _metadata(stream: Stream, recipe: str | None) -> dict[str, Field]:
     """A GGUF file's own keys, or those that a converter makes; what changed comes last."""
+    checkpoint, formats = stream.checkpoint, stream.formats
     if checkpoint.metadata is not None:
         kept = {
             key: field for key, field in checkpoint.metadata.items() if not key.startswith(_DROPPED)
@@ -175,7 +184,7 @@ def _metadata(
         before = Field(file_type, GGUFValueType.UINT32)
     if before is not None:
         kept["general.file_type"] = before
-    made_with = dict(fields_of(imatrix_metadata(importance)))
+    made_with = dict(fields_of(imatrix_metadata(stream.importance)))
     return {key: field for key, field in kept.items() if key not in made_with} | made_with
 
 

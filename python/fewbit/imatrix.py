@@ -88,13 +88,13 @@ def _from_gguf(path: Path) -> Imatrix:
         counts = _floats(path, name, file.tensors[name + COUNTS])
         if sums.size % counts.size:
             raise _damaged(path, f"`{name}` has {sums.size} sums and {counts.size} counts")
-        found[name] = _means(sums, counts)
+        found[name] = means(sums, counts)
     chunks = _value(path, file.metadata, "imatrix.chunk_count", 0)
     datasets = _value(path, file.metadata, "imatrix.datasets", list[str]())
     return Imatrix(found, str(path), tuple(map(str, datasets)), chunks)
 
 
-def _means(sums: NDArray[np.float32], counts: NDArray[np.float32]) -> NDArray[np.float32]:
+def means(sums: NDArray[np.float32], counts: NDArray[np.float32]) -> NDArray[np.float32]:
     """Sums over the count of their matrix; all alike for an expert that was never asked."""
     seen = counts[:, None] > 0
     each = sums.reshape(counts.size, -1) / np.where(seen, counts[:, None], 1)

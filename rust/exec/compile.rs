@@ -34,6 +34,7 @@ pub enum RowOp {
 
 /// One matrix product.
 pub struct Linear {
+    pub name: String,
     pub weight: Arc<Packed>,
     pub bias: Option<Vec<f32>>,
     pub out: Slot,
@@ -218,7 +219,7 @@ impl<'a> Compiler<'a> {
         let bias = op.weights.get(1).map(|name| weights.vector(name, op.width)).transpose()?;
         let rounds = weight.takes_int8();
         let out = self.result(index, op, false);
-        let job = Linear { weight, bias, out };
+        let job = Linear { name: op.weights[0].clone(), weight, bias, out };
         let taken = self.taken;
         match self.program.stages.last_mut() {
             Some(Stage { work: Work::Linear { x: shared, jobs }, taken: t })

@@ -1,6 +1,7 @@
 //! The CPU executor: a checked plan and packed weights; tokens and a cache in, logits out.
 
 pub mod cache;
+pub mod collect;
 mod compile;
 pub mod plan;
 mod run;
@@ -11,6 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use cache::{Cache, LayerPointers};
+use collect::Collector;
 use compile::Program;
 use run::{Step, Token, Workspace};
 use threads::Pool;
@@ -87,6 +89,29 @@ impl Executor {
     /// Appends the tokens to their sequences; returns logits [outputs, width]. On an error the
     /// cache is as before.
     pub fn forward(&self, cache: &mut Cache, batch: &Batch) -> Result<Vec<f32>> {
+        self.walk(cache, batch, None)
+    }
+
+    /// An empty collector of the inputs of those products whose weights `wanted` names.
+    pub fn collector(&self, wanted: impl Fn(&str) -> bool) -> Collector {
+        Collector::new(&self.program, wanted)
+    }
+
+    /// Appends the tokens to their sequences and their activations, as far as they are asked for,
+    /// to the collector's sums. Nothing behind the last of these products is computed.
+    pub fn collect(&self, cache: &mut Cache, batch: &Batch, collector: &Collector) -> Result<()> {
+        if !collector.fits(&self.program) {
+            return Err(Error::input("the collector was made for another plan"));
+        }
+        self.walk(cache, batch, Some(collector)).map(drop)
+    }
+
+    fn walk(
+        &self,
+        cache: &mut Cache,
+        batch: &Batch,
+        collector: Option<&Collector>,
+    ) -> Result<Vec<f32>> {
         self.check(cache, batch)?;
         let tokens = place(cache, batch)?;
         let mut logits = vec![0f32; batch.outputs.len() * self.width()];
@@ -99,7 +124,7 @@ impl Executor {
             let taken: Vec<usize> =
                 outputs[..here].iter().map(|&row| row as usize - start).collect();
             let rows = &mut logits[done * self.width()..][..here * self.width()];
-            self.step(cache, &mut memory, tokens, &taken, batch.activations, rows);
+            self.step(cache, &mut memory, tokens, &taken, batch.activations, rows, collector);
             outputs = &outputs[here..];
             done += here;
         }
@@ -133,6 +158,7 @@ impl Executor {
     }
 
     /// Up to `BATCH` tokens through all stages.
+    #[allow(clippy::too_many_arguments)] // what goes in and what comes out
     fn step(
         &self,
         cache: &mut Cache,
@@ -141,6 +167,7 @@ impl Executor {
         taken: &[usize],
         activations: Activations,
         logits: &mut [f32],
+        collector: Option<&Collector>,
     ) {
         // A plan without `take` makes a row for each token: those go to memory and are picked.
         let whole = !self.program.takes();
@@ -173,6 +200,7 @@ impl Executor {
             claims: &memory.claims,
             workspaces: &memory.workspaces,
             barrier: self.pool.barrier(),
+            collector,
         };
         self.pool.run(&|worker| step.walk(worker));
         if whole {

@@ -4,6 +4,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::cache::LayerPointers;
+use super::collect::Collector;
 use super::compile::{Attend, Linear, Program, RowOp, Slot, Stage, Work};
 use super::threads::Barrier;
 use crate::kernels::activations::Acts;
@@ -44,6 +45,8 @@ pub struct Step<'a> {
     pub claims: &'a [AtomicUsize],
     pub workspaces: &'a [Mutex<Workspace>],
     pub barrier: &'a Barrier,
+    /// Who wants to know the inputs of products, if anybody.
+    pub collector: Option<&'a Collector>,
 }
 
 // SAFETY: threads write disjoint rows or columns within a stage, and a barrier ends each stage.
@@ -53,7 +56,8 @@ impl Step<'_> {
     /// Walks all stages as thread `worker`.
     pub fn walk(&self, worker: usize) {
         let mut workspace = self.workspaces[worker].lock().unwrap_or_else(|e| e.into_inner());
-        for (index, stage) in self.program.stages.iter().enumerate() {
+        let stages = self.collector.map_or(self.program.stages.len(), |c| c.walked);
+        for (index, stage) in self.program.stages[..stages].iter().enumerate() {
             let n = if stage.taken { self.taken.len() } else { self.tokens.len() };
             if n == 0 || self.idle(stage) {
                 continue;
@@ -73,11 +77,12 @@ impl Step<'_> {
                     }
                 }),
                 Work::Linear { x, jobs } => {
+                    self.observe(index, *x, n, worker);
                     self.products(claims, *x, jobs, n, &mut workspace.linear)
                 }
                 Work::Attend(attend) => self.attend(claims, attend, &mut workspace.scores),
             }
-            if index + 1 < self.program.stages.len() {
+            if index + 1 < stages {
                 self.barrier.wait();
             }
         }
@@ -171,6 +176,16 @@ impl Step<'_> {
                 *turn.add(1) = (sin * rope.factor) as f32;
             }
         }
+    }
+
+    /// Tells the collector what a stage of products takes in.
+    fn observe(&self, stage: usize, x: Slot, n: usize, worker: usize) {
+        let Some(sums) = self.collector.and_then(|collector| collector.stage(stage)) else {
+            return;
+        };
+        let rows = (0..n).map(|row| self.at(x, row).cast_const());
+        // SAFETY: slots hold a row for each token, and this stage only reads its input.
+        unsafe { sums.add(0, rows, worker, self.workspaces.len()) };
     }
 
     /// The buffer of rounded activations, with rows as long as `x` needs.

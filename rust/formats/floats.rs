@@ -4,6 +4,7 @@ use super::Format;
 use crate::floats::{from_bf16, from_f16, to_bf16, to_f16};
 
 /// Reads a row as f32.
+#[inline(always)]
 pub fn decode_row(format: Format, bytes: &[u8], out: &mut [f32]) {
     match format {
         Format::F32 => {
@@ -44,4 +45,14 @@ pub fn encode_row(format: Format, x: &[f32], out: &mut [u8]) {
             }
         }
     }
+}
+
+/// The first NaN or infinity: eight exponents of all ones a look.
+#[inline(always)]
+pub fn first_not_finite(x: &[f32]) -> Option<usize> {
+    let mut worst = 0u32;
+    for x in x {
+        worst = worst.max(x.to_bits() & 0x7f80_0000);
+    }
+    if worst < 0x7f80_0000 { None } else { x.iter().position(|x| !x.is_finite()) }
 }

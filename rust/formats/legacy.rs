@@ -17,7 +17,6 @@ use crate::quantize::search::{Grid, affine_search, symmetric_search};
 const BLOCK: usize = 32;
 /// Blocks that a search looks at together.
 const TOGETHER: usize = 16;
-type Levels = [u8; BLOCK];
 
 pub fn unpack_q8_0(block: &[u8], q: &mut [u8], scale: &mut [f32], _min: &mut [f32]) {
     scale[0] = read_f16(block);
@@ -63,17 +62,17 @@ fn unpack_fifth_bits(bytes: &[u8], q: &mut [u8]) {
 }
 
 #[inline(always)]
-fn pack_nibbles(q: &Levels, out: &mut [u8]) {
+fn pack_nibbles(q: &[i32; BLOCK], out: &mut [u8]) {
     for j in 0..16 {
-        out[j] = (q[j] & 15) | (q[j + 16] << 4);
+        out[j] = ((q[j] & 15) | (q[j + 16] << 4)) as u8;
     }
 }
 
 #[inline(always)]
-fn pack_fifth_bits(q: &Levels, out: &mut [u8]) {
-    let mut bits = 0u32;
+fn pack_fifth_bits(q: &[i32; BLOCK], out: &mut [u8]) {
+    let mut bits = 0i32;
     for (j, &q) in q.iter().enumerate() {
-        bits |= u32::from(q >> 4 & 1) << j;
+        bits |= (q >> 4 & 1) << j;
     }
     out.copy_from_slice(&bits.to_le_bytes());
 }
@@ -93,6 +92,24 @@ fn truncate(x: f32) -> i32 {
     unsafe { x.to_int_unchecked() }
 }
 
+/// trunc((x - low) * inverse + add), at most `top`.
+#[inline(always)]
+fn codes(x: &[f32; BLOCK], low: f32, inverse: f32, add: f32, top: i32) -> [i32; BLOCK] {
+    let mut q = [0i32; BLOCK];
+    if inverse.is_finite() {
+        for (x, q) in x.iter().zip(&mut q) {
+            // SAFETY: finite, and a code's size: the inverse is of the largest of these numbers.
+            let code: i32 = unsafe { ((x - low) * inverse + add).to_int_unchecked() };
+            *q = code.min(top);
+        }
+    } else {
+        for (x, q) in x.iter().zip(&mut q) {
+            *q = truncate((x - low) * inverse + add).clamp(0, top);
+        }
+    }
+    q
+}
+
 /// The largest |x| of a block. Among positive floats the bits order as the numbers do.
 #[inline(always)]
 fn largest(x: &[f32; BLOCK]) -> f32 {
@@ -106,20 +123,31 @@ fn largest(x: &[f32; BLOCK]) -> f32 {
 /// The first element whose |x| is largest, with its sign.
 #[inline(always)]
 fn signed_peak(x: &[f32; BLOCK]) -> f32 {
-    let (mut above, mut below) = (0i32, 0i32);
-    for x in x {
-        above = above.max(x.to_bits() as i32);
-        below = below.max((x.to_bits() ^ 0x8000_0000) as i32);
-    }
-    if above == below && above != 0 {
-        let peak = f32::from_bits(above as u32);
-        for &x in x {
-            if x.abs() == peak {
-                return x;
-            }
+    // Eight lanes by hand: left to itself the compiler ends with branches that nobody can predict.
+    let (mut above, mut below) = ([0i32; 8], [0i32; 8]);
+    for part in x.as_chunks::<8>().0 {
+        for lane in 0..8 {
+            above[lane] = above[lane].max(part[lane].to_bits() as i32);
+            below[lane] = below[lane].max((part[lane].to_bits() ^ 0x8000_0000) as i32);
         }
     }
+    for half in [4, 2, 1] {
+        for lane in 0..half {
+            above[lane] = above[lane].max(above[lane + half]);
+            below[lane] = below[lane].max(below[lane + half]);
+        }
+    }
+    let (above, below) = (above[0], below[0]);
+    if above == below && above != 0 {
+        return first_of(x, f32::from_bits(above as u32));
+    }
     if below > above { -f32::from_bits(below as u32) } else { f32::from_bits(above as u32) }
+}
+
+/// The first x with |x| = `peak`.
+#[cold]
+fn first_of(x: &[f32; BLOCK], peak: f32) -> f32 {
+    x.iter().copied().find(|x| x.abs() == peak).unwrap_or(peak)
 }
 
 /// d = amax / 127, q = x / d with ties away from zero.
@@ -142,94 +170,72 @@ pub fn encode_q8_0(x: &[f32], out: &mut [u8]) {
 
 #[inline(always)]
 pub fn encode_q4_0(x: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
-    let spread = spread(x, importance);
-    let blocks = x.as_chunks::<BLOCK>().0.chunks(TOGETHER);
-    let outputs = out.as_chunks_mut::<18>().0.chunks_mut(TOGETHER);
-    for (i, (x, out)) in blocks.zip(outputs).enumerate() {
-        let (d, q) = symmetric(x, 8, importance, TOGETHER * i, spread);
-        for (k, out) in out.iter_mut().enumerate() {
-            write_f16(out, d[k]);
-            pack_nibbles(&q[k], &mut out[2..]);
-        }
-    }
+    symmetric(x, 8, importance, out.as_chunks_mut::<18>().0, |d, q, out| {
+        write_f16(out, d);
+        pack_nibbles(q, &mut out[2..]);
+    });
 }
 
 #[inline(always)]
 pub fn encode_q5_0(x: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
-    let spread = spread(x, importance);
-    let blocks = x.as_chunks::<BLOCK>().0.chunks(TOGETHER);
-    let outputs = out.as_chunks_mut::<22>().0.chunks_mut(TOGETHER);
-    for (i, (x, out)) in blocks.zip(outputs).enumerate() {
-        let (d, q) = symmetric(x, 16, importance, TOGETHER * i, spread);
-        for (k, out) in out.iter_mut().enumerate() {
-            write_f16(out, d[k]);
-            pack_fifth_bits(&q[k], &mut out[2..6]);
-            pack_nibbles(&q[k], &mut out[6..]);
-        }
-    }
+    symmetric(x, 16, importance, out.as_chunks_mut::<22>().0, |d, q, out| {
+        write_f16(out, d);
+        pack_fifth_bits(q, &mut out[2..6]);
+        pack_nibbles(q, &mut out[6..]);
+    });
 }
 
 #[inline(always)]
 pub fn encode_q4_1(x: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
-    let spread = spread(x, importance);
-    let blocks = x.as_chunks::<BLOCK>().0.chunks(TOGETHER);
-    let outputs = out.as_chunks_mut::<20>().0.chunks_mut(TOGETHER);
-    for (i, (x, out)) in blocks.zip(outputs).enumerate() {
-        let found = asymmetric(x, 15, importance, TOGETHER * i, spread);
-        for ((d, low, q), out) in found.iter().zip(out) {
-            write_f16(out, *d);
-            write_f16(&mut out[2..], *low);
-            pack_nibbles(q, &mut out[4..]);
-        }
-    }
+    asymmetric(x, 15, importance, out.as_chunks_mut::<20>().0, |d, low, q, out| {
+        write_f16(out, d);
+        write_f16(&mut out[2..], low);
+        pack_nibbles(q, &mut out[4..]);
+    });
 }
 
 #[inline(always)]
 pub fn encode_q5_1(x: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
-    let spread = spread(x, importance);
-    let blocks = x.as_chunks::<BLOCK>().0.chunks(TOGETHER);
-    let outputs = out.as_chunks_mut::<24>().0.chunks_mut(TOGETHER);
-    for (i, (x, out)) in blocks.zip(outputs).enumerate() {
-        let found = asymmetric(x, 31, importance, TOGETHER * i, spread);
-        for ((d, low, q), out) in found.iter().zip(out) {
-            write_f16(out, *d);
-            write_f16(&mut out[2..], *low);
-            pack_fifth_bits(q, &mut out[4..8]);
-            pack_nibbles(q, &mut out[8..]);
-        }
-    }
+    asymmetric(x, 31, importance, out.as_chunks_mut::<24>().0, |d, low, q, out| {
+        write_f16(out, d);
+        write_f16(&mut out[2..], low);
+        pack_fifth_bits(q, &mut out[4..8]);
+        pack_nibbles(q, &mut out[8..]);
+    });
 }
 
-/// Scales and codes of up to `TOGETHER` blocks from `first` on.
+/// Scales and codes of a row's blocks, each given to `store`.
 #[inline(always)]
-fn symmetric(
-    x: &[[f32; BLOCK]],
+fn symmetric<const B: usize>(
+    x: &[f32],
     n: i32,
     importance: Option<&[f32]>,
-    first: usize,
-    spread: f32,
-) -> ([f32; TOGETHER], [Levels; TOGETHER]) {
+    out: &mut [[u8; B]],
+    store: impl Fn(f32, &[i32; BLOCK], &mut [u8; B]),
+) {
+    let blocks = x.as_chunks::<BLOCK>().0;
     let Some(importance) = importance else {
-        let (mut d, mut q) = ([0.0; TOGETHER], [[0; BLOCK]; TOGETHER]);
-        for (k, x) in x.iter().enumerate() {
-            (d[k], q[k]) = symmetric_plain(x, n);
+        for (x, out) in blocks.iter().zip(out) {
+            let (d, q) = symmetric_plain(x, n);
+            store(d, &q, out);
         }
-        return (d, q);
+        return;
     };
-    let (lanes, w) = with_weights(x, importance, first, spread);
-    symmetric_search(&lanes, n, Some(&w))
+    let spread = spread(x);
+    for (i, (x, out)) in blocks.chunks(TOGETHER).zip(out.chunks_mut(TOGETHER)).enumerate() {
+        let (lanes, w) = with_weights(x, importance, TOGETHER * i, spread);
+        let (d, q) = symmetric_search(&lanes, n, Some(&w));
+        for (k, out) in out.iter_mut().enumerate() {
+            store(d[k], &q[k].map(i32::from), out);
+        }
+    }
 }
 
 /// The largest |x| goes to the lowest of 2n levels: d = x / -n, the others trunc(x / d + n + 1/2).
 #[inline(always)]
-fn symmetric_plain(x: &[f32; BLOCK], n: i32) -> (f32, Levels) {
-    let mut q = [0; BLOCK];
+fn symmetric_plain(x: &[f32; BLOCK], n: i32) -> (f32, [i32; BLOCK]) {
     let d = signed_peak(x) / -n as f32;
-    let inverse = inverse(d);
-    for (x, q) in x.iter().zip(&mut q) {
-        *q = truncate(x * inverse + (n as f32 + 0.5)).min(2 * n - 1) as u8;
-    }
-    (d, q)
+    (d, codes(x, 0.0, inverse(d), n as f32 + 0.5, 2 * n - 1))
 }
 
 type Lanes = [[f32; BLOCK]; TOGETHER];
@@ -250,38 +256,38 @@ fn with_weights(
     (lanes, w)
 }
 
-/// Up to `TOGETHER` blocks from `first` on.
+/// Scales, minima and codes of a row's blocks, each given to `store`.
 #[inline(always)]
-fn asymmetric(
-    x: &[[f32; BLOCK]],
+fn asymmetric<const B: usize>(
+    x: &[f32],
     n: i32,
     importance: Option<&[f32]>,
-    first: usize,
-    spread: f32,
-) -> [(f32, f32, Levels); TOGETHER] {
-    let mut found = [(0.0, 0.0, [0; BLOCK]); TOGETHER];
+    out: &mut [[u8; B]],
+    store: impl Fn(f32, f32, &[i32; BLOCK], &mut [u8; B]),
+) {
+    let blocks = x.as_chunks::<BLOCK>().0;
     let Some(importance) = importance else {
-        for (found, x) in found.iter_mut().zip(x) {
-            *found = asymmetric_plain(x, n);
+        for (x, out) in blocks.iter().zip(out) {
+            let (d, low, q) = asymmetric_plain(x, n);
+            store(d, low, &q, out);
         }
-        return found;
+        return;
     };
-    let (lanes, w) = with_weights(x, importance, first, spread);
-    let grid = Grid { first: -0.9, step: 0.05, count: 36 };
-    affine_search(&lanes, n, &w, grid, false).map(|fit| (fit.scale, -fit.minimum, fit.codes))
+    let (spread, grid) = (spread(x), Grid { first: -0.9, step: 0.05, count: 36 });
+    for (i, (x, out)) in blocks.chunks(TOGETHER).zip(out.chunks_mut(TOGETHER)).enumerate() {
+        let (lanes, w) = with_weights(x, importance, TOGETHER * i, spread);
+        for (fit, out) in affine_search(&lanes, n, &w, grid, false).iter().zip(out) {
+            store(fit.scale, -fit.minimum, &fit.codes.map(i32::from), out);
+        }
+    }
 }
 
 /// d = (max - min) / n, q = trunc((x - min) / d + 1/2).
 #[inline(always)]
-fn asymmetric_plain(x: &[f32; BLOCK], n: i32) -> (f32, f32, Levels) {
-    let mut q = [0; BLOCK];
+fn asymmetric_plain(x: &[f32; BLOCK], n: i32) -> (f32, f32, [i32; BLOCK]) {
     let (low, high) = range(x);
     let d = (high - low) / n as f32;
-    let inverse = inverse(d);
-    for (x, q) in x.iter().zip(&mut q) {
-        *q = truncate((x - low) * inverse + 0.5).clamp(0, n) as u8;
-    }
-    (d, low, q)
+    (d, low, codes(x, low, inverse(d), 0.5, n))
 }
 
 /// The smallest and the largest element; of 0 and -0 the first.
@@ -312,10 +318,7 @@ fn range(x: &[f32; BLOCK]) -> (f32, f32) {
 
 /// The mean square of a row, which importance weights need.
 #[inline(always)]
-fn spread(row: &[f32], importance: Option<&[f32]>) -> f32 {
-    if importance.is_none() {
-        return 0.0;
-    }
+fn spread(row: &[f32]) -> f32 {
     let mut sum = 0f32;
     for x in row {
         sum += x * x;

@@ -1,6 +1,7 @@
 //! A tensor into another format: rows in parallel, a row at a time in f32.
 
 pub mod search;
+pub mod stream;
 
 use rayon::prelude::*;
 
@@ -27,16 +28,11 @@ pub fn encode_tensor(
     importance: Option<&[f32]>,
     threads: usize,
 ) -> Result<()> {
-    let (from, to) = (source.row_bytes(columns)?, target.row_bytes(columns)?);
-    expect_bytes("source", source, src.len(), rows, from)?;
-    expect_bytes("target", target, dst.len(), rows, to)?;
-    check_importance(importance, columns)?;
-    if importance.is_none() && target.needs_importance() {
-        return Err(Error::format(format!("{} needs an importance matrix", target.name())).hint(
-            "llama-imatrix collects one and `--imatrix` takes it; IQ2_S and Q2_K do without",
-        ));
-    }
-    if rows == 0 || columns == 0 {
+    let rows = Rows { data: src, source, target, count: rows, columns, first: 0, importance };
+    let (from, to) = rows.check()?;
+    rows.check_importance()?;
+    expect_bytes("target", target, dst.len(), rows.count, to)?;
+    if rows.count == 0 || columns == 0 {
         return Ok(());
     }
     let bad = in_pool(threads, || {
@@ -46,23 +42,64 @@ pub fn encode_tensor(
             .map_init(
                 || vec![0f32; columns],
                 |x, (row, (dst, src))| {
-                    source.decode_row(src, x);
-                    if let Some(column) = first_not_finite(x) {
-                        return Some((row, column, x[column]));
-                    }
-                    target.encode_row(x, importance, dst);
-                    None
+                    rows.encode(row, src, x, dst).err().map(|error| (row, error))
                 },
             )
             .reduce(|| None, first_of)
     })?;
-    match bad {
-        None => Ok(()),
-        Some((row, column, value)) => Err(Error::format(format!(
-            "cannot store {value} as {}: row {row}, column {column} is not finite",
-            target.name()
-        ))
-        .hint("the checkpoint is damaged or was trained to overflow; mend it before quantizing")),
+    bad.map_or(Ok(()), |(_, error)| Err(error))
+}
+
+/// Rows of one tensor, `count` of `columns` elements, on their way from one format into another.
+///
+/// `first` is the number that errors give to the first of them. `importance` weighs each column's
+/// error.
+pub struct Rows<'a> {
+    pub data: &'a [u8],
+    pub source: Format,
+    pub target: Format,
+    pub count: usize,
+    pub columns: usize,
+    pub first: usize,
+    pub importance: Option<&'a [f32]>,
+}
+
+impl Rows<'_> {
+    /// The bytes of a row before and after.
+    fn check(&self) -> Result<(usize, usize)> {
+        let from = self.source.row_bytes(self.columns)?;
+        let to = self.target.row_bytes(self.columns)?;
+        expect_bytes("source", self.source, self.data.len(), self.count, from)?;
+        Ok((from, to))
+    }
+
+    /// Whether the target can be had with this importance, or none.
+    fn check_importance(&self) -> Result<()> {
+        check_importance(self.importance, self.columns)?;
+        if self.importance.is_none() && self.target.needs_importance() {
+            let name = self.target.name();
+            return Err(Error::format(format!("{name} needs an importance matrix")).hint(
+                "`fewbit imatrix` collects one and `--imatrix` takes it; IQ2_S and Q2_K do without",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Row `row` by way of `x`, a row of floats.
+    fn encode(&self, row: usize, src: &[u8], x: &mut [f32], dst: &mut [u8]) -> Result<()> {
+        if let Some(column) = self.source.decode_finite(src, x) {
+            return Err(Error::format(format!(
+                "cannot store {} as {}: row {}, column {column} is not finite",
+                x[column],
+                self.target.name(),
+                self.first + row
+            ))
+            .hint(
+                "the checkpoint is damaged or was trained to overflow; mend it before quantizing",
+            ));
+        }
+        self.target.encode_row(x, self.importance, dst);
+        Ok(())
     }
 }
 
@@ -127,19 +164,7 @@ fn check_importance(importance: Option<&[f32]>, columns: usize) -> Result<()> {
     }
 }
 
-/// The first NaN or infinity: eight exponents of all ones a look.
-fn first_not_finite(x: &[f32]) -> Option<usize> {
-    let mut worst = 0u32;
-    for x in x {
-        worst = worst.max(x.to_bits() & 0x7f80_0000);
-    }
-    if worst < 0x7f80_0000 {
-        return None;
-    }
-    x.iter().position(|x| !x.is_finite())
-}
-
-type Found = Option<(usize, usize, f32)>;
+type Found = Option<(usize, Error)>;
 
 /// The one in the earlier row: what is reported does not depend on the threads.
 fn first_of(a: Found, b: Found) -> Found {

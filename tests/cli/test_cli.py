@@ -23,6 +23,7 @@ COMMANDS = (
     "perplexity",
     "divergence",
     "compare",
+    "imatrix",
     "generate",
     "chat",
     "bench",
@@ -174,6 +175,20 @@ def test_compare_has_a_row_per_format(fewbit: Fewbit) -> None:
     assert rows[0][4:6] == ["0.00000", "100.00"]
     assert float(rows[1][4]) < float(rows[2][4]), "4 bits lose more than 8"
     assert ended.out.splitlines()[-1] == "2 windows of 64 tokens, 62 tokens scored"
+
+
+def test_imatrix_is_collected_written_and_used(fewbit: Fewbit, tmp_path: Path) -> None:
+    found = tmp_path / "i.gguf"
+    ended = fewbit("imatrix", "-o", str(found), *SHORT)
+    assert ended.code == 0
+    assert ended.out == f"{found}: 28 entries of 128 tokens\n"
+    assert ended.err == "warning: 128 tokens are few: 10,000 and more tell columns apart\n"
+    small = tmp_path / "m.gguf"
+    assert fewbit("quantize", "demo", str(small), "-f", "IQ2_XS", "--imatrix", str(found)).code == 0
+    again = fewbit("imatrix", str(small), "-o", str(found), "-t", __file__, "--json", *SHORT)
+    assert again.json == {
+        "path": str(found), "entries": 28, "chunks": 2, "tokens": 128, "unseen": [],
+    }  # fmt: skip
 
 
 def test_generate_streams_the_prompt_and_its_continuation(fewbit: Fewbit) -> None:

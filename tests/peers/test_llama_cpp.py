@@ -172,6 +172,19 @@ def test_experts_have_importance_of_their_own(recipe: str, tmp_path: Path) -> No
     same_tensors(tmp_path / "ours.gguf", theirs)
 
 
+@pytest.mark.parametrize("recipe", ["IQ2_XS", "Q2_K_S", "Q4_K_M"])
+def test_a_collected_importance_matrix_weighs_alike_in_both(
+    recipe: str, sources: dict[str, Path], tmp_path: Path
+) -> None:
+    model, text = fewbit.load(sources["llama"]), (MODELS / "llama" / "calibration.txt").read_text()
+    model.imatrix(text, ctx=128, output=True).save(tmp_path / "imatrix.gguf")
+    importance = fewbit.read_imatrix(tmp_path / "imatrix.gguf")
+    target, file_type = tmp_path / "theirs.gguf", FILE_TYPES[recipe]
+    assert llama_quantize(sources["llama"], target, file_type, importance=dict(importance))
+    model.quantize(recipe, importance).save(tmp_path / "ours.gguf")
+    same_tensors(tmp_path / "ours.gguf", target)
+
+
 class Peer:
     """A GGUF file in llama.cpp: tokens of texts and logits after them."""
 

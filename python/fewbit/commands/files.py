@@ -81,7 +81,7 @@ def quantize(
     threads: Threads = 0,
     json: Json = False,
 ) -> None:
-    """Write a model in fewer bits as GGUF, one tensor in memory at a time.
+    """Write a model in fewer bits as GGUF, a slab of rows in memory at a time.
 
     The file appears under its name only when it is whole.
     """

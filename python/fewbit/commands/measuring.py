@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from fewbit import calibrate, evaluate, report
 from fewbit import compare as comparison
-from fewbit import evaluate, report
 from fewbit.api import Model
 from fewbit.commands.options import (
     Acts,
@@ -119,6 +120,41 @@ def compare(
         report.write_json(rows)
     else:
         report.show(*report.compare_table(rows, details))
+
+
+def imatrix(
+    output: Annotated[Path, typer.Option("--output", "-o", help="The GGUF file to write.")],
+    model: ModelName = None,
+    text: Text = None,
+    ctx: Ctx = 512,
+    chunks: Chunks = None,
+    process_output: Annotated[
+        bool, typer.Option("--process-output", help="Look at output.weight too.")
+    ] = False,
+    threads: Threads = 0,
+    json: Json = False,
+) -> None:
+    """How much each column of the weights counts in a text, for `fewbit quantize --imatrix`.
+
+    The file is one that llama.cpp reads and writes; it appears under its name when it is whole.
+    """
+    content, loaded = read_text(text, model), open_model(model, None, threads)
+    with progress("imatrix") as update:
+        found = calibrate.imatrix(
+            loaded, content, ctx, chunks, output=process_output, dataset=str(text or "demo"),
+            progress=update,
+        )  # fmt: skip
+    found.save(output)
+    for warning in found.warnings:
+        stderr().print(f"warning: {warning}", markup=False, soft_wrap=True)
+    _note_context(loaded, ctx)
+    if json:
+        report.write_json({
+            "path": str(output), "entries": len(found), "chunks": found.chunks,
+            "tokens": found.tokens, "unseen": found.unseen,
+        })  # fmt: skip
+    else:
+        report.show(f"{output}: {len(found)} entries of {found.tokens:,} tokens")
 
 
 def _note_context(model: Model, ctx: int) -> None:

@@ -161,7 +161,25 @@ class _Cursor:
             raise self.error(f"the array `{key}` holds arrays, which no known key does")
         if count > (self.data.size - self.at) // 8:  # a string takes 8 bytes at least
             raise self.error(f"the array `{key}` of {count} strings does not fit")
-        return Field([self.text(f"a string of `{key}`") for _ in range(count)], type_, item)
+        return Field(self._texts(count, key), type_, item)
+
+    def _texts(self, count: int, key: str) -> list[str]:
+        """As many calls of `text`, without what each costs: a vocabulary has 100,000 and more."""
+        data, at, found = self.data.data, self.at, []
+        for _ in range(count):
+            size = int.from_bytes(data[at : at + 8], "little")
+            raw = bytes(data[at + 8 : at + 8 + size])
+            if len(raw) != size or at + 8 > data.nbytes:
+                break
+            try:
+                found.append(raw.decode())
+            except UnicodeDecodeError:
+                break
+            at += 8 + size
+        self.at = at
+        if len(found) < count:
+            self.text(f"a string of `{key}`")  # says what is wrong with this one
+        return found
 
     def _value(self, type_: GGUFValueType, key: str) -> Any:
         if type_ == GGUFValueType.STRING:

@@ -1,0 +1,156 @@
+//! Sums of the squared inputs of products: what an importance matrix is made of.
+//!
+//! A stage of products has one input, so it has one sum however many weights share it. The sums are
+//! f64 and run over the tokens in order, each column by one thread: the number of threads does not
+//! change them. A stage of experts has a sum and a count for each of its `matrices`.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::compile::{Program, Work};
+
+/// Columns that a thread takes at a time.
+const PART: usize = 64;
+
+/// The sums of the stages that are asked for.
+pub struct Collector {
+    /// One entry a stage of the program.
+    stages: Vec<Option<Sums>>,
+    /// The number of stages that have to be walked for them.
+    pub walked: usize,
+}
+
+/// The sums of one stage's input, and how many rows they are of.
+pub struct Sums {
+    /// The weights that meet this input.
+    pub names: Vec<String>,
+    columns: usize,
+    /// [parts][matrices, columns of the part]
+    parts: Vec<Mutex<Vec<f64>>>,
+    counts: Vec<AtomicU64>,
+}
+
+impl Collector {
+    /// For the products whose weights `wanted` names.
+    pub fn new(program: &Program, wanted: impl Fn(&str) -> bool) -> Self {
+        let stages: Vec<Option<Sums>> = program
+            .stages
+            .iter()
+            .map(|stage| {
+                let Work::Linear { x, jobs } = &stage.work else { return None };
+                let names: Vec<String> =
+                    jobs.iter().map(|job| job.name.clone()).filter(|name| wanted(name)).collect();
+                (!names.is_empty()).then(|| Sums::new(names, 1, x.width))
+            })
+            .collect();
+        let walked = stages.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
+        Self { stages, walked }
+    }
+
+    /// Whether it was made for a program of that shape.
+    pub fn fits(&self, program: &Program) -> bool {
+        self.stages.len() == program.stages.len()
+            && self.stages.iter().zip(&program.stages).all(|(sums, stage)| match &stage.work {
+                Work::Linear { x, .. } => sums.as_ref().is_none_or(|s| s.columns == x.width),
+                _ => sums.is_none(),
+            })
+    }
+
+    /// The sums of stage `index`, if it has any.
+    pub fn stage(&self, index: usize) -> Option<&Sums> {
+        self.stages[index].as_ref()
+    }
+
+    /// All that was asked for, in the order of the plan.
+    pub fn all(&self) -> impl Iterator<Item = &Sums> {
+        self.stages.iter().flatten()
+    }
+}
+
+impl Sums {
+    fn new(names: Vec<String>, matrices: usize, columns: usize) -> Self {
+        let parts = (0..columns)
+            .step_by(PART)
+            .map(|start| Mutex::new(vec![0.0; matrices * PART.min(columns - start)]))
+            .collect();
+        let counts = (0..matrices).map(|_| AtomicU64::new(0)).collect();
+        Self { names, columns, parts, counts }
+    }
+
+    /// Adds rows that meet matrix `matrix`. Called by each of `workers` threads with the same rows;
+    /// each takes its share of the columns.
+    ///
+    /// # Safety
+    ///
+    /// Each row has `columns` floats, which nobody changes meanwhile.
+    pub unsafe fn add(
+        &self,
+        matrix: usize,
+        rows: impl Iterator<Item = *const f32> + Clone,
+        worker: usize,
+        workers: usize,
+    ) {
+        if worker == 0 {
+            self.counts[matrix].fetch_add(rows.clone().count() as u64, Ordering::Relaxed);
+        }
+        for (part, sums) in self.parts.iter().enumerate().skip(worker).step_by(workers) {
+            let mut sums = sums.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            let width = sums.len() / self.counts.len();
+            let sums = &mut sums[matrix * width..][..width];
+            for row in rows.clone() {
+                // SAFETY: the caller's promise; the parts lie side by side within the columns.
+                let row = unsafe { std::slice::from_raw_parts(row.add(part * PART), width) };
+                for (sum, &x) in sums.iter_mut().zip(row) {
+                    *sum += f64::from(x) * f64::from(x);
+                }
+            }
+        }
+    }
+
+    /// The sums so far, [matrices, columns].
+    pub fn sums(&self) -> Vec<f64> {
+        let mut out = vec![0.0; self.counts.len() * self.columns];
+        for (part, sums) in self.parts.iter().enumerate() {
+            let sums = sums.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            let width = sums.len() / self.counts.len();
+            for (row, sums) in out.chunks_exact_mut(self.columns).zip(sums.chunks_exact(width)) {
+                row[part * PART..][..width].copy_from_slice(sums);
+            }
+        }
+        out
+    }
+
+    /// How many rows each matrix met.
+    pub fn counts(&self) -> Vec<u64> {
+        self.counts.iter().map(|count| count.load(Ordering::Relaxed)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_matrix_has_its_own_rows_whoever_adds_them() {
+        const COLUMNS: usize = PART + 7;
+        let row = |scale: f32| (0..COLUMNS).map(|i| scale * i as f32).collect::<Vec<f32>>();
+        let rows = [row(1.0), row(2.0), row(3.0)];
+        for workers in 1..4 {
+            let sums = Sums::new(vec!["experts".to_owned()], 2, COLUMNS);
+            for worker in 0..workers {
+                // SAFETY: the rows have as many columns as the sums, and nobody writes them.
+                unsafe {
+                    sums.add(0, [rows[0].as_ptr()].into_iter(), worker, workers);
+                    sums.add(1, rows[1..].iter().map(|row| row.as_ptr()), worker, workers);
+                }
+            }
+            assert_eq!(sums.counts(), [1, 2]);
+            let found = sums.sums();
+            for column in 0..COLUMNS {
+                let square = (column * column) as f64;
+                assert_eq!(found[column], square);
+                assert_eq!(found[COLUMNS + column], 13.0 * square);
+            }
+        }
+    }
+}
