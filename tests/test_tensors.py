@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fewbit
+from fewbit import _core
 from tests.compare import same_bits, within_bound
 
 WIDTHS = range(1, 9)
@@ -93,3 +94,14 @@ def test_importance_takes_error_from_where_it_counts() -> None:
             for w in (None, weights)
         )
         assert weighted < 0.9 * plain, name
+
+
+@pytest.mark.parametrize("name", [n for n, f in fewbit.FORMATS.items() if not f.is_float])
+def test_weights_take_what_their_file_takes(name: str) -> None:
+    """At run time too: a twentieth more at most, for scales of six bits that lie in bytes."""
+    x = rng.normal(size=(32, 1024)).astype(np.float32)
+    ones = np.ones(1024, np.float32)
+    data = _core.encode(x.view(np.uint8), "F32", 1024, name, ones, 1)
+    weights = _core.Weights()
+    weights.add("w", name, 32, 1024, data)
+    assert data.nbytes <= weights.nbytes <= 1.05 * data.nbytes

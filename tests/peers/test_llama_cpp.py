@@ -135,6 +135,7 @@ def deep_llama(folder: Path, kv_heads: int) -> Path:
     return folder
 
 
+@pytest.mark.timeout(600)  # 34 recipes by two encoders, twice
 @pytest.mark.parametrize("kv_heads", [2, 4])
 def test_mixtures_of_a_deep_model(kv_heads: int, tmp_path: Path) -> None:
     model = fewbit.load(deep_llama(tmp_path, kv_heads))
