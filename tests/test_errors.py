@@ -42,13 +42,13 @@ CONFIGS = [
         {"model_type": "qwen9"},
         errors.UnsupportedError,
         "unknown architecture `qwen9`",
-        "known: llama, qwen2, qwen3; the nearest is qwen3",
+        "known: llama, qwen2, qwen3, qwen3moe, qwen3next, qwen35, qwen35moe, gemma3, phi3, gpt2, gpt-oss; the nearest is qwen3",
     ),
     (
         {"model_type": "mamba"},
         errors.UnsupportedError,
         "unknown architecture `mamba`",
-        "known: llama, qwen2, qwen3; the nearest is llama",
+        "known: llama, qwen2, qwen3, qwen3moe, qwen3next, qwen35, qwen35moe, gemma3, phi3, gpt2, gpt-oss; the nearest is llama",
     ),
     (
         {"hidden_size": "wide"},

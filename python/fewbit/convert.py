@@ -21,7 +21,7 @@ from fewbit.errors import FormatError
 from fewbit.formats import Format, find_format
 from fewbit.imatrix import imatrix_metadata
 from fewbit.io.gguf import ALIGNMENT, Field, fields_of, sort_key
-from fewbit.io.gguf_config import ROPE_FREQS, config_to_gguf, rope_divisors
+from fewbit.io.gguf_config import config_to_gguf, rope_divisors
 
 if TYPE_CHECKING:
     from fewbit.checkpoint import Checkpoint
@@ -116,9 +116,9 @@ def _parts(
         _Part(name, info.shape, find_format(formats[name]), partial(data, name))
         for name, info in checkpoint.tensors.items()
     ]
-    if (divisors := rope_divisors(checkpoint.config)) is not None:
+    for name, divisors in rope_divisors(checkpoint.config).items():
         values = np.array(divisors, np.float32)
-        parts.append(_Part(ROPE_FREQS, values.shape, find_format("F32"), lambda: values))
+        parts.append(_Part(name, values.shape, find_format("F32"), partial(np.copy, values)))
     return sorted(parts, key=lambda part: sort_key(part.name))
 
 
