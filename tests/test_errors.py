@@ -75,10 +75,10 @@ CONFIGS = [
         "take the original checkpoint",
     ),
     (
-        {"rope_parameters": {"rope_type": "longrope", "rope_theta": 1e4}},
+        {"rope_parameters": {"rope_type": "ntk", "rope_theta": 1e4}},
         errors.UnsupportedError,
-        "`m/config.json`: unknown rope scaling `longrope`",
-        "known: default, linear, llama3, yarn",
+        "`m/config.json`: unknown rope scaling `ntk`",
+        "known: default, linear, llama3, yarn, longrope",
     ),
     (
         {"num_hidden_layers": 3},
@@ -193,7 +193,7 @@ TABLE: list[tuple[Callable[[Path], Any], type[FewbitError], str, str | None]] = 
     ),
     (
         eight_bit_weights, errors.UnsupportedError,
-        "tensor `output_norm.weight` is stored as I8, which fewbit does not read",
+        "tensor `model.norm.weight` is stored as I8, which fewbit does not read",
         "known in safetensors: F32, F16, BF16",
     ),
     (
