@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -64,7 +65,7 @@ def tensor_shapes(plan: Plan) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def weight_shapes(plan: Plan, op: Op) -> list[tuple[int, ...]]:
+def weight_shapes(plan: Plan, op: Op) -> Sequence[tuple[int, ...]]:
     """The shapes of one op's weights."""
     config, attributes = plan.config, dict(op.attributes)
     match op.kind:
