@@ -2,7 +2,7 @@
 //! memory's own rate, and multiply-adds per second of a prompt, per format and instruction set.
 //!
 //! ```text
-//! cargo bench --bench kernels [-- FORMAT...]
+//! cargo bench --bench kernels [-- FORMAT... ISA...]
 //! ```
 //!
 //! Matrices are larger than any cache for the first, one per layer of a small model for the second.
@@ -32,6 +32,16 @@ const FORMATS: &[&str] = &[
     "Q4_K",
     "Q3_K",
     "Q2_K",
+    "Q1_0",
+    "TQ1_0",
+    "TQ2_0",
+    "IQ4_NL",
+    "IQ4_XS",
+    "MXFP4",
+    "NVFP4",
+    "IQ3_S",
+    "IQ2_S",
+    "IQ1_M",
     "sym4-g32",
     "asym3-g64",
 ];
@@ -44,11 +54,15 @@ fn main() {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     println!("{:<10} {:<7} {:>9} {:>9} {:>10}", "format", "isa", "1 thread", threads, "prompt");
     println!("{:<10} {:<7} {:>9} {:>9} {:>10}", "", "", "GB/s", "GB/s", "GMAC/s");
-    for name in FORMATS.iter().filter(|name| wanted.is_empty() || wanted.iter().any(|w| w == *name))
-    {
+    let asked = |known: &[&str], name: &str| {
+        let mut some = wanted.iter().filter(|w| known.contains(&w.as_str())).peekable();
+        some.peek().is_none() || some.any(|w| w == name)
+    };
+    let sets: Vec<_> = available().iter().map(|kernels| kernels.name).collect();
+    for name in FORMATS.iter().filter(|name| asked(FORMATS, name)) {
         let format = Format::parse(name).expect("a format of the list");
         let (large, small) = (matrix(format, 16384, 8192), matrix(format, 2048, 2048));
-        for kernels in available() {
+        for kernels in available().into_iter().filter(|k| asked(&sets, k.name)) {
             let bytes = large.bytes() as f64 / 1e9;
             let one = bytes / seconds(kernels, &large, 1, 1);
             let all = bytes / seconds(kernels, &large, 1, threads);

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from fewbit import _core
 from fewbit.config import Config
 from fewbit.formats import find_format
 from fewbit.models import build_plan
@@ -85,6 +86,9 @@ class Bigram:
 
     def cache(self, sequences: int, capacity: int) -> Cache:
         return Cache(capacity)
+
+    def memory_rate(self, threads: int = 0) -> float:
+        return _core.read_rate(threads)
 
     def forward(self, cache, tokens, sequences=None, outputs=None, acts="int8"):
         cache.tokens.extend(int(t) for t in tokens)

@@ -40,8 +40,9 @@ fn blocks(random: &mut Random, format: Format, rows: usize, columns: usize) -> V
     let x = random.floats(rows * columns);
     let row_bytes = format.row_bytes(columns).unwrap();
     let mut out = vec![0; rows * row_bytes];
+    let ones = vec![1.0; columns];
     for (x, out) in x.chunks_exact(columns).zip(out.chunks_exact_mut(row_bytes)) {
-        format.encode_row(x, None, out);
+        format.encode_row(x, format.needs_importance().then_some(&ones[..]), out);
     }
     out
 }
@@ -50,28 +51,12 @@ fn scalar() -> &'static Kernels {
     find(Some("scalar")).unwrap()
 }
 
+#[rustfmt::skip]
 const FORMATS: &[&str] = &[
-    "F32",
-    "F16",
-    "BF16",
-    "Q4_0",
-    "Q4_1",
-    "Q5_0",
-    "Q5_1",
-    "Q8_0",
-    "Q2_K",
-    "Q3_K",
-    "Q4_K",
-    "Q5_K",
-    "Q6_K",
-    "sym1-g32",
-    "sym2-g16",
-    "sym3-g64",
-    "sym7-g128",
-    "asym8-g64",
-    "asym6-g32",
-    "asym2-g20",
-    "sym5-g24",
+    "F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K",
+    "Q6_K", "Q1_0", "Q2_0", "TQ1_0", "TQ2_0", "IQ4_NL", "IQ4_XS", "MXFP4", "NVFP4", "IQ1_S",
+    "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "sym1-g32", "sym2-g16", "sym3-g64",
+    "sym7-g128", "asym8-g64", "asym6-g32", "asym2-g20", "sym5-g24",
 ];
 
 /// (rows, columns, tokens): short and long rows, whole and broken blocks and tiles.

@@ -178,8 +178,8 @@ TABLE: list[tuple[Callable[[Path], Any], type[FewbitError], str, str | None]] = 
         "a Hugging Face folder has config.json, *.safetensors and tokenizer.json",
     ),
     (
-        lambda m: fewbit.load(m, device="gpu"), errors.UnsupportedError,
-        "unknown device `gpu`", "known: auto, cpu",
+        lambda m: fewbit.load(m, device="tpu"), errors.UnsupportedError,
+        "unknown device `tpu`", "known: auto, cpu, gpu, gpu:N",
     ),
     (
         no_tokenizer, errors.FileFormatError,

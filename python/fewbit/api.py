@@ -16,6 +16,7 @@ from fewbit import _core, recipes
 from fewbit.checkpoint import Checkpoint, open_checkpoint
 from fewbit.config import Config
 from fewbit.errors import FewbitError, InputError, UnsupportedError
+from fewbit.executors import Backend, Executor, Weights, executor, memory_rate
 from fewbit.formats import find_format
 from fewbit.models import build_plan
 from fewbit.plan import Plan
@@ -43,16 +44,19 @@ def load(
 ) -> Model:
     """The model in a Hugging Face folder or GGUF file, or of that name on the hub, ready to run.
 
-    With `recipe` it is quantized while it loads. `threads` 0 means all cores.
+    With `recipe` it is quantized while it loads. `threads` 0 means all cores. `device` is "cpu",
+    "gpu", "gpu:N" for the Nth adapter of `fewbit devices`, or "auto": a discrete card if there is
+    one, else the CPU.
 
     Raises:
         FewbitError: the file is damaged, its architecture unknown, or the device not to be had.
 
     """
-    if device not in ("auto", "cpu"):
-        raise UnsupportedError(f"unknown device `{device}`", hint="known: auto, cpu", device=device)
+    backend = Backend(device)
     checkpoint = open_checkpoint(path)
-    model = Model(checkpoint, threads=threads, progress=None if recipe else progress)
+    model = Model(
+        checkpoint, threads=threads, progress=None if recipe else progress, backend=backend
+    )
     return model.quantize(recipe, progress=progress) if recipe else model
 
 
@@ -71,6 +75,7 @@ class Model:
         threads: int = 0,
         progress: Progress | None = None,
         recipe: str | None = None,
+        backend: Backend | None = None,
     ) -> None:
         self.checkpoint = checkpoint
         self.plan: Plan = build_plan(checkpoint.config)
@@ -82,6 +87,7 @@ class Model:
         self._importance: Importance = importance or {}
         self._threads = threads
         self._progress = progress
+        self.backend = backend or Backend()
 
     @property
     def config(self) -> Config:
@@ -94,9 +100,9 @@ class Model:
         return self.checkpoint.tokenizer()
 
     @cached_property
-    def weights(self) -> _core.Weights:
-        """The tensors that the plan needs, packed for the kernels."""
-        weights = _core.Weights()
+    def weights(self) -> Weights:
+        """The tensors that the plan needs, packed for the kernels or on the card."""
+        weights = self.backend.weights(self.plan)
         names = list(self.plan.weights())
         total = sum(self._bytes(name) for name in names)
         done = 0
@@ -111,9 +117,9 @@ class Model:
         return weights
 
     @cached_property
-    def executor(self) -> _core.Executor:
+    def executor(self) -> Executor:
         """The plan bound to the weights."""
-        return _core.Executor(self.plan.to_json(), self.weights, self._threads)
+        return executor(self.plan, self.weights, self._threads)
 
     def data(self, name: str) -> NDArray[np.uint8]:
         """The bytes of tensor `name` in its format, uint8 [rows, row bytes]."""
@@ -144,13 +150,17 @@ class Model:
         rows, columns = self._shape(name)
         return rows * find_format(self.formats[name]).row_bytes(columns)
 
-    def cache(self, sequences: int = 1, capacity: int | None = None) -> _core.Cache:
+    def cache(self, sequences: int = 1, capacity: int | None = None) -> Any:
         """An empty key/value cache of `capacity` tokens (the model's context) a sequence."""
         return self.executor.cache(sequences, capacity or self.config.context)
 
+    def memory_rate(self, threads: int = 0) -> float:
+        """GB/s (10^9 bytes) of the memory that holds the weights: reading it, on a card copying."""
+        return memory_rate(self.weights, threads)
+
     def forward(
         self,
-        cache: _core.Cache,
+        cache: Any,
         tokens: ArrayLike,
         sequences: ArrayLike | None = None,
         outputs: ArrayLike | None = None,
@@ -212,7 +222,7 @@ class Model:
         )
         return Model(
             self.checkpoint, chosen, importance=importance, threads=self._threads,
-            progress=progress, recipe=recipe,
+            progress=progress, recipe=recipe, backend=self.backend,
         )  # fmt: skip
 
     def save(self, path: str | PathLike[str], *, progress: Progress | None = None) -> None:

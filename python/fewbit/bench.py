@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from fewbit import _core
 from fewbit.errors import InputError
 from fewbit.evaluate import BATCH, Progress
 from fewbit.sizes import sizes
@@ -98,7 +97,7 @@ def bench(
             if repetition:
                 samples[name].append(rate)
         if repetition:
-            read_rates.append(_core.read_rate(threads))
+            read_rates.append(model.memory_rate(threads))
     read = sizes(model).bytes_per_token
     rates = tuple(
         Rate(name, count, tuple(samples[name]), read if name.startswith("tg") else None)

@@ -17,7 +17,7 @@ from typing import Annotated
 
 import typer
 
-from fewbit.commands import files, measuring, speed, writing
+from fewbit.commands import devices, files, measuring, speed, writing
 from fewbit.errors import FewbitError
 from fewbit.progress import stderr
 
@@ -39,6 +39,7 @@ for command in (
     writing.generate,
     writing.chat,
     speed.bench,
+    devices.devices,
 ):
     app.command()(command)
 

@@ -38,3 +38,7 @@ class UnsupportedError(FewbitError):
 
 class InputError(FewbitError):
     """An option, a text or an identifier that a call cannot work with."""
+
+
+class DeviceError(FewbitError):
+    """A graphics card that is not there, too small, or lost."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -75,6 +75,27 @@ class Session:
     def step(self, token: int) -> NDArray[np.float32]:
         """The logits [vocab] after one more token."""
         return self._forward([token])
+
+    def follow(self, token: int, sampling: Sampling, rng: np.random.Generator) -> Generator[int]:
+        """The tokens after `token`, until the context is full; each is computed when asked for.
+
+        A cache that can chooses them where the logits are, some steps ahead.
+        """
+        decode = getattr(self._cache, "decode", None)
+        most = self.context - len(self.ids)
+        found = decode(token, sampling, rng, self.acts, most) if decode else None
+        if found is None:
+            while not self.full:
+                token = choose(self.step(token), sampling, rng)
+                yield token
+            return
+        try:
+            for following in found:
+                self.ids.append(token)
+                token = following
+                yield token
+        finally:
+            found.close()
 
     def _forward(self, ids: Sequence[int]) -> NDArray[np.float32]:
         last = np.array([len(ids) - 1], np.uint32)
@@ -150,10 +171,17 @@ class Generation(Iterator[str]):
     def _choose(self) -> Iterator[int]:
         session, rng = self._session, self._sampling.generator()
         start = time.perf_counter()
-        row = session.feed(self.prompt)
+        token = choose(session.feed(self.prompt), self._sampling, rng)
         self.prompt_seconds = time.perf_counter() - start
+        following = session.follow(token, self._sampling, rng)
+        try:
+            yield from self._until_end(token, following)
+        finally:
+            following.close()
+
+    def _until_end(self, token: int, following: Generator[int]) -> Iterator[int]:
+        session = self._session
         while True:
-            token = choose(row, self._sampling, rng)
             if token in session.model.tokenizer.stop_ids:
                 self.finish = "stop"
                 return
@@ -163,7 +191,7 @@ class Generation(Iterator[str]):
                 self.finish = "length" if len(self.tokens) >= self._limit else "context"
                 return
             start = time.perf_counter()
-            row = session.step(token)
+            token = next(following)
             self.seconds += time.perf_counter() - start
 
 

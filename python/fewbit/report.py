@@ -10,7 +10,7 @@ import json
 import math
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
@@ -20,6 +20,9 @@ from fewbit.bench import Bench
 from fewbit.compare import Row
 from fewbit.inspect_file import Contents, Distribution
 from fewbit.measures import Divergence, Estimate, Perplexity, Span
+
+if TYPE_CHECKING:
+    from fewbit.gpu.device import Adapter
 
 PIPE_WIDTH = 200
 """Columns where stdout is no terminal: nothing may be cut."""
@@ -60,6 +63,18 @@ def plain(value: object) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+def devices_table(isa: str, found: Sequence[Adapter]) -> list[object]:
+    """One line per device."""
+    table = _table("device", "name", "kind", "backend", "driver", "binding MB", "features")
+    table.add_row("cpu", "", "CPU", isa, "", "", "")
+    for a in found:
+        table.add_row(
+            f"gpu:{a.index}", a.name, "software" if a.is_software else a.kind, a.backend, a.driver,
+            f"{a.max_binding / 1e6:,.0f}", " ".join(a.features),
+        )  # fmt: skip
+    return [table]
 
 
 def perplexity_table(results: Sequence[Perplexity]) -> list[object]:

@@ -75,10 +75,7 @@ def choose(logits: NDArray[np.float32], sampling: Sampling, rng: np.random.Gener
     """
     highest = float(logits.max())  # NaN, if one is among them
     if not math.isfinite(highest):
-        raise InputError(
-            f"cannot choose a token: the largest logit is {highest}",
-            hint="the model's weights or its file are damaged",
-        )
+        raise refuse_logits(highest)
     if sampling.greedy:
         return int(logits.argmax())
     kept = keep_min_p(
@@ -87,6 +84,14 @@ def choose(logits: NDArray[np.float32], sampling: Sampling, rng: np.random.Gener
     # the highest becomes 0 first, so that no temperature makes it overflow
     chances = probabilities((kept.logits - kept.logits[0]) / sampling.temperature)
     return int(kept.ids[rng.choice(len(chances), p=chances)])
+
+
+def refuse_logits(highest: float = math.nan) -> InputError:
+    """What is said where no token can be chosen."""
+    return InputError(
+        f"cannot choose a token: the largest logit is {highest}",
+        hint="the model's weights or its file are damaged",
+    )
 
 
 def keep_top_k(logits: NDArray[np.float32], k: int) -> Candidates:

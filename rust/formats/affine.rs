@@ -8,7 +8,8 @@
 //! Codes are packed without gaps, the first in the lowest bits; a group ends on a byte. The last
 //! group of a row may hold fewer elements; the codes that it lacks are zero bits.
 
-use super::Codes;
+use super::ternary::SIGNS;
+use super::{Codes, Scales};
 
 /// A width, a kind and a group size.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
@@ -62,7 +63,8 @@ impl Affine {
             group: self.group as usize,
             offset,
             has_min: !self.symmetric,
-            f16_scales: false,
+            scales: if self.symmetric { Scales::F32 } else { Scales::Zeros },
+            levels: if self.symmetric && self.bits == 1 { &SIGNS } else { &[] },
         }
     }
 

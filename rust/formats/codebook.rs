@@ -9,6 +9,7 @@
 //!
 //! Codes unpack to the values themselves, shifted above zero: VALUES + 128, TWICE + 12.
 
+use super::ScaleBytes;
 use super::k::{join_planes, split_planes};
 use crate::floats::{read_f16, write_f16};
 use crate::quantize::search::{TINY, nearest, signed_peak};
@@ -18,9 +19,23 @@ const VALUES: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 3
 /// Twice the values of a float of 1 + 2 + 1 bits.
 const TWICE: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
 
-fn look_up(table: &[i8; 16], offset: i8, q: &mut [u8]) {
+/// `VALUES` above zero, by 128.
+pub const LEVELS_8: [u8; 16] = raised(&VALUES, 128);
+/// `TWICE` above zero, by 12.
+pub const LEVELS_5: [u8; 16] = raised(&TWICE, 12);
+
+const fn raised(values: &[i8; 16], offset: i16) -> [u8; 16] {
+    let (mut out, mut i) = ([0; 16], 0);
+    while i < 16 {
+        out[i] = (values[i] as i16 + offset) as u8;
+        i += 1;
+    }
+    out
+}
+
+fn look_up(levels: &[u8; 16], q: &mut [u8]) {
     for q in q {
-        *q = table[usize::from(*q)].wrapping_add(offset) as u8;
+        *q = levels[usize::from(*q)];
     }
 }
 
@@ -28,25 +43,50 @@ pub fn unpack_iq4_nl(block: &[u8], q: &mut [u8], scale: &mut [f32], _min: &mut [
     scale[0] = read_f16(block);
     q.fill(0);
     join_planes::<4>(&block[2..], 16, 0, q);
-    look_up(&VALUES, -128, q);
+    look_up(&LEVELS_8, q);
 }
 
 pub fn unpack_iq4_xs(block: &[u8], q: &mut [u8], scale: &mut [f32], _min: &mut [f32]) {
-    let (d, high) = (read_f16(block), u16::from_le_bytes([block[2], block[3]]));
-    for (k, scale) in scale.iter_mut().enumerate().take(8) {
-        let low = u16::from(block[4 + k / 2] >> (4 * (k % 2)) & 15);
-        *scale = d * (f32::from(low | (high >> (2 * k) & 3) << 4) - 32.0);
+    let (d, bytes) = (read_f16(block), scale_bytes_iq4_xs(block));
+    for (scale, &byte) in scale.iter_mut().zip(&bytes.scale[..8]) {
+        *scale = d * f32::from(byte as i8);
     }
     q.fill(0);
     join_planes::<4>(&block[8..], 16, 0, q);
-    look_up(&VALUES, -128, q);
+    look_up(&LEVELS_8, q);
+}
+
+/// The scales are signed: 32 is taken from the 6 bits.
+pub fn scale_bytes_iq4_xs(block: &[u8]) -> ScaleBytes {
+    let high = u16::from_le_bytes([block[2], block[3]]);
+    let mut out = ScaleBytes { d: [block[0], block[1]], ..Default::default() };
+    for (k, scale) in out.scale.iter_mut().enumerate().take(8) {
+        let low = block[4 + k / 2] >> (4 * (k % 2)) & 15;
+        *scale = (low | ((high >> (2 * k) & 3) as u8) << 4).wrapping_sub(32);
+    }
+    out
+}
+
+pub fn scale_bytes_mxfp4(block: &[u8]) -> ScaleBytes {
+    let mut out = ScaleBytes::default();
+    out.scale[0] = block[0];
+    out
+}
+
+/// Bytes as `half_e4m3` reads them: the NaN of the code 7f is 0, and a sign does not count.
+pub fn scale_bytes_nvfp4(block: &[u8]) -> ScaleBytes {
+    let mut out = ScaleBytes::default();
+    for (scale, &code) in out.scale.iter_mut().zip(&block[..4]) {
+        *scale = if code == 0x7f { 0 } else { code & 0x7f };
+    }
+    out
 }
 
 pub fn unpack_mxfp4(block: &[u8], q: &mut [u8], scale: &mut [f32], _min: &mut [f32]) {
     scale[0] = half_power(block[0]);
     q.fill(0);
     join_planes::<4>(&block[1..], 16, 0, q);
-    look_up(&TWICE, 12, q);
+    look_up(&LEVELS_5, q);
 }
 
 pub fn unpack_nvfp4(block: &[u8], q: &mut [u8], scale: &mut [f32], _min: &mut [f32]) {
@@ -55,7 +95,7 @@ pub fn unpack_nvfp4(block: &[u8], q: &mut [u8], scale: &mut [f32], _min: &mut [f
     }
     q.fill(0);
     join_planes::<4>(&block[4..], 8, 0, q);
-    look_up(&TWICE, 12, q);
+    look_up(&LEVELS_5, q);
 }
 
 /// 2^(e - 128).

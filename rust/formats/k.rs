@@ -16,6 +16,7 @@
 
 #![allow(clippy::needless_range_loop)] // k counts blocks across several arrays
 
+use super::ScaleBytes;
 use crate::floats::{read_f16, write_f16};
 
 pub const BLOCK: usize = 256;
@@ -40,12 +41,9 @@ pub fn unpack_q2_k(block: &[u8], q: &mut [u8], scale: &mut [f32], min: &mut [f32
 }
 
 pub fn unpack_q3_k(block: &[u8], q: &mut [u8], scale: &mut [f32], _min: &mut [f32]) {
-    let d = read_f16(&block[108..]);
-    let mut sixes = [0; 16];
-    join_planes::<4>(&block[96..104], 8, 0, &mut sixes);
-    join_planes::<2>(&block[104..108], 4, 4, &mut sixes);
-    for (scale, six) in scale.iter_mut().zip(sixes) {
-        *scale = d * (f32::from(six) - 32.0);
+    let (d, bytes) = (read_f16(&block[108..]), scale_bytes_q3_k(block));
+    for (scale, byte) in scale.iter_mut().zip(bytes.scale) {
+        *scale = d * f32::from(byte as i8);
     }
     q.fill(0);
     join_planes::<2>(&block[32..96], 32, 0, q);
@@ -77,13 +75,49 @@ pub fn unpack_q6_k(block: &[u8], q: &mut [u8], scale: &mut [f32], _min: &mut [f3
 
 /// d, dmin and the 8 scales and minima of 6 bits that follow them, multiplied out.
 fn unpack_six(block: &[u8], scale: &mut [f32], min: &mut [f32]) {
-    let (d, dmin, b) = (read_f16(block), read_f16(&block[2..]), &block[4..16]);
-    for k in 0..4 {
-        scale[k] = d * f32::from(b[k] & 63);
-        min[k] = -(dmin * f32::from(b[k + 4] & 63));
-        scale[k + 4] = d * f32::from(b[k + 8] & 15 | b[k] >> 6 << 4);
-        min[k + 4] = -(dmin * f32::from(b[k + 8] >> 4 | b[k + 4] >> 6 << 4));
+    let (d, dmin, bytes) = (read_f16(block), read_f16(&block[2..]), scale_bytes_six(block));
+    for k in 0..8 {
+        scale[k] = d * f32::from(bytes.scale[k]);
+        min[k] = -(dmin * f32::from(bytes.min[k]));
     }
+}
+
+/// A scale in the low half of a byte, its minimum in the high one.
+pub fn scale_bytes_q2_k(block: &[u8]) -> ScaleBytes {
+    let mut out = shared(&block[80..82], &block[82..84]);
+    out.scale.copy_from_slice(&block[..16]);
+    out
+}
+
+/// The scales are signed: 32 is taken from the 6 bits.
+pub fn scale_bytes_q3_k(block: &[u8]) -> ScaleBytes {
+    let mut out = shared(&block[108..110], &[0, 0]);
+    join_planes::<4>(&block[96..104], 8, 0, &mut out.scale);
+    join_planes::<2>(&block[104..108], 4, 4, &mut out.scale);
+    out.scale.iter_mut().for_each(|scale| *scale = scale.wrapping_sub(32));
+    out
+}
+
+pub fn scale_bytes_six(block: &[u8]) -> ScaleBytes {
+    let (mut out, b) = (shared(&block[..2], &block[2..4]), &block[4..16]);
+    for k in 0..4 {
+        out.scale[k] = b[k] & 63;
+        out.min[k] = b[k + 4] & 63;
+        out.scale[k + 4] = b[k + 8] & 15 | b[k] >> 6 << 4;
+        out.min[k + 4] = b[k + 8] >> 4 | b[k + 4] >> 6 << 4;
+    }
+    out
+}
+
+/// The scales are signed.
+pub fn scale_bytes_q6_k(block: &[u8]) -> ScaleBytes {
+    let mut out = shared(&block[208..210], &[0, 0]);
+    out.scale.copy_from_slice(&block[192..208]);
+    out
+}
+
+fn shared(d: &[u8], dmin: &[u8]) -> ScaleBytes {
+    ScaleBytes { d: [d[0], d[1]], dmin: [dmin[0], dmin[1]], ..Default::default() }
 }
 
 /// ORs codes of `BITS` bits, shifted up by `up`, into `q`: neighbours in a byte are `stride`

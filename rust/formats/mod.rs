@@ -12,6 +12,7 @@
 
 mod affine;
 mod codebook;
+mod codes;
 mod floats;
 mod grid;
 mod grid_encode;
@@ -23,6 +24,8 @@ mod legacy;
 mod ternary;
 
 pub use affine::Affine;
+pub use codes::{Codes, ScaleBytes, Scales};
+pub use grid::Eights;
 
 use crate::error::{Error, Result};
 
@@ -61,23 +64,19 @@ pub enum Format {
     Affine(Affine),
 }
 
-/// What the codes of a format mean: value = scale * (code - offset) + min.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Codes {
-    /// Bits of a code, 1 to 8.
-    pub bits: u8,
-    /// Elements that share a scale.
-    pub group: usize,
-    /// What is taken from a code.
-    pub offset: u8,
-    /// Whether a minimum is added.
-    pub has_min: bool,
-    /// Whether every scale and minimum is an f16.
-    pub f16_scales: bool,
+const fn codes(bits: u8, group: usize, offset: u8, has_min: bool, scales: Scales) -> Codes {
+    Codes { bits, group, offset, has_min, scales, levels: &[] }
 }
 
-const fn codes(bits: u8, group: usize, offset: u8, has_min: bool, f16_scales: bool) -> Codes {
-    Codes { bits, group, offset, has_min, f16_scales }
+/// Codes that a block stores as indices of `levels`.
+const fn indexed(
+    bits: u8,
+    group: usize,
+    offset: u8,
+    scales: Scales,
+    levels: &'static [u8],
+) -> Codes {
+    Codes { levels, ..codes(bits, group, offset, false, scales) }
 }
 
 /// Name, elements and bytes of a block, codes.
@@ -85,31 +84,37 @@ const TABLE: [(Format, &str, usize, usize, Option<Codes>); 28] = [
     (Format::F32, "F32", 1, 4, None),
     (Format::F16, "F16", 1, 2, None),
     (Format::BF16, "BF16", 1, 2, None),
-    (Format::Q4_0, "Q4_0", 32, 18, Some(codes(4, 32, 8, false, true))),
-    (Format::Q4_1, "Q4_1", 32, 20, Some(codes(4, 32, 0, true, true))),
-    (Format::Q5_0, "Q5_0", 32, 22, Some(codes(5, 32, 16, false, true))),
-    (Format::Q5_1, "Q5_1", 32, 24, Some(codes(5, 32, 0, true, true))),
-    (Format::Q8_0, "Q8_0", 32, 34, Some(codes(8, 32, 128, false, true))),
-    (Format::Q2_K, "Q2_K", 256, 84, Some(codes(2, 16, 0, true, false))),
-    (Format::Q3_K, "Q3_K", 256, 110, Some(codes(3, 16, 4, false, false))),
-    (Format::Q4_K, "Q4_K", 256, 144, Some(codes(4, 32, 0, true, false))),
-    (Format::Q5_K, "Q5_K", 256, 176, Some(codes(5, 32, 0, true, false))),
-    (Format::Q6_K, "Q6_K", 256, 210, Some(codes(6, 16, 32, false, false))),
-    (Format::Q1_0, "Q1_0", 128, 18, Some(codes(2, 128, 1, false, true))),
-    (Format::Q2_0, "Q2_0", 64, 18, Some(codes(2, 64, 1, false, true))),
-    (Format::TQ1_0, "TQ1_0", 256, 54, Some(codes(2, 256, 1, false, true))),
-    (Format::TQ2_0, "TQ2_0", 256, 66, Some(codes(2, 256, 1, false, true))),
-    (Format::IQ4_NL, "IQ4_NL", 32, 18, Some(codes(8, 32, 128, false, true))),
-    (Format::IQ4_XS, "IQ4_XS", 256, 136, Some(codes(8, 32, 128, false, false))),
-    (Format::MXFP4, "MXFP4", 32, 17, Some(codes(5, 32, 12, false, false))),
-    (Format::NVFP4, "NVFP4", 64, 36, Some(codes(5, 16, 12, false, false))),
-    (Format::IQ1_S, "IQ1_S", 256, 50, Some(codes(5, 32, grid::OFFSET_1, false, false))),
-    (Format::IQ1_M, "IQ1_M", 256, 56, Some(codes(5, 16, grid::OFFSET_1, false, false))),
-    (Format::IQ2_XXS, "IQ2_XXS", 256, 66, Some(codes(7, 32, grid::OFFSET, false, false))),
-    (Format::IQ2_XS, "IQ2_XS", 256, 74, Some(codes(7, 16, grid::OFFSET, false, false))),
-    (Format::IQ2_S, "IQ2_S", 256, 82, Some(codes(7, 16, grid::OFFSET, false, false))),
-    (Format::IQ3_XXS, "IQ3_XXS", 256, 98, Some(codes(7, 32, grid::OFFSET, false, false))),
-    (Format::IQ3_S, "IQ3_S", 256, 110, Some(codes(7, 32, grid::OFFSET, false, false))),
+    (Format::Q4_0, "Q4_0", 32, 18, Some(codes(4, 32, 8, false, Scales::F16))),
+    (Format::Q4_1, "Q4_1", 32, 20, Some(codes(4, 32, 0, true, Scales::F16))),
+    (Format::Q5_0, "Q5_0", 32, 22, Some(codes(5, 32, 16, false, Scales::F16))),
+    (Format::Q5_1, "Q5_1", 32, 24, Some(codes(5, 32, 0, true, Scales::F16))),
+    (Format::Q8_0, "Q8_0", 32, 34, Some(codes(8, 32, 128, false, Scales::F16))),
+    (Format::Q2_K, "Q2_K", 256, 84, Some(codes(2, 16, 0, true, Scales::Nibbles))),
+    (Format::Q3_K, "Q3_K", 256, 110, Some(codes(3, 16, 4, false, Scales::Signed))),
+    (Format::Q4_K, "Q4_K", 256, 144, Some(codes(4, 32, 0, true, Scales::Bytes))),
+    (Format::Q5_K, "Q5_K", 256, 176, Some(codes(5, 32, 0, true, Scales::Bytes))),
+    (Format::Q6_K, "Q6_K", 256, 210, Some(codes(6, 16, 32, false, Scales::Signed))),
+    (Format::Q1_0, "Q1_0", 128, 18, Some(indexed(2, 128, 1, Scales::F16, &ternary::SIGNS))),
+    (Format::Q2_0, "Q2_0", 64, 18, Some(codes(2, 64, 1, false, Scales::F16))),
+    (Format::TQ1_0, "TQ1_0", 256, 54, Some(codes(2, 256, 1, false, Scales::Blocks))),
+    (Format::TQ2_0, "TQ2_0", 256, 66, Some(codes(2, 256, 1, false, Scales::F16))),
+    (Format::IQ4_NL, "IQ4_NL", 32, 18, Some(indexed(8, 32, 128, Scales::F16, &codebook::LEVELS_8))),
+    (
+        Format::IQ4_XS,
+        "IQ4_XS",
+        256,
+        136,
+        Some(indexed(8, 32, 128, Scales::Signed, &codebook::LEVELS_8)),
+    ),
+    (Format::MXFP4, "MXFP4", 32, 17, Some(indexed(5, 32, 12, Scales::Power, &codebook::LEVELS_5))),
+    (Format::NVFP4, "NVFP4", 64, 36, Some(indexed(5, 16, 12, Scales::Float8, &codebook::LEVELS_5))),
+    (Format::IQ1_S, "IQ1_S", 256, 50, Some(codes(5, 32, grid::OFFSET_1, false, Scales::Blocks))),
+    (Format::IQ1_M, "IQ1_M", 256, 56, Some(codes(5, 16, grid::OFFSET_1, false, Scales::Blocks))),
+    (Format::IQ2_XXS, "IQ2_XXS", 256, 66, Some(codes(7, 32, grid::OFFSET, false, Scales::Blocks))),
+    (Format::IQ2_XS, "IQ2_XS", 256, 74, Some(codes(7, 16, grid::OFFSET, false, Scales::Blocks))),
+    (Format::IQ2_S, "IQ2_S", 256, 82, Some(codes(7, 16, grid::OFFSET, false, Scales::Blocks))),
+    (Format::IQ3_XXS, "IQ3_XXS", 256, 98, Some(codes(7, 32, grid::OFFSET, false, Scales::Blocks))),
+    (Format::IQ3_S, "IQ3_S", 256, 110, Some(codes(7, 32, grid::OFFSET, false, Scales::Blocks))),
 ];
 
 impl Format {
@@ -191,6 +196,7 @@ impl Format {
         assert!(q.len() == columns);
         let unpack = match self {
             Self::Affine(affine) => return affine.unpack_row(bytes, q, scale, min),
+            Self::F32 | Self::F16 | Self::BF16 => unreachable!("floats have no codes"),
             Self::Q4_0 => legacy::unpack_q4_0,
             Self::Q4_1 => legacy::unpack_q4_1,
             Self::Q5_0 => legacy::unpack_q5_0,
@@ -203,20 +209,12 @@ impl Format {
             Self::Q6_K => k::unpack_q6_k,
             Self::Q1_0 => ternary::unpack_q1_0,
             Self::Q2_0 => ternary::unpack_q2_0,
-            Self::TQ1_0 => ternary::unpack_tq1_0,
             Self::TQ2_0 => ternary::unpack_tq2_0,
             Self::IQ4_NL => codebook::unpack_iq4_nl,
             Self::IQ4_XS => codebook::unpack_iq4_xs,
             Self::MXFP4 => codebook::unpack_mxfp4,
             Self::NVFP4 => codebook::unpack_nvfp4,
-            Self::IQ1_S => grid::unpack_iq1_s,
-            Self::IQ1_M => grid::unpack_iq1_m,
-            Self::IQ2_XXS => grid::unpack_iq2_xxs,
-            Self::IQ2_XS => grid::unpack_iq2_xs,
-            Self::IQ2_S => grid::unpack_iq2_s,
-            Self::IQ3_XXS => grid::unpack_iq3_xxs,
-            Self::IQ3_S => grid::unpack_iq3_s,
-            Self::F32 | Self::F16 | Self::BF16 => unreachable!("floats have no codes"),
+            _ => return self.look_up_row(bytes, q, scale),
         };
         let (block, size) = (self.block(), self.block_bytes());
         let groups = block / self.codes().map_or(block, |codes| codes.group);
@@ -224,6 +222,45 @@ impl Format {
             let part = i * groups..(i + 1) * groups;
             let q = &mut q[i * block..(i + 1) * block];
             unpack(bytes, q, &mut scale[part.clone()], &mut min[part]);
+        }
+    }
+
+    fn look_up_row(&self, bytes: &[u8], q: &mut [u8], scale: &mut [f32]) {
+        let groups = self.block() / self.codes().map_or(self.block(), |codes| codes.group);
+        let parts = q.chunks_exact_mut(self.block()).zip(scale.chunks_mut(groups));
+        for (block, (q, scale)) in bytes.chunks_exact(self.block_bytes()).zip(parts) {
+            self.look_up_block(block, q, scale);
+        }
+    }
+
+    /// As `unpack_row`, one block of a format whose codes are looked up; inlined, so that it has the
+    /// instruction set of the kernel that calls it.
+    #[inline(always)]
+    pub fn look_up_block(&self, block: &[u8], q: impl Eights, scale: &mut [f32]) {
+        match self {
+            Self::TQ1_0 => ternary::unpack_tq1_0(block, q, scale),
+            Self::IQ1_S => grid::unpack_iq1_s(block, q, scale),
+            Self::IQ1_M => grid::unpack_iq1_m(block, q, scale),
+            Self::IQ2_XXS => grid::unpack_iq2_xxs(block, q, scale),
+            Self::IQ2_XS => grid::unpack_iq2_xs(block, q, scale),
+            Self::IQ2_S => grid::unpack_iq2_s(block, q, scale),
+            Self::IQ3_XXS => grid::unpack_iq3_xxs(block, q, scale),
+            Self::IQ3_S => grid::unpack_iq3_s(block, q, scale),
+            _ => unreachable!("other formats are packed as planes"),
+        }
+    }
+
+    /// Reads the scales of one block whose `Scales` are bytes.
+    pub fn scale_bytes(&self, block: &[u8]) -> ScaleBytes {
+        match self {
+            Self::Q2_K => k::scale_bytes_q2_k(block),
+            Self::Q3_K => k::scale_bytes_q3_k(block),
+            Self::Q4_K | Self::Q5_K => k::scale_bytes_six(block),
+            Self::Q6_K => k::scale_bytes_q6_k(block),
+            Self::IQ4_XS => codebook::scale_bytes_iq4_xs(block),
+            Self::MXFP4 => codebook::scale_bytes_mxfp4(block),
+            Self::NVFP4 => codebook::scale_bytes_nvfp4(block),
+            _ => unreachable!("scales of other formats are floats"),
         }
     }
 

@@ -7,11 +7,15 @@
 //! TQ2_0   66 bytes for 256  four codes a byte; d                  value = d (q - 1)
 //! ```
 
+use super::grid::Eights;
 use super::k::{join_planes, split_planes};
 use crate::floats::{read_f16, write_f16};
 
 /// Bytes of TQ1_0 in stretches: where, elements apart, trits in a byte.
 const STRETCHES: [(usize, usize, usize); 3] = [(0, 32, 5), (32, 16, 5), (48, 4, 4)];
+
+/// The codes of one bit: -1 and +1 are two steps apart.
+pub const SIGNS: [u8; 2] = [0, 2];
 
 pub fn unpack_q1_0(block: &[u8], q: &mut [u8], scale: &mut [f32], _min: &mut [f32]) {
     scale[0] = read_f16(block);
@@ -33,18 +37,22 @@ pub fn unpack_tq2_0(block: &[u8], q: &mut [u8], scale: &mut [f32], _min: &mut [f
 }
 
 /// A byte holds the fraction 0.t0 t1 t2 t3 t4 in base 3, as n / 256 rounded up.
-pub fn unpack_tq1_0(block: &[u8], q: &mut [u8], scale: &mut [f32], _min: &mut [f32]) {
-    scale[0] = read_f16(&block[52..]);
-    let mut first = 0;
-    for (at, stride, trits) in STRETCHES {
-        for m in 0..stride {
-            let mut rest = block[at + m];
-            for n in 0..trits {
-                q[first + m + n * stride] = ((u16::from(rest) * 3) >> 8) as u8;
-                rest = rest.wrapping_mul(3);
+#[inline(always)]
+pub fn unpack_tq1_0(block: &[u8], mut q: impl Eights, scale: &mut [f32]) {
+    let (mut first, mut trits) = (0, [0; 256]);
+    for (at, stride, count) in STRETCHES {
+        let mut power = 1u8;
+        for _ in 0..count {
+            for (q, byte) in trits[first..first + stride].iter_mut().zip(&block[at..]) {
+                *q = ((u16::from(byte.wrapping_mul(power)) * 3) >> 8) as u8;
             }
+            first += stride;
+            power = power.wrapping_mul(3);
         }
-        first += stride * trits;
+    }
+    scale[0] = read_f16(&block[52..]);
+    for (l, eight) in trits.as_chunks().0.iter().enumerate() {
+        q.put(l, u64::from_le_bytes(*eight));
     }
 }
 

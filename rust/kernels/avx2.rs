@@ -7,6 +7,8 @@
 use std::arch::x86_64::*;
 
 use super::isa::Isa;
+use super::span::{Span, look_up_blocks};
+use crate::formats::Format;
 
 /// AVX2, FMA and F16C.
 #[derive(Clone, Copy)]
@@ -29,7 +31,7 @@ macro_rules! both {
 
 /// How many steps of code x activation sums fit 16 bits: 4 elements make two pair sums,
 /// each at most 2 (2^BITS - 1) 127.
-const fn steps_in_16_bits(bits: usize) -> usize {
+const fn room(bits: usize) -> usize {
     32767 / (2 * ((1 << bits) - 1) * 127)
 }
 
@@ -38,7 +40,11 @@ unsafe impl Isa for Avx2 {
     type F = Pair<__m256>;
     type I = Pair<__m256i>;
     type B = Pair<__m256i>;
+    /// 16-bit sums.
+    type W = Pair<__m256i>;
+    const ROOM: [usize; 5] = [room(4), room(5), room(6), room(7), 1];
     const CENTER: i32 = 128;
+    const TILE: [usize; 5] = [4, 2, 2, 4, 4];
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self::F {
@@ -169,6 +175,52 @@ unsafe impl Isa for Avx2 {
         unsafe { Pair(_mm256_set1_epi32(x), _mm256_set1_epi32(x)) }
     }
     #[inline(always)]
+    unsafe fn load_u8(p: *const u8) -> Self::I {
+        // SAFETY: the trait's contract.
+        unsafe {
+            let (low, high) = (_mm_loadl_epi64(p.cast()), _mm_loadl_epi64(p.add(8).cast()));
+            Pair(_mm256_cvtepu8_epi32(low), _mm256_cvtepu8_epi32(high))
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_i8(p: *const u8) -> Self::I {
+        // SAFETY: the trait's contract.
+        unsafe {
+            let (low, high) = (_mm_loadl_epi64(p.cast()), _mm_loadl_epi64(p.add(8).cast()));
+            Pair(_mm256_cvtepi8_epi32(low), _mm256_cvtepi8_epi32(high))
+        }
+    }
+    #[inline(always)]
+    unsafe fn and_i(x: Self::I, y: Self::I) -> Self::I {
+        // SAFETY: the trait's contract.
+        unsafe { both!(_mm256_and_si256, x, y) }
+    }
+    #[inline(always)]
+    unsafe fn max_i(x: Self::I, y: Self::I) -> Self::I {
+        // SAFETY: the trait's contract.
+        unsafe { both!(_mm256_max_epi32, x, y) }
+    }
+    #[inline(always)]
+    unsafe fn min_i(x: Self::I, y: Self::I) -> Self::I {
+        // SAFETY: the trait's contract.
+        unsafe { both!(_mm256_min_epi32, x, y) }
+    }
+    #[inline(always)]
+    unsafe fn shift_left<const BY: i32>(x: Self::I) -> Self::I {
+        // SAFETY: the trait's contract.
+        unsafe { Pair(_mm256_slli_epi32(x.0, BY), _mm256_slli_epi32(x.1, BY)) }
+    }
+    #[inline(always)]
+    unsafe fn shift_right<const BY: i32>(x: Self::I) -> Self::I {
+        // SAFETY: the trait's contract.
+        unsafe { Pair(_mm256_srli_epi32(x.0, BY), _mm256_srli_epi32(x.1, BY)) }
+    }
+    #[inline(always)]
+    unsafe fn cast(x: Self::I) -> Self::F {
+        // SAFETY: the trait's contract.
+        unsafe { both!(_mm256_castsi256_ps, x) }
+    }
+    #[inline(always)]
     unsafe fn add_i(x: Self::I, y: Self::I) -> Self::I {
         // SAFETY: the trait's contract.
         unsafe { both!(_mm256_add_epi32, x, y) }
@@ -246,76 +298,56 @@ unsafe impl Isa for Avx2 {
         }
     }
     #[inline(always)]
-    unsafe fn dot<const BITS: usize, const N: usize, const T: usize>(
-        codes: *const u8,
-        acts: [*const i8; T],
-    ) -> [Self::I; T] {
+    unsafe fn look_up(x: Self::B, levels: *const u8) -> Self::B {
         // SAFETY: the trait's contract.
         unsafe {
-            if BITS == 8 {
-                dot_signed::<N, T>(codes, acts)
+            let table = _mm256_broadcastsi128_si256(_mm_loadu_si128(levels.cast()));
+            Pair(_mm256_shuffle_epi8(table, x.0), _mm256_shuffle_epi8(table, x.1))
+        }
+    }
+    #[inline(always)]
+    unsafe fn look_up_blocks(format: Format, blocks: *const u8, out: Span) {
+        #[target_feature(enable = "avx2,fma,f16c")]
+        unsafe fn outlined(format: Format, blocks: *const u8, out: Span) {
+            // SAFETY: the trait's contract.
+            unsafe { look_up_blocks(format, blocks, out) }
+        }
+        // SAFETY: the trait's contract.
+        unsafe { outlined(format, blocks, out) }
+    }
+    #[inline(always)]
+    unsafe fn no_sums() -> Self::W {
+        // SAFETY: the trait's contract.
+        unsafe { Pair(_mm256_setzero_si256(), _mm256_setzero_si256()) }
+    }
+    #[inline(always)]
+    unsafe fn accumulate<const BITS: usize>(sums: Self::W, q: Self::B, acts: *const i8) -> Self::W {
+        // SAFETY: the trait's contract.
+        unsafe {
+            let a = _mm256_set1_epi32(acts.cast::<i32>().read_unaligned());
+            let words = if BITS == 8 {
+                // |code - 128| x (activation with its sign): at most 2 x 128 x 127.
+                let center = _mm256_set1_epi8(-128);
+                let s = Pair(_mm256_xor_si256(q.0, center), _mm256_xor_si256(q.1, center));
+                Pair(
+                    _mm256_maddubs_epi16(_mm256_abs_epi8(s.0), _mm256_sign_epi8(a, s.0)),
+                    _mm256_maddubs_epi16(_mm256_abs_epi8(s.1), _mm256_sign_epi8(a, s.1)),
+                )
             } else {
-                dot_small::<BITS, N, T>(codes, acts)
-            }
+                Pair(_mm256_maddubs_epi16(q.0, a), _mm256_maddubs_epi16(q.1, a))
+            };
+            both!(_mm256_add_epi16, sums, words)
         }
     }
-}
-
-/// Codes of up to 7 bits.
-#[inline(always)]
-unsafe fn dot_small<const BITS: usize, const N: usize, const T: usize>(
-    codes: *const u8,
-    acts: [*const i8; T],
-) -> [Pair<__m256i>; T] {
-    // SAFETY: the contract of `Isa::dot`.
-    unsafe {
-        let ones = _mm256_set1_epi16(1);
-        let mut sums = [Avx2::splat_i(0); T];
-        let mut step = 0;
-        while step < N {
-            let end = (step + steps_in_16_bits(BITS)).min(N);
-            let mut words = [Avx2::splat_i(0); T];
-            while step < end {
-                let q = Avx2::bytes(codes.add(64 * step));
-                for t in 0..T {
-                    let a = _mm256_set1_epi32(acts[t].add(4 * step).cast::<i32>().read_unaligned());
-                    words[t].0 = _mm256_add_epi16(words[t].0, _mm256_maddubs_epi16(q.0, a));
-                    words[t].1 = _mm256_add_epi16(words[t].1, _mm256_maddubs_epi16(q.1, a));
-                }
-                step += 1;
-            }
-            for t in 0..T {
-                sums[t].0 = _mm256_add_epi32(sums[t].0, _mm256_madd_epi16(words[t].0, ones));
-                sums[t].1 = _mm256_add_epi32(sums[t].1, _mm256_madd_epi16(words[t].1, ones));
-            }
+    #[inline(always)]
+    unsafe fn fold(x: Self::I, sums: Self::W) -> Self::I {
+        // SAFETY: the trait's contract.
+        unsafe {
+            let ones = _mm256_set1_epi16(1);
+            Pair(
+                _mm256_add_epi32(x.0, _mm256_madd_epi16(sums.0, ones)),
+                _mm256_add_epi32(x.1, _mm256_madd_epi16(sums.1, ones)),
+            )
         }
-        sums
-    }
-}
-
-/// Codes of 8 bits as code - 128: |code - 128| x (activation with its sign), at most 2 x 128 x 127.
-#[inline(always)]
-unsafe fn dot_signed<const N: usize, const T: usize>(
-    codes: *const u8,
-    acts: [*const i8; T],
-) -> [Pair<__m256i>; T] {
-    // SAFETY: the contract of `Isa::dot`.
-    unsafe {
-        let ones = _mm256_set1_epi16(1);
-        let center = _mm256_set1_epi8(-128);
-        let mut sums = [Avx2::splat_i(0); T];
-        for step in 0..N {
-            let q = Avx2::bytes(codes.add(64 * step));
-            let s = Pair(_mm256_xor_si256(q.0, center), _mm256_xor_si256(q.1, center));
-            let size = both!(_mm256_abs_epi8, s);
-            for t in 0..T {
-                let a = _mm256_set1_epi32(acts[t].add(4 * step).cast::<i32>().read_unaligned());
-                let low = _mm256_maddubs_epi16(size.0, _mm256_sign_epi8(a, s.0));
-                let high = _mm256_maddubs_epi16(size.1, _mm256_sign_epi8(a, s.1));
-                sums[t].0 = _mm256_add_epi32(sums[t].0, _mm256_madd_epi16(low, ones));
-                sums[t].1 = _mm256_add_epi32(sums[t].1, _mm256_madd_epi16(high, ones));
-            }
-        }
-        sums
     }
 }

@@ -3,6 +3,8 @@
 use std::arch::x86_64::*;
 
 use super::isa::Isa;
+use super::span::{Span, look_up_blocks};
+use crate::formats::Format;
 
 /// AVX-512 F, BW, VL and VNNI.
 #[derive(Clone, Copy)]
@@ -13,7 +15,10 @@ unsafe impl Isa for Avx512 {
     type F = __m512;
     type I = __m512i;
     type B = __m512i;
+    type W = __m512i;
+    const ROOM: [usize; 5] = [8; 5];
     const CENTER: i32 = 0;
+    const TILE: [usize; 5] = [8; 5];
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> __m512 {
@@ -124,6 +129,46 @@ unsafe impl Isa for Avx512 {
         unsafe { _mm512_set1_epi32(x) }
     }
     #[inline(always)]
+    unsafe fn load_u8(p: *const u8) -> __m512i {
+        // SAFETY: the trait's contract.
+        unsafe { _mm512_cvtepu8_epi32(_mm_loadu_si128(p.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn load_i8(p: *const u8) -> __m512i {
+        // SAFETY: the trait's contract.
+        unsafe { _mm512_cvtepi8_epi32(_mm_loadu_si128(p.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn and_i(x: __m512i, y: __m512i) -> __m512i {
+        // SAFETY: the trait's contract.
+        unsafe { _mm512_and_si512(x, y) }
+    }
+    #[inline(always)]
+    unsafe fn max_i(x: __m512i, y: __m512i) -> __m512i {
+        // SAFETY: the trait's contract.
+        unsafe { _mm512_max_epi32(x, y) }
+    }
+    #[inline(always)]
+    unsafe fn min_i(x: __m512i, y: __m512i) -> __m512i {
+        // SAFETY: the trait's contract.
+        unsafe { _mm512_min_epi32(x, y) }
+    }
+    #[inline(always)]
+    unsafe fn shift_left<const BY: i32>(x: __m512i) -> __m512i {
+        // SAFETY: the trait's contract.
+        unsafe { _mm512_sll_epi32(x, _mm_cvtsi32_si128(BY)) }
+    }
+    #[inline(always)]
+    unsafe fn shift_right<const BY: i32>(x: __m512i) -> __m512i {
+        // SAFETY: the trait's contract.
+        unsafe { _mm512_srl_epi32(x, _mm_cvtsi32_si128(BY)) }
+    }
+    #[inline(always)]
+    unsafe fn cast(x: __m512i) -> __m512 {
+        // SAFETY: the trait's contract.
+        unsafe { _mm512_castsi512_ps(x) }
+    }
+    #[inline(always)]
     unsafe fn add_i(x: __m512i, y: __m512i) -> __m512i {
         // SAFETY: the trait's contract.
         unsafe { _mm512_add_epi32(x, y) }
@@ -175,21 +220,36 @@ unsafe impl Isa for Avx512 {
         }
     }
     #[inline(always)]
-    unsafe fn dot<const BITS: usize, const N: usize, const T: usize>(
-        codes: *const u8,
-        acts: [*const i8; T],
-    ) -> [__m512i; T] {
+    unsafe fn look_up(x: __m512i, levels: *const u8) -> __m512i {
+        // SAFETY: the trait's contract.
+        unsafe { _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_loadu_si128(levels.cast())), x) }
+    }
+    #[inline(always)]
+    unsafe fn look_up_blocks(format: Format, blocks: *const u8, out: Span) {
+        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
+        unsafe fn outlined(format: Format, blocks: *const u8, out: Span) {
+            // SAFETY: the trait's contract.
+            unsafe { look_up_blocks(format, blocks, out) }
+        }
+        // SAFETY: the trait's contract.
+        unsafe { outlined(format, blocks, out) }
+    }
+    #[inline(always)]
+    unsafe fn no_sums() -> __m512i {
+        // SAFETY: the trait's contract.
+        unsafe { _mm512_setzero_si512() }
+    }
+    #[inline(always)]
+    unsafe fn accumulate<const BITS: usize>(sums: __m512i, q: __m512i, acts: *const i8) -> __m512i {
         // SAFETY: the trait's contract.
         unsafe {
-            let mut sums = [_mm512_setzero_si512(); T];
-            for step in 0..N {
-                let q = Self::bytes(codes.add(64 * step));
-                for t in 0..T {
-                    let a = _mm512_set1_epi32(acts[t].add(4 * step).cast::<i32>().read_unaligned());
-                    sums[t] = _mm512_dpbusd_epi32(sums[t], q, a);
-                }
-            }
-            sums
+            let a = _mm512_set1_epi32(acts.cast::<i32>().read_unaligned());
+            _mm512_dpbusd_epi32(sums, q, a)
         }
+    }
+    #[inline(always)]
+    unsafe fn fold(x: __m512i, sums: __m512i) -> __m512i {
+        // SAFETY: the trait's contract.
+        unsafe { _mm512_add_epi32(x, sums) }
     }
 }

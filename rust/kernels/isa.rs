@@ -9,6 +9,9 @@
 //! is enabled once, on the entry points in the instruction set's own file. Closures are not used in
 //! kernels, as they silently lose those features.
 
+use super::span::Span;
+use crate::formats::Format;
+
 /// Rows in one block of a packed matrix; lanes of a vector.
 pub const LANES: usize = 16;
 /// Elements that share an activation scale; the codes of a chunk lie together.
@@ -32,8 +35,15 @@ pub unsafe trait Isa: Copy {
     type I: Copy;
     /// 64 bytes: four consecutive codes of each of 16 rows.
     type B: Copy;
-    /// `dot` multiplies codes of 8 bits as `code - CENTER`.
+    /// Sums of products of some steps, exact.
+    type W: Copy;
+    /// How many steps of codes of 4, 5, 6, 7 and 8 bits `W` can take.
+    const ROOM: [usize; 5];
+    /// Codes of 8 bits are multiplied as `code - CENTER`.
     const CENTER: i32;
+    /// Rows of activations (8, 4 or 2) that meet codes of 4, 5, 6, 7 and 8 bits at a time: as many
+    /// as registers hold.
+    const TILE: [usize; 5];
 
     /// All lanes `x`.
     unsafe fn splat(x: f32) -> Self::F;
@@ -73,8 +83,24 @@ pub unsafe trait Isa: Copy {
     unsafe fn pow2(x: Self::I) -> Self::F;
     /// All lanes `x`.
     unsafe fn splat_i(x: i32) -> Self::I;
+    /// 16 unsigned bytes.
+    unsafe fn load_u8(p: *const u8) -> Self::I;
+    /// 16 signed bytes.
+    unsafe fn load_i8(p: *const u8) -> Self::I;
     /// x + y.
     unsafe fn add_i(x: Self::I, y: Self::I) -> Self::I;
+    /// x & y.
+    unsafe fn and_i(x: Self::I, y: Self::I) -> Self::I;
+    /// The larger of each lane.
+    unsafe fn max_i(x: Self::I, y: Self::I) -> Self::I;
+    /// The smaller of each lane.
+    unsafe fn min_i(x: Self::I, y: Self::I) -> Self::I;
+    /// x << BY.
+    unsafe fn shift_left<const BY: i32>(x: Self::I) -> Self::I;
+    /// x >> BY for x >= 0.
+    unsafe fn shift_right<const BY: i32>(x: Self::I) -> Self::I;
+    /// The floats that have these bits.
+    unsafe fn cast(x: Self::I) -> Self::F;
     /// The lanes' sum.
     unsafe fn sum_i(x: Self::I) -> i32;
     /// Writes 16 integers within -128..=127 as bytes.
@@ -91,10 +117,15 @@ pub unsafe trait Isa: Copy {
     unsafe fn or(x: Self::B, y: Self::B) -> Self::B;
     /// Code `element` (0..4) of each row as a float.
     unsafe fn code(x: Self::B, element: u32) -> Self::F;
-    /// For each of T rows of activations: the sum over `N` steps of code x activation, exactly,
-    /// codes of `BITS` bits from `codes`, `N` x 64 bytes, activations within -127..=127.
-    unsafe fn dot<const BITS: usize, const N: usize, const T: usize>(
-        codes: *const u8,
-        acts: [*const i8; T],
-    ) -> [Self::I; T];
+    /// Each byte's level: byte `i` of the 16 at `levels` for a byte `i` below 16.
+    unsafe fn look_up(x: Self::B, levels: *const u8) -> Self::B;
+    /// `span::look_up_blocks`, in a function of its own.
+    unsafe fn look_up_blocks(format: Format, blocks: *const u8, out: Span);
+    /// No products yet.
+    unsafe fn no_sums() -> Self::W;
+    /// Adds one step's products, code x activation: codes of `BITS` bits, four activations within
+    /// -127..=127 that all rows share.
+    unsafe fn accumulate<const BITS: usize>(sums: Self::W, q: Self::B, acts: *const i8) -> Self::W;
+    /// x + the sums.
+    unsafe fn fold(x: Self::I, sums: Self::W) -> Self::I;
 }

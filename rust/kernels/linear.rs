@@ -10,32 +10,21 @@
 //!
 //! and with f32 activations (`linear_f32.rs`), for each column: `acc = fma(weight, x, acc)`. The
 //! bias comes last.
-//! Codes are unpacked once for a block and all rows of activations, at once for a single row.
+//! Codes are unpacked once for a block and all rows of activations; for a single row as they are
+//! multiplied.
 
 #![allow(clippy::needless_range_loop)] // t counts the tile's rows across several arrays
 
 use std::ops::Range;
 
 use super::activations::Acts;
-use super::isa::{CHUNK, Isa, LANES, STEP_BYTES, STEPS};
-use super::packed::{Packed, Storage, planes};
+use super::isa::{CHUNK, Isa, LANES, STEP_BYTES};
+use super::output::finish;
+pub use super::output::{Output, Scratch};
+use super::packed::{Packed, Storage};
+use super::scales::{SPAN, widen_span};
+use super::span::{Span, parts, unpack_span, unpack_step};
 use crate::formats::Codes;
-
-/// Where the results go: row `n` of [n, stride], an optional bias of one float a column.
-#[derive(Clone, Copy)]
-pub struct Output {
-    pub data: *mut f32,
-    pub stride: usize,
-    pub bias: Option<*const f32>,
-}
-
-/// Working memory of one thread.
-#[derive(Default)]
-pub struct Scratch {
-    codes: Vec<u8>,
-    pub(super) weights: Vec<f32>,
-    pub(super) sums: Vec<f32>,
-}
 
 /// Rows `16 b..16 b + 16`, b in `blocks`, of the product with `n` rows of int8 activations.
 ///
@@ -52,243 +41,321 @@ pub unsafe fn linear_int8<I: Isa>(
     out: Output,
     scratch: &mut Scratch,
 ) {
-    let Storage::Codes(codes) = w.storage else { return };
+    let Some(codes) = w.codes() else { return };
+    let job = Product { w, codes, acts: *acts, n, out };
     // SAFETY: the caller's promise.
     unsafe {
-        match codes.bits {
-            1 => int8_bits::<I, 1>(w, codes, blocks, acts, n, out, scratch),
-            2 => int8_bits::<I, 2>(w, codes, blocks, acts, n, out, scratch),
-            3 => int8_bits::<I, 3>(w, codes, blocks, acts, n, out, scratch),
-            4 => int8_bits::<I, 4>(w, codes, blocks, acts, n, out, scratch),
-            5 => int8_bits::<I, 5>(w, codes, blocks, acts, n, out, scratch),
-            6 => int8_bits::<I, 6>(w, codes, blocks, acts, n, out, scratch),
-            7 => int8_bits::<I, 7>(w, codes, blocks, acts, n, out, scratch),
-            _ => int8_bits::<I, 8>(w, codes, blocks, acts, n, out, scratch),
+        if n == 1 {
+            job.one_row::<I>(blocks, scratch.span(SPAN));
+        } else {
+            job.rows::<I>(blocks, scratch.span(acts.chunks));
         }
     }
 }
 
-#[inline(always)]
-unsafe fn int8_bits<I: Isa, const BITS: usize>(
-    w: &Packed,
-    codes: Codes,
-    blocks: Range<usize>,
-    acts: &Acts,
-    n: usize,
-    out: Output,
-    scratch: &mut Scratch,
-) {
-    let expanded = acts.chunks * CHUNK * LANES;
-    if n > 1 && scratch.codes.len() < expanded {
-        scratch.codes.resize(expanded, 0);
-    }
-    for block in blocks {
-        // SAFETY: the caller's promise; a block's codes and scales lie within `w`.
-        unsafe {
-            let tile = Tile {
-                w,
-                codes,
-                block,
-                data: w.data.as_ptr().add(block * w.block_bytes),
-                acts: *acts,
-            };
-            if n == 1 {
-                tile.run::<I, BITS, true, 1>(0, out);
-                continue;
-            }
-            for chunk in 0..acts.chunks {
-                let target = scratch.codes.as_mut_ptr().add(chunk * CHUNK * LANES);
-                unpack::<I, BITS>(tile.data.add(chunk * STEP_BYTES * BITS), target);
-            }
-            let tile = Tile { data: scratch.codes.as_ptr(), ..tile };
-            let mut row = 0;
-            while row + 4 <= n {
-                tile.run::<I, BITS, false, 4>(row, out);
-                row += 4;
-            }
-            while row < n {
-                tile.run::<I, BITS, false, 1>(row, out);
-                row += 1;
-            }
-        }
-    }
-}
-
-/// One block of 16 rows of weights, packed or unpacked to a byte a code.
-struct Tile<'a> {
+struct Product<'a> {
     w: &'a Packed,
     codes: Codes,
-    block: usize,
-    data: *const u8,
     acts: Acts,
+    n: usize,
+    out: Output,
 }
 
-impl Tile<'_> {
-    /// T rows of activations from `row` on.
+/// Calls a method that is generic over BITS, WIDTH and LOOK with those of some codes: planes of
+/// BITS bits (0: bytes that were unpacked before), WIDTH bits of a code (4 to 8) and whether the
+/// planes hold indices.
+macro_rules! for_codes {
+    ($self:ident, $i:ident, $method:ident ($($argument:expr),*)) => {
+        match ($self.codes.stored_bits(), $self.codes.bits, &$self.w.storage) {
+            (_, ..=4, Storage::Blocks(..)) => $self.$method::<$i, 0, 4, false>($($argument),*),
+            (_, 5, Storage::Blocks(..)) => $self.$method::<$i, 0, 5, false>($($argument),*),
+            (_, _, Storage::Blocks(..)) => $self.$method::<$i, 0, 7, false>($($argument),*),
+            (1, 2, _) => $self.$method::<$i, 1, 4, true>($($argument),*),
+            (4, 5, _) => $self.$method::<$i, 4, 5, true>($($argument),*),
+            (4, 8, _) => $self.$method::<$i, 4, 8, true>($($argument),*),
+            (1, ..) => $self.$method::<$i, 1, 4, false>($($argument),*),
+            (2, ..) => $self.$method::<$i, 2, 4, false>($($argument),*),
+            (3, ..) => $self.$method::<$i, 3, 4, false>($($argument),*),
+            (4, ..) => $self.$method::<$i, 4, 4, false>($($argument),*),
+            (5, ..) => $self.$method::<$i, 5, 5, false>($($argument),*),
+            (6, ..) => $self.$method::<$i, 6, 6, false>($($argument),*),
+            (7, ..) => $self.$method::<$i, 7, 7, false>($($argument),*),
+            _ => $self.$method::<$i, 8, 8, false>($($argument),*),
+        }
+    };
+}
+
+/// Runs a block for each step of a chunk, its number a constant: shifts by it are then part of
+/// the instruction.
+macro_rules! each_step {
+    ($step:ident => $body:block) => {
+        each_step!($step => $body, 0, 1, 2, 3, 4, 5, 6, 7)
+    };
+    ($step:ident => $body:block, $($number:literal),*) => {
+        $({ const $step: usize = $number; $body })*
+    };
+}
+
+impl Product<'_> {
+    /// One row of activations: codes are multiplied as they are unpacked, a span at a time.
     #[inline(always)]
-    unsafe fn run<I: Isa, const BITS: usize, const PACKED: bool, const T: usize>(
-        &self,
-        row: usize,
-        out: Output,
-    ) {
-        // SAFETY: the contract of `linear_int8`.
-        unsafe {
-            if self.codes.group < CHUNK {
-                self.chunks::<I, BITS, PACKED, T, 2>(row, out);
-            } else {
-                self.chunks::<I, BITS, PACKED, T, 1>(row, out);
+    unsafe fn one_row<I: Isa>(&self, blocks: Range<usize>, span: Span) {
+        for block in blocks {
+            // SAFETY: the contract of `linear_int8`.
+            unsafe {
+                let sum = for_codes!(self, I, one_row_of(block, span));
+                finish::<I>(self.w, block, sum, 0, self.out);
             }
         }
     }
 
-    /// `PARTS` groups lie in a chunk: 1 (a group is one chunk or more) or 2 (groups of 16).
     #[inline(always)]
-    unsafe fn chunks<
+    unsafe fn one_row_of<I: Isa, const BITS: usize, const WIDTH: usize, const LOOK: bool>(
+        &self,
+        block: usize,
+        span: Span,
+    ) -> I::F {
+        // SAFETY: the contract of `linear_int8`.
+        unsafe {
+            if parts(&self.codes) == 2 {
+                self.spans::<I, BITS, WIDTH, LOOK, 2>(block, span)
+            } else {
+                self.spans::<I, BITS, WIDTH, LOOK, 1>(block, span)
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn spans<
         I: Isa,
         const BITS: usize,
-        const PACKED: bool,
-        const T: usize,
+        const WIDTH: usize,
+        const LOOK: bool,
         const PARTS: usize,
     >(
         &self,
+        block: usize,
+        span: Span,
+    ) -> I::F {
+        // SAFETY: the contract of `linear_int8`.
+        unsafe {
+            let data = self.w.data.as_ptr().add(block * self.w.block_bytes);
+            let mut sums = [I::splat(0.0)];
+            let mut first = 0;
+            while first < self.acts.chunks {
+                let count = (self.acts.chunks - first).min(SPAN);
+                if BITS == 0 {
+                    unpack_span::<I>(self.w, block, first, count, span);
+                } else {
+                    let source = self.w.source(block);
+                    widen_span::<I>(&self.codes, source, first, count, span.scales, span.mins);
+                }
+                for chunk in 0..count {
+                    let mut here = span.after(chunk, PARTS);
+                    if BITS != 0 {
+                        here.codes = data.add((first + chunk) * STEP_BYTES * BITS).cast_mut();
+                    }
+                    self.chunk::<I, BITS, WIDTH, LOOK, PARTS, 1>(here, first + chunk, 0, &mut sums);
+                }
+                first += count;
+            }
+            sums[0]
+        }
+    }
+
+    /// Several rows of activations: a block is unpacked once.
+    #[inline(always)]
+    unsafe fn rows<I: Isa>(&self, blocks: Range<usize>, span: Span) {
+        for block in blocks {
+            // SAFETY: the contract of `linear_int8`.
+            unsafe {
+                let mut first = 0;
+                while first < self.acts.chunks {
+                    let count = (self.acts.chunks - first).min(SPAN);
+                    let here = span.after(first, parts(&self.codes));
+                    unpack_span::<I>(self.w, block, first, count, here);
+                    first += count;
+                }
+                match self.codes.bits {
+                    ..=4 => self.tiles_of::<I, 4>(block, span),
+                    5 => self.tiles_of::<I, 5>(block, span),
+                    6 => self.tiles_of::<I, 6>(block, span),
+                    7 => self.tiles_of::<I, 7>(block, span),
+                    _ => self.tiles_of::<I, 8>(block, span),
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn tiles_of<I: Isa, const WIDTH: usize>(&self, block: usize, span: Span) {
+        // SAFETY: the contract of `linear_int8`.
+        unsafe {
+            if parts(&self.codes) == 2 {
+                self.tiles::<I, WIDTH, 2>(block, span);
+            } else {
+                self.tiles::<I, WIDTH, 1>(block, span);
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn tiles<I: Isa, const WIDTH: usize, const PARTS: usize>(
+        &self,
+        block: usize,
+        span: Span,
+    ) {
+        let mut row = 0;
+        // SAFETY: the contract of `linear_int8`.
+        unsafe {
+            while I::TILE[WIDTH - 4] == 8 && row + 8 <= self.n {
+                self.tile::<I, WIDTH, PARTS, 8>(block, span, row);
+                row += 8;
+            }
+            while I::TILE[WIDTH - 4] >= 4 && row + 4 <= self.n {
+                self.tile::<I, WIDTH, PARTS, 4>(block, span, row);
+                row += 4;
+            }
+            while row + 2 <= self.n {
+                self.tile::<I, WIDTH, PARTS, 2>(block, span, row);
+                row += 2;
+            }
+            if row < self.n {
+                self.tile::<I, WIDTH, PARTS, 1>(block, span, row);
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn tile<I: Isa, const WIDTH: usize, const PARTS: usize, const T: usize>(
+        &self,
+        block: usize,
+        span: Span,
         row: usize,
-        out: Output,
     ) {
         // SAFETY: the contract of `linear_int8`.
         unsafe {
             let mut sums = [I::splat(0.0); T];
-            let mut buffer = Buffer([0; CHUNK * LANES]);
-            let chunks_per_group = (self.codes.group / CHUNK).max(1);
             for chunk in 0..self.acts.chunks {
-                let data = if PACKED {
-                    unpack::<I, BITS>(
-                        self.data.add(chunk * STEP_BYTES * BITS),
-                        buffer.0.as_mut_ptr(),
-                    );
-                    buffer.0.as_ptr()
-                } else {
-                    self.data.add(chunk * CHUNK * LANES)
-                };
-                if PARTS == 2 {
-                    self.part::<I, BITS, T, 4>(data, chunk, 0, 2 * chunk, row, &mut sums);
-                    let high = data.add(4 * STEP_BYTES);
-                    self.part::<I, BITS, T, 4>(high, chunk, 1, 2 * chunk + 1, row, &mut sums);
-                } else {
-                    let group = chunk / chunks_per_group;
-                    self.part::<I, BITS, T, STEPS>(data, chunk, 0, group, row, &mut sums);
-                }
+                let here = span.after(chunk, PARTS);
+                self.chunk::<I, 0, WIDTH, false, PARTS, T>(here, chunk, row, &mut sums);
             }
             for (t, sum) in sums.into_iter().enumerate() {
-                finish::<I>(self.w, self.block, sum, row + t, out);
+                finish::<I>(self.w, block, sum, row + t, self.out);
             }
         }
     }
 
-    /// `N` steps of one chunk, from half `half` on, which share the scale of `group`.
+    /// One chunk of 16 rows of weights against T rows of activations from `row` on.
     #[inline(always)]
-    unsafe fn part<I: Isa, const BITS: usize, const T: usize, const N: usize>(
+    unsafe fn chunk<
+        I: Isa,
+        const BITS: usize,
+        const WIDTH: usize,
+        const LOOK: bool,
+        const PARTS: usize,
+        const T: usize,
+    >(
         &self,
-        codes: *const u8,
+        at: Span,
         chunk: usize,
-        half: usize,
-        group: usize,
         row: usize,
+        sums: &mut [I::F; T],
+    ) {
+        // SAFETY: the contract of `linear_int8`; `at` holds the chunk.
+        unsafe {
+            let mut acts = [std::ptr::null(); T];
+            let mut dots = [I::splat_i(0); T];
+            let mut products = [I::no_sums(); T];
+            for t in 0..T {
+                acts[t] = self.acts.codes(row + t).add(chunk * CHUNK).cast_const();
+            }
+            each_step!(STEP => {
+                let mut q = if BITS == 0 {
+                    I::bytes(at.codes.add(STEP * STEP_BYTES))
+                } else {
+                    unpack_step::<I, BITS>(at.codes, STEP)
+                };
+                if LOOK {
+                    q = I::look_up(q, self.w.levels.as_ptr());
+                }
+                for t in 0..T {
+                    products[t] = I::accumulate::<WIDTH>(products[t], q, acts[t].add(4 * STEP));
+                }
+                let room = I::ROOM[WIDTH - 4];
+                let steps = if PARTS == 2 { STEP % 4 } else { STEP };
+                let ends = STEP == 7 || (PARTS == 2 && STEP == 3);
+                if ends || (steps + 1) % room == 0 {
+                    let part = if PARTS == 2 { STEP / 4 } else { 0 };
+                    for t in 0..T {
+                        let before = if steps < room {
+                            self.start::<I, WIDTH, PARTS>(row + t, chunk, part)
+                        } else {
+                            dots[t]
+                        };
+                        dots[t] = I::fold(before, products[t]);
+                        products[t] = I::no_sums();
+                    }
+                    if ends {
+                        self.scale::<I, PARTS, T>(at, chunk, part, row, &dots, sums);
+                    }
+                }
+            });
+        }
+    }
+
+    /// The sum of the activations of part `part` of a chunk.
+    #[inline(always)]
+    unsafe fn total<const PARTS: usize>(&self, row: usize, chunk: usize, part: usize) -> i32 {
+        // SAFETY: the contract of `linear_int8`.
+        unsafe {
+            let halves = self.acts.halves(row).add(2 * chunk);
+            if PARTS == 2 { *halves.add(part) } else { *halves + *halves.add(1) }
+        }
+    }
+
+    /// What the offset of the codes takes from a dot product.
+    #[inline(always)]
+    unsafe fn start<I: Isa, const WIDTH: usize, const PARTS: usize>(
+        &self,
+        row: usize,
+        chunk: usize,
+        part: usize,
+    ) -> I::I {
+        let center = if WIDTH == 8 { I::CENTER } else { 0 };
+        // SAFETY: the contract of `linear_int8`.
+        unsafe {
+            let total = self.total::<PARTS>(row, chunk, part);
+            I::splat_i((center - i32::from(self.codes.offset)) * total)
+        }
+    }
+
+    /// Adds one part's dot products to the sums.
+    #[inline(always)]
+    unsafe fn scale<I: Isa, const PARTS: usize, const T: usize>(
+        &self,
+        at: Span,
+        chunk: usize,
+        part: usize,
+        row: usize,
+        dots: &[I::I; T],
         sums: &mut [I::F; T],
     ) {
         // SAFETY: the contract of `linear_int8`.
         unsafe {
-            let mut q = [std::ptr::null(); T];
-            for (t, q) in q.iter_mut().enumerate() {
-                *q = self.acts.codes(row + t).add(chunk * CHUNK + half * CHUNK / 2).cast_const();
-            }
-            let dots = I::dot::<BITS, N, T>(codes, q);
-            let at = (self.block * self.w.groups + group) * LANES;
-            let f16 = self.codes.f16_scales;
-            let scale = load_scales::<I>(self.w.scales.as_ptr(), f16, at);
-            let center = if BITS == 8 { I::CENTER } else { 0 };
+            let scale = I::load(at.scales.add(part * LANES));
             for t in 0..T {
-                let d = *self.acts.scales(row + t).add(chunk);
-                let halves = self.acts.halves(row + t).add(2 * chunk);
-                let total = if N == STEPS { *halves + *halves.add(1) } else { *halves.add(half) };
-                let shift = (center - i32::from(self.codes.offset)) * total;
-                let dot = I::float(I::add_i(dots[t], I::splat_i(shift)));
-                sums[t] = I::fma(dot, I::mul(scale, I::splat(d)), sums[t]);
-                if self.codes.has_min {
-                    let min = load_scales::<I>(self.w.mins.as_ptr(), f16, at);
-                    sums[t] = I::fma(min, I::splat(d * total as f32), sums[t]);
+                let d = I::splat(*self.acts.scales(row + t).add(chunk));
+                sums[t] = I::fma(I::float(dots[t]), I::mul(scale, d), sums[t]);
+            }
+            if self.codes.has_min {
+                let min = I::load(at.mins.add(part * LANES));
+                for t in 0..T {
+                    let total = self.total::<PARTS>(row + t, chunk, part) as f32;
+                    let d = *self.acts.scales(row + t).add(chunk);
+                    sums[t] = I::fma(min, I::splat(d * total), sums[t]);
                 }
             }
-        }
-    }
-}
-
-/// One chunk's codes, a byte each.
-#[repr(align(64))]
-pub(super) struct Buffer(pub(super) [u8; CHUNK * LANES]);
-
-/// Unpacks one chunk's planes to a byte a code: 8 steps of 64 bytes.
-#[inline(always)]
-pub(super) unsafe fn unpack<I: Isa, const BITS: usize>(data: *const u8, out: *mut u8) {
-    // SAFETY: a chunk takes 64 BITS bytes, its codes 8 x 64.
-    unsafe {
-        for step in 0..STEPS {
-            let split = planes(BITS);
-            let first = I::bytes(data.add(step * split[0] / 8 * STEP_BYTES));
-            let mut q = field::<I>(first, step, split[0]);
-            let (mut low, mut at) = (split[0], STEP_BYTES * split[0]);
-            for plane in split.into_iter().skip(1) {
-                if plane > 0 {
-                    let bytes = I::bytes(data.add(at + step * plane / 8 * STEP_BYTES));
-                    q = I::or(q, I::raise(field::<I>(bytes, step, plane), low as u32));
-                }
-                low += plane;
-                at += STEP_BYTES * plane;
-            }
-            I::store_bytes(out.add(step * STEP_BYTES), q);
-        }
-    }
-}
-
-#[inline(always)]
-unsafe fn field<I: Isa>(bytes: I::B, step: usize, plane: usize) -> I::B {
-    if plane == 8 {
-        return bytes;
-    }
-    // SAFETY: the CPU has the instruction set.
-    unsafe { I::field(bytes, (step * plane % 8) as u32, plane as u32) }
-}
-
-#[inline(always)]
-pub(super) unsafe fn load_scales<I: Isa>(scales: *const u8, f16: bool, at: usize) -> I::F {
-    // SAFETY: `at` is the first lane of a group.
-    unsafe {
-        if f16 {
-            I::load_f16(scales.cast::<u16>().add(at))
-        } else {
-            I::load(scales.cast::<f32>().add(at))
-        }
-    }
-}
-
-/// Adds the bias and writes the block's 16 results (fewer in the last block) of row `row`.
-#[inline(always)]
-pub(super) unsafe fn finish<I: Isa>(w: &Packed, block: usize, sum: I::F, row: usize, out: Output) {
-    // SAFETY: the contract of `linear_int8`.
-    unsafe {
-        let first = block * LANES;
-        let count = (w.rows - first).min(LANES);
-        let target = out.data.add(row * out.stride + first);
-        if count == LANES && out.bias.is_none() {
-            I::store(target, sum);
-            return;
-        }
-        let mut lanes = [0f32; LANES];
-        I::store(lanes.as_mut_ptr(), sum);
-        for (lane, value) in lanes.iter().enumerate().take(count) {
-            *target.add(lane) = match out.bias {
-                Some(bias) => *value + *bias.add(first + lane),
-                None => *value,
-            };
         }
     }
 }

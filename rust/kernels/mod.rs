@@ -15,9 +15,14 @@ pub mod gates;
 pub mod isa;
 pub mod linear;
 pub mod linear_f32;
+mod memory;
+mod output;
+mod pack;
 pub mod packed;
 pub mod rows;
 mod scalar;
+pub mod scales;
+pub mod span;
 
 use std::ops::Range;
 use std::sync::OnceLock;

@@ -1,6 +1,8 @@
 //! The vocabulary in plain Rust: always compiled, always tested, the meaning of every other file.
 
 use super::isa::{Isa, LANES};
+use super::span::{Span, look_up_blocks};
+use crate::formats::Format;
 
 /// Plain Rust, on any CPU.
 #[derive(Clone, Copy)]
@@ -37,7 +39,10 @@ unsafe impl Isa for Scalar {
     type F = F;
     type I = I;
     type B = B;
+    type W = I;
+    const ROOM: [usize; 5] = [8; 5];
     const CENTER: i32 = 0;
+    const TILE: [usize; 5] = [8, 4, 2, 4, 8];
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> F {
@@ -48,7 +53,7 @@ unsafe impl Isa for Scalar {
         // SAFETY: 16 floats are readable at p.
         unsafe { p.cast::<F>().read_unaligned() }
     }
-    #[inline(always)]
+    #[inline(never)]
     unsafe fn load_f16(p: *const u16) -> F {
         // SAFETY: 16 halves are readable at p.
         lanes!(i => half::f16::from_bits(unsafe { p.add(i).read_unaligned() }).to_f32())
@@ -79,7 +84,7 @@ unsafe impl Isa for Scalar {
     unsafe fn div(x: F, y: F) -> F {
         lanes!(i => x[i] / y[i])
     }
-    #[inline(always)]
+    #[inline(never)]
     unsafe fn fma(x: F, y: F, z: F) -> F {
         lanes!(i => x[i].mul_add(y[i], z[i]))
     }
@@ -129,6 +134,40 @@ unsafe impl Isa for Scalar {
         [x; LANES]
     }
     #[inline(always)]
+    unsafe fn load_u8(p: *const u8) -> I {
+        // SAFETY: 16 bytes are readable at p.
+        lanes!(i => i32::from(unsafe { *p.add(i) }))
+    }
+    #[inline(always)]
+    unsafe fn load_i8(p: *const u8) -> I {
+        // SAFETY: 16 bytes are readable at p.
+        lanes!(i => i32::from(unsafe { *p.add(i) } as i8))
+    }
+    #[inline(always)]
+    unsafe fn and_i(x: I, y: I) -> I {
+        lanes!(i => x[i] & y[i])
+    }
+    #[inline(always)]
+    unsafe fn max_i(x: I, y: I) -> I {
+        lanes!(i => x[i].max(y[i]))
+    }
+    #[inline(always)]
+    unsafe fn min_i(x: I, y: I) -> I {
+        lanes!(i => x[i].min(y[i]))
+    }
+    #[inline(always)]
+    unsafe fn shift_left<const BY: i32>(x: I) -> I {
+        lanes!(i => x[i] << BY)
+    }
+    #[inline(always)]
+    unsafe fn shift_right<const BY: i32>(x: I) -> I {
+        lanes!(i => x[i] >> BY)
+    }
+    #[inline(always)]
+    unsafe fn cast(x: I) -> F {
+        lanes!(i => f32::from_bits(x[i] as u32))
+    }
+    #[inline(always)]
     unsafe fn add_i(x: I, y: I) -> I {
         lanes!(i => x[i] + y[i])
     }
@@ -143,51 +182,63 @@ unsafe impl Isa for Scalar {
             unsafe { p.add(i).write(x[i] as i8) }
         }
     }
-    #[inline(always)]
+    #[inline(never)]
     unsafe fn bytes(p: *const u8) -> B {
         // SAFETY: 64 bytes are readable at p.
         unsafe { p.cast::<B>().read_unaligned() }
     }
-    #[inline(always)]
+    #[inline(never)]
     unsafe fn store_bytes(p: *mut u8, x: B) {
         // SAFETY: 64 bytes are writable at p.
         unsafe { p.cast::<B>().write_unaligned(x) }
     }
-    #[inline(always)]
+    #[inline(never)]
     unsafe fn field(x: B, shift: u32, bits: u32) -> B {
         bytes!(i => (x[i] >> shift) & (0xff >> (8 - bits)))
     }
-    #[inline(always)]
+    #[inline(never)]
     unsafe fn raise(x: B, shift: u32) -> B {
         bytes!(i => x[i] << shift)
     }
-    #[inline(always)]
+    #[inline(never)]
     unsafe fn or(x: B, y: B) -> B {
         bytes!(i => x[i] | y[i])
     }
-    #[inline(always)]
+    #[inline(never)]
     unsafe fn code(x: B, element: u32) -> F {
         lanes!(i => f32::from(x[4 * i + element as usize]))
     }
+    #[inline(never)]
+    unsafe fn look_up(x: B, levels: *const u8) -> B {
+        // SAFETY: 16 levels are readable, and the byte is below 16.
+        bytes!(i => unsafe { *levels.add(usize::from(x[i] & 15)) })
+    }
     #[inline(always)]
-    unsafe fn dot<const BITS: usize, const N: usize, const T: usize>(
-        codes: *const u8,
-        acts: [*const i8; T],
-    ) -> [I; T] {
-        let mut sums = [[0i32; LANES]; T];
-        for step in 0..N {
-            // SAFETY: N x 64 bytes of codes and 4 N activations a row are readable.
-            let q = unsafe { Self::bytes(codes.add(step * 4 * LANES)) };
-            for t in 0..T {
-                for element in 0..4 {
-                    // SAFETY: as above.
-                    let a = i32::from(unsafe { *acts[t].add(4 * step + element) });
-                    for lane in 0..LANES {
-                        sums[t][lane] += i32::from(q[4 * lane + element]) * a;
-                    }
-                }
+    unsafe fn look_up_blocks(format: Format, blocks: *const u8, out: Span) {
+        unsafe fn outlined(format: Format, blocks: *const u8, out: Span) {
+            // SAFETY: the trait's contract.
+            unsafe { look_up_blocks(format, blocks, out) }
+        }
+        // SAFETY: the trait's contract.
+        unsafe { outlined(format, blocks, out) }
+    }
+    #[inline(always)]
+    unsafe fn no_sums() -> I {
+        [0; LANES]
+    }
+    #[inline(never)]
+    unsafe fn accumulate<const BITS: usize>(mut sums: I, q: B, acts: *const i8) -> I {
+        for element in 0..4 {
+            // SAFETY: four activations are readable.
+            let a = i32::from(unsafe { *acts.add(element) });
+            for lane in 0..LANES {
+                sums[lane] += i32::from(q[4 * lane + element]) * a;
             }
         }
         sums
+    }
+    #[inline(always)]
+    unsafe fn fold(x: I, sums: I) -> I {
+        lanes!(i => x[i] + sums[i])
     }
 }

@@ -26,6 +26,7 @@ COMMANDS = (
     "generate",
     "chat",
     "bench",
+    "devices",
 )
 SHORT = ("--ctx", "64", "--chunks", "2")
 

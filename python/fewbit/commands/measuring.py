@@ -13,6 +13,7 @@ from fewbit.commands.options import (
     Acts,
     Chunks,
     Ctx,
+    Device,
     FormatOption,
     Json,
     ModelName,
@@ -35,11 +36,12 @@ def perplexity(
     chunks: Chunks = None,
     acts: Acts = "int8",
     threads: Threads = 0,
+    device: Device = "auto",
     json: Json = False,
 ) -> None:
     """How well a model predicts a text, in llama.cpp's windows: the second half of each counts."""
     kinds, content = each_acts(acts), read_text(text, model)
-    loaded = open_model(model, format_, threads)
+    loaded = open_model(model, format_, threads, device)
     results = []
     for kind in kinds:
         with progress(f"perplexity, acts {kind}") as update:
@@ -65,6 +67,7 @@ def divergence(
     chunks: Chunks = None,
     acts: Acts = "both",
     threads: Threads = 0,
+    device: Device = "auto",
     json: Json = False,
 ) -> None:
     """How a model's predictions differ from a base's: KL divergence and all that goes with it.
@@ -74,8 +77,8 @@ def divergence(
     if base is None and format_ is None:
         raise InputError("nothing to compare with", hint="name a `--base MODEL` or a `--format`")
     kinds, content = each_acts(acts), read_text(text, model)
-    original = open_model(model if base is None else base, None, threads)
-    loaded = open_model(model, format_, threads)
+    original = open_model(model if base is None else base, None, threads, device)
+    loaded = open_model(model, format_, threads, device)
     variants = [Variant(loaded, kind) for kind in kinds]
     with progress("divergence") as update:
         results = evaluate.divergences(
@@ -99,6 +102,7 @@ def compare(
     chunks: Chunks = None,
     details: Annotated[bool, typer.Option("--details", help="Errors, percentiles, Δp.")] = False,
     threads: Threads = 0,
+    device: Device = "auto",
     json: Json = False,
 ) -> None:
     """A table over formats: what each costs in bits and what it loses, measured here and now.
@@ -107,7 +111,7 @@ def compare(
     """
     content = read_text(text, model)
     names = comparison.DEFAULT_FORMATS if formats is None else _names(formats)
-    loaded = open_model(model, None, threads)
+    loaded = open_model(model, None, threads, device)
     with progress("compare") as update:
         rows = comparison.compare(loaded, names, content, ctx, chunks, update)
     _note_context(loaded, ctx)

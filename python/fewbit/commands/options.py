@@ -51,6 +51,10 @@ Acts: TypeAlias = Annotated[
 Threads: TypeAlias = Annotated[
     int, typer.Option("--threads", help="Threads to use, 0 for all.", min=0)
 ]
+Device: TypeAlias = Annotated[
+    str,
+    typer.Option("--device", help="auto, cpu, gpu, or gpu:N as `fewbit devices` counts."),
+]
 Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Write JSON to stdout.")]
 
 
@@ -64,11 +68,13 @@ def is_demo(name: str | None) -> bool:
     return name is None or (name == "demo" and not Path(name).exists())
 
 
-def open_model(name: str | None, format_: str | None = None, threads: int = 0) -> Model:
+def open_model(
+    name: str | None, format_: str | None = None, threads: int = 0, device: str = "auto"
+) -> Model:
     """The model called `name`, or the demo, encoded as `format_` if one is given."""
     path = model_path(name)
     with progress("loading" if format_ is None else f"encoding {format_}") as update:
-        model = load(path, recipe=format_, threads=threads, progress=update)
+        model = load(path, device, recipe=format_, threads=threads, progress=update)
         _ = model.executor  # packs the weights now, while progress is shown
     return model
 

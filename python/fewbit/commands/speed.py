@@ -8,7 +8,7 @@ import typer
 
 from fewbit import bench as benches
 from fewbit import report
-from fewbit.commands.options import FormatOption, Json, ModelName, Threads, open_model
+from fewbit.commands.options import Device, FormatOption, Json, ModelName, Threads, open_model
 from fewbit.commands.writing import RunActs
 from fewbit.progress import progress
 
@@ -21,10 +21,11 @@ def bench(
     repetitions: Annotated[int, typer.Option("--repetitions", "-r", help="After a warm-up.")] = 5,
     acts: RunActs = "int8",
     threads: Threads = 0,
+    device: Device = "auto",
     json: Json = False,
 ) -> None:
     """Tokens per second of a prompt and of generation, beside the machine's memory read rate."""
-    loaded = open_model(model, format_, threads)
+    loaded = open_model(model, format_, threads, device)
     with progress("bench") as update:
         result = benches.bench(
             loaded,

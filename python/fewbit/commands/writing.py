@@ -14,6 +14,7 @@ import typer
 from fewbit import report
 from fewbit.chat import Conversation
 from fewbit.commands.options import (
+    Device,
     FormatOption,
     Json,
     ModelName,
@@ -58,11 +59,12 @@ def generate(
     ] = None,
     acts: RunActs = "int8",
     threads: Threads = 0,
+    device: Device = "auto",
     json: Json = False,
 ) -> None:
     """Continue a prompt, token by token, streamed to stdout; counts and speed go to stderr."""
     sampling = _sampling(temperature, top_k, top_p, min_p, seed)
-    loaded = open_model(model, format_, threads)
+    loaded = open_model(model, format_, threads, device)
     text = sys.stdin.read() if prompt == "-" else prompt
     made = write(loaded, text, max_tokens=max_tokens, sampling=sampling, stop=stop or (), acts=acts)
     if json:
@@ -94,6 +96,7 @@ def chat(
     seed: Seed = None,
     acts: RunActs = "int8",
     threads: Threads = 0,
+    device: Device = "auto",
     json: Json = False,
 ) -> None:
     """Talk with a model: one line in, an answer out. /reset forgets, /exit ends.
@@ -102,7 +105,7 @@ def chat(
     """
     sampling = _sampling(temperature, top_k, top_p, min_p, seed)
     talk = Conversation(
-        open_model(model, format_, threads), system=system, context=context, acts=acts
+        open_model(model, format_, threads, device), system=system, context=context, acts=acts
     )
     if sys.stdin.isatty():
         stderr().print("/reset forgets the conversation, /exit ends it")

@@ -1,0 +1,110 @@
+"""Where a plan runs: the CPU executor of the core, or the GPU's, behind one interface."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewbit import _core
+from fewbit.errors import UnsupportedError
+from fewbit.plan import Plan
+
+if TYPE_CHECKING:
+    from fewbit.gpu.device import Adapter
+
+
+class Weights(Protocol):
+    """Tensors by name, on their way to an executor."""
+
+    def add(
+        self, name: str, format: str, rows: int, columns: int, data: NDArray[np.uint8], /
+    ) -> None:
+        """Take the bytes of a tensor."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tensors."""
+
+
+class Executor(Protocol):
+    """A plan bound to weights; its caches are its own kind of object."""
+
+    def cache(self, sequences: int, capacity: int, /) -> Any:
+        """An empty cache for `sequences` sequences of up to `capacity` tokens."""
+
+    def forward(
+        self,
+        cache: Any,
+        tokens: NDArray[np.uint32],
+        sequences: NDArray[np.uint32],
+        outputs: NDArray[np.uint32],
+        acts: str,
+        /,
+    ) -> NDArray[np.float32]:
+        """Append tokens to their sequences; the logits [outputs, vocab]."""
+
+
+class Backend:
+    """What a `device` option stands for on this machine: see `fewbit.gpu.device.find_adapter`.
+
+    "auto" is decided when the first weights are loaded: what never runs asks no driver.
+
+    Raises:
+        UnsupportedError: the option is none that is known.
+        DeviceError: the card is not to be had.
+
+    """
+
+    def __init__(self, device: str = "cpu") -> None:
+        self._adapter: Adapter | None = None
+        self._open = device == "auto"
+        if device not in ("auto", "cpu"):
+            from fewbit.gpu.device import find_adapter
+
+            self._adapter = find_adapter(device)
+
+    def adapter(self, plan: Plan) -> Adapter | None:
+        """The card that runs `plan`, None for the CPU."""
+        if not self._open:
+            return self._adapter
+        from fewbit.gpu.device import find_adapter
+        from fewbit.gpu.stages import check_ops
+
+        with contextlib.suppress(UnsupportedError):
+            check_ops(plan.to_dicts())
+            return find_adapter("auto")
+        return None
+
+    def weights(self, plan: Plan) -> Weights:
+        """An empty set of tensors for `plan`."""
+        adapter = self.adapter(plan)
+        if adapter is None:
+            return _core.Weights()
+        from fewbit.gpu.device import open_device
+        from fewbit.gpu.weights import Weights as OnCard
+
+        return OnCard(open_device(adapter))
+
+
+def executor(plan: Plan, weights: Weights, threads: int) -> Executor:
+    """The plan bound to the weights, where they are."""
+    if isinstance(weights, _core.Weights):
+        return _core.Executor(plan.to_json(), weights, threads)
+    from fewbit.gpu.executor import Executor as OnCard
+    from fewbit.gpu.weights import Weights as Tensors
+
+    assert isinstance(weights, Tensors)
+    return OnCard(plan.to_json(), weights)
+
+
+def memory_rate(weights: Weights, threads: int) -> float:
+    """GB/s (10^9 bytes) of the memory that the weights are in: reading it, on a card copying."""
+    if isinstance(weights, _core.Weights):
+        return _core.read_rate(threads)
+    from fewbit.gpu.weights import Weights as Tensors
+
+    assert isinstance(weights, Tensors)
+    return weights.device.copy_rate()

@@ -1,0 +1,243 @@
+"""The GPU executor: a plan and weights on a card; tokens and a cache in, logits out.
+
+Everything that a step needs is made ahead: pipelines and working memory with the executor, groups
+of buffers when a cache is first used. A step is then one list of commands in one submission.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewbit.errors import InputError, ShapeError
+from fewbit.gpu.cache import Cache
+from fewbit.gpu.device import Device, guarded
+from fewbit.gpu.stages import FEW, TILE, Compiler, Program, Stage
+from fewbit.gpu.weights import Weights
+
+BATCH = 512
+"""Tokens that go through the plan together; more are split."""
+LANES = 64
+"""Invocations of a workgroup, a power of two."""
+HEAD = 4
+"""Words of the step before its tokens, as common.wgsl has them."""
+
+ACTS = ("f32", "int8")
+Ids = NDArray[np.uint32]
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A stage with its pipelines and buffers; `many` is the pipeline for many rows."""
+
+    stage: Stage
+    few: Any
+    many: Any
+    group: Any
+
+
+class Executor:
+    """Runs one plan over one set of weights, with the interface of the core's `Executor`.
+
+    Raises:
+        UnsupportedError: the plan has an op, or an op a shape, that this executor lacks.
+        DeviceError: the card refuses, or is full.
+
+    """
+
+    def __init__(self, plan: str, weights: Weights, batch: int = BATCH) -> None:
+        self.device: Device = weights.device
+        ops = json.loads(plan)
+        if not ops:
+            raise InputError("the plan has no ops")
+        self._programs = {acts: Compiler(ops, weights, acts, LANES).run() for acts in ACTS}
+        self.batch, self.outputs = self._rows(batch)
+        self._shared: dict[str, Any] = {
+            "empty": self.device.buffer(16),
+            "step": self.device.buffer(4 * (HEAD + 4 * self.batch)),
+        }
+        for program in self._programs.values():
+            for name, (width, domain) in program.slots.items():
+                if name not in self._shared:
+                    rows = self.batch if domain == "tokens" else self.outputs
+                    self._shared[name] = self.device.buffer(4 * rows * width)
+
+    def program(self, acts: str) -> Program:
+        """The stages for one kind of activations."""
+        return self._programs[acts]
+
+    @property
+    def width(self) -> int:
+        """Columns of the logits."""
+        view = self._programs["f32"].logits
+        assert view is not None
+        return view.width
+
+    def cache(self, sequences: int, capacity: int) -> Cache:
+        """An empty cache for `sequences` sequences of up to `capacity` tokens."""
+        return Cache(self, sequences, capacity)
+
+    def forward(
+        self, cache: Cache, tokens: Ids, sequences: Ids, outputs: Ids, acts: str
+    ) -> NDArray[np.float32]:
+        """Append the tokens to their sequences; the logits [outputs, width].
+
+        On an error the cache is as before.
+
+        Raises:
+            InputError: a token, sequence or output does not exist, or a sequence is full.
+            DeviceError: the card is lost.
+
+        """
+        self._check(cache, tokens, sequences, outputs, acts)
+        before = cache.lengths
+        logits = np.empty((len(outputs), self.width), np.float32)
+        try:
+            positions = np.array([cache.advance(int(s)) for s in sequences], np.uint32)
+            done = 0
+            for part, taken in self._batches(len(tokens), outputs):
+                self.write_step(tokens[part], positions[part], sequences[part], taken)
+                rows = self._run(cache, part.stop - part.start, taken, acts)
+                logits[done : done + len(taken)] = rows
+                done += len(taken)
+        except BaseException:
+            cache.restore(before)
+            raise
+        return logits
+
+    def _rows(self, batch: int) -> tuple[int, int]:
+        """Most tokens and outputs of a step, so that every slot can be bound whole."""
+        widest = {"tokens": 1, "outputs": 1}
+        for program in self._programs.values():
+            for width, domain in program.slots.values():
+                widest[domain] = max(widest[domain], width)
+        fit = {domain: self.device.max_binding // (4 * w) for domain, w in widest.items()}
+        tokens = max(min(batch, fit["tokens"]), 1)
+        return tokens, max(min(tokens, fit["outputs"]), 1)
+
+    def _batches(self, count: int, outputs: Ids) -> Iterator[tuple[slice, Ids]]:
+        """Runs of tokens with the rows wanted of each, none with more than a step takes."""
+        most = self.outputs if self._programs["f32"].takes else self.batch
+        start = 0
+        while start < count:
+            stop = min(start + self.batch, count)
+            inside = outputs[(outputs >= start) & (outputs < stop)]
+            if len(inside) > most:
+                stop = int(inside[most])
+                inside = inside[:most]
+            yield slice(start, stop), (inside - start).astype(np.uint32)
+            start = stop
+
+    def _check(self, cache: Cache, tokens: Ids, sequences: Ids, outputs: Ids, acts: str) -> None:
+        count, vocab = len(tokens), self._programs["f32"].vocab
+        if acts not in ACTS:
+            raise InputError(f"unknown activations `{acts}`", hint="known: f32, int8")
+        if cache.executor is not self:
+            raise InputError("the cache was made for another plan")
+        if len(sequences) != count:
+            raise ShapeError(f"{count} tokens but {len(sequences)} sequences")
+        if count and int(tokens.max()) >= vocab:
+            wrong = int(tokens[tokens >= vocab][0])
+            raise InputError(f"token {wrong} is not in the vocabulary of {vocab}")
+        ascending = bool((outputs[1:] > outputs[:-1]).all())
+        if not ascending or (len(outputs) and int(outputs[-1]) >= count):
+            raise InputError(f"`outputs` must be ascending indices below {count}")
+
+    def release(self) -> None:
+        """Free the working memory."""
+        for buffer in self._shared.values():
+            self.device.release(buffer)
+        self._shared.clear()
+
+    def shared(self, name: str) -> Any:
+        """A buffer that all caches share."""
+        return self._shared[name]
+
+    def write_step(self, tokens: Ids, positions: Ids, sequences: Ids, taken: Ids) -> None:
+        """Say which tokens the next step takes, where they go, and which rows are wanted."""
+        words = np.zeros(HEAD + 4 * self.batch, np.uint32)
+        words[:2] = len(tokens), len(taken)
+        for index, part in enumerate((tokens, positions, sequences, taken)):
+            start = HEAD + index * self.batch
+            words[start : start + len(part)] = part
+        with guarded("the card does not take a step"):
+            self.device.queue.write_buffer(self._shared["step"], 0, words)
+
+    def _run(self, cache: Cache, tokens: int, taken: Ids, acts: str) -> NDArray[np.float32]:
+        """One step, whose tokens are written already; the logits of the rows `taken`."""
+        program = self._programs[acts]
+        assert program.logits is not None
+        rows = len(taken) if program.takes else tokens
+        bound = self.bound(cache, acts)
+        with guarded(f"{self.device.adapter.name} failed in a step of {tokens} tokens"):
+            encoder = self.device.encoder()
+            self.encode(encoder, bound, {"tokens": tokens, "outputs": len(taken)})
+            self.device.queue.submit([encoder.finish()])
+            if not len(taken):
+                return np.empty((0, self.width), np.float32)
+            data = self.device.queue.read_buffer(
+                self._shared[program.logits.slot], 0, 4 * rows * self.width
+            )
+        logits = np.frombuffer(data, np.float32).reshape(rows, self.width)
+        return logits if program.takes else logits[taken]
+
+    def bound(self, cache: Cache, acts: str) -> list[Bound]:
+        """The stages with their buffers, made on the first call with a cache."""
+        if acts not in cache.bound:
+            buffers = {**self._shared, **cache.buffers}
+            with guarded(f"cannot prepare the plan on {self.device.adapter.name}"):
+                cache.bound[acts] = [
+                    self._bind(stage, buffers, cache.capacity)
+                    for stage in self._programs[acts].stages
+                ]
+        found: list[Bound] = cache.bound[acts]
+        return found
+
+    def _bind(self, stage: Stage, buffers: Mapping[str, Any], capacity: int) -> Bound:
+        found = {
+            at: (buffers[ref] if isinstance(ref, str) else ref, at in stage.writes)
+            for at, ref in stage.bindings.items()
+        }
+        flags = {at: writes for at, (_, writes) in found.items()}
+        constants = {**stage.constants, "BATCH": self.batch}
+        if stage.op in ("attend", "store"):
+            constants["CAPACITY"] = capacity
+        few = self.device.pipeline(self._files(stage.files), flags, constants | {"LANES": LANES})
+        many = None
+        if stage.many:
+            files, late, _ = stage.many
+            many = self.device.pipeline(files, flags, {**late, "BATCH": self.batch})
+        return Bound(stage, few, many, self.device.bind(found))
+
+    def _files(self, files: Sequence[str]) -> tuple[str, ...]:
+        kind = "subgroup" if "subgroup" in self.device.features else "shared"
+        return tuple(f"reduce_{kind}" if name == "reduce" else name for name in files)
+
+    def encode(self, encoder: Any, bound: Sequence[Bound], rows: Mapping[str, int]) -> None:
+        """Record all stages, in one pass, for so many rows before and after `take`."""
+        compute = encoder.begin_compute_pass()
+        pipeline = None
+        most = self.device.max_groups
+        for item in bound:
+            count = rows[item.stage.domain]
+            if not count:
+                continue
+            if item.many is not None and count > FEW:
+                assert item.stage.many is not None
+                chosen, x, y, z = item.many, item.stage.many[2], -(-count // TILE), 1
+            else:
+                chosen, x, y, z = item.few, item.stage.groups, count, 1
+            if x > most:  # linear alone has so many: it counts on in z
+                z = -(-x // most)
+                x = -(-x // z)
+            if chosen is not pipeline:
+                compute.set_pipeline(chosen)
+                pipeline = chosen
+            compute.set_bind_group(0, item.group)
+            compute.dispatch_workgroups(x, y, z)
+        compute.end()

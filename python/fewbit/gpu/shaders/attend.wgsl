@@ -1,0 +1,79 @@
+// softmax(q k^T * scale) v over the cache, a workgroup for one head of one token.
+//
+// Positions go by in blocks of LANES and no row of scores is ever whole: with each block the
+// largest score so far may grow, and what was summed before is scaled down to it. Within a block
+// first each lane takes a position, then each lane takes columns of the values.
+
+override SIZE: u32;       // columns of a head, a multiple of 4
+override HEADS: u32;
+override KV_HEADS: u32;
+override SCALE: f32;
+override WINDOW: u32 = 0;
+override CAPACITY: u32;
+
+@group(0) @binding(3) var<storage, read> q: array<vec4f>;
+@group(0) @binding(4) var<storage, read_write> y: array<vec4f>;
+@group(0) @binding(5) var<storage, read> keys: array<vec4f>;
+@group(0) @binding(6) var<storage, read> values: array<vec4f>;
+@group(0) @binding(7) var<storage, read> step: array<u32>;
+
+const LOWEST: f32 = -3.4e38;
+
+var<workgroup> query: array<vec4f, SIZE / 4>;
+var<workgroup> shares: array<f32, LANES>;
+var<workgroup> sums: array<vec4f, LANES>;
+
+@compute @workgroup_size(LANES)
+fn attend(@builtin(workgroup_id) group: vec3u, lane: Lane) {
+    let quads = SIZE / 4;
+    let head = group.x;
+    let own = head * KV_HEADS / HEADS * quads;
+    let apart = KV_HEADS * quads;
+    for (var i = lane.index; i < quads; i += LANES) {
+        query[i] = q[(group.y * STRIDE + OFFSET) / 4 + head * quads + i] * SCALE;
+    }
+    workgroupBarrier();
+
+    let position = step[position_at(group.y)];
+    let begin = step[sequence_at(group.y)] * CAPACITY;
+    var first = 0u;
+    if WINDOW > 0 && position + 1 > WINDOW { first = position + 1 - WINDOW; }
+
+    // LANES / quads lanes share a column of the values, each every so many positions
+    let column = lane.index % quads;
+    let turn = lane.index / quads;
+    let turns = max(LANES / quads, 1);
+    var highest = LOWEST;
+    var total = 0.0;
+    var sum = vec4f();
+    for (var block = first; block <= position; block += LANES) {
+        let at = block + lane.index;
+        var score = LOWEST;
+        if at <= position {
+            score = 0.0;
+            let key = (begin + at) * apart + own;
+            for (var i = 0u; i < quads; i++) { score += dot(query[i], keys[key + i]); }
+        }
+        let grown = max(highest, workgroup_max(score, lane));
+        let share = select(0.0, exp(score - grown), at <= position);
+        shares[lane.index] = share;
+        let shrink = exp(max(highest - grown, -87.0));
+        total = total * shrink + workgroup_sum(vec4f(share, 0, 0, 0), lane).x;
+        workgroupBarrier();
+        highest = grown;
+        sum *= shrink;
+        if turn < turns {
+            let count = min(LANES, position + 1 - block);
+            for (var k = turn; k < count; k += turns) {
+                sum = fma(vec4f(shares[k]), values[(begin + block + k) * apart + own + column], sum);
+            }
+        }
+        workgroupBarrier();
+    }
+    sums[lane.index] = sum;
+    workgroupBarrier();
+    if lane.index < quads {
+        for (var k = 1u; k < turns; k++) { sum += sums[k * quads + lane.index]; }
+        y[(group.y * HEADS + head) * quads + lane.index] = sum / total;
+    }
+}

@@ -1,0 +1,140 @@
+"""The tensors of a model on a card, cut by rows where a shader could not see all of one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewbit import _core
+from fewbit.errors import FormatError, InputError, ShapeError
+from fewbit.formats import find_format
+from fewbit.gpu.device import Device
+from fewbit.gpu.repack import repack
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Rows `first` and following of a matrix: what its shaders bind, and their constants."""
+
+    first: int
+    rows: int
+    files: tuple[str, ...]
+    buffers: dict[int, Any]
+    constants: dict[str, float]
+
+
+class Tensor:
+    """A matrix [rows, columns] in a format; its slices are uploaded when they are first asked for.
+
+    A vector is a single row.
+    """
+
+    def __init__(
+        self, device: Device, name: str, format_: str, columns: int, data: NDArray[np.uint8]
+    ) -> None:
+        self.name, self.format, self.columns = name, find_format(format_), columns
+        self.rows = len(data)
+        self._device = device
+        self._data: NDArray[np.uint8] | None = data
+
+    @property
+    def rounds_activations(self) -> bool:
+        """Whether `acts="int8"` rounds what meets this matrix: integers in groups of 16 or 32s."""
+        if self.format.family == "affine":
+            return self.format.block == 16 or self.format.block % 32 == 0
+        return not self.format.is_float
+
+    @cached_property
+    def slices(self) -> tuple[Slice, ...]:
+        """The parts of the matrix on the card; afterwards the host's bytes are let go."""
+        data = self._bytes()
+        most = max(self._device.max_binding // data.shape[1], 1)
+        parts = tuple(
+            self._slice(first, data[first : first + most]) for first in range(0, self.rows, most)
+        )
+        self._data = None
+        return parts
+
+    @cached_property
+    def vector(self) -> Any:
+        """A buffer of the values as f32: what norms and biases read."""
+        values = _core.decode(self._bytes(), self.format.name, self.columns)
+        return self._device.upload(values, f"`{self.name}`")
+
+    def release(self) -> None:
+        """Free the card's memory; the tensor is of no use afterwards."""
+        held = self.__dict__
+        for part in held.pop("slices", ()):
+            for buffer in part.buffers.values():
+                self._device.release(buffer)
+        if "vector" in held:
+            self._device.release(held.pop("vector"))
+
+    def _bytes(self) -> NDArray[np.uint8]:
+        if self._data is None:
+            raise InputError(f"`{self.name}` is a matrix in one op and a vector in another")
+        return self._data
+
+    def _slice(self, first: int, data: NDArray[np.uint8]) -> Slice:
+        packed = repack(self.format.name, len(data), self.columns, data)
+        what = f"`{self.name}`"
+        buffers = {at: self._device.upload(array, what) for at, array in packed.arrays.items()}
+        return Slice(first, len(data), packed.files, buffers, packed.constants)
+
+
+class Weights:
+    """Tensors by name, with the interface of the core's `Weights`."""
+
+    def __init__(self, device: Device) -> None:
+        self.device = device
+        self._tensors: dict[str, Tensor] = {}
+        self.nbytes = 0
+
+    def add(
+        self, name: str, format_: str, rows: int, columns: int, data: NDArray[np.uint8]
+    ) -> None:
+        """Keep a tensor [rows, columns] and upload it, if it is a matrix.
+
+        Raises:
+            ShapeError: `data` does not hold so many rows and columns of the format.
+            FormatError: a value of a vector is not finite.
+            DeviceError: the card is full.
+
+        """
+        expected = (rows, find_format(format_).row_bytes(columns))
+        if data.shape != expected:
+            raise ShapeError(
+                f"`{name}`: {rows} rows of {columns} {format_} take {list(expected)} bytes, "
+                f"found {list(data.shape)}"
+            )
+        tensor = Tensor(self.device, name, format_, columns, data)
+        if rows > 1:
+            _ = tensor.slices
+        elif not np.isfinite(_core.decode(data, tensor.format.name, columns)).all():
+            raise FormatError(
+                f"`{name}`: a weight or a scale is NaN or infinite",
+                hint="the file is damaged, or the model was trained to overflow",
+            )
+        self._tensors[name] = tensor
+        self.nbytes += data.nbytes
+
+    def __getitem__(self, name: str) -> Tensor:
+        """The tensor called `name`.
+
+        Raises:
+            InputError: there is none.
+
+        """
+        if name not in self._tensors:
+            raise InputError(f"the weights lack `{name}`", hint="add every tensor of the plan")
+        return self._tensors[name]
+
+    def release(self) -> None:
+        """Free the card's memory."""
+        for tensor in self._tensors.values():
+            tensor.release()
+        self._tensors.clear()

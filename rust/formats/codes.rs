@@ -1,0 +1,61 @@
+//! What the codes of a format mean, and what a kernel needs of its scales.
+
+/// What the codes of a format mean: value = scale * (code - offset) + min.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Codes {
+    /// Bits of a code as `unpack_row` gives it, 1 to 8.
+    pub bits: u8,
+    /// Elements that share a scale.
+    pub group: usize,
+    /// What is taken from a code.
+    pub offset: u8,
+    /// Whether a minimum is added.
+    pub has_min: bool,
+    /// How scales and minima are stored.
+    pub scales: Scales,
+    /// The codes by index, 2 or 16 of them, where a block stores the index.
+    pub levels: &'static [u8],
+}
+
+impl Codes {
+    /// Bits that a block stores for an element.
+    pub const fn stored_bits(&self) -> usize {
+        match self.levels.len() {
+            0 => self.bits as usize,
+            levels => levels.ilog2() as usize,
+        }
+    }
+}
+
+/// How scales and minima are stored, in a file and for the kernels.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Scales {
+    /// An f32 a group; a minimum likewise.
+    F32,
+    /// An f16 a group; a minimum likewise.
+    F16,
+    /// An f32 a group; its minimum is -(scale * byte).
+    Zeros,
+    /// A byte times the f16 of 256 elements; the minimum likewise, negative, with its own f16.
+    Bytes,
+    /// A signed byte times the f16 of 256 elements; no minimum.
+    Signed,
+    /// As `Bytes`, of four bits each: a scale in the low half of a byte, its minimum in the high.
+    Nibbles,
+    /// A byte e for 2^(e - 128); no minimum.
+    Power,
+    /// Half the float of 4 + 3 bits in a byte; no minimum.
+    Float8,
+    /// In the file's own blocks: kernels look the codes up there.
+    Blocks,
+}
+
+/// The scales of one block as its bytes have them, where they are bytes: up to 16 groups.
+#[derive(Default)]
+pub struct ScaleBytes {
+    /// The f16 that scales share, and that of minima.
+    pub d: [u8; 2],
+    pub dmin: [u8; 2],
+    pub scale: [u8; 16],
+    pub min: [u8; 16],
+}

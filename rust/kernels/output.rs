@@ -1,0 +1,67 @@
+//! What both kinds of matrix product share: where results go, and a thread's working memory.
+
+use super::isa::{Isa, LANES};
+use super::packed::Packed;
+use super::span::{CHUNK_BYTES, Span};
+
+/// Where the results go: row `n` of [n, stride], an optional bias of one float a column.
+#[derive(Clone, Copy)]
+pub struct Output {
+    pub data: *mut f32,
+    pub stride: usize,
+    pub bias: Option<*const f32>,
+}
+
+/// Working memory of one thread.
+#[derive(Default)]
+pub struct Scratch {
+    codes: Vec<u8>,
+    scales: Vec<f32>,
+    mins: Vec<f32>,
+    pub(super) weights: Vec<f32>,
+    pub(super) sums: Vec<f32>,
+}
+
+impl Scratch {
+    /// Room for `chunks` chunks, unpacked.
+    pub(super) fn span(&mut self, chunks: usize) -> Span {
+        grow(&mut self.codes, chunks * CHUNK_BYTES);
+        grow(&mut self.scales, 2 * chunks * LANES);
+        grow(&mut self.mins, 2 * chunks * LANES);
+        Span {
+            codes: self.codes.as_mut_ptr(),
+            scales: self.scales.as_mut_ptr(),
+            mins: self.mins.as_mut_ptr(),
+        }
+    }
+}
+
+/// Makes `buffer` at least `n` long; what it holds does not matter.
+pub(super) fn grow<T: Clone + Default>(buffer: &mut Vec<T>, n: usize) {
+    if buffer.len() < n {
+        buffer.resize(n, T::default());
+    }
+}
+
+/// Adds the bias and writes the block's 16 results (fewer in the last block) of row `row`.
+#[inline(always)]
+pub(super) unsafe fn finish<I: Isa>(w: &Packed, block: usize, sum: I::F, row: usize, out: Output) {
+    // SAFETY: the contract of `linear_int8`.
+    unsafe {
+        let first = block * LANES;
+        let count = (w.rows - first).min(LANES);
+        let target = out.data.add(row * out.stride + first);
+        if count == LANES && out.bias.is_none() {
+            I::store(target, sum);
+            return;
+        }
+        let mut lanes = [0f32; LANES];
+        I::store(lanes.as_mut_ptr(), sum);
+        for (lane, value) in lanes.iter().enumerate().take(count) {
+            *target.add(lane) = match out.bias {
+                Some(bias) => *value + *bias.add(first + lane),
+                None => *value,
+            };
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! Rows into the planes and scales of `packed.rs`.
+
+use super::isa::{CHUNK, LANES, STEP_BYTES};
+use super::scales;
+use crate::formats::{Codes, Format};
+
+/// The planes of a code of `bits` bits, low bits first.
+pub const fn planes(bits: usize) -> [usize; 4] {
+    match bits {
+        1 => [1, 0, 0, 0],
+        2 => [2, 0, 0, 0],
+        3 => [2, 1, 0, 0],
+        4 => [4, 0, 0, 0],
+        5 => [4, 1, 0, 0],
+        6 => [4, 2, 0, 0],
+        7 => [4, 2, 1, 0],
+        _ => [8, 0, 0, 0],
+    }
+}
+
+/// Working memory of one thread that packs 16 rows at a time.
+pub struct Packer {
+    format: Format,
+    codes: Codes,
+    columns: usize,
+    /// [16][padded columns] codes.
+    q: Vec<u8>,
+    scale: Vec<f32>,
+    min: Vec<f32>,
+    /// The index of each level.
+    indices: [u8; 256],
+}
+
+impl Packer {
+    /// For rows of `columns` elements in `groups` groups.
+    pub fn new(format: Format, columns: usize, groups: usize) -> Self {
+        let codes = format.codes().expect("floats have none");
+        let mut indices = [0; 256];
+        for (index, &level) in codes.levels.iter().enumerate() {
+            indices[usize::from(level)] = index as u8;
+        }
+        let q = vec![0; LANES * columns.next_multiple_of(CHUNK)];
+        let (scale, min) = (vec![0.0; groups], vec![0.0; groups]);
+        Self { format, codes, columns, q, scale, min, indices }
+    }
+
+    /// Packs up to 16 rows; says whether all their scales are finite.
+    pub fn pack(
+        &mut self,
+        rows: &[u8],
+        row_bytes: usize,
+        out: &mut [u8],
+        scales: &mut [u8],
+        mins: &mut [u8],
+    ) -> bool {
+        let padded = self.q.len() / LANES;
+        let count = rows.len() / row_bytes;
+        for (lane, row) in rows.chunks_exact(row_bytes).enumerate() {
+            let q = &mut self.q[lane * padded..][..self.columns];
+            self.format.unpack_row(row, self.columns, q, &mut self.scale, &mut self.min);
+            if !self.codes.levels.is_empty() {
+                q.iter_mut().for_each(|q| *q = self.indices[usize::from(*q)]);
+            }
+            let floats = (&self.scale[..], &self.min[..]);
+            scales::write_row(self.format, &self.codes, row, lane, floats, (scales, mins));
+        }
+        self.q[count * padded..].fill(0);
+        let bits = self.codes.stored_bits();
+        let mut side_by_side = [0; CHUNK * LANES];
+        for (chunk, out) in out.chunks_exact_mut(STEP_BYTES * bits).enumerate() {
+            for lane in 0..LANES {
+                let row = &self.q[lane * padded + chunk * CHUNK..][..CHUNK];
+                for (step, four) in row.as_chunks::<4>().0.iter().enumerate() {
+                    side_by_side[step * STEP_BYTES + 4 * lane..][..4].copy_from_slice(four);
+                }
+            }
+            split(&side_by_side, bits, out);
+        }
+        scales::finite(&self.codes, self.scale.len(), scales, mins)
+    }
+}
+
+/// One chunk's codes into planes.
+fn split(codes: &[u8; CHUNK * LANES], bits: usize, out: &mut [u8]) {
+    let (mut low, mut at) = (0, 0);
+    for plane in planes(bits).into_iter().take_while(|&plane| plane > 0) {
+        let mask = 0xffu8 >> (8 - plane);
+        for (step, q) in codes.as_chunks::<STEP_BYTES>().0.iter().enumerate() {
+            let vector = &mut out[at + step * plane / 8 * STEP_BYTES..][..STEP_BYTES];
+            let up = step * plane % 8;
+            for (byte, q) in vector.iter_mut().zip(q) {
+                *byte |= (q >> low & mask) << up;
+            }
+        }
+        low += plane;
+        at += STEP_BYTES * plane;
+    }
+}
+
+/// The code of column `k` in lane `lane` of a block.
+pub fn read_code(block: &[u8], bits: usize, lane: usize, k: usize) -> u8 {
+    let chunk = &block[k / CHUNK * STEP_BYTES * bits..][..STEP_BYTES * bits];
+    let (step, i) = (k % CHUNK / 4, k % 4);
+    let (mut low, mut at, mut q) = (0, 0, 0);
+    for plane in planes(bits).into_iter().take_while(|&plane| plane > 0) {
+        let byte = chunk[at + step * plane / 8 * STEP_BYTES + 4 * lane + i];
+        q |= ((byte >> (step * plane % 8)) & (0xff >> (8 - plane))) << low;
+        low += plane;
+        at += STEP_BYTES * plane;
+    }
+    q
+}

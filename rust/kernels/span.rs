@@ -1,0 +1,187 @@
+//! Spans of 256 columns of 16 rows, unpacked: a byte a code, an f32 a scale.
+//!
+//! ```text
+//! codes    [chunk][step][16 rows][4]
+//! scales   [chunk][part][16], and minima likewise: one part a chunk, or two where groups are of 16
+//! ```
+
+use super::isa::{CHUNK, Isa, LANES, STEP_BYTES, STEPS};
+use super::pack::planes;
+use super::packed::{Packed, Storage};
+use super::scales::{SPAN, widen_span};
+use crate::formats::{Codes, Eights, Format};
+
+/// Bytes of a chunk's codes.
+pub const CHUNK_BYTES: usize = CHUNK * LANES;
+
+/// Where a span goes.
+#[derive(Clone, Copy)]
+pub struct Span {
+    pub codes: *mut u8,
+    pub scales: *mut f32,
+    pub mins: *mut f32,
+}
+
+impl Span {
+    /// The same `chunks` chunks further on, where a chunk has `parts` parts.
+    #[inline(always)]
+    pub fn after(self, chunks: usize, parts: usize) -> Self {
+        Self {
+            codes: self.codes.wrapping_add(chunks * CHUNK_BYTES),
+            scales: self.scales.wrapping_add(chunks * parts * LANES),
+            mins: self.mins.wrapping_add(chunks * parts * LANES),
+        }
+    }
+}
+
+/// How many groups a chunk reaches into.
+#[inline(always)]
+pub fn parts(codes: &Codes) -> usize {
+    if codes.group < CHUNK { 2 } else { 1 }
+}
+
+/// Unpacks `count` chunks (up to a span) of 16 rows from chunk `first`, a multiple of `SPAN`, on.
+///
+/// Scales are left out where groups do not fit chunks (`Packed::takes_int8`).
+///
+/// # Safety
+///
+/// `w` holds codes of the block and its chunks, `out` has room, the CPU has the instruction set.
+#[inline(always)]
+pub unsafe fn unpack_span<I: Isa>(w: &Packed, block: usize, first: usize, count: usize, out: Span) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let data = w.data.as_ptr().add(block * w.block_bytes);
+        match w.storage {
+            Storage::Floats(_) => {}
+            Storage::Blocks(format, _) => {
+                let blocks = data.add(first / SPAN * LANES * format.block_bytes());
+                I::look_up_blocks(format, blocks, out);
+            }
+            Storage::Planes(codes) => {
+                unpack_chunks::<I>(w, &codes, data, first, count, out.codes);
+                if w.takes_int8() {
+                    let source = w.source(block);
+                    widen_span::<I>(&codes, source, first, count, out.scales, out.mins);
+                }
+            }
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn unpack_chunks<I: Isa>(
+    w: &Packed,
+    codes: &Codes,
+    data: *const u8,
+    first: usize,
+    count: usize,
+    out: *mut u8,
+) {
+    let bits = codes.stored_bits();
+    for chunk in 0..count {
+        // SAFETY: the contract of `unpack_span`.
+        unsafe {
+            let from = data.add((first + chunk) * STEP_BYTES * bits);
+            let to = out.add(chunk * CHUNK_BYTES);
+            match bits {
+                1 => unpack::<I, 1>(from, to),
+                2 => unpack::<I, 2>(from, to),
+                3 => unpack::<I, 3>(from, to),
+                4 => unpack::<I, 4>(from, to),
+                5 => unpack::<I, 5>(from, to),
+                6 => unpack::<I, 6>(from, to),
+                7 => unpack::<I, 7>(from, to),
+                _ => unpack::<I, 8>(from, to),
+            }
+            if !codes.levels.is_empty() {
+                for step in 0..STEPS {
+                    let at = to.add(step * STEP_BYTES);
+                    I::store_bytes(at, I::look_up(I::bytes(at), w.levels.as_ptr()));
+                }
+            }
+        }
+    }
+}
+
+/// Unpacks one chunk's planes to a byte a code.
+#[inline(always)]
+unsafe fn unpack<I: Isa, const BITS: usize>(data: *const u8, out: *mut u8) {
+    for step in 0..STEPS {
+        // SAFETY: a chunk takes 64 BITS bytes, its codes 8 x 64.
+        unsafe { I::store_bytes(out.add(step * STEP_BYTES), unpack_step::<I, BITS>(data, step)) }
+    }
+}
+
+/// The codes of step `step` of one chunk's planes; `step` should be known to the compiler.
+///
+/// # Safety
+///
+/// `data` holds the planes of a chunk, the CPU has the instruction set.
+#[inline(always)]
+pub unsafe fn unpack_step<I: Isa, const BITS: usize>(data: *const u8, step: usize) -> I::B {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let split = planes(BITS);
+        let mut q =
+            field::<I>(I::bytes(data.add(step * split[0] / 8 * STEP_BYTES)), step, split[0]);
+        let (mut low, mut at) = (split[0], STEP_BYTES * split[0]);
+        for plane in split.into_iter().skip(1) {
+            if plane > 0 {
+                let bytes = I::bytes(data.add(at + step * plane / 8 * STEP_BYTES));
+                q = I::or(q, I::raise(field::<I>(bytes, step, plane), low as u32));
+            }
+            low += plane;
+            at += STEP_BYTES * plane;
+        }
+        q
+    }
+}
+
+#[inline(always)]
+unsafe fn field<I: Isa>(bytes: I::B, step: usize, plane: usize) -> I::B {
+    if plane == 8 {
+        return bytes;
+    }
+    // SAFETY: the CPU has the instruction set.
+    unsafe { I::field(bytes, (step * plane % 8) as u32, plane as u32) }
+}
+
+/// Looks up the codes and scales of 16 blocks of 256 elements that lie one after the other.
+///
+/// # Safety
+///
+/// `blocks` holds them, and `out` has room for a span.
+#[inline(always)]
+pub unsafe fn look_up_blocks(format: Format, blocks: *const u8, out: Span) {
+    let (size, groups) =
+        (format.block_bytes(), SPAN * CHUNK / format.codes().map_or(256, |c| c.group));
+    let parts = groups.max(SPAN);
+    for lane in 0..LANES {
+        let mut scale = [0f32; 16];
+        // SAFETY: the caller's promise.
+        unsafe {
+            let block = std::slice::from_raw_parts(blocks.add(lane * size), size);
+            let codes = out.codes.cast::<u32>().add(lane);
+            format.look_up_block(block, Lane(codes), &mut scale);
+            for part in 0..parts {
+                *out.scales.add(part * LANES + lane) = scale[part * groups / parts];
+            }
+        }
+    }
+}
+
+/// The codes of one row of a span: four a step, `LANES` integers from step to step.
+struct Lane(*mut u32);
+
+impl Eights for Lane {
+    #[inline(always)]
+    fn put(&mut self, l: usize, codes: u64) {
+        assert!(l < SPAN * CHUNK / 8);
+        // SAFETY: `look_up_blocks` promises a span.
+        unsafe {
+            *self.0.add(2 * l * LANES) = (codes as u32).to_le();
+            *self.0.add((2 * l + 1) * LANES) = ((codes >> 32) as u32).to_le();
+        }
+    }
+}

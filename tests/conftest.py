@@ -1,0 +1,37 @@
+"""What all tests share: `--require gpu` makes a missing graphics adapter a failure."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from fewbit.errors import DeviceError
+from fewbit.gpu.device import Adapter, Device, adapters, find_adapter, open_device
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--require", choices=["gpu"], help="fail, not skip, where this machine lacks it"
+    )
+
+
+@pytest.fixture(scope="session")
+def adapter(request: pytest.FixtureRequest) -> Adapter:
+    """The adapter that FEWBIT_ADAPTER names, or the first, real or software."""
+    try:
+        found = adapters()
+        named = os.environ.get("FEWBIT_ADAPTER")
+        chosen = find_adapter("gpu" if named or not found else "gpu:0")
+        assert chosen is not None
+    except DeviceError as error:
+        if request.config.getoption("--require") == "gpu":
+            pytest.fail(error.message)
+        pytest.skip(error.message)
+    return chosen
+
+
+@pytest.fixture(scope="session")
+def card(adapter: Adapter) -> Device:
+    """That adapter, open."""
+    return open_device(adapter)

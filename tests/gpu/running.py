@@ -1,0 +1,97 @@
+"""Plans of a few ops on a card and in the oracle, with tensors as the oracle stores them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from fewbit import _core
+from fewbit.formats import find_format
+from fewbit.gpu.device import Device
+from fewbit.gpu.executor import Executor
+from fewbit.gpu.weights import Weights
+from reference import run
+from reference.linear import magnitude
+from reference.weights import Weight
+
+U = 2.0**-24
+"""The largest relative error of one f32 rounding."""
+
+DIVISION = 5
+"""Roundings that a division may be worth: Vulkan allows 2.5 units in the last place, each 2 U."""
+
+
+def values(seed: int, *shape: int) -> np.ndarray:
+    """Normal numbers with a few large ones, as activations have them."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=shape) * 10 ** rng.uniform(-2, 1, size=(*shape[:-1], 1))
+    x[rng.random(shape) < 0.02] *= 30
+    return np.float32(x)
+
+
+def stored(table: np.ndarray, name: str = "F32") -> Weight:
+    """The table in a format; importance is the same for all columns."""
+    rows = np.atleast_2d(table)
+    importance = np.ones(rows.shape[1], np.float32)
+    data = _core.encode(rows.view(np.uint8), "F32", rows.shape[1], name, importance)
+    return Weight(name, len(rows), rows.shape[1], data.tobytes())
+
+
+def op(kind: str, inputs: list[int], weights: list[str], width: int, **attributes: Any) -> dict:
+    return {"op": kind, "inputs": inputs, "weights": weights, "width": width, **attributes}
+
+
+def embed(name: str, table: np.ndarray) -> dict:
+    return op("embed", [], [name], table.shape[1])
+
+
+def upload(card: Device, weights: dict[str, Weight]) -> Weights:
+    held = Weights(card)
+    for name, w in weights.items():
+        data = np.frombuffer(w.data, np.uint8).reshape(w.rows, -1)
+        held.add(name, w.format, w.rows, w.columns, data)
+    return held
+
+
+def run_gpu(
+    card: Device, plan: Sequence[dict], weights: dict[str, Weight], tokens: Sequence[int],
+    outputs: Sequence[int] | None = None, acts: str = "f32", batch: int = 512,
+) -> np.ndarray:  # fmt: skip
+    executor = Executor(json.dumps(plan), upload(card, weights), batch)
+    cache = executor.cache(1, len(tokens))
+    wanted = range(len(tokens)) if outputs is None else outputs
+    where = np.zeros(len(tokens), np.uint32)
+    return executor.forward(cache, np.uint32(tokens), where, np.uint32(list(wanted)), acts)
+
+
+def both(
+    card: Device, plan: Sequence[dict], weights: dict[str, Weight], tokens: Sequence[int],
+    outputs: Sequence[int] | None = None, acts: str = "f64",
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """What the card makes of a plan, and what the oracle makes of it."""
+    got = run_gpu(card, plan, weights, tokens, outputs, "int8" if acts == "int8" else "f32")
+    expected = run.forward(plan, weights, tokens, outputs=outputs, acts=acts)
+    return got, np.float32(expected)
+
+
+def parts(w: Weight) -> np.ndarray:
+    """|scale * level| + |minimum| of each weight: what its own roundings are relative to."""
+    if find_format(w.format).is_float:
+        return np.abs(np.array(w.values))
+    rows = []
+    for row in zip(*w.groups, strict=True):
+        sizes = [abs(g.scale * level) + abs(g.minimum or 0.0) for g in row for level in g.levels]
+        rows.append(sizes[: w.columns])
+    return np.array(rows)
+
+
+def linear_bound(x: np.ndarray, w: Weight) -> np.ndarray:
+    """n + 4 roundings of sum |x| (|scale level| + |minimum|): n of the sum, 4 of a weight."""
+    return (w.columns + 4) * U * (np.abs(np.float64(x)) @ parts(w).T)
+
+
+__all__ = ["DIVISION", "U", "both", "embed", "linear_bound", "magnitude", "op", "parts",
+           "run_gpu", "stored", "upload", "values"]  # fmt: skip

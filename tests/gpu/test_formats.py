@@ -1,0 +1,126 @@
+"""Every format on a card against the oracle: products, rounded activations, rows of tables."""
+
+import numpy as np
+import pytest
+
+from fewbit.errors import ShapeError, UnsupportedError
+from fewbit.formats import FORMATS, find_format
+from fewbit.gpu.device import Device
+from reference.legacy import Group
+from reference.linear import GROUP, product_f64, round_activations
+from tests.compare import same_bits, within_bound
+from tests.gpu.running import (
+    U,
+    both,
+    embed,
+    linear_bound,
+    op,
+    parts,
+    run_gpu,
+    stored,
+    values,
+)
+
+AFFINE = [
+    *(f"{kind}{bits}-g32" for kind in ("sym", "asym") for bits in range(1, 9)),
+    *("sym4-g16", "asym3-g64", "asym4-g20", "sym8-g256", "asym5-g12", "sym3-g100"),
+]
+NAMES = [*FORMATS, *AFFINE]
+
+
+def columns(name: str) -> int:
+    """Two blocks at least, and of affine formats a last group that is short."""
+    block = find_format(name).block
+    return 132 if name in AFFINE else max(2 * block, 96)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_linear(card, name):
+    """Few rows of x one by one, then many in tiles; rows of W that fill no tile."""
+    size = columns(name)
+    w = stored(values(1, 21, size) * 0.1, name)
+    for tokens in (2, 9):
+        x = values(2, tokens, size)
+        plan = [embed("x", x), op("linear", [0], ["w"], 21)]
+        got = run_gpu(card, plan, {"x": stored(x), "w": w}, list(range(tokens)))
+        exact = [product_f64(row.tolist(), w) for row in x]
+        within_bound(got, exact, linear_bound(x, w), f"{name}, {tokens} tokens")
+
+
+@pytest.mark.parametrize(
+    "name", ["F32", "Q8_0", "Q4_1", "Q6_K", "sym4-g32", "sym4-g16", "asym4-g20"]
+)
+def test_linear_with_rounded_activations(card, name):
+    """Where x * 127 / amax lies near a half, a card's division may round to the other side."""
+    size = columns(name)
+    w, bias = stored(values(3, 21, size) * 0.1, name), values(4, 21)
+    for tokens in (1, 9):
+        x = values(5, tokens, size)
+        weights = {"x": stored(x), "w": w, "b": stored(bias)}
+        plan = [embed("x", x), op("linear", [0], ["w", "b"], 21)]
+        got, expected = both(card, plan, weights, list(range(tokens)), acts="int8")
+        bound = 2 * linear_bound(x, w) + 2 * U * np.abs(expected)
+        if w.takes_int8:
+            bound += 16 * U * (np.abs(np.float64(x)) @ parts(w).T) + ties(x) @ np.abs(w.values).T
+        within_bound(got, expected, bound, f"{name}, {tokens} tokens")
+
+
+def ties(x: np.ndarray) -> np.ndarray:
+    """For each activation one step of its group's scale if rounding is in doubt, else 0."""
+    steps = np.zeros(x.shape)
+    for row, out in zip(x, steps, strict=True):
+        for index, (_, d) in enumerate(round_activations(row.tolist())):
+            part = slice(index * GROUP, (index + 1) * GROUP)
+            scaled = np.float64(row[part]) * 127 / max(np.abs(row[part]).max(), 1e-30)
+            doubt = np.abs(np.abs(scaled - np.trunc(scaled)) - 0.5) < 127 * 16 * U
+            out[part] = np.where(doubt, d, 0)
+    return steps
+
+
+def test_rounding_is_done(card):
+    """f32 and int8 differ by what the oracle's differ by, which no bound above would hide."""
+    x, w = values(5, 1, 96), stored(values(3, 21, 96), "Q8_0")
+    plan, weights = [embed("x", x), op("linear", [0], ["w"], 21)], {"x": stored(x), "w": w}
+    plain, rounded = (run_gpu(card, plan, weights, [0], acts=acts) for acts in ("f32", "int8"))
+    assert np.abs(plain - rounded).max() > 100 * linear_bound(x, w).max()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_embed(card, name):
+    """Bits; a format with minima is one fused multiply-add where the oracle rounds twice."""
+    w = stored(values(6, 7, columns(name)) * 0.1, name)
+    got = run_gpu(card, [op("embed", [], ["w"], w.columns)], {"w": w}, [6, 0, 3])
+    expected = np.float32([w.row(row) for row in (6, 0, 3)])
+    if has_minima(w):
+        within_bound(got, expected, 3 * U * parts(w)[[6, 0, 3]])
+    else:
+        same_bits(got, expected)
+
+
+def has_minima(w) -> bool:
+    if find_format(w.format).is_float:
+        return False
+    first: Group = w.groups[0][0]
+    return first.minimum is not None
+
+
+@pytest.mark.parametrize("name", ["F32", "IQ1_M"])
+def test_tensors_beyond_a_binding_are_cut_by_rows(adapter, name):
+    """As products and as tables; 16 KiB hold a few rows of F32."""
+    small = Device(adapter, max_binding=16384)
+    w = stored(values(8, 150 if name == "F32" else 1200, 512) * 0.1, name)
+    for tokens in (2, 9):
+        plan = [op("embed", [], ["w"], 512), op("linear", [0], ["w"], w.rows)]
+        ids = [w.rows - 1, 0, 77, 3, 120, 8, 9, 10, 64][:tokens]
+        got = run_gpu(small, plan, {"w": w}, ids, batch=5)
+        x = np.float32([w.row(i) for i in ids])
+        exact = [product_f64(row.tolist(), w) for row in x]
+        within_bound(got, exact, 2 * linear_bound(x, w), name)
+
+
+def test_refusals(card):
+    odd, five = stored(values(1, 4, 6)), stored(values(1, 4, 20), "sym4-g5")
+    with pytest.raises(ShapeError, match="a multiple of 4 elements, found 6"):
+        run_gpu(card, [op("embed", [], ["w"], 6)], {"w": odd}, [0])
+    with pytest.raises(UnsupportedError, match="no sym4-g5: groups must be a multiple of 4"):
+        run_gpu(card, [op("embed", [], ["w"], 20)], {"w": five}, [0])

@@ -1,0 +1,93 @@
+"""Text that the card chooses itself equals the text that the CPU chooses from the same logits."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import fewbit
+from fewbit.api import Model
+from fewbit.errors import FewbitError
+from fewbit.gpu import decode
+from fewbit.gpu.device import Adapter
+from fewbit.sampling import GREEDY, Sampling, choose
+from tests.golden.loading import MODELS
+
+PROMPT = [5, 9, 23]
+SAMPLINGS = [
+    GREEDY,
+    Sampling(1.0, seed=1),
+    Sampling(1.5, top_k=256, top_p=1.0, min_p=0.0, seed=2),
+    Sampling(0.7, top_k=5, top_p=0.6, min_p=0.0, seed=3),
+    Sampling(2.0, top_k=200, top_p=1.0, min_p=0.2, seed=4),
+    Sampling(3.0, top_k=1, seed=5),
+]
+
+
+@pytest.fixture(scope="module")
+def model(adapter: Adapter) -> Model:
+    return fewbit.load(MODELS / "qwen3", f"gpu:{adapter.index}")
+
+
+def by_hand(model: Model, sampling: Sampling, count: int) -> list[int]:
+    """One token after the other, each chosen on the CPU."""
+    cache, rng, tokens, found = model.cache(1, 64), sampling.generator(), PROMPT, []
+    for _ in range(count):
+        row = model.forward(cache, tokens, outputs=[len(tokens) - 1], acts="f32")[0]
+        tokens = [choose(row, sampling, rng)]
+        found += tokens
+    return found
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS, ids=str)
+def test_choices(model: Model, sampling: Sampling) -> None:
+    expected = by_hand(model, sampling, 25)
+    made = model.generate(PROMPT, max_tokens=25, sampling=sampling, acts="f32")
+    list(made)
+    stop = [i for i, token in enumerate(expected) if token in model.tokenizer.stop_ids]
+    assert made.tokens == expected[: stop[0] if stop else 25]
+
+
+def test_other_ways_of_choosing_take_the_cpu(model: Model) -> None:
+    everything = Sampling(1.0, top_k=0, seed=6)
+    assert not decode.can_choose(everything)
+    made = model.generate(PROMPT, max_tokens=12, sampling=everything, acts="f32")
+    list(made)
+    assert made.tokens == by_hand(model, everything, 12)
+
+
+def test_what_ran_ahead_is_forgotten(model: Model) -> None:
+    """After some tokens, the cache goes on as one that never ran ahead."""
+    cache, other = model.cache(1, 40), model.cache(1, 40)
+    model.forward(cache, PROMPT, acts="f32")
+    stream = cache.decode(7, GREEDY, np.random.default_rng(0), "f32", 30)
+    tokens = [next(stream) for _ in range(4)]
+    stream.close()
+    assert cache.length() == len(PROMPT) + 4
+    model.forward(other, [*PROMPT, 7, *tokens[:-1]], acts="f32")
+    a, b = (model.forward(c, tokens[-1:], acts="f32") for c in (cache, other))
+    assert int(a.argmax()) == int(b.argmax())
+    again = cache.decode(tokens[-1], GREEDY, np.random.default_rng(0), "f32", 5)
+    assert len(list(again)) == 5
+
+
+def test_a_full_context_ends_the_text(model: Model) -> None:
+    session = fewbit.generate.Session(model, 12, "f32")
+    made = model.generate(PROMPT, max_tokens=99, sampling=GREEDY, session=session)
+    list(made)
+    assert made.finish in ("context", "stop")
+    assert len(session.ids) <= 12
+
+
+def test_damaged_logits_are_refused(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A norm weight of NaN reaches every logit."""
+    cache = model.cache(1, 8)
+    weight = model.weights["output_norm.weight"].vector  # type: ignore[index]
+    queue = model.executor.device.queue  # type: ignore[attr-defined]
+    before = np.frombuffer(queue.read_buffer(weight), np.float32).copy()
+    queue.write_buffer(weight, 0, np.full_like(before, np.nan))
+    try:
+        with pytest.raises(FewbitError, match="cannot choose a token"):
+            next(cache.decode(7, GREEDY, np.random.default_rng(0), "f32", 5))
+    finally:
+        queue.write_buffer(weight, 0, before)

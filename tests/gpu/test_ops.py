@@ -1,0 +1,144 @@
+"""Each op on a card against the oracle, within what its own roundings can add up to.
+
+Vulkan allows a division 2.5 units in the last place, an inverse square root 2, and exp(x)
+3 + 2 |x|; a unit is 2 U. Metal and DirectX promise no less.
+"""
+
+import numpy as np
+import pytest
+
+from fewbit.errors import FewbitError, UnsupportedError
+from reference import ops
+from tests.compare import same_bits, within_bound
+from tests.gpu.running import DIVISION, U, both, embed, op, run_gpu, stored, values
+
+
+def test_add_and_take(card):
+    x = values(6, 9, 24)
+    plan = [embed("x", x), op("add", [0, 0], [], 24), op("take", [1], [], 24)]
+    same_bits(*both(card, plan, {"x": stored(x)}, list(range(9)), outputs=[0, 4, 8]))
+
+
+@pytest.mark.parametrize("width", [4, 68, 1000])
+def test_rows_of_any_width(card, width):
+    """Workgroups of 64 with a part of the last one idle."""
+    x = values(7, 3, width)
+    plan = [embed("x", x), op("add", [0, 0], [], width)]
+    same_bits(*both(card, plan, {"x": stored(x)}, [2, 0, 1]))
+
+
+@pytest.mark.parametrize("heads", [1, 3])
+@pytest.mark.parametrize("width", [120, 840])
+def test_rms_norm(card, heads, width):
+    """A lane sums n / 64 squares, then 6 steps add the lanes; the root halves that."""
+    x, w = values(7, 4, width), values(8, width // heads)
+    norm = op("rms_norm", [0], ["w"], width, eps=1e-5, heads=heads)
+    weights = {"x": stored(x), "w": stored(w)}
+    got, expected = both(card, [embed("x", x), norm], weights, [0, 1, 2, 3])
+    roundings = (width / 64 + 8) / 2 + 4 + 2 * DIVISION + 2
+    within_bound(got, expected, roundings * U * np.abs(expected))
+
+
+@pytest.mark.parametrize("pairing", ["neighbours", "halves"])
+@pytest.mark.parametrize("pairs", [3, 8])
+def test_rope(card, pairing, pairs):
+    """Two products and a sum; a card may fuse them."""
+    x = values(5, 12, 48)
+    freqs = [0.7**i for i in range(pairs)]
+    rope = op("rope", [0], [], 48, heads=3, freqs=freqs, factor=1.3, pairing=pairing)
+    got, expected = both(card, [embed("x", x), rope], {"x": stored(x)}, list(range(12)))
+    size = np.float64(np.abs(x)).reshape(12, 3, 16).max(axis=-1, keepdims=True)
+    within_bound(
+        got, expected, np.broadcast_to(2 * 1.3 * 2 * U * size, (12, 3, 16)).reshape(12, 48)
+    )
+    if pairs == 3:
+        tail = (slice(None), slice(None), slice(6, None))
+        same_bits(got.reshape(12, 3, 16)[tail], x.reshape(12, 3, 16)[tail])
+
+
+def test_swiglu(card):
+    x = values(9, 6, 72) * 3
+    x[0, :4] = [-100, 100, 0, -0.0]
+    plan = [embed("x", x), op("add", [0, 0], [], 72), op("swiglu", [1, 0], [], 72)]
+    got, expected = both(card, plan, {"x": stored(x)}, list(range(6)))
+    exp = 2 * (3 + 2 * np.minimum(np.abs(2 * x), 87))
+    floor = 2 * np.abs(np.float64(x)) ** 2 * np.exp(-87)
+    within_bound(got, expected, (exp + DIVISION + 3) * U * np.abs(expected) + 1.01 * floor)
+
+
+@pytest.mark.parametrize("tokens", [1, 20, 90])
+@pytest.mark.parametrize("window", [0, 1, 5, 70])
+def test_attend(card, window, tokens):
+    """Heads of 12 leave lanes idle, 90 positions take two blocks."""
+    heads, kv_heads, size, scale = 4, 2, 12, 0.3
+    table = np.concatenate(
+        [values(10, tokens, 48) / 5, values(11, tokens, 24) / 5, values(12, tokens, 24)], axis=1
+    )
+    attributes = {"heads": heads, "kv_heads": kv_heads, "scale": scale, "window": window}
+    plan, weights = sliced(table, (48, 24, 24))
+    plan.append(op("attend", [1, 2, 3], [], heads * size, layer=0, **attributes))
+    got, expected = both(card, plan, weights, list(range(tokens)))
+    q, k, v = table[:, :48], table[:, 48:72], table[:, 72:]
+    bounds = [attend_bound(q[i], k[: i + 1], v[: i + 1], attributes) for i in range(tokens)]
+    within_bound(got, expected, np.array(bounds))
+
+
+def sliced(table, widths):
+    """Columns of the embedding table as values, by products with rows of a single 1."""
+    plan, weights, at = [embed("x", table)], {"x": stored(table)}, 0
+    for index, width in enumerate(widths):
+        pick = np.eye(width, table.shape[1], at, dtype=np.float32)
+        weights[f"w{index}"] = stored(pick)
+        plan.append(op("linear", [0], [f"w{index}"], width))
+        at += width
+    return plan, weights
+
+
+def attend_bound(q, keys, vals, attributes) -> list[float]:
+    """(2 score + exp + n + 10) U * sum p |v|, twice: it enters numerator and denominator.
+
+    A score is off by (size + 2) U sum |q k| scale; exp of a difference of two scores by its own
+    error; each of numerator and denominator sums n products and is scaled down once a block.
+    """
+    size = len(q) // attributes["heads"]
+    most = attributes["scale"] * max(
+        float(np.abs(q[a : a + size]) @ np.abs(key[b : b + size]))
+        for key in keys
+        for a in range(0, len(q), size)
+        for b in range(0, keys.shape[1], size)
+    )
+    exp = 2 * (3 + 2 * 2 * most)
+    near = ops.attend(q.tolist(), keys.tolist(), np.abs(vals).tolist(), **attributes)
+    return [2 * (2 * (size + 2) * most + 2 * exp + len(keys) + 10) * U * y for y in near]
+
+
+def test_a_residual_sum_rides_along(card):
+    """`linear` and the `add` after it are one stage, with the bits that two would have."""
+    x, w = values(1, 6, 64), values(2, 64, 64) * 0.1
+    weights = {"x": stored(x), "w": stored(w)}
+    product = [embed("x", x), op("linear", [0], ["w"], 64)]
+    for tokens in ([0], list(range(6))):
+        y = run_gpu(card, product, weights, tokens)
+        got = run_gpu(card, [*product, op("add", [0, 1], [], 64)], weights, tokens)
+        same_bits(got, x[tokens] + y)
+
+
+def test_unknown_ops_are_refused_by_name(card):
+    x = values(1, 2, 8)
+    plan = [embed("x", x), op("delta_rule", [0], [], 8)]
+    with pytest.raises(UnsupportedError, match="op 1: the GPU executor has no `delta_rule`"):
+        run_gpu(card, plan, {"x": stored(x)}, [0])
+
+
+@pytest.mark.parametrize(
+    ("tokens", "outputs", "message"),
+    [
+        ([0, 5], [0], "token 5 is not in the vocabulary of 2"),
+        ([0, 1], [1, 0], "`outputs` must be ascending indices below 2"),
+        ([0, 1], [2], "`outputs` must be ascending indices below 2"),
+    ],
+)
+def test_wrong_calls(card, tokens, outputs, message):
+    x = values(1, 2, 8)
+    with pytest.raises(FewbitError, match=message):
+        run_gpu(card, [embed("x", x)], {"x": stored(x)}, tokens, outputs)
