@@ -79,7 +79,11 @@ def expert_sum(x: Row, routed: Row) -> list[float]:
 
 @lru_cache(maxsize=256)
 def split(weight: Weight, count: int) -> list[Weight]:
-    """The matrices that lie in `weight` one below the other."""
+    """The matrices that lie in `weight` one below the other.
+
+    >>> [matrix.values for matrix in split(Weight.of([[1.0], [2.0]]), 2)]
+    [[[1.0]], [[2.0]]]
+    """
     if weight.rows % count:
         raise ValueError(f"{weight.rows} rows do not divide into {count} matrices")
     rows, size = weight.rows // count, len(weight.data) // count

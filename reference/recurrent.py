@@ -56,10 +56,11 @@ def delta_rule(
     ([4.0], [[[4.0], [0.0]]])
     """
     key_size, size = len(q) // key_heads, len(v) // heads
-    share = {"runs": lambda i: i // (heads // key_heads), "turns": lambda i: i % key_heads}[sharing]
+    owners = _owners(heads, key_heads, sharing)
     result: list[float] = []
     for head in range(heads):
-        own = slice(share(head) * key_size, (share(head) + 1) * key_size)
+        first = owners[head] * key_size
+        own = slice(first, first + key_size)
         fade, s = math.exp(decay[head]), state[head]
         for row in s:
             row[:] = [fade * value for value in row]
@@ -80,6 +81,15 @@ def zeros(heads: int, key_size: int, size: int) -> list[Matrix]:
     [[[0.0], [0.0]]]
     """
     return [[[0.0] * size for _ in range(key_size)] for _ in range(heads)]
+
+
+def _owners(heads: int, key_heads: int, sharing: str) -> list[int]:
+    """The key head of each value head."""
+    if heads % key_heads or sharing not in ("runs", "turns"):
+        raise ValueError(f"{heads} heads cannot share {key_heads} by `{sharing}`")
+    if sharing == "turns":
+        return [head % key_heads for head in range(heads)]
+    return [head // (heads // key_heads) for head in range(heads)]
 
 
 def _softplus(y: float) -> float:

@@ -159,7 +159,8 @@ class Runner:
         sizes = len(row[0]) // key_heads, len(row[2]) // heads
         state = self.cache.states.setdefault((layer, sequence), recurrent.zeros(heads, *sizes))
         attributes |= {"heads": heads, "key_heads": key_heads}
-        return recurrent.delta_rule(*row, state, **attributes)
+        q, k, v, decay, beta = row
+        return recurrent.delta_rule(q, k, v, decay, beta, state, **attributes)
 
 
 def forward(

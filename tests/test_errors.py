@@ -37,18 +37,23 @@ def edit_config(folder: Path, **changes: Any) -> None:
     path.write_text(json.dumps({k: v for k, v in settings.items() if v is not ...}))
 
 
+KNOWN = (
+    "known: llama, qwen2, qwen3, qwen3moe, qwen3next, qwen35, qwen35moe, "
+    "gemma3, phi3, gpt2, gpt-oss"
+)
+
 CONFIGS = [
     (
         {"model_type": "qwen9"},
         errors.UnsupportedError,
         "unknown architecture `qwen9`",
-        "known: llama, qwen2, qwen3, qwen3moe, qwen3next, qwen35, qwen35moe, gemma3, phi3, gpt2, gpt-oss; the nearest is qwen3",
+        KNOWN + "; the nearest is qwen3",
     ),
     (
         {"model_type": "mamba"},
         errors.UnsupportedError,
         "unknown architecture `mamba`",
-        "known: llama, qwen2, qwen3, qwen3moe, qwen3next, qwen35, qwen35moe, gemma3, phi3, gpt2, gpt-oss; the nearest is llama",
+        KNOWN + "; the nearest is llama",
     ),
     (
         {"hidden_size": "wide"},

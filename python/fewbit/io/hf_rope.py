@@ -82,7 +82,7 @@ def rotated(s: Settings, architecture: str, head_dim: int) -> int:
 
 
 def sections(s: Settings) -> tuple[int, ...]:
-    """How Qwen3.5 shares its pairs between time, height and width; text has one position for all."""
+    """How Qwen3.5 shares its pairs between time, height and width; in text all three are one."""
     r = _section(s, "full_attention")
     if "mrope_section" not in r.values:
         return ()

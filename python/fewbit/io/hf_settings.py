@@ -18,12 +18,14 @@ class Settings:
     path: Path
 
     def integer(self, key: str, default: int | None = None) -> int:
+        """A whole number of 1 or more; the default where the file has none."""
         value = self._get(key, default)
         if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value < 1 << 31:
             raise self.wrong(key, value, "a whole number of 1 or more")
         return value
 
     def number(self, key: str, default: float | None = None) -> float:
+        """A number of 0 or more; the default where the file has none."""
         value = self._get(key, default)
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e18:
             raise self.wrong(key, value, "a number of 0 or more")
@@ -39,6 +41,7 @@ class Settings:
         return [str(kind) for kind in value]
 
     def numbers(self, key: str) -> tuple[float, ...]:
+        """A list of numbers, which the file must have."""
         value = self.values.get(key)
         if not isinstance(value, list) or not all(isinstance(v, int | float) for v in value):
             raise self.wrong(key, value, "a list of numbers")
@@ -52,12 +55,14 @@ class Settings:
         return frozenset(value)
 
     def flag(self, key: str, default: bool = False) -> bool:
+        """True or false; the default where the file has neither."""
         value = self._get(key, default)
         if not isinstance(value, bool):
             raise self.wrong(key, value, "true or false")
         return value
 
     def section(self, key: str) -> Settings | None:
+        """An object's own settings, None where the file has none."""
         value = self.values.get(key)
         if value is None:
             return None
@@ -74,6 +79,7 @@ class Settings:
         return value
 
     def wrong(self, key: str, value: Any, expected: str) -> FileFormatError:
+        """The refusal of a value: what was expected, and what was found."""
         found = "nothing" if value is None else repr(value)
         return FileFormatError(
             f"`{self.path}`: `{key}` must be {expected}, found {found}",

@@ -20,7 +20,11 @@ from fewbit.io.names import gguf_names, rotated_heads
 from fewbit.io.safetensors import Entry
 
 Array = NDArray[Any]
-FORMATS = {"F32": np.dtype("<u4"), "F16": np.dtype("<u2"), "BF16": np.dtype("<u2")}
+FORMATS: dict[str, np.dtype[np.unsignedinteger[Any]]] = {
+    "F32": np.dtype("<u4"),
+    "F16": np.dtype("<u2"),
+    "BF16": np.dtype("<u2"),
+}
 """Formats of floats -> the integers that carry their bits about."""
 _EXPERT = re.compile(r"(.*\.experts)\.(\d+)\.(.*)")
 _OTHER_PARTS = re.compile(r"(^|\.)(visual|vision_tower|multi_modal_projector|mtp)\.")
@@ -130,8 +134,8 @@ def _source(name: str, entry: Entry) -> Source:
             hint="known in safetensors: F32, F16, BF16",
             tensor=name,
         )
-    shape = entry.shape or (1,)
-    return Source(entry.dtype, shape, lambda: entry.data.view(FORMATS[entry.dtype]).reshape(shape))
+    shape, words = entry.shape or (1,), FORMATS[entry.dtype]
+    return Source(entry.dtype, shape, lambda: entry.data.view(words).reshape(shape))
 
 
 def _reshaped(name: str, source: Source, config: Config) -> Source:
@@ -172,7 +176,7 @@ def _interleaved(name: str, source: Source, heads: int, head_dim: int) -> Source
 
 
 def _turned(name: str, source: Source, d: Delta) -> Source:
-    """Value heads dealt out in turns to the key heads: head h has key head h modulo their number."""
+    """Value heads dealt out in turns: head h has key head h modulo the number of key heads."""
     heads = np.arange(d.heads).reshape(d.key_heads, -1).T.reshape(-1)
     rows = (heads[:, None] * d.value_size + np.arange(d.value_size)).reshape(-1)
     if name.endswith((".ssm_alpha.weight", ".ssm_beta.weight", ".ssm_a", ".ssm_dt.bias")):
