@@ -9,6 +9,8 @@ from reference.weights import Weight
 from tests.golden.loading import reversed_rows
 
 Plan = list[dict[str, Any]]
+MATRICES = {"linear": 1, "expert_linear": 1, "attend": 0}
+"""How many weights an op has without its bias, or its sinks."""
 REVERSED = " reversed"
 
 
@@ -33,31 +35,43 @@ def mutations(plan: Plan) -> Iterator[tuple[str, Plan]]:
         for slot, name in enumerate(op["weights"]):
             weights = [*op["weights"][:slot], name + REVERSED, *op["weights"][slot + 1 :]]
             yield f"{label} {name} reversed", changed(plan, index, weights=weights)
-        if op["op"] == "linear" and len(op["weights"]) == 2:
-            yield f"{label} without bias", changed(plan, index, weights=op["weights"][:1])
+        if len(op["weights"]) > MATRICES.get(op["op"], len(op["weights"])):
+            weights = op["weights"][: MATRICES[op["op"]]]
+            yield f"{label} without {op['weights'][-1]}", changed(plan, index, weights=weights)
         for key in op.keys() - {"op", "inputs", "weights"}:
-            for number, value in enumerate(altered(key, op[key], plan)):
+            for number, value in enumerate(altered(key, op, plan)):
                 yield f"{label} {key} {number}", changed(plan, index, **{key: value})
     yield from swapped(plan)
 
 
-def altered(key: str, value: Any, plan: Plan) -> list[Any]:
+def altered(key: str, op: dict[str, Any], plan: Plan) -> list[Any]:
     """Other values for an attribute."""
+    value = op[key]
     match key:
         case "width":
             return [value + 1]
         case "eps":
             return [value + 0.01, 0.1 * value + 0.003]
-        case "heads" | "kv_heads":
+        case "heads" | "kv_heads" | "key_heads" | "experts" | "used" | "parts":
             return [value // 2 if value > 1 else 2]
-        case "freqs":
+        case "start":
+            return [value + 1, value - 1] if value else [1]
+        case "normalize":
+            return [not value]
+        case "original":
+            return [1, 1 << 20]
+        case "cap" | "alpha" | "limit":
+            return [value * 1.1, value / 2]
+        case "sharing":
+            return ["turns" if value == "runs" else "runs"]
+        case "freqs" | "short" | "long":
             return [[f * 1.01 for f in value], value[::-1], value[: len(value) // 2]]
         case "factor" | "scale":
             return [value * 1.01, -value]
         case "pairing":
             return ["halves" if value == "neighbours" else "neighbours"]
         case "layer":
-            others = {op["layer"] for op in plan if op["op"] == "attend"} - {value}
+            others = {other["layer"] for other in plan if other["op"] == op["op"]} - {value}
             return sorted(others)
         case "window":
             return [value + 1, value - 1] if value else [5]
@@ -67,7 +81,7 @@ def altered(key: str, value: Any, plan: Plan) -> list[Any]:
 def swapped(plan: Plan) -> Iterator[tuple[str, Plan]]:
     """Ops of two inputs that are not alike, the wrong way round."""
     for index, op in enumerate(plan):
-        if op["op"] in ("swiglu", "attend") and len(op["inputs"]) >= 2:
+        if op["op"] in ("swiglu", "geglu", "clamped_swiglu", "attend", "delta_rule"):
             yield (
                 f"%{index} {op['op']} swapped",
                 changed(plan, index, inputs=[*op["inputs"][:-2], *op["inputs"][:-3:-1]]),
