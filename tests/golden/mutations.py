@@ -22,14 +22,16 @@ def with_reversed(weights: Mapping[str, Weight]) -> dict[str, Weight]:
 def mutations(plan: Plan) -> Iterator[tuple[str, Plan]]:
     """A label and a plan for each thing that can be wrong.
 
-    Only `take` may be dropped: without it all rows are computed and the wanted ones picked.
+    Only `take` may be dropped: without it all rows are computed and the wanted ones picked. And
+    a `route` holds indices of experts: it is replaced by other routes alone, not by any floats.
     """
     for index, op in enumerate(plan):
         label = f"%{index} {op['op']}"
         for slot, value in enumerate(op["inputs"]):
-            if op["op"] != "take" and plan[value]["width"] == op["width"]:
+            if op["op"] not in ("take", "route") and plan[value]["width"] == op["width"]:
                 yield f"{label} dropped for input {slot}", without(plan, index, value)
-            if (other := another(plan, index, value)) is not None:
+            other = another(plan, index, value)
+            if other is not None and not only_scaled(op, plan[value], other):
                 inputs = [*op["inputs"][:slot], other, *op["inputs"][slot + 1 :]]
                 yield f"{label} input {slot}", changed(plan, index, inputs=inputs)
         for slot, name in enumerate(op["weights"]):
@@ -51,7 +53,7 @@ def altered(key: str, op: dict[str, Any], plan: Plan) -> list[Any]:
         case "width":
             return [value + 1]
         case "eps":
-            return [value + 0.01, 0.1 * value + 0.003]
+            return [value + 0.05, 0.1 * value + 0.3]
         case "heads" | "kv_heads" | "key_heads" | "experts" | "used" | "parts":
             return [value // 2 if value > 1 else 2]
         case "start":
@@ -96,7 +98,14 @@ def another(plan: Plan, index: int, value: int) -> int | None:
     """The nearest earlier value of the same width, if there is one."""
     width = plan[value]["width"]
     others = (i for i in range(index - 1, -1, -1) if i != value and plan[i]["width"] == width)
+    if plan[value]["op"] == "route":
+        others = (i for i in others if plan[i]["op"] == "route")
     return next(others, None)
+
+
+def only_scaled(op: dict[str, Any], value: dict[str, Any], other: int) -> bool:
+    """Whether `op` is a norm and `value` is `other` times a number, which a norm takes out."""
+    return op["op"] == "rms_norm" and value["op"] == "scale" and value["inputs"] == [other]
 
 
 def without(plan: Plan, index: int, value: int) -> Plan:

@@ -62,9 +62,22 @@ def test_both_spellings_of_a_configuration_are_one(name: str) -> None:
     assert first == second
 
 
+UNSAID = {
+    "gemma3-alt": "with a window in other layers only",
+    "gpt_oss": "the YaRN range is not rounded",
+    "gpt_oss-mxfp4": "the YaRN range is not rounded",
+    "qwen3_moe-alt": "weights are not normalised, or that layers have none",
+}
+"""Models that GGUF has no words for, and what the refusal to save them says."""
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_saved_and_loaded_again_it_is_the_same_model(name: str, tmp_path: Path) -> None:
     model = fewbit.load(asset(name).parent)
+    if name in UNSAID:
+        with pytest.raises(fewbit.UnsupportedError, match=UNSAID[name]):
+            model.save(tmp_path / "m.gguf")
+        return
     model.save(tmp_path / "m.gguf")
     again = fewbit.load(tmp_path / "m.gguf")
     assert dataclasses.replace(again.config, rope=model.config.rope) == model.config
@@ -85,7 +98,12 @@ def tokenizers(name: str, tmp: Path) -> dict[str, Tokenizer]:
 
 # llama.cpp's metadata cannot say that only the first word gets a space before it: a text that
 # begins with white space, or with text after a special token, differs (golden/README.md)
-EXCUSED = {("mistral", "llama.cpp's metadata"): 8}
+EXCUSED = {
+    ("mistral", "llama.cpp's metadata"): 8,
+    # nor that Phi 3's own special tokens take the space after them
+    ("phi3", "llama.cpp's metadata"): 2,
+    ("phi3-longrope", "llama.cpp's metadata"): 2,
+}
 
 
 @pytest.mark.parametrize("name", NAMES)
