@@ -53,7 +53,7 @@ def altered(key: str, op: dict[str, Any], plan: Plan) -> list[Any]:
         case "width":
             return [value + 1]
         case "eps":
-            return [value + 0.05, 0.1 * value + 0.3]
+            return [value + 0.2, 0.1 * value + 0.3]
         case "heads" | "kv_heads" | "key_heads" | "experts" | "used" | "parts":
             return [value // 2 if value > 1 else 2]
         case "start":
