@@ -27,6 +27,15 @@ def embed(token: int, weight: Weight) -> list[float]:
     return weight.row(token)
 
 
+def embed_position(position: int, weight: Weight) -> list[float]:
+    """Row `position` of the table [positions, width].
+
+    >>> embed_position(0, Weight.of([[1.0, 2.0], [3.0, 4.0]]))
+    [1.0, 2.0]
+    """
+    return weight.row(position)
+
+
 def rms_norm(x: Row, weight: Row, *, eps: float, heads: int = 1) -> list[float]:
     """x / sqrt(mean(x^2) + eps) * weight, over each of `heads` equal parts of the row.
 
@@ -87,19 +96,38 @@ def rope(
     return result
 
 
+def long_rope(
+    x: Row, position: int, capacity: int, *, heads: int, short: Row, long: Row, original: int,
+    factor: float, pairing: str,
+) -> list[float]:  # fmt: skip
+    """`rope`, by `long` where the cache has room for more than `original` tokens, else by `short`.
+
+    arXiv 2402.13753.
+
+    >>> kind = {"heads": 1, "short": [0.0], "long": [math.pi], "factor": 1.0, "original": 4}
+    >>> [long_rope([1.0, 2.0], 1, n, **kind, pairing="halves") for n in (4, 5)]
+    [[1.0, 2.0], [-1.0, -2.0]]
+    """
+    freqs = long if capacity > original else short
+    return rope(x, position, heads=heads, freqs=freqs, factor=factor, pairing=pairing)
+
+
 def attend(
-    q: Row, keys: Sequence[Row], values: Sequence[Row], *, heads: int, kv_heads: int,
-    scale: float, window: int = 0,
+    q: Row, keys: Sequence[Row], values: Sequence[Row], sinks: Row | None = None, *, heads: int,
+    kv_heads: int, scale: float, window: int = 0,
 ) -> list[float]:  # fmt: skip
     """softmax(q k^T * scale) v for each head, over the positions up to the token's own.
 
     `keys` and `values` have one row per position, the token's own last. Consecutive heads share a
-    key/value head. A `window` of w > 0 sees the last w positions, the own included.
+    key/value head. A `window` of w > 0 sees the last w positions, the own included. A head's sink
+    (arXiv 2309.17453) is a score more, which takes its share of the softmax and has no value.
 
     >>> attend([1.0, 0.0], [[9.0], [9.0]], [[1.0], [3.0]], heads=2, kv_heads=1, scale=1.0)
     [2.0, 2.0]
     >>> attend([0.0], [[9.0], [9.0]], [[1.0], [3.0]], heads=1, kv_heads=1, scale=1.0, window=1)
     [3.0]
+    >>> attend([0.0], [[9.0]], [[4.0]], [0.0], heads=1, kv_heads=1, scale=1.0)
+    [2.0]
     """
     seen_keys, seen_values = (rows[-window:] if window else rows for rows in (keys, values))
     size = len(q) // heads
@@ -108,9 +136,10 @@ def attend(
         part = q[head * size : (head + 1) * size]
         own = slice(head * kv_heads // heads * size, (head * kv_heads // heads + 1) * size)
         scores = [sum(map(mul, part, key[own])) * scale for key in seen_keys]
-        peak = max(scores)
+        sunk = [] if sinks is None else [sinks[head]]
+        peak = max(scores + sunk)
         e = [math.exp(score - peak) for score in scores]
-        total = math.fsum(e)
+        total = math.fsum(e + [math.exp(sink - peak) for sink in sunk])
         columns = zip(*(value[own] for value in seen_values), strict=True)
         result += f32s(sum(map(mul, e, column)) / total for column in columns)
     return result

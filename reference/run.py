@@ -1,4 +1,5 @@
-"""Runs a plan, given as plain dicts, with the functions of ops.py: the oracle for a whole model.
+"""Runs a plan, given as plain dicts, with the functions of ops.py, gates.py, experts.py and
+recurrent.py: the oracle for a whole model.
 
 A plan is a list of ops. Op i makes value i, one row of f32 per token; `inputs` name earlier
 values, `weights` name tensors, the other keys are the op's attributes. The last value is the
@@ -10,35 +11,53 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from reference import ops
+from reference import experts, gates, ops, recurrent
+from reference.cache import Cache, Rows
 from reference.weights import Weight
 
 Plan = Sequence[Mapping[str, Any]]
-Rows = list[list[float]]
 
 ATTRIBUTES: dict[str, set[str]] = {
     "embed": set(),
-    "rms_norm": {"eps", "heads"},
+    "embed_position": set(),
     "linear": set(),
     "rope": {"heads", "freqs", "factor", "pairing"},
+    "long_rope": {"heads", "short", "long", "original", "factor", "pairing"},
     "attend": {"layer", "heads", "kv_heads", "scale", "window"},
-    "add": set(),
-    "swiglu": set(),
+    "expert_linear": {"experts"},
+    "short_conv": {"layer"},
+    "delta_rule": {"layer", "heads", "key_heads", "scale", "sharing"},
+    "part": {"parts", "start"},
     "take": set(),
+    "rms_norm": {"eps", "heads"},
+    "layer_norm": {"eps"},
+    "l2_norm": {"eps", "heads"},
+    "add": set(),
+    "mul": set(),
+    "scale": {"factor"},
+    "softcap": {"cap"},
+    "gelu": set(),
+    "silu": set(),
+    "sigmoid": set(),
+    "swiglu": set(),
+    "geglu": set(),
+    "clamped_swiglu": {"alpha", "limit"},
+    "route": {"used", "normalize"},
+    "expert_sum": set(),
+    "log_decay": set(),
 }
 """Every op with the attributes that it must have."""
 
-
-class Cache:
-    """The keys and values that `attend` has seen, per sequence and layer."""
-
-    def __init__(self) -> None:
-        self.lengths: dict[int, int] = {}
-        self.rows: dict[tuple[int, int], tuple[Rows, Rows]] = {}
-
-    def of(self, layer: int, sequence: int) -> tuple[Rows, Rows]:
-        """The keys and the values of one layer for one sequence, a row per position."""
-        return self.rows.setdefault((layer, sequence), ([], []))
+PER_ROW: dict[str, Any] = {
+    **{name: getattr(ops, name) for name in ("rms_norm", "add", "swiglu")},
+    **{name: getattr(experts, name) for name in ("route", "expert_sum")},
+    "log_decay": recurrent.log_decay,
+    **{name: getattr(gates, name) for name in (
+        "layer_norm", "l2_norm", "mul", "scale", "softcap", "gelu", "silu", "sigmoid", "geglu",
+        "clamped_swiglu",
+    )},
+}  # fmt: skip
+"""The ops that need nothing but a row of each input, the weights' vectors and the attributes."""
 
 
 class Runner:
@@ -69,6 +88,8 @@ class Runner:
         if kind == "take":
             owners = self.outputs
         attributes = {name: op[name] for name in extra}
+        if kind == "part":
+            attributes["width"] = op["width"]
         rows = self._rows(
             kind, inputs, [self.weights[n] for n in op["weights"]], owners, attributes
         )
@@ -81,36 +102,65 @@ class Runner:
         self, kind: str, inputs: list[Rows], weights: list[Weight], owners: Sequence[int],
         attributes: dict[str, Any],
     ) -> Rows:  # fmt: skip
+        if kind in PER_ROW:
+            vectors = [weight.values[0] for weight in weights]
+            return [
+                PER_ROW[kind](*row, *vectors, **attributes) for row in zip(*inputs, strict=True)
+            ]
+        positions = [self.positions[owner] for owner in owners]
+        bias = weights[1] if len(weights) > 1 else None
         match kind:
             case "embed":
                 return [ops.embed(token, weights[0]) for token in self.tokens]
-            case "rms_norm":
-                return [ops.rms_norm(x, weights[0].values[0], **attributes) for x in inputs[0]]
+            case "embed_position":
+                return [ops.embed_position(position, weights[0]) for position in self.positions]
             case "linear":
-                bias = weights[1].values[0] if len(weights) > 1 else None
-                return [ops.linear(x, weights[0], bias, self.acts) for x in inputs[0]]
+                own = None if bias is None else bias.values[0]
+                return [ops.linear(x, weights[0], own, self.acts) for x in inputs[0]]
             case "rope":
-                positions = [self.positions[owner] for owner in owners]
                 rows = zip(inputs[0], positions, strict=True)
                 return [ops.rope(x, position, **attributes) for x, position in rows]
-            case "attend":
-                return self._attend(inputs, owners, **attributes)
-            case "add":
-                return [ops.add(x, y) for x, y in zip(*inputs, strict=True)]
-            case "swiglu":
-                return [ops.swiglu(gate, up) for gate, up in zip(*inputs, strict=True)]
+            case "long_rope":
+                room = self.cache.capacity or max(self.cache.lengths.values())
+                rows = zip(inputs[0], positions, strict=True)
+                return [ops.long_rope(x, position, room, **attributes) for x, position in rows]
+            case "part":
+                return [gates.part(x, **attributes) for x in inputs[0]]
+            case "expert_linear":
+                pairs = zip(*inputs, strict=True)
+                extra = {**attributes, "acts": self.acts}
+                return [experts.expert_linear(x, r, weights[0], bias, **extra) for x, r in pairs]
+            case "attend" | "short_conv" | "delta_rule":
+                sequences = [self.sequences[owner] for owner in owners]
+                remember = getattr(self, f"_{kind}")
+                return [
+                    remember(row, sequence, *(w.values for w in weights), **attributes)
+                    for row, sequence in zip(zip(*inputs, strict=True), sequences, strict=True)
+                ]
         return ops.take(inputs[0], self.outputs)
 
     def _attend(
-        self, inputs: list[Rows], owners: Sequence[int], layer: int, **attributes: Any
-    ) -> Rows:
-        result: Rows = []
-        for query, key, value, owner in zip(*inputs, owners, strict=True):
-            keys, values = self.cache.of(layer, self.sequences[owner])
-            keys.append(key)
-            values.append(value)
-            result.append(ops.attend(query, keys, values, **attributes))
-        return result
+        self, row: Any, sequence: int, sinks: Any = None, *, layer: int, **attributes: Any
+    ) -> list[float]:
+        query, key, value = row
+        keys, values = self.cache.of("attend", layer, sequence)
+        keys.append(key)
+        values.append(value)
+        return ops.attend(query, keys, values, sinks and sinks[0], **attributes)
+
+    def _short_conv(self, row: Any, sequence: int, weight: Rows, *, layer: int) -> list[float]:
+        rows, _ = self.cache.of("short_conv", layer, sequence)
+        rows.append(row[0])
+        return recurrent.short_conv(rows, weight)
+
+    def _delta_rule(
+        self, row: Any, sequence: int, *, layer: int, heads: int, key_heads: int, **attributes: Any
+    ) -> list[float]:
+        sizes = len(row[0]) // key_heads, len(row[2]) // heads
+        state = self.cache.states.setdefault((layer, sequence), recurrent.zeros(heads, *sizes))
+        attributes |= {"heads": heads, "key_heads": key_heads}
+        q, k, v, decay, beta = row
+        return recurrent.delta_rule(q, k, v, decay, beta, state, **attributes)
 
 
 def forward(

@@ -82,7 +82,9 @@ impl Weights {
         Self(Mutex::default())
     }
 
-    /// Packs and keeps one tensor.
+    /// Packs and keeps one tensor of `matrices` matrices, `rows` in all.
+    #[pyo3(signature = (name, format, rows, columns, data, matrices=1))]
+    #[allow(clippy::too_many_arguments)] // Python's signature
     fn add(
         &self,
         py: Python<'_>,
@@ -91,10 +93,12 @@ impl Weights {
         rows: usize,
         columns: usize,
         data: PyReadonlyArray2<'_, u8>,
+        matrices: usize,
     ) -> PyResult<()> {
         let format = Format::parse(format)?;
         let data = bytes(&data)?;
-        Ok(py.detach(|| self.get().add(name, format, rows, columns, data))?)
+        let shape = [matrices, rows / matrices.max(1), columns];
+        Ok(py.detach(|| self.get().add(name, format, shape, data))?)
     }
 
     /// Bytes that the packed tensors take.
@@ -133,6 +137,10 @@ impl Cache {
 
     fn truncate(&self, sequence: usize, length: usize) -> PyResult<()> {
         Ok(self.get().truncate(sequence, length)?)
+    }
+
+    fn reachable(&self, sequence: usize, length: usize) -> PyResult<usize> {
+        Ok(self.get().reachable(sequence, length)?)
     }
 
     fn reset(&self) {

@@ -49,6 +49,9 @@ class Cache:
     def length(self, sequence: int) -> int:
         return len(self.tokens)
 
+    def reachable(self, sequence: int, length: int) -> int:
+        return min(length, len(self.tokens))
+
     def reset(self) -> None:
         self.tokens = []
 

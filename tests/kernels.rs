@@ -330,6 +330,7 @@ fn attention_has_the_same_bits_everywhere_and_in_every_tile() {
                     out: base.wrapping_add(t * elements),
                     first: t * t % (stored - 1),
                     last: stored - 1 - t % 2,
+                    sink: if t == 3 { 0.5 } else { f32::NEG_INFINITY },
                 })
                 .collect();
             let (mut scores, mut rest) = (Vec::new(), &queries[..]);

@@ -37,18 +37,23 @@ def edit_config(folder: Path, **changes: Any) -> None:
     path.write_text(json.dumps({k: v for k, v in settings.items() if v is not ...}))
 
 
+KNOWN = (
+    "known: llama, qwen2, qwen3, qwen3moe, qwen3next, qwen35, qwen35moe, "
+    "gemma3, phi3, gpt2, gpt-oss"
+)
+
 CONFIGS = [
     (
         {"model_type": "qwen9"},
         errors.UnsupportedError,
         "unknown architecture `qwen9`",
-        "known: llama, qwen2, qwen3; the nearest is qwen3",
+        KNOWN + "; the nearest is qwen3",
     ),
     (
         {"model_type": "mamba"},
         errors.UnsupportedError,
         "unknown architecture `mamba`",
-        "known: llama, qwen2, qwen3; the nearest is llama",
+        KNOWN + "; the nearest is llama",
     ),
     (
         {"hidden_size": "wide"},
@@ -75,10 +80,10 @@ CONFIGS = [
         "take the original checkpoint",
     ),
     (
-        {"rope_parameters": {"rope_type": "longrope", "rope_theta": 1e4}},
+        {"rope_parameters": {"rope_type": "ntk", "rope_theta": 1e4}},
         errors.UnsupportedError,
-        "`m/config.json`: unknown rope scaling `longrope`",
-        "known: default, linear, llama3, yarn",
+        "`m/config.json`: unknown rope scaling `ntk`",
+        "known: default, linear, llama3, yarn, longrope",
     ),
     (
         {"num_hidden_layers": 3},
@@ -193,7 +198,7 @@ TABLE: list[tuple[Callable[[Path], Any], type[FewbitError], str, str | None]] = 
     ),
     (
         eight_bit_weights, errors.UnsupportedError,
-        "tensor `output_norm.weight` is stored as I8, which fewbit does not read",
+        "tensor `model.norm.weight` is stored as I8, which fewbit does not read",
         "known in safetensors: F32, F16, BF16",
     ),
     (

@@ -109,7 +109,9 @@ class Model:
         done = 0
         for name in names:
             rows, columns = self._shape(name)
-            weights.add(name, self.formats[name], rows, columns, self.data(name))
+            shape = self.checkpoint.tensors[name].shape
+            matrices = shape[0] if len(shape) == 3 else 1
+            weights.add(name, self.formats[name], rows, columns, self.data(name), matrices)
             done += self._bytes(name)
             if self._progress:
                 self._progress(done, total, name)

@@ -1,13 +1,12 @@
 """A model on disk: its configuration, its tensors under GGUF's names, its tokenizer.
 
-A Hugging Face folder and a GGUF file come out the same: rows of q and k as GGUF has them, so one
+A Hugging Face folder and a GGUF file come out the same: tensors as GGUF has them, so one
 plan per architecture serves both. Nothing is read before it is asked for.
 """
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,25 +18,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewbit.config import Config
-from fewbit.errors import FileFormatError, InputError, UnsupportedError
+from fewbit.errors import FileFormatError, InputError
 from fewbit.io import gguf, hub
-from fewbit.io.gguf_config import ROPE_FREQS, config_from_gguf
+from fewbit.io.gguf_config import LONG_FACTORS, ROPE_FREQS, config_from_gguf
 from fewbit.io.hf_config import config_from_hf
-from fewbit.io.names import gguf_names, interleave_heads, rotated_heads
 from fewbit.io.safetensors import Entry, read_safetensors
+from fewbit.io.transforms import gguf_tensors
 from fewbit.models import build_plan
 from fewbit.sizes import tensor_shapes
 
 if TYPE_CHECKING:
     from fewbit.tokenizer import Tokenizer
 
-_DTYPES = {"F32": "F32", "F16": "F16", "BF16": "BF16"}
 INDEX = "model.safetensors.index.json"
 
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """A tensor that can be read: `shape` is (rows, columns), or (n,) of a vector.
+    """A tensor that can be read: `shape` is (rows, columns), (n,) of a vector, or (experts, rows,
+    columns).
 
     `read` gives all its bytes. Where they have to be put in order first, `part` gives those of the
     rows from a start to a stop, both multiples of `together`, without reading the others.
@@ -117,12 +116,12 @@ def _open_file(path: Path) -> Checkpoint:
         return _open_folder(path.parent)
     file = gguf.read_gguf(path)
     shapes = {name: entry.shape for name, entry in file.tensors.items()}
-    divisors = None
-    if ROPE_FREQS in file.tensors:
-        entry = file.tensors.pop(ROPE_FREQS)
-        if entry.format != "F32":
-            raise FileFormatError(f"`{path}`: `{ROPE_FREQS}` must be F32, found {entry.format}")
-        divisors = [float(d) for d in entry.data.reshape(-1).view("<f4")]
+    divisors = {}
+    for name in (ROPE_FREQS, *LONG_FACTORS):
+        if (entry := file.tensors.pop(name, None)) is not None:
+            if entry.format != "F32":
+                raise FileFormatError(f"`{path}`: `{name}` must be F32, found {entry.format}")
+            divisors[name] = [float(d) for d in entry.data.reshape(-1).view("<f4")]
     config = config_from_gguf(file.metadata, shapes, divisors, path)
     tensors = {
         name: TensorInfo(name, entry.format, entry.shape, partial(_same, entry.data))
@@ -147,10 +146,10 @@ def _open_folder(path: Path) -> Checkpoint:
     entries: dict[str, Entry] = {}
     for file in _weight_files(path):
         entries |= read_safetensors(file)
-    names = gguf_names(entries, config.architecture, config.layers)
-    if config.tied:
-        names.pop("output.weight", None)  # a copy of the embedding that some checkpoints carry
-    tensors = {name: _info(name, entries[source], config) for name, source in names.items()}
+    tensors = {
+        name: TensorInfo(name, source.format, source.shape, source.rows, source.some_rows)
+        for name, source in gguf_tensors(entries, config).items()
+    }
     return Checkpoint(path, config, tensors)
 
 
@@ -190,40 +189,6 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise FileFormatError(f"`{path}` must hold a JSON object", path=str(path))
     return found
-
-
-def _info(name: str, entry: Entry, config: Config) -> TensorInfo:
-    if entry.dtype not in _DTYPES:
-        raise UnsupportedError(
-            f"tensor `{name}` is stored as {entry.dtype}, which fewbit does not read",
-            hint="known in safetensors: F32, F16, BF16",
-            tensor=name,
-        )
-    shape = entry.shape or (1,)
-    heads = rotated_heads(name, config.architecture, config.heads, config.kv_heads)
-    if heads and shape[0] != heads * config.head_dim:
-        raise _wrong_shape(name, shape, (heads * config.head_dim, *shape[1:]))
-    rows = shape[0] if heads else math.prod(shape[:-1])
-    read = partial(_rows, entry.data, rows, heads)
-    if heads and len(shape) > 1:
-        part = partial(_heads, entry.data.reshape(rows, -1), config.head_dim)
-        return TensorInfo(name, _DTYPES[entry.dtype], shape, read, part, config.head_dim)
-    return TensorInfo(name, _DTYPES[entry.dtype], shape, read)
-
-
-def _heads(data: NDArray[np.uint8], size: int, start: int, stop: int) -> NDArray[np.uint8]:
-    """Rows from `start` to `stop`, heads of `size` rows, interleaved."""
-    return interleave_heads(data[start:stop], (stop - start) // size)
-
-
-def _rows(data: NDArray[np.uint8], rows: int, heads: int) -> NDArray[np.uint8]:
-    """Data as [rows, row bytes], the heads interleaved where GGUF has them so.
-
-    A vector that is interleaved (a bias of q or k) comes in as one row per element.
-    """
-    if not heads:
-        return data.reshape(rows, -1)
-    return interleave_heads(data.reshape(rows, -1), heads)
 
 
 def _check_tensors(checkpoint: Checkpoint) -> None:

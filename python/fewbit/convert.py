@@ -21,7 +21,7 @@ from fewbit.errors import FormatError
 from fewbit.formats import Format, find_format
 from fewbit.imatrix import imatrix_metadata
 from fewbit.io.gguf import ALIGNMENT, Field, fields_of, sort_key
-from fewbit.io.gguf_config import ROPE_FREQS, config_to_gguf, rope_divisors
+from fewbit.io.gguf_config import config_to_gguf, rope_divisors
 
 if TYPE_CHECKING:
     from fewbit.checkpoint import Checkpoint
@@ -132,10 +132,9 @@ def _parts(stream: Stream) -> list[_Part]:
         _Part(name, info.shape, find_format(stream.formats[name]), partial(stream.write, name))
         for name, info in stream.checkpoint.tensors.items()
     ]
-    if (divisors := rope_divisors(stream.checkpoint.config)) is not None:
+    for name, divisors in rope_divisors(stream.checkpoint.config).items():
         values = np.array(divisors, np.float32)
-        write = partial(_write_array, values)
-        parts.append(_Part(ROPE_FREQS, values.shape, find_format("F32"), write))
+        parts.append(_Part(name, values.shape, find_format("F32"), partial(_write_array, values)))
     return sorted(parts, key=lambda part: sort_key(part.name))
 
 

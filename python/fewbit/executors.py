@@ -20,9 +20,10 @@ class Weights(Protocol):
     """Tensors by name, on their way to an executor."""
 
     def add(
-        self, name: str, format: str, rows: int, columns: int, data: NDArray[np.uint8], /
-    ) -> None:
-        """Take the bytes of a tensor."""
+        self, name: str, format: str, rows: int, columns: int, data: NDArray[np.uint8],
+        matrices: int = 1, /,
+    ) -> None:  # fmt: skip
+        """Take the bytes of a tensor; its rows are those of `matrices`, one below the other."""
 
     @property
     def nbytes(self) -> int:

@@ -65,6 +65,7 @@ class Session:
                 context=self.context,
             )
         kept = min(_shared_prefix(self.ids, ids), len(ids) - 1)
+        kept = self._cache.reachable(0, kept)
         self._cache.truncate(0, kept)
         self.ids = list(ids[:kept])
         while len(self.ids) < len(ids):

@@ -9,6 +9,7 @@ order of its sums, is written in ``reference/ops.py``.
 from __future__ import annotations
 
 import json
+import struct
 from dataclasses import dataclass
 from typing import NewType
 
@@ -22,12 +23,31 @@ Attribute = int | float | str | tuple[float, ...]
 
 OPS: dict[str, str] = {
     "embed": "row `token` of the table [vocab, width]",
+    "embed_position": "row `position` of the table [positions, width]",
     "rms_norm": "x / sqrt(mean(x^2) + eps) * weight, over each of `heads` equal parts of a row",
+    "layer_norm": "(x - mean) / sqrt(variance + eps) * weight + bias",
+    "l2_norm": "x / sqrt(sum(x^2) + eps), over each of `heads` equal parts of a row",
     "linear": "x W^T (+ bias), W [width, columns of x]",
+    "part": "from each of `parts` equal parts of a row its elements from `start` on",
     "rope": "rotate each head's pairs by position * freqs, times `factor`",
+    "long_rope": "rope by `long` where the cache holds more than `original` tokens, or by `short`",
     "attend": "softmax(q k^T * scale) v over the cache of `layer`, causal, `window` positions back",
     "add": "x + y",
+    "mul": "x * y, each element of a shorter y for an equal part of x",
+    "scale": "x * factor",
+    "softcap": "cap * tanh(x / cap)",
+    "gelu": "x * (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2",
+    "silu": "x * sigmoid(x)",
+    "sigmoid": "1 / (1 + exp(-x))",
     "swiglu": "silu(gate) * up",
+    "geglu": "gelu(gate) * up",
+    "clamped_swiglu": "g * sigmoid(alpha g) * (u + 1), g and u held within `limit`",
+    "route": "the `used` largest logits: their indices, then their softmax",
+    "expert_linear": "`linear` with the matrix of each of the route's experts, side by side",
+    "expert_sum": "the rows of the route's experts, added up by its weights",
+    "short_conv": "each channel's last inputs, kept for `layer`, times its weights",
+    "log_decay": "rate * ln(1 + exp(x + bias))",
+    "delta_rule": "S = exp(decay) S, S += k (beta (v - S^T k))^T, kept for `layer`: S^T q * scale",
     "take": "the rows whose logits are wanted: from here on n is their number",
 }
 """Every op with its formula; an executor has each or is refused by name."""
@@ -70,6 +90,23 @@ class Plan:
         eps = self.config.norm_eps
         return self._record("rms_norm", (x,), (weight,), self._width(x), eps=eps, heads=heads)
 
+    def embed_position(self, weight: str) -> Value:
+        """[n, width]: the rows of the table [context, width] for the tokens' positions."""
+        return self._record("embed_position", (), (weight,), self.config.width)
+
+    def layer_norm(self, x: Value, weight: str, bias: str) -> Value:
+        """Norm of mean 0 and variance 1 over a row (arXiv 1607.06450)."""
+        eps = self.config.norm_eps
+        return self._record("layer_norm", (x,), (weight, bias), self._width(x), eps=eps)
+
+    def l2_norm(self, x: Value, heads: int, eps: float) -> Value:
+        """Each of `heads` equal parts of a row divided by its length."""
+        return self._record("l2_norm", (x,), (), self._width(x), eps=eps, heads=heads)
+
+    def part(self, x: Value, start: int, width: int, parts: int = 1) -> Value:
+        """[n, width]: from each of `parts` equal parts of a row the elements from `start` on."""
+        return self._record("part", (x,), (), width, parts=parts, start=start)
+
     def linear(self, x: Value, weight: str, width: int, bias: str | None = None) -> Value:
         """[n, width]: x times the transposed weight [width, columns of x], plus the bias."""
         return self._record("linear", (x,), (weight,) if bias is None else (weight, bias), width)
@@ -87,19 +124,111 @@ class Plan:
             heads=heads, freqs=freqs, factor=factor, pairing=pairing,
         )  # fmt: skip
 
+    def long_rope(
+        self, x: Value, heads: int, short: tuple[float, ...], long: tuple[float, ...],
+        original: int, factor: float, pairing: str,
+    ) -> Value:  # fmt: skip
+        """`rope` whose frequencies depend on how many tokens the cache has room for."""
+        return self._record(
+            "long_rope", (x,), (), self._width(x), heads=heads, short=short, long=long,
+            original=original, factor=factor, pairing=pairing,
+        )  # fmt: skip
+
     def attend(
-        self, q: Value, k: Value, v: Value, *, layer: int, scale: float, window: int = 0
-    ) -> Value:
-        """Causal attention of q over the cache of `layer`, to which k and v are appended."""
+        self, q: Value, k: Value, v: Value, *, layer: int, scale: float, window: int = 0,
+        sinks: str | None = None,
+    ) -> Value:  # fmt: skip
+        """Causal attention of q over the cache of `layer`, to which k and v are appended.
+
+        `sinks` names a vector of one score a head that takes part in the softmax without a value.
+        """
         c = self.config
         return self._record(
-            "attend", (q, k, v), (), c.heads * c.head_dim,
+            "attend", (q, k, v), () if sinks is None else (sinks,), c.heads * c.head_dim,
             layer=layer, heads=c.heads, kv_heads=c.kv_heads, scale=scale, window=window,
         )  # fmt: skip
 
     def add(self, x: Value, y: Value) -> Value:
         """The sum of two values of the same width."""
         return self._record("add", (x, y), (), self._width(x))
+
+    def mul(self, x: Value, y: Value) -> Value:
+        """x times y; each element of a shorter y multiplies an equal part of x."""
+        return self._record("mul", (x, y), (), self._width(x))
+
+    def scale(self, x: Value, factor: float) -> Value:
+        """x times a number, which is rounded to f32 first."""
+        return self._record("scale", (x,), (), self._width(x), factor=_f32(factor))
+
+    def softcap(self, x: Value, cap: float) -> Value:
+        """cap tanh(x / cap) (arXiv 2408.00118)."""
+        return self._record("softcap", (x,), (), self._width(x), cap=cap)
+
+    def gelu(self, x: Value) -> Value:
+        """GELU by its tanh approximation (arXiv 1606.08415)."""
+        return self._record("gelu", (x,), (), self._width(x))
+
+    def silu(self, x: Value) -> Value:
+        """x sigmoid(x)."""
+        return self._record("silu", (x,), (), self._width(x))
+
+    def sigmoid(self, x: Value) -> Value:
+        """1 / (1 + exp(-x))."""
+        return self._record("sigmoid", (x,), (), self._width(x))
+
+    def geglu(self, gate: Value, up: Value) -> Value:
+        """gelu(gate) * up (arXiv 2002.05202)."""
+        return self._record("geglu", (gate, up), (), self._width(gate))
+
+    def clamped_swiglu(self, gate: Value, up: Value, alpha: float, limit: float) -> Value:
+        """GPT-OSS's gate: swiglu of clamped values, with 1 added to `up`."""
+        width = self._width(gate)
+        return self._record("clamped_swiglu", (gate, up), (), width, alpha=alpha, limit=limit)
+
+    def route(self, logits: Value, used: int, normalize: bool) -> Value:
+        """[n, 2 * used]: the experts with the largest logits, and then their weights."""
+        return self._record("route", (logits,), (), 2 * used, used=used, normalize=normalize)
+
+    def expert_linear(
+        self, x: Value, route: Value, weight: str, width: int, bias: str | None = None
+    ) -> Value:
+        """[n, used * width]: `linear` by the routed matrices of [experts, width, columns].
+
+        x is one row for all of a token's experts, or what an `expert_linear` before gave each.
+        """
+        names = (weight,) if bias is None else (weight, bias)
+        used = self._width(route) // 2
+        experts = self.config.experts
+        return self._record("expert_linear", (x, route), names, used * width, experts=experts)
+
+    def expert_sum(self, x: Value, route: Value) -> Value:
+        """[n, width]: the sum of the experts' rows, each times its weight."""
+        return self._record(
+            "expert_sum", (x, route), (), self._width(x) // (self._width(route) // 2)
+        )
+
+    def short_conv(self, x: Value, weight: str, layer: int) -> Value:
+        """Causal convolution of each channel with its own weights [channels, kernel]."""
+        return self._record("short_conv", (x,), (weight,), self._width(x), layer=layer)
+
+    def log_decay(self, x: Value, rate: str, bias: str) -> Value:
+        """rate * softplus(x + bias): by what, as a logarithm, a state fades."""
+        return self._record("log_decay", (x,), (rate, bias), self._width(x))
+
+    def delta_rule(
+        self, q: Value, k: Value, v: Value, decay: Value, beta: Value, *, layer: int, sharing: str
+    ) -> Value:
+        """The gated delta rule over the state of `layer` (arXiv 2412.06464).
+
+        `sharing` "runs" gives consecutive value heads one key head, "turns" deals key heads out.
+        """
+        d = self.config.delta
+        if d is None:
+            raise InputError("the configuration has no layers of the delta rule")
+        return self._record(
+            "delta_rule", (q, k, v, decay, beta), (), self._width(v), layer=layer, heads=d.heads,
+            key_heads=d.key_heads, scale=d.key_size**-0.5, sharing=sharing,
+        )  # fmt: skip
 
     def swiglu(self, gate: Value, up: Value) -> Value:
         """gate * sigmoid(gate) * up (arXiv 2002.05202)."""
@@ -143,6 +272,10 @@ class Plan:
                 raise InputError(f"op {len(self.ops)} ({kind}) names value {value}, not made yet")
         self.ops.append(Op(kind, inputs, weights, width, tuple(attributes.items())))
         return Value(len(self.ops) - 1)
+
+
+def _f32(value: float) -> float:
+    return float(struct.unpack("<f", struct.pack("<f", value))[0])
 
 
 def _line(index: int, op: Op) -> str:

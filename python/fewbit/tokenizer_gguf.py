@@ -35,6 +35,17 @@ _TEKKEN = (
     r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+_GPT4O = (
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*"
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_QWEN35 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}"
+    r"| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 _PUNCTUATION = r"[\p{P}\$\+<=>\^~\|]+"
 
 
@@ -68,6 +79,8 @@ SPLITTINGS = (
     ),
     Splitting(("smollm", "codeshell", "refact", "command-r", "starcoder"), (r"\p{N}", _GPT2)),
     Splitting(("tekken",), (_TEKKEN,), whole_words=True, adds_bos=True),
+    Splitting(("gpt-4o", "llama4"), (_GPT4O,)),
+    Splitting(("qwen35",), (_QWEN35,), normal_form=True),
     Splitting(("default",), (_PUNCTUATION, _GPT2.removesuffix(r"|\s+"), r"\p{N}+", "[0-9]{3}")),
 )
 
@@ -299,7 +312,8 @@ def metadata_from_folder(path: Path, vocab: int) -> dict[str, Any]:
     values["tokenizer.ggml.add_bos_token"] = tokenizer.adds_bos
     if tokenizer.chat_template is not None:
         values["tokenizer.chat_template"] = tokenizer.chat_template
-    if not exact:
+    greedy = any(a["lstrip"] or a["rstrip"] or a["single_word"] for a in facts["added_tokens"])
+    if not exact or greedy:  # GGUF has no word for tokens that take the space beside them
         values[JSON_KEY] = tokenizer.backend.to_str()
     return values
 
@@ -335,12 +349,7 @@ def _kind(facts: dict[str, Any]) -> tuple[str, str, bool]:
         return (
             "llama",
             "default",
-            facts["pre_tokenizer"] is None
-            and steps
-            == [
-                "Prepend",
-                "Replace",
-            ],
+            facts["pre_tokenizer"] is None and steps == ["Prepend", "Replace"],
         )
     found = tuple(_patterns(facts["pre_tokenizer"]))
     for splitting in SPLITTINGS:

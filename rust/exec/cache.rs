@@ -1,5 +1,7 @@
-//! The key/value cache: state that `attend` keeps for each layer and sequence, f32.
+//! The cache: what `attend` keeps of each layer and sequence, f32, and beside it what the recurrent
+//! ops keep (`recurrent.rs`).
 
+use super::recurrent::{Shapes, State};
 use crate::error::{Error, Result};
 use crate::kernels::attention::Head;
 use crate::kernels::isa::LANES;
@@ -22,13 +24,19 @@ struct Layer {
 /// Keys and values of several sequences, each of up to `capacity` tokens.
 pub struct Cache {
     layers: Vec<Layer>,
+    state: State,
     lengths: Vec<usize>,
     capacity: usize,
 }
 
 impl Cache {
     /// An empty cache; memory is touched only as tokens come.
-    pub fn new(shapes: &[LayerShape], sequences: usize, capacity: usize) -> Result<Self> {
+    pub fn new(
+        shapes: &[LayerShape],
+        recurrent: &Shapes,
+        sequences: usize,
+        capacity: usize,
+    ) -> Result<Self> {
         let rounded = capacity.checked_next_multiple_of(LANES);
         let floats = |width: usize| {
             rounded?
@@ -47,7 +55,8 @@ impl Cache {
             };
             layers.push(Layer { shape, keys: vec![0.0; keys], values: vec![0.0; values] });
         }
-        Ok(Self { layers, lengths: vec![0; sequences], capacity })
+        let state = State::new(recurrent, sequences)?;
+        Ok(Self { layers, state, lengths: vec![0; sequences], capacity })
     }
 
     /// Tokens that each sequence can hold.
@@ -60,9 +69,15 @@ impl Cache {
         self.lengths.len()
     }
 
-    /// The layers' shapes, to check that a cache belongs to a plan.
-    pub fn shapes(&self) -> impl Iterator<Item = LayerShape> + '_ {
-        self.layers.iter().map(|layer| layer.shape)
+    /// Whether the cache was made for layers of these shapes.
+    pub fn fits(&self, shapes: &[LayerShape], recurrent: &Shapes) -> bool {
+        self.layers.iter().map(|layer| layer.shape).eq(shapes.iter().copied())
+            && self.state.shapes() == recurrent
+    }
+
+    /// What the recurrent ops keep.
+    pub fn state(&mut self) -> &mut State {
+        &mut self.state
     }
 
     /// Tokens stored of `sequence`.
@@ -78,13 +93,30 @@ impl Cache {
                 "sequence {sequence} has {present} tokens, cannot keep {length}"
             )));
         }
+        if self.reachable(sequence, length)? != length {
+            return Err(Error::input(format!(
+                "sequence {sequence} has {present} tokens, of which the recurrent state can take \
+                 back the last {}",
+                present - self.state.base(sequence)
+            ))
+            .hint("keep 0 and read the sequence again"));
+        }
         self.lengths[sequence] = length;
+        self.state.truncate(sequence, length);
         Ok(())
+    }
+
+    /// The most tokens of `sequence` up to `length` that `truncate` can keep: a recurrent state
+    /// goes back a few tokens, or to the beginning.
+    pub fn reachable(&self, sequence: usize, length: usize) -> Result<usize> {
+        let length = length.min(self.length(sequence)?);
+        Ok(if length < self.state.base(sequence) { 0 } else { length })
     }
 
     /// Forgets everything.
     pub fn reset(&mut self) {
         self.lengths.fill(0);
+        self.state.reset();
     }
 
     /// Makes sequence `target` a copy of `source`.
@@ -98,6 +130,7 @@ impl Cache {
                 data.copy_within(source * size..(source + 1) * size, target * size);
             }
         }
+        self.state.copy(source, target);
         self.lengths[target] = length;
         Ok(())
     }

@@ -7,7 +7,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::cache::LayerShape;
+use super::experts::Experts;
 use super::plan::{Kind, Op, Pairing};
+use super::recurrent::{DeltaRule, Shapes, ShortConv};
+use super::row::{Binary, RowOp, Unary};
 use super::weights::Weights;
 use crate::error::{Error, Result};
 use crate::kernels::isa::CHUNK;
@@ -18,18 +21,6 @@ use crate::kernels::packed::Packed;
 pub struct Slot {
     pub index: usize,
     pub width: usize,
-}
-
-/// One op on one row.
-pub enum RowOp {
-    Turns { table: usize },
-    Embed { table: Arc<Packed>, out: Slot },
-    RmsNorm { x: Slot, weight: Vec<f32>, out: Slot, eps: f32 },
-    Rope { x: Slot, out: Slot, heads: usize, table: usize, apart: usize, next: usize },
-    Append { k: Slot, v: Slot, layer: usize },
-    Add { x: Slot, y: Slot, out: Slot },
-    Swiglu { gate: Slot, up: Slot, out: Slot },
-    Quantize { x: Slot },
 }
 
 /// One matrix product.
@@ -49,12 +40,17 @@ pub struct Attend {
     pub kv_heads: usize,
     pub scale: f32,
     pub window: usize,
+    /// One a head, or none.
+    pub sinks: Option<Vec<f32>>,
 }
 
 pub enum Work {
     Rows(Vec<RowOp>),
     Linear { x: Slot, jobs: Vec<Linear> },
+    Experts(Experts),
     Attend(Attend),
+    ShortConv(ShortConv),
+    DeltaRule(DeltaRule),
     Take { x: Slot, out: Slot },
 }
 
@@ -69,6 +65,18 @@ pub struct Stage {
 pub struct RopeTable {
     pub freqs: Vec<f64>,
     pub factor: f64,
+    /// Other frequencies, for caches with room for more than so many tokens.
+    pub long: Option<(usize, Vec<f64>)>,
+}
+
+impl RopeTable {
+    /// The frequencies for a cache of `capacity` tokens.
+    pub fn freqs_for(&self, capacity: usize) -> &[f64] {
+        match &self.long {
+            Some((original, long)) if capacity > *original => long,
+            _ => &self.freqs,
+        }
+    }
 }
 
 /// A plan bound to its weights.
@@ -80,8 +88,11 @@ pub struct Program {
     pub logits: usize,
     pub ropes: Vec<RopeTable>,
     pub layers: Vec<LayerShape>,
+    pub recurrent: Shapes,
     pub vocab: usize,
-    /// Chunks of the widest input of a product with int8 activations.
+    /// How many positions have an embedding, where the plan asks for one.
+    pub positions: Option<usize>,
+    /// Chunks of the widest input of products with int8 activations, all rows of a token together.
     pub chunks: usize,
 }
 
@@ -119,15 +130,17 @@ pub fn compile(ops: &[Op], weights: &Weights) -> Result<Program> {
     Ok(program)
 }
 
-struct Compiler<'a> {
-    ops: &'a [Op],
-    program: Program,
-    values: Vec<Slot>,
-    last_use: Vec<usize>,
-    free: HashMap<usize, Vec<usize>>,
-    taken: bool,
+pub(super) struct Compiler<'a> {
+    pub(super) ops: &'a [Op],
+    pub(super) program: Program,
+    pub(super) values: Vec<Slot>,
+    pub(super) last_use: Vec<usize>,
+    pub(super) free: HashMap<usize, Vec<usize>>,
+    pub(super) taken: bool,
     /// Whether the present stage of products has its input rounded already.
-    rounded: bool,
+    pub(super) rounded: bool,
+    /// The layer of the last op of each kind that keeps state: `attend`, `short_conv`, `delta_rule`.
+    pub(super) kept: [Option<usize>; 3],
 }
 
 impl<'a> Compiler<'a> {
@@ -148,68 +161,132 @@ impl<'a> Compiler<'a> {
             free,
             taken: false,
             rounded: false,
+            kept: [None; 3],
         }
     }
 
     fn op(&mut self, index: usize, op: &Op, weights: &Weights) -> Result<()> {
         let input = |i: usize| self.values[op.inputs[i]];
         match &op.kind {
-            Kind::Embed {} => {
-                let table = weights.find(&op.weights[0], None, op.width)?;
-                self.program.vocab = table.rows;
-                let out = self.result(index, op, true);
-                self.row(RowOp::Embed { table, out });
-            }
-            Kind::RmsNorm { eps, heads } => {
-                let (x, weight) = (input(0), weights.vector(&op.weights[0], op.width / heads)?);
-                let out = self.result(index, op, true);
-                self.row(RowOp::RmsNorm { x, weight, out, eps: *eps });
-            }
-            Kind::Rope { heads, freqs, factor, pairing } => {
-                let x = input(0);
-                let table = self.rope_table(RopeTable { freqs: freqs.clone(), factor: *factor });
-                let (apart, next) = match pairing {
-                    Pairing::Neighbours => (1, 2),
-                    Pairing::Halves => (freqs.len(), 1),
-                };
-                let out = self.result(index, op, true);
-                self.row(RowOp::Rope { x, out, heads: *heads, table, apart, next });
-            }
-            Kind::Add {} => {
-                let (x, y) = (input(0), input(1));
-                let out = self.result(index, op, true);
-                self.row(RowOp::Add { x, y, out });
-            }
-            Kind::Swiglu {} => {
-                let (gate, up) = (input(0), input(1));
-                let out = self.result(index, op, true);
-                self.row(RowOp::Swiglu { gate, up, out });
-            }
             Kind::Linear {} => self.linear(index, op, weights)?,
-            Kind::Attend { layer, heads, kv_heads, scale, window } => {
-                let (q, k, v) = (input(0), input(1), input(2));
-                let shape = LayerShape { kv_heads: *kv_heads, elements: op.width / heads };
-                self.layer(*layer, shape)?;
-                self.row(RowOp::Append { k, v, layer: *layer });
-                let out = self.result(index, op, false);
-                self.stage(Work::Attend(Attend {
-                    q,
-                    out,
-                    layer: *layer,
-                    heads: *heads,
-                    kv_heads: *kv_heads,
-                    scale: *scale,
-                    window: *window,
-                }));
-            }
+            Kind::ExpertLinear { experts } => self.expert_linear(index, op, *experts, weights)?,
+            Kind::Attend { .. } => self.attend(index, op, weights)?,
+            Kind::ShortConv { layer } => self.short_conv(index, op, *layer, weights)?,
+            Kind::DeltaRule { .. } => self.delta_rule(index, op)?,
             Kind::Take {} => {
                 let x = input(0);
                 let out = self.result(index, op, false);
                 self.taken = true;
                 self.stage(Work::Take { x, out });
             }
+            _ => self.row_op(index, op, weights)?,
         }
         Ok(())
+    }
+
+    /// An op that does each row by itself.
+    fn row_op(&mut self, index: usize, op: &Op, weights: &Weights) -> Result<()> {
+        let input = |i: usize| self.values[op.inputs[i]];
+        let vector = |i: usize, size: usize| weights.vector(&op.weights[i], size);
+        let unary = |function: Unary| Some((function, input(0)));
+        let binary = |function: Binary| Some((function, input(0), input(1)));
+        // Parts and sums of slots read other columns than they write: they get a slot of their own.
+        let in_place = !matches!(
+            op.kind,
+            Kind::Part { .. } | Kind::Route { .. } | Kind::ExpertSum {} | Kind::Mul {}
+        );
+        let simple = match &op.kind {
+            Kind::Gelu {} => unary(Unary::Gelu),
+            Kind::Silu {} => unary(Unary::Silu),
+            Kind::Sigmoid {} => unary(Unary::Sigmoid),
+            Kind::Scale { factor } => unary(Unary::Scale(*factor)),
+            Kind::Softcap { cap } => unary(Unary::Softcap(*cap)),
+            _ => None,
+        };
+        let pair = match &op.kind {
+            Kind::Add {} => binary(Binary::Add),
+            Kind::Swiglu {} => binary(Binary::Swiglu),
+            Kind::Geglu {} => binary(Binary::Geglu),
+            Kind::ClampedSwiglu { alpha, limit } => binary(Binary::ClampedSwiglu([*alpha, *limit])),
+            _ => None,
+        };
+        if let Some((function, x)) = simple {
+            let out = self.result(index, op, true);
+            self.row(RowOp::Unary { x, out, function });
+            return Ok(());
+        }
+        if let Some((function, x, y)) = pair {
+            let out = self.result(index, op, true);
+            self.row(RowOp::Binary { x, y, out, function });
+            return Ok(());
+        }
+        let inputs: Vec<Slot> = op.inputs.iter().map(|&value| self.values[value]).collect();
+        let made: Box<dyn FnOnce(Slot) -> RowOp> = match &op.kind {
+            Kind::Embed {} => {
+                let table = weights.find(&op.weights[0], None, op.width)?;
+                self.program.vocab = table.rows;
+                Box::new(|out| RowOp::Embed { table, out })
+            }
+            Kind::EmbedPosition {} => {
+                let table = weights.find(&op.weights[0], None, op.width)?;
+                self.program.positions = Some(table.rows);
+                Box::new(|out| RowOp::EmbedPosition { table, out })
+            }
+            Kind::RmsNorm { eps, heads } => {
+                let (x, weight, eps) = (inputs[0], vector(0, op.width / heads)?, *eps);
+                Box::new(move |out| RowOp::RmsNorm { x, weight, out, eps })
+            }
+            Kind::LayerNorm { eps } => {
+                let (x, eps) = (inputs[0], *eps);
+                let (weight, bias) = (vector(0, op.width)?, vector(1, op.width)?);
+                Box::new(move |out| RowOp::LayerNorm { x, weight, bias, out, eps })
+            }
+            Kind::L2Norm { eps, heads } => {
+                let (x, heads, eps) = (inputs[0], *heads, *eps);
+                Box::new(move |out| RowOp::L2Norm { x, heads, out, eps })
+            }
+            Kind::Rope { heads, freqs, factor, pairing } => {
+                let table = RopeTable { freqs: freqs.clone(), factor: *factor, long: None };
+                self.rope(inputs[0], *heads, table, *pairing)
+            }
+            Kind::LongRope { heads, short, long, original, factor, pairing } => {
+                let long = Some((*original, long.clone()));
+                let table = RopeTable { freqs: short.clone(), factor: *factor, long };
+                self.rope(inputs[0], *heads, table, *pairing)
+            }
+            Kind::Part { parts, start } => {
+                let (x, parts, start) = (inputs[0], *parts, *start);
+                Box::new(move |out| RowOp::Part { x, out, parts, start })
+            }
+            Kind::Route { used, normalize } => {
+                let (x, used, normalize) = (inputs[0], *used, *normalize);
+                Box::new(move |out| RowOp::Route { x, out, used, normalize })
+            }
+            Kind::Mul {} => Box::new(move |out| RowOp::Mul { x: inputs[0], y: inputs[1], out }),
+            Kind::LogDecay {} => {
+                let (rate, bias) = (vector(0, op.width)?, vector(1, op.width)?);
+                Box::new(move |out| RowOp::LogDecay { x: inputs[0], rate, bias, out })
+            }
+            _ => Box::new(move |out| RowOp::ExpertSum { x: inputs[0], route: inputs[1], out }),
+        };
+        let out = self.result(index, op, in_place);
+        self.row(made(out));
+        Ok(())
+    }
+
+    fn rope(
+        &mut self,
+        x: Slot,
+        heads: usize,
+        table: RopeTable,
+        pairing: Pairing,
+    ) -> Box<dyn FnOnce(Slot) -> RowOp> {
+        let (apart, next) = match pairing {
+            Pairing::Neighbours => (1, 2),
+            Pairing::Halves => (table.freqs.len(), 1),
+        };
+        let table = self.rope_table(table);
+        Box::new(move |out| RowOp::Rope { x, out, heads, table, apart, next })
     }
 
     /// A product joins the stage before it if that one has the same input.
@@ -234,7 +311,7 @@ impl<'a> Compiler<'a> {
         }
         if rounds && !self.rounded {
             let products = self.program.stages.pop().expect("just pushed");
-            self.row(RowOp::Quantize { x });
+            self.row(RowOp::Quantize { x, parts: 1 });
             self.program.stages.push(products);
             self.program.chunks = self.program.chunks.max(x.width.div_ceil(CHUNK));
             self.rounded = true;
@@ -244,7 +321,7 @@ impl<'a> Compiler<'a> {
 
     /// The slot of an op's result. Where each row is done by itself (`in_place`), the result may
     /// take over the slot of an input of the same width that nothing needs any more.
-    fn result(&mut self, index: usize, op: &Op, in_place: bool) -> Slot {
+    pub(super) fn result(&mut self, index: usize, op: &Op, in_place: bool) -> Slot {
         if in_place {
             self.release(index);
         }
@@ -282,18 +359,7 @@ impl<'a> Compiler<'a> {
         })
     }
 
-    fn layer(&mut self, layer: usize, shape: LayerShape) -> Result<()> {
-        if layer != self.program.layers.len() {
-            return Err(Error::input(format!(
-                "attends over layer {layer}, expected layer {}: each has one, in order",
-                self.program.layers.len()
-            )));
-        }
-        self.program.layers.push(shape);
-        Ok(())
-    }
-
-    fn row(&mut self, op: RowOp) {
+    pub(super) fn row(&mut self, op: RowOp) {
         let taken = self.taken;
         match self.program.stages.last_mut() {
             Some(Stage { work: Work::Rows(ops), taken: t }) if *t == taken => ops.push(op),
@@ -301,7 +367,7 @@ impl<'a> Compiler<'a> {
         }
     }
 
-    fn stage(&mut self, work: Work) {
+    pub(super) fn stage(&mut self, work: Work) {
         self.program.stages.push(Stage { work, taken: self.taken });
     }
 }

@@ -3,8 +3,12 @@
 pub mod cache;
 pub mod collect;
 mod compile;
+mod experts;
 pub mod plan;
+mod recurrent;
+mod row;
 mod run;
+mod stateful;
 mod threads;
 pub mod weights;
 
@@ -73,7 +77,19 @@ impl Executor {
 
     /// An empty cache for `sequences` sequences of up to `capacity` tokens.
     pub fn cache(&self, sequences: usize, capacity: usize) -> Result<Cache> {
-        Cache::new(&self.program.layers, sequences, capacity)
+        self.check_capacity(capacity)?;
+        Cache::new(&self.program.layers, &self.program.recurrent, sequences, capacity)
+    }
+
+    /// Learned positions end somewhere.
+    fn check_capacity(&self, capacity: usize) -> Result<()> {
+        match self.program.positions {
+            Some(positions) if capacity > positions => Err(Error::input(format!(
+                "a cache of {capacity} tokens, the model has {positions} positions"
+            ))
+            .hint("make the cache smaller")),
+            _ => Ok(()),
+        }
     }
 
     /// Columns of the logits.
@@ -133,9 +149,10 @@ impl Executor {
 
     fn check(&self, cache: &Cache, batch: &Batch) -> Result<()> {
         let n = batch.tokens.len();
-        if !cache.shapes().eq(self.program.layers.iter().copied()) {
+        if !cache.fits(&self.program.layers, &self.program.recurrent) {
             return Err(Error::input("the cache was made for another plan"));
         }
+        self.check_capacity(cache.capacity())?;
         if batch.sequences.len() != n {
             return Err(Error::shape(format!(
                 "{n} tokens but {} sequences",
@@ -179,6 +196,7 @@ impl Executor {
         let turns: Vec<*mut f32> = memory.turns.iter_mut().map(Vec::as_mut_ptr).collect();
         let layers: Vec<LayerPointers> =
             (0..self.program.layers.len()).map(|i| cache.layer(i)).collect();
+        let (state, capacity) = (cache.state().pointers(), cache.capacity());
         for claim in &memory.claims {
             claim.store(0, Ordering::Relaxed);
         }
@@ -197,6 +215,8 @@ impl Executor {
             },
             turns: &turns,
             layers: &layers,
+            state: &state,
+            capacity,
             claims: &memory.claims,
             workspaces: &memory.workspaces,
             barrier: self.pool.barrier(),
@@ -220,7 +240,7 @@ fn place(cache: &mut Cache, batch: &Batch) -> Result<Vec<Token>> {
     for (&id, &sequence) in batch.tokens.iter().zip(batch.sequences) {
         let sequence = sequence as usize;
         match cache.advance(sequence) {
-            Ok(position) => tokens.push(Token { id, sequence, position }),
+            Ok(position) => tokens.push(Token { id, sequence, position, fold: false }),
             Err(error) => {
                 for (sequence, &length) in before.iter().enumerate() {
                     cache.truncate(sequence, length)?;
@@ -228,6 +248,9 @@ fn place(cache: &mut Cache, batch: &Batch) -> Result<Vec<Token>> {
                 return Err(error);
             }
         }
+    }
+    for token in &mut tokens {
+        token.fold = cache.state().advance(token.sequence, token.position);
     }
     Ok(tokens)
 }

@@ -19,13 +19,90 @@ pub struct Op {
 #[serde(tag = "op", rename_all = "snake_case")]
 pub enum Kind {
     Embed {},
-    RmsNorm { eps: f32, heads: usize },
+    EmbedPosition {},
+    RmsNorm {
+        eps: f32,
+        heads: usize,
+    },
+    LayerNorm {
+        eps: f32,
+    },
+    L2Norm {
+        eps: f32,
+        heads: usize,
+    },
     Linear {},
-    Rope { heads: usize, freqs: Vec<f64>, factor: f64, pairing: Pairing },
-    Attend { layer: usize, heads: usize, kv_heads: usize, scale: f32, window: usize },
+    Part {
+        parts: usize,
+        start: usize,
+    },
+    Rope {
+        heads: usize,
+        freqs: Vec<f64>,
+        factor: f64,
+        pairing: Pairing,
+    },
+    LongRope {
+        heads: usize,
+        short: Vec<f64>,
+        long: Vec<f64>,
+        original: usize,
+        factor: f64,
+        pairing: Pairing,
+    },
+    Attend {
+        layer: usize,
+        heads: usize,
+        kv_heads: usize,
+        scale: f32,
+        window: usize,
+    },
     Add {},
+    Mul {},
+    Scale {
+        factor: f32,
+    },
+    Softcap {
+        cap: f32,
+    },
+    Gelu {},
+    Silu {},
+    Sigmoid {},
     Swiglu {},
+    Geglu {},
+    ClampedSwiglu {
+        alpha: f32,
+        limit: f32,
+    },
+    Route {
+        used: usize,
+        normalize: bool,
+    },
+    ExpertLinear {
+        experts: usize,
+    },
+    ExpertSum {},
+    ShortConv {
+        layer: usize,
+    },
+    LogDecay {},
+    DeltaRule {
+        layer: usize,
+        heads: usize,
+        key_heads: usize,
+        scale: f32,
+        sharing: Sharing,
+    },
     Take {},
+}
+
+/// Which key head a value head has, of fewer: i / r (`Runs`), r value heads each, or i modulo the
+/// number of key heads (`Turns`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Sharing {
+    Runs,
+    Turns,
 }
 
 /// Which elements of a head rotate together.
@@ -42,12 +119,30 @@ impl Kind {
     /// Inputs, and the least and most weights.
     fn arity(&self) -> (usize, usize, usize) {
         match self {
-            Kind::Embed {} => (0, 1, 1),
-            Kind::RmsNorm { .. } => (1, 1, 1),
+            Kind::Embed {} | Kind::EmbedPosition {} => (0, 1, 1),
+            Kind::RmsNorm { .. } | Kind::ShortConv { .. } => (1, 1, 1),
+            Kind::LayerNorm { .. } | Kind::LogDecay {} => (1, 2, 2),
             Kind::Linear {} => (1, 1, 2),
-            Kind::Rope { .. } | Kind::Take {} => (1, 0, 0),
-            Kind::Attend { .. } => (3, 0, 0),
-            Kind::Add {} | Kind::Swiglu {} => (2, 0, 0),
+            Kind::ExpertLinear { .. } => (2, 1, 2),
+            Kind::Attend { .. } => (3, 0, 1),
+            Kind::DeltaRule { .. } => (5, 0, 0),
+            Kind::Add {}
+            | Kind::Mul {}
+            | Kind::Swiglu {}
+            | Kind::Geglu {}
+            | Kind::ClampedSwiglu { .. }
+            | Kind::ExpertSum {} => (2, 0, 0),
+            Kind::Rope { .. }
+            | Kind::LongRope { .. }
+            | Kind::Take {}
+            | Kind::L2Norm { .. }
+            | Kind::Part { .. }
+            | Kind::Scale { .. }
+            | Kind::Softcap { .. }
+            | Kind::Gelu {}
+            | Kind::Silu {}
+            | Kind::Sigmoid {}
+            | Kind::Route { .. } => (1, 0, 0),
         }
     }
 }
@@ -86,37 +181,90 @@ fn check(index: usize, name: &str, op: &Op, earlier: &[Op]) -> Result<()> {
     if op.width == 0 {
         return fail("has no columns".to_owned());
     }
-    let width = |i: usize| earlier[op.inputs[i]].width;
-    let wrong = match &op.kind {
-        Kind::Embed {} | Kind::Linear {} => None,
-        Kind::Take {} => (width(0) != op.width).then(|| expected(op.width, width(0))),
-        Kind::Add {} | Kind::Swiglu {} => (width(0) != op.width || width(1) != op.width)
-            .then(|| expected(op.width, width(0).max(width(1)))),
-        Kind::RmsNorm { heads, .. } => (width(0) != op.width || !divides(*heads, op.width))
-            .then(|| format!("splits {} columns into {heads} heads", width(0))),
-        Kind::Rope { heads, freqs, .. } => {
-            let fits = divides(*heads, op.width) && 2 * freqs.len() <= op.width / heads;
-            (width(0) != op.width || !fits).then(|| {
-                format!("rotates {} pairs in {heads} heads of {} columns", freqs.len(), width(0))
+    let widths: Vec<usize> = op.inputs.iter().map(|&input| earlier[input].width).collect();
+    misfit(&op.kind, op.width, &widths).map_or(Ok(()), fail)
+}
+
+/// What is wrong with inputs of `widths` columns for a result of `out`.
+fn misfit(kind: &Kind, out: usize, widths: &[usize]) -> Option<String> {
+    let same = || widths.iter().find(|&&width| width != out).map(|&width| expected(out, width));
+    let in_heads = |heads: usize| {
+        (widths[0] != out || !divides(heads, out))
+            .then(|| format!("splits {} columns into {heads} heads", widths[0]))
+    };
+    match kind {
+        Kind::Embed {} | Kind::EmbedPosition {} | Kind::Linear {} => None,
+        Kind::Take {}
+        | Kind::Add {}
+        | Kind::LayerNorm { .. }
+        | Kind::Scale { .. }
+        | Kind::Softcap { .. }
+        | Kind::Gelu {}
+        | Kind::Silu {}
+        | Kind::Sigmoid {}
+        | Kind::Swiglu {}
+        | Kind::Geglu {}
+        | Kind::ClampedSwiglu { .. }
+        | Kind::ShortConv { .. }
+        | Kind::LogDecay {} => same(),
+        Kind::Mul {} => (widths[0] != out || !divides(widths[1], out))
+            .then(|| format!("multiplies {} columns by {}", widths[0], widths[1])),
+        Kind::RmsNorm { heads, .. } | Kind::L2Norm { heads, .. } => in_heads(*heads),
+        Kind::Part { parts, start } => {
+            let fits = divides(*parts, widths[0])
+                && divides(*parts, out)
+                && start.checked_add(out / parts).is_some_and(|end| end <= widths[0] / parts);
+            (!fits).then(|| {
+                format!("takes {out} columns from {start} on in {parts} parts of {}", widths[0])
             })
+        }
+        Kind::Rope { heads, freqs, .. } => misfit_rope(*heads, freqs.len(), out, widths[0]),
+        Kind::LongRope { heads, short, long, .. } if short.len() == long.len() => {
+            misfit_rope(*heads, short.len(), out, widths[0])
+        }
+        Kind::LongRope { short, long, .. } => {
+            Some(format!("has {} short and {} long frequencies", short.len(), long.len()))
         }
         Kind::Attend { heads, kv_heads, .. } => {
             let fits = divides(*kv_heads, *heads)
-                && divides(*heads, op.width)
-                && width(0) == op.width
-                && width(1) == op.width / heads * kv_heads
-                && width(2) == width(1);
+                && divides(*heads, out)
+                && widths[0] == out
+                && widths[1] == out / heads * kv_heads
+                && widths[2] == widths[1];
             (!fits).then(|| {
                 format!(
                     "has {heads} query and {kv_heads} key heads over q, k, v of {}, {}, {} columns",
-                    width(0),
-                    width(1),
-                    width(2)
+                    widths[0], widths[1], widths[2]
                 )
             })
         }
-    };
-    wrong.map_or(Ok(()), fail)
+        Kind::Route { used, .. } => (*used == 0 || *used > widths[0] || out != 2 * used)
+            .then(|| format!("chooses {used} of {} experts in {out} columns", widths[0])),
+        Kind::ExpertLinear { experts } => {
+            let used = widths[1] / 2;
+            (used == 0 || used > *experts || !divides(used, out))
+                .then(|| format!("gives {used} of {experts} experts {out} columns"))
+        }
+        Kind::ExpertSum {} => (widths[1] < 2 || widths[0] != out * (widths[1] / 2))
+            .then(|| expected(out * (widths[1] / 2), widths[0])),
+        Kind::DeltaRule { heads, key_heads, .. } => {
+            let fits = divides(*key_heads, *heads)
+                && divides(*heads, out)
+                && widths[0] == widths[1]
+                && divides(*key_heads, widths[0])
+                && widths[2] == out
+                && widths[3..] == [*heads, *heads];
+            (!fits).then(|| {
+                format!("has {heads} heads and {key_heads} key heads over columns of {widths:?}")
+            })
+        }
+    }
+}
+
+fn misfit_rope(heads: usize, pairs: usize, out: usize, width: usize) -> Option<String> {
+    let fits = divides(heads, out) && 2 * pairs <= out / heads;
+    (width != out || !fits)
+        .then(|| format!("rotates {pairs} pairs in {heads} heads of {width} columns"))
 }
 
 fn divides(part: usize, whole: usize) -> bool {

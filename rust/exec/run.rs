@@ -5,12 +5,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::cache::LayerPointers;
 use super::collect::Collector;
-use super::compile::{Attend, Linear, Program, RowOp, Slot, Stage, Work};
+use super::compile::{Attend, Linear, Program, Slot, Stage, Work};
+use super::experts::Gathered;
+use super::recurrent::StatePointers;
+use super::row::RowOp;
 use super::threads::Barrier;
+use crate::kernels::Kernels;
 use crate::kernels::activations::Acts;
 use crate::kernels::attention::{Query, TILE};
 use crate::kernels::linear::{Output, Scratch};
-use crate::kernels::{Kernels, rows};
 
 /// One new token: its id, its sequence and its place there.
 #[derive(Debug, Clone, Copy)]
@@ -18,13 +21,16 @@ pub struct Token {
     pub id: u32,
     pub sequence: usize,
     pub position: usize,
+    /// Whether the recurrent state has a span to fold before this token.
+    pub fold: bool,
 }
 
 /// Working memory of one thread.
 #[derive(Default)]
 pub struct Workspace {
-    linear: Scratch,
-    scores: Vec<f32>,
+    pub(super) linear: Scratch,
+    pub(super) scores: Vec<f32>,
+    pub(super) gathered: Gathered,
 }
 
 /// All that a step reads and writes.
@@ -41,6 +47,9 @@ pub struct Step<'a> {
     /// Table i: rows of cos and sin for each frequency.
     pub turns: &'a [*mut f32],
     pub layers: &'a [LayerPointers],
+    pub state: &'a StatePointers,
+    /// Tokens that a sequence of the cache can hold.
+    pub capacity: usize,
     /// One counter a stage, zero at the start.
     pub claims: &'a [AtomicUsize],
     pub workspaces: &'a [Mutex<Workspace>],
@@ -80,7 +89,10 @@ impl Step<'_> {
                     self.observe(index, *x, n, worker);
                     self.products(claims, *x, jobs, n, &mut workspace.linear)
                 }
+                Work::Experts(work) => self.experts(claims, work, n, &mut workspace),
                 Work::Attend(attend) => self.attend(claims, attend, &mut workspace.scores),
+                Work::ShortConv(conv) => self.short_conv(claims, conv),
+                Work::DeltaRule(delta) => self.delta_rule(claims, delta, &mut workspace.scores),
             }
             if index + 1 < stages {
                 self.barrier.wait();
@@ -94,7 +106,7 @@ impl Step<'_> {
         !self.int8 && ops.iter().all(|op| matches!(op, RowOp::Quantize { .. }))
     }
 
-    fn at(&self, slot: Slot, row: usize) -> *mut f32 {
+    pub(super) fn at(&self, slot: Slot, row: usize) -> *mut f32 {
         self.slots[slot.index].wrapping_add(row * slot.width)
     }
 
@@ -112,72 +124,6 @@ impl Step<'_> {
         }
     }
 
-    fn row(&self, op: &RowOp, row: usize, taken: bool) {
-        let token_row = if taken { self.taken[row] } else { row };
-        let token = self.tokens[token_row];
-        let kernels = self.kernels;
-        // SAFETY: slots hold a row for each token, widths were checked when the plan was compiled,
-        // and the row is this thread's alone.
-        unsafe {
-            match op {
-                RowOp::Turns { table } => self.turn(*table, row, token.position),
-                RowOp::Embed { table, out } => {
-                    let out = std::slice::from_raw_parts_mut(self.at(*out, row), out.width);
-                    table.row(token.id as usize, out);
-                }
-                RowOp::RmsNorm { x, weight, out, eps } => {
-                    for start in (0..x.width).step_by(weight.len()) {
-                        let (x, out) = (self.at(*x, row).add(start), self.at(*out, row).add(start));
-                        (kernels.rms_norm)(x, weight.as_ptr(), out, weight.len(), *eps);
-                    }
-                }
-                RowOp::Rope { x, out, heads, table, apart, next } => {
-                    std::ptr::copy(self.at(*x, row), self.at(*out, row), x.width);
-                    let pairs = self.program.ropes[*table].freqs.len();
-                    let turns = self.turns[*table].add(token_row * 2 * pairs);
-                    let turns = std::slice::from_raw_parts(turns, 2 * pairs);
-                    let out = std::slice::from_raw_parts_mut(self.at(*out, row), out.width);
-                    for head in out.chunks_exact_mut(x.width / heads) {
-                        rows::rope(head, turns, *apart, *next);
-                    }
-                }
-                RowOp::Append { k, v, layer } => {
-                    let (k, v) = (self.at(*k, row), self.at(*v, row));
-                    self.layers[*layer].append(token.sequence, token.position, k, v);
-                }
-                RowOp::Add { x, y, out } => {
-                    (kernels.add)(self.at(*x, row), self.at(*y, row), self.at(*out, row), x.width);
-                }
-                RowOp::Swiglu { gate, up, out } => {
-                    let (gate, up, width) = (self.at(*gate, row), self.at(*up, row), out.width);
-                    (kernels.swiglu)(gate, up, self.at(*out, row), width);
-                }
-                RowOp::Quantize { x } if self.int8 => {
-                    (kernels.quantize_row)(self.at(*x, row), x.width, &self.acts_of(*x), row);
-                }
-                RowOp::Quantize { .. } => {}
-            }
-        }
-    }
-
-    /// cos and sin of each pair's angle at `position`, times the factor, in f64 and then rounded.
-    ///
-    /// # Safety
-    ///
-    /// The row is allocated and this thread's.
-    unsafe fn turn(&self, table: usize, row: usize, position: usize) {
-        let rope = &self.program.ropes[table];
-        for (i, freq) in rope.freqs.iter().enumerate() {
-            let (sin, cos) = (position as f64 * freq).sin_cos();
-            // SAFETY: the caller's promise.
-            unsafe {
-                let turn = self.turns[table].add(2 * (row * rope.freqs.len() + i));
-                *turn = (cos * rope.factor) as f32;
-                *turn.add(1) = (sin * rope.factor) as f32;
-            }
-        }
-    }
-
     /// Tells the collector what a stage of products takes in.
     fn observe(&self, stage: usize, x: Slot, n: usize, worker: usize) {
         let Some(sums) = self.collector.and_then(|collector| collector.stage(stage)) else {
@@ -189,7 +135,7 @@ impl Step<'_> {
     }
 
     /// The buffer of rounded activations, with rows as long as `x` needs.
-    fn acts_of(&self, x: Slot) -> Acts {
+    pub(super) fn acts_of(&self, x: Slot) -> Acts {
         Acts { chunks: x.width.div_ceil(crate::kernels::isa::CHUNK), ..self.acts }
     }
 
@@ -282,6 +228,7 @@ impl Step<'_> {
                         (position + 1).saturating_sub(attend.window)
                     },
                     last: position,
+                    sink: attend.sinks.as_ref().map_or(f32::NEG_INFINITY, |sinks| sinks[head]),
                 });
                 if tile.len() == TILE {
                     self.attend_tile(attend, sequence, kv_head, &mut tile, scores);

@@ -7,38 +7,46 @@ use crate::error::{Error, Result};
 use crate::formats::Format;
 use crate::kernels::packed::Packed;
 
-/// Packed tensors by name; executors share them.
+/// Packed tensors by name; executors share them. Experts' tensors have a matrix for each.
 #[derive(Default, Clone)]
 pub struct Weights {
-    tensors: HashMap<String, Arc<Packed>>,
+    tensors: HashMap<String, Vec<Arc<Packed>>>,
 }
 
 impl Weights {
-    /// Packs and keeps one tensor of `rows` x `columns` (1 row for a vector).
+    /// Packs and keeps one tensor: `matrices` of `rows` x `columns` each (1 row for a vector).
     pub fn add(
         &mut self,
         name: &str,
         format: Format,
-        rows: usize,
-        columns: usize,
+        [matrices, rows, columns]: [usize; 3],
         data: &[u8],
     ) -> Result<()> {
-        let packed = Packed::new(data, format, rows, columns)
-            .map_err(|error| Error { message: format!("`{name}`: {}", error.message), ..error })?;
-        self.tensors.insert(name.to_owned(), Arc::new(packed));
+        let fail =
+            |error: Error| Error { message: format!("`{name}`: {}", error.message), ..error };
+        if matrices == 0 || !data.len().is_multiple_of(matrices) {
+            let what = format!("{} bytes do not divide into {matrices} matrices", data.len());
+            return Err(fail(Error::shape(what)));
+        }
+        let packed = (0..matrices).map(|matrix| {
+            let size = data.len() / matrices;
+            Packed::new(&data[matrix * size..][..size], format, rows, columns).map(Arc::new)
+        });
+        self.tensors.insert(name.to_owned(), packed.collect::<Result<_>>().map_err(fail)?);
         Ok(())
     }
 
     /// Bytes that the packed tensors take.
     pub fn bytes(&self) -> usize {
-        self.tensors.values().map(|tensor| tensor.bytes()).sum()
+        self.tensors.values().flatten().map(|tensor| tensor.bytes()).sum()
     }
 
     /// The tensor `name`, of `rows` x `columns` where those are given.
     pub fn find(&self, name: &str, rows: Option<usize>, columns: usize) -> Result<Arc<Packed>> {
-        let tensor = self.tensors.get(name).ok_or_else(|| {
-            Error::input(format!("the plan needs tensor `{name}`, which is missing"))
-        })?;
+        let found = self.matrices(name)?;
+        let [tensor] = found else {
+            return Err(Error::shape(format!("`{name}` holds {} matrices", found.len())));
+        };
         if tensor.columns != columns || rows.is_some_and(|rows| rows != tensor.rows) {
             let want = rows.map_or("any number of".to_owned(), |rows| rows.to_string());
             return Err(Error::shape(format!(
@@ -47,6 +55,41 @@ impl Weights {
             )));
         }
         Ok(Arc::clone(tensor))
+    }
+
+    /// The matrix `name` of `rows` rows, of any length.
+    pub fn matrix(&self, name: &str, rows: usize) -> Result<Arc<Packed>> {
+        self.find(name, Some(rows), self.columns(name)?)
+    }
+
+    /// Columns of the tensor `name`.
+    pub fn columns(&self, name: &str) -> Result<usize> {
+        Ok(self.matrices(name)?[0].columns)
+    }
+
+    /// The `experts` matrices of `rows` x `columns` in the tensor `name`.
+    pub fn experts(
+        &self,
+        name: &str,
+        [experts, rows, columns]: [usize; 3],
+    ) -> Result<Vec<Arc<Packed>>> {
+        let found = self.matrices(name)?;
+        let fits = |tensor: &Arc<Packed>| tensor.rows == rows && tensor.columns == columns;
+        if found.len() != experts || !found.iter().all(fits) {
+            return Err(Error::shape(format!(
+                "`{name}` must have {experts} matrices of {rows} x {columns}, found {} of {} x {}",
+                found.len(),
+                found[0].rows,
+                found[0].columns
+            )));
+        }
+        Ok(found.to_vec())
+    }
+
+    fn matrices(&self, name: &str) -> Result<&[Arc<Packed>]> {
+        self.tensors.get(name).map(Vec::as_slice).ok_or_else(|| {
+            Error::input(format!("the plan needs tensor `{name}`, which is missing"))
+        })
     }
 
     /// The vector `name` of `columns` floats.

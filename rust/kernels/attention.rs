@@ -9,6 +9,8 @@
 //! out  = (sum over positions in order of e v, fused) / total
 //! ```
 //!
+//! A head's sink is one more score: it enters the largest and, last of all, the total, and has no v.
+//!
 //! A tile shares the loads of its queries; positions outside a query's range weigh exactly zero,
 //! so its bits do not depend on which queries lie beside it.
 
@@ -27,6 +29,8 @@ pub struct Query {
     pub out: *mut f32,
     pub first: usize,
     pub last: usize,
+    /// A score that takes its share of the weight and adds nothing, negative infinity for none.
+    pub sink: f32,
 }
 
 /// The cache of one key/value head.
@@ -79,7 +83,7 @@ unsafe fn tile<I: Isa, const T: usize>(queries: [Query; T], head: Head, scores: 
         let mut totals = [0f32; T];
         for (t, query) in queries.iter().enumerate() {
             let row = std::slice::from_raw_parts_mut(e.add(t * length), length);
-            totals[t] = softmax::<I>(row, query.first - start, query.last - start);
+            totals[t] = softmax::<I>(row, query.first - start, query.last - start, query.sink);
         }
         mix_values::<I, T>(&queries, head, first..last + 1, e.add(first - start), length, totals);
     }
@@ -112,21 +116,25 @@ unsafe fn dot_keys<I: Isa, const T: usize>(
     }
 }
 
-/// e^(s - max) within first..=last, zero outside; returns the sum.
+/// e^(s - max) within first..=last, zero outside; returns the sum, with the sink's share.
 #[inline(always)]
-unsafe fn softmax<I: Isa>(s: &mut [f32], first: usize, last: usize) -> f32 {
+unsafe fn softmax<I: Isa>(s: &mut [f32], first: usize, last: usize, sink: f32) -> f32 {
     s[..first].fill(f32::NEG_INFINITY);
     s[last + 1..].fill(f32::NEG_INFINITY);
+    let mut share = [0f32; LANES];
     // SAFETY: `s` holds whole vectors; the CPU has the instruction set.
     unsafe {
         let p = s.as_mut_ptr();
-        let mut best = I::splat(f32::NEG_INFINITY);
+        let mut best = I::splat(sink);
         for at in (0..s.len()).step_by(LANES) {
             best = I::max(best, I::load(p.add(at)));
         }
         let best = I::splat(I::largest(best));
         for at in (0..s.len()).step_by(LANES) {
             I::store(p.add(at), exp::<I>(I::sub(I::load(p.add(at)), best)));
+        }
+        if sink > f32::NEG_INFINITY {
+            I::store(share.as_mut_ptr(), exp::<I>(I::sub(I::splat(sink), best)));
         }
     }
     s[..first].fill(0.0);
@@ -137,7 +145,7 @@ unsafe fn softmax<I: Isa>(s: &mut [f32], first: usize, last: usize) -> f32 {
         for at in (0..s.len()).step_by(LANES) {
             sum = I::add(sum, I::load(s.as_ptr().add(at)));
         }
-        I::sum(sum)
+        I::sum(sum) + share[0]
     }
 }
 

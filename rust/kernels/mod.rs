@@ -9,6 +9,9 @@ pub mod attention;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+pub mod delta;
+pub mod experts;
+pub mod gates;
 pub mod isa;
 pub mod linear;
 pub mod linear_f32;
@@ -26,6 +29,7 @@ use std::sync::OnceLock;
 
 use activations::Acts;
 use attention::{Head, Query};
+use delta::{DeltaState, DeltaToken, Place};
 use linear::{Output, Scratch};
 use packed::Packed;
 
@@ -42,6 +46,31 @@ pub struct Kernels {
     pub add: unsafe fn(*const f32, *const f32, *mut f32, usize),
     pub swiglu: unsafe fn(*const f32, *const f32, *mut f32, usize),
     pub attend: unsafe fn(&[Query], Head, &mut Vec<f32>),
+    pub layer_norm: unsafe fn(*const f32, [*const f32; 2], *mut f32, usize, f32),
+    pub l2_norm: unsafe fn(*const f32, *mut f32, usize, f32),
+    pub gelu: unsafe fn(*const f32, *mut f32, usize),
+    pub silu: unsafe fn(*const f32, *mut f32, usize),
+    pub sigmoid: unsafe fn(*const f32, *mut f32, usize),
+    pub scale: unsafe fn(*const f32, *mut f32, usize, f32),
+    pub softcap: unsafe fn(*const f32, *mut f32, usize, f32),
+    pub mul: unsafe fn(*const f32, *const f32, *mut f32, usize),
+    pub geglu: unsafe fn(*const f32, *const f32, *mut f32, usize),
+    pub clamped_swiglu: unsafe fn(*const f32, *const f32, *mut f32, usize, [f32; 2]),
+    pub route: unsafe fn(*const f32, usize, *mut f32, usize, bool),
+    pub expert_sum: unsafe fn(*const f32, *const f32, *mut f32, usize, usize),
+    pub delta_rule: unsafe fn(DeltaState, Place, &[DeltaToken], &mut Vec<f32>),
+    pub short_conv: unsafe fn(&[*const f32], &[*const f32], *mut f32, usize),
+}
+
+/// One entry point: the generic function `NAME` of a module under an instruction set's features.
+macro_rules! entry {
+    ($isa:ty, $(#[$feature:meta])? $module:ident::$name:ident($($arg:ident: $type:ty),* $(,)?)) => {
+        $(#[$feature])?
+        unsafe fn $name($($arg: $type),*) {
+            // SAFETY: the caller's promise.
+            unsafe { $module::$name::<$isa>($($arg),*) }
+        }
+    };
 }
 
 /// Writes an instruction set's entry points: the generic functions under its target features.
@@ -88,8 +117,40 @@ macro_rules! entry_points {
                 // SAFETY: the caller's promise.
                 unsafe { attention::attend::<I>(queries, head, scores) }
             }
+            entry!(I, $(#[$feature])? gates::layer_norm(
+                x: *const f32, w: [*const f32; 2], out: *mut f32, n: usize, eps: f32
+            ));
+            entry!(I, $(#[$feature])? gates::l2_norm(x: *const f32, out: *mut f32, n: usize, eps: f32));
+            entry!(I, $(#[$feature])? gates::gelu(x: *const f32, out: *mut f32, n: usize));
+            entry!(I, $(#[$feature])? gates::silu(x: *const f32, out: *mut f32, n: usize));
+            entry!(I, $(#[$feature])? gates::sigmoid(x: *const f32, out: *mut f32, n: usize));
+            entry!(I, $(#[$feature])? gates::scale(x: *const f32, out: *mut f32, n: usize, by: f32));
+            entry!(I, $(#[$feature])? gates::softcap(x: *const f32, out: *mut f32, n: usize, cap: f32));
+            entry!(I, $(#[$feature])? gates::mul(
+                x: *const f32, y: *const f32, out: *mut f32, n: usize
+            ));
+            entry!(I, $(#[$feature])? gates::geglu(
+                gate: *const f32, up: *const f32, out: *mut f32, n: usize
+            ));
+            entry!(I, $(#[$feature])? gates::clamped_swiglu(
+                gate: *const f32, up: *const f32, out: *mut f32, n: usize, shape: [f32; 2]
+            ));
+            entry!(I, $(#[$feature])? experts::route(
+                logits: *const f32, n: usize, out: *mut f32, used: usize, normalize: bool
+            ));
+            entry!(I, $(#[$feature])? experts::expert_sum(
+                x: *const f32, weights: *const f32, out: *mut f32, used: usize, n: usize
+            ));
+            entry!(I, $(#[$feature])? delta::delta_rule(
+                head: DeltaState, place: Place, tokens: &[DeltaToken], scratch: &mut Vec<f32>
+            ));
+            entry!(I, $(#[$feature])? delta::short_conv(
+                rows: &[*const f32], weights: &[*const f32], out: *mut f32, n: usize
+            ));
             Kernels {
                 name: $name, linear_int8, linear_f32, quantize_row, rms_norm, add, swiglu, attend,
+                layer_norm, l2_norm, gelu, silu, sigmoid, scale, softcap, mul, geglu,
+                clamped_swiglu, route, expert_sum, delta_rule, short_conv,
             }
         };
     };

@@ -6,7 +6,7 @@ use super::isa::{Isa, LANES};
 
 /// The 16 floats from `start` on; zeros past `length`.
 #[inline(always)]
-unsafe fn load_part<I: Isa>(p: *const f32, start: usize, length: usize) -> I::F {
+pub(super) unsafe fn load_part<I: Isa>(p: *const f32, start: usize, length: usize) -> I::F {
     // SAFETY: `length` floats are readable at p.
     unsafe {
         if start + LANES <= length {
@@ -20,7 +20,7 @@ unsafe fn load_part<I: Isa>(p: *const f32, start: usize, length: usize) -> I::F 
 
 /// Writes the lanes of `x` that lie before `length`.
 #[inline(always)]
-unsafe fn store_part<I: Isa>(p: *mut f32, start: usize, length: usize, x: I::F) {
+pub(super) unsafe fn store_part<I: Isa>(p: *mut f32, start: usize, length: usize, x: I::F) {
     // SAFETY: `length` floats are writable at p.
     unsafe {
         if start + LANES <= length {

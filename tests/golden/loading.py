@@ -1,8 +1,12 @@
-"""The golden models, read by the oracle's own reader: a mistake in fewbit's cannot hide here."""
+"""The golden models: those of `OWN` read by the oracle's own reader, the others by fewbit's.
+
+What transformers says about each model is stored beside it, so a mistake in a reader shows.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import struct
 from dataclasses import dataclass
 from functools import cache
@@ -10,14 +14,29 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
+import fewbit
 from fewbit.config import Config, Rope
 from fewbit.models import build_plan
 from reference.containers import Stored, read_safetensors
 from reference.weights import Weight
 
 MODELS = Path(__file__).parent / "models"
-NAMES = ["llama", "llama-spm", "mistral", "mistral-swa", "qwen2", "qwen3", "qwen3-alt"]
+ROOT = Path(__file__).parents[2]
+SHARED = Path(os.environ.get("FEWBIT_SHARED", ROOT.parent / "shared")) / "golden"
+"""Where models lie that are too large for the repository."""
+OWN = ["llama", "llama-spm", "mistral", "mistral-swa", "qwen2", "qwen3", "qwen3-alt"]
+FURTHER = [
+    *("gemma3", "gemma3-alt", "gpt2", "gpt_oss", "gpt_oss-mxfp4", "phi3", "phi3-longrope"),
+    *("qwen3_moe", "qwen3_moe-alt", "qwen3_next", "qwen3_5", "qwen3_5-hub"),
+]
+NAMES = OWN + FURTHER
+GGUFS = [
+    *("llama-spm", "mistral", "qwen2", "qwen3", "gemma3", "gpt2", "gpt_oss", "gpt_oss-mxfp4"),
+    *("phi3", "phi3-longrope", "qwen3_moe", "qwen3_next", "qwen3_5"),
+]
+"""Models of which llama.cpp's converter made a file."""
 NOISE = 1e-4
 """What float32 arithmetic moves these logits by: at most 6e-5 against float64, measured by
 transformers on each model when it was made, and 1e-4 between cached and whole runs."""
@@ -54,9 +73,19 @@ class Golden:
     greedy: list[int]
 
 
+def asset(name: str, file: str = "config.json") -> Path:
+    """A file of a golden model, here or in `SHARED`; the test is skipped if it is in neither."""
+    for models in (MODELS, SHARED):
+        if (path := models / name / file).exists():
+            return path
+    pytest.skip(f"no {name}/{file} in {MODELS} or {SHARED}")
+
+
 @cache
 def load(name: str) -> Golden:
-    folder = MODELS / name
+    folder = asset(name).parent
+    if name in FURTHER:
+        return opened(folder)
     stored: dict[str, Stored] = {}
     for path in sorted(folder.glob("model*.safetensors")):
         stored |= read_safetensors(path.read_bytes())
@@ -66,6 +95,22 @@ def load(name: str) -> Golden:
         config,
         build_plan(config).to_dicts(),
         {key: weight(key, tensor, config) for key, tensor in tensors.items()},
+        np.load(folder / "ids.npy").tolist(),
+        np.load(folder / "logits.npy"),
+        np.load(folder / "greedy.npy").tolist(),
+    )
+
+
+def opened(folder: Path) -> Golden:
+    model = fewbit.load(folder)
+    weights = {}
+    for name in model.plan.weights():
+        data, columns = model.data(name), model.checkpoint.tensors[name].shape[-1]
+        weights[name] = Weight(model.formats[name], len(data), columns, data.tobytes())
+    return Golden(
+        model.config,
+        model.plan.to_dicts(),
+        weights,
         np.load(folder / "ids.npy").tolist(),
         np.load(folder / "logits.npy"),
         np.load(folder / "greedy.npy").tolist(),

@@ -18,26 +18,34 @@ from fewbit.models import build_plan
 from fewbit.tokenizer import Tokenizer
 from fewbit.tokenizer_gguf import build, metadata_from_folder
 from tests.compare import within_bound
-from tests.golden.loading import MODELS, NAMES, NOISE, load
+from tests.golden.loading import GGUFS, MODELS, NAMES, NOISE, SHARED, asset, load
 
-FILES = [MODELS / name for name in NAMES] + sorted(MODELS.glob("*/model-f32.gguf"))
-IDS = [path.relative_to(MODELS).as_posix() for path in FILES]
-
-
-def folder(path: Path) -> Path:
-    return path if path.is_dir() else path.parent
+GGUF = "model-f32.gguf"
+FILES = [(name, "config.json") for name in NAMES] + [(name, GGUF) for name in GGUFS]
+IDS = [name if file != GGUF else f"{name}/{GGUF}" for name, file in FILES]
 
 
-@pytest.mark.parametrize("path", FILES, ids=IDS)
-def test_logits(path: Path) -> None:
-    ids = np.load(folder(path) / "ids.npy")
-    expected = np.load(folder(path) / "logits.npy")
-    within_bound(fewbit.load(path).logits(ids, acts="f32"), expected, NOISE, "transformers' logits")
+def source(name: str, file: str) -> Path:
+    path = asset(name, file)
+    return path if file == GGUF else path.parent
 
 
-@pytest.mark.parametrize("path", FILES, ids=IDS)
-def test_the_plan_is_the_one_that_the_oracle_s_reader_leads_to(path: Path) -> None:
-    golden = load(folder(path).name)
+def logits(name: str, path: Path) -> np.ndarray:
+    """What transformers says, of what `path` means: GGUF has no YaRN but of a whole number."""
+    cut = path.name.endswith(".gguf") and name.startswith("gpt_oss")
+    return np.load(asset(name, "logits_yarn_truncated.npy" if cut else "logits.npy"))
+
+
+@pytest.mark.parametrize(("name", "file"), FILES, ids=IDS)
+def test_logits(name: str, file: str) -> None:
+    path, ids = source(name, file), np.load(asset(name, "ids.npy"))
+    found = fewbit.load(path).logits(ids, acts="f32")
+    within_bound(found, logits(name, path), NOISE, "transformers' logits")
+
+
+@pytest.mark.parametrize(("name", "file"), FILES, ids=IDS)
+def test_the_plan_is_the_one_that_the_oracle_s_reader_leads_to(name: str, file: str) -> None:
+    golden, path = load(name), source(name, file)
     found = build_plan(open_checkpoint(path).config).to_dicts()
     if path.is_dir():
         assert found == golden.plan
@@ -45,44 +53,62 @@ def test_the_plan_is_the_one_that_the_oracle_s_reader_leads_to(path: Path) -> No
         assert [op["op"] for op in found] == [op["op"] for op in golden.plan]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [n for n in NAMES if not n.startswith("qwen3_5")])
 def test_both_spellings_of_a_configuration_are_one(name: str) -> None:
     first, second = (
-        config_from_hf(json.loads((MODELS / name / file).read_text()), MODELS / name / file)
+        config_from_hf(json.loads(asset(name, file).read_text()), asset(name, file))
         for file in ("config.json", "config.v4.json")
     )
     assert first == second
 
 
+UNSAID = {
+    "gemma3-alt": "with a window in other layers only",
+    "gpt_oss": "the YaRN range is not rounded",
+    "gpt_oss-mxfp4": "the YaRN range is not rounded",
+    "qwen3_moe-alt": "weights are not normalised, or that layers have none",
+}
+"""Models that GGUF has no words for, and what the refusal to save them says."""
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_saved_and_loaded_again_it_is_the_same_model(name: str, tmp_path: Path) -> None:
-    model = fewbit.load(MODELS / name)
+    model = fewbit.load(asset(name).parent)
+    if name in UNSAID:
+        with pytest.raises(fewbit.UnsupportedError, match=UNSAID[name]):
+            model.save(tmp_path / "m.gguf")
+        return
     model.save(tmp_path / "m.gguf")
     again = fewbit.load(tmp_path / "m.gguf")
     assert dataclasses.replace(again.config, rope=model.config.rope) == model.config
-    ids = np.load(MODELS / name / "ids.npy")
-    expected = np.load(MODELS / name / "logits.npy")
+    ids, expected = np.load(asset(name, "ids.npy")), logits(name, tmp_path / "m.gguf")
     within_bound(again.logits(ids, acts="f32"), expected, NOISE, "transformers' logits")
 
 
 def tokenizers(name: str, tmp: Path) -> dict[str, Tokenizer]:
-    path = MODELS / name
+    path = asset(name).parent
     vocab = open_checkpoint(path).config.vocab
     own = build(dict(fields_of(metadata_from_folder(path, vocab))), tmp)
     found = {"folder": open_checkpoint(path).tokenizer(), "own metadata": own}
-    if (path / "model-f32.gguf").exists():
-        found["llama.cpp's metadata"] = open_checkpoint(path / "model-f32.gguf").tokenizer()
+    files = [models / name / GGUF for models in (MODELS, SHARED)]
+    for file in [file for file in files if file.exists()][:1]:
+        found["llama.cpp's metadata"] = open_checkpoint(file).tokenizer()
     return found
 
 
 # llama.cpp's metadata cannot say that only the first word gets a space before it: a text that
 # begins with white space, or with text after a special token, differs (golden/README.md)
-EXCUSED = {("mistral", "llama.cpp's metadata"): 8}
+EXCUSED = {
+    ("mistral", "llama.cpp's metadata"): 8,
+    # nor that Phi 3's own special tokens take the space after them
+    ("phi3", "llama.cpp's metadata"): 2,
+    ("phi3-longrope", "llama.cpp's metadata"): 2,
+}
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_tokenizers(name: str, tmp_path: Path) -> None:
-    cases = json.loads((MODELS / name / "tokenization.json").read_text("utf-8"))["cases"]
+    cases = json.loads(asset(name, "tokenization.json").read_text("utf-8"))["cases"]
     for source, tokenizer in tokenizers(name, tmp_path).items():
         wrong = [case["text"] for case in cases if not same_tokens(tokenizer, case)]
         assert len(wrong) == EXCUSED.get((name, source), 0), (source, wrong)

@@ -130,6 +130,14 @@ def test_unknown_ops_are_refused_by_name(card):
         run_gpu(card, plan, {"x": stored(x)}, [0])
 
 
+def test_sinks_are_refused_not_left_out(card):
+    x = values(1, 2, 8)
+    kind = {"layer": 0, "heads": 2, "kv_heads": 2, "scale": 1.0, "window": 0}
+    plan = [embed("x", x), op("attend", [0, 0, 0], ["sinks"], 8, **kind)]
+    with pytest.raises(UnsupportedError, match="op 1: the GPU executor has no `attend` with sinks"):
+        run_gpu(card, plan, {"x": stored(x), "sinks": stored(values(2, 1, 2))}, [0])
+
+
 @pytest.mark.parametrize(
     ("tokens", "outputs", "message"),
     [

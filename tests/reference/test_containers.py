@@ -12,7 +12,7 @@ from reference.containers import (
     write_safetensors,
 )
 from tests.compare import same_bits
-from tests.golden.loading import MODELS, load
+from tests.golden.loading import MODELS, asset, load
 
 GGUFS = ["llama-spm", "mistral", "qwen2", "qwen3"]
 
@@ -20,7 +20,7 @@ GGUFS = ["llama-spm", "mistral", "qwen2", "qwen3"]
 @pytest.mark.parametrize("name", GGUFS)
 def test_llama_cpp_stores_the_same_tensors(name):
     """Names, shapes and the order of q's and k's rows, as its converter writes them."""
-    _, tensors = read_gguf((MODELS / name / "model-f32.gguf").read_bytes())
+    _, tensors = read_gguf(asset(name, "model-f32.gguf").read_bytes())
     weights = load(name).weights
     tensors.pop("rope_freqs.weight", None)
     assert tensors.keys() == weights.keys()
@@ -31,7 +31,7 @@ def test_llama_cpp_stores_the_same_tensors(name):
 
 @pytest.mark.parametrize("name", GGUFS)
 def test_gguf_written_again_is_the_same_file(name):
-    data = (MODELS / name / "model-f32.gguf").read_bytes()
+    data = asset(name, "model-f32.gguf").read_bytes()
     same_bits(write_gguf(*read_gguf(data)), data)
 
 

@@ -37,6 +37,10 @@ class Cache:
             )
         self.bound: dict[str, Any] = {}
 
+    def reachable(self, sequence: int, length: int) -> int:
+        """To how many of `length` tokens `truncate` can go back: to all, as no op keeps a state."""
+        return min(length, self.length(sequence))
+
     def length(self, sequence: int = 0) -> int:
         """The tokens of a sequence.
 

@@ -310,6 +310,12 @@ def check_ops(plan: Sequence[Mapping[str, Any]]) -> None:
                 hint="use `--device cpu`",
                 op=op["op"],
             )
+        if op["op"] == "attend" and op["weights"]:
+            raise UnsupportedError(
+                f"op {at}: the GPU executor has no `attend` with sinks",
+                hint="use `--device cpu`",
+                op=op["op"],
+            )
 
 
 def _of(x: View) -> dict[str, float]:

@@ -95,9 +95,12 @@ class Weights:
         self.nbytes = 0
 
     def add(
-        self, name: str, format_: str, rows: int, columns: int, data: NDArray[np.uint8]
-    ) -> None:
+        self, name: str, format_: str, rows: int, columns: int, data: NDArray[np.uint8],
+        matrices: int = 1,
+    ) -> None:  # fmt: skip
         """Keep a tensor [rows, columns] and upload it, if it is a matrix.
+
+        Of several `matrices`, one below the other, the ops know the bounds; here rows are rows.
 
         Raises:
             ShapeError: `data` does not hold so many rows and columns of the format.

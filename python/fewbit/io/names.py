@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-import numpy as np
-from gguf import MODEL_ARCH_NAMES, get_tensor_name_map
-from numpy.typing import NDArray
+from gguf import MODEL_ARCH, MODEL_ARCH_NAMES, get_tensor_name_map
 
 from fewbit.errors import UnsupportedError
 
 _LEFT_OUT = re.compile(r"rotary_emb\.inv_freq$|attention\.(masked_)?bias$")
 """Buffers that old checkpoints carry along: they follow from the configuration."""
+_WITH_SUFFIX = re.compile(r"attn_sinks$")
+"""Names that lack the suffix which GGUF gives them."""
 _ROTATED = re.compile(r"blk\.\d+\.attn_[qk]\.(weight|bias)")
 
 
@@ -25,18 +25,24 @@ def gguf_names(names: Iterable[str], architecture: str, layers: int) -> dict[str
     """
     number = {name: number for number, name in MODEL_ARCH_NAMES.items()}[architecture]
     table = get_tensor_name_map(number, layers)
+    # gguf's list for Qwen3 with experts lacks the layers that have none.
+    dense_kind = {"qwen3moe": MODEL_ARCH.QWEN3}.get(architecture, number)
+    dense = get_tensor_name_map(dense_kind, layers)
     found: dict[str, str] = {}
     for name in names:
         if _LEFT_OUT.search(name):
             continue
-        renamed = table.get_name(name, try_suffixes=(".weight", ".bias"))
+        spelled = name.replace(".linear_attn.dt_bias", ".linear_attn.dt_proj.bias")
+        renamed = table.get_name(spelled, try_suffixes=(".weight", ".bias"))
+        if renamed is None:
+            renamed = dense.get_name(spelled, try_suffixes=(".weight", ".bias"))
         if renamed is None:
             raise UnsupportedError(
                 f"tensor `{name}` has no place in {architecture} of {layers} layers",
                 hint="the checkpoint is of another kind than its config.json says",
                 tensor=name,
             )
-        found[renamed] = name
+        found[_WITH_SUFFIX.sub(r"\g<0>.weight", renamed)] = name
     return found
 
 
@@ -45,12 +51,3 @@ def rotated_heads(name: str, architecture: str, heads: int, kv_heads: int) -> in
     if architecture != "llama" or not _ROTATED.fullmatch(name):
         return 0
     return heads if ".attn_q." in name else kv_heads
-
-
-def interleave_heads(rows: NDArray[np.uint8], heads: int) -> NDArray[np.uint8]:
-    """Rows [heads * dim, row bytes] with the two halves of each head interleaved.
-
-    Hugging Face rotates elements (i, i + dim/2) of a head, GGUF's "llama" (2i, 2i + 1).
-    """
-    halves = rows.reshape(heads, 2, -1, rows.shape[-1])
-    return np.ascontiguousarray(halves.swapaxes(1, 2)).reshape(rows.shape)

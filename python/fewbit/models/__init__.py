@@ -7,14 +7,27 @@ from collections.abc import Callable
 
 from fewbit.config import Config
 from fewbit.errors import UnsupportedError
+from fewbit.models.gemma import gemma3
+from fewbit.models.gpt2 import gpt2
+from fewbit.models.gpt_oss import gpt_oss
 from fewbit.models.llama import llama
+from fewbit.models.phi import phi3
 from fewbit.models.qwen import qwen2, qwen3
+from fewbit.models.qwen_hybrid import qwen3next, qwen35
 from fewbit.plan import Plan
 
 ARCHITECTURES: dict[str, Callable[[Config], Plan]] = {
     "llama": llama,
     "qwen2": qwen2,
     "qwen3": qwen3,
+    "qwen3moe": qwen3,
+    "qwen3next": qwen3next,
+    "qwen35": qwen35,
+    "qwen35moe": qwen35,
+    "gemma3": gemma3,
+    "phi3": phi3,
+    "gpt2": gpt2,
+    "gpt-oss": gpt_oss,
 }
 
 

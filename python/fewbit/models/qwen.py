@@ -1,4 +1,4 @@
-"""Qwen 2 (and 2.5) and Qwen 3, dense."""
+"""Qwen 2 (and 2.5) and Qwen 3, dense and with experts."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from fewbit.config import Rope
 from fewbit.errors import UnsupportedError
@@ -27,9 +28,25 @@ def frequencies(rope: Rope, dims: int) -> tuple[tuple[float, ...], float]:
             return tuple(_llama3(f, rope) for f in plain), 1.0
         case "yarn":
             return _yarn(plain, rope, dims), _yarn_attention(rope)
+        case "longrope":
+            return tuple(plain), _factor_of(rope)
     raise UnsupportedError(
-        f"unknown rope scaling `{rope.kind}`", hint="known: none, linear, llama3, yarn"
+        f"unknown rope scaling `{rope.kind}`", hint="known: none, linear, llama3, yarn, longrope"
     )
+
+
+def long_frequencies(rope: Rope, dims: int) -> tuple[tuple[float, ...], tuple[float, ...], float]:
+    """LongRoPE's frequencies for short texts and for long ones, and the factor of cos and sin.
+
+    The `factors` and `long_factors` divide them; arXiv 2402.13753.
+    """
+    short, factor = frequencies(rope, dims)
+    long, _ = frequencies(replace(rope, factors=rope.long_factors), dims)
+    return short, long, factor
+
+
+def _factor_of(rope: Rope) -> float:
+    return 1.0 if rope.attention_factor is None else rope.attention_factor
 
 
 def _llama3(f: float, rope: Rope) -> float:

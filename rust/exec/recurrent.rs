@@ -1,0 +1,277 @@
+//! Recurrent ops: `short_conv` and `delta_rule`, and the state that they keep for each sequence.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::compile::Slot;
+use super::plan::Sharing;
+use super::run::{Step, Token};
+use crate::error::{Error, Result};
+use crate::kernels::delta::{DeltaState, DeltaToken, Place, SPAN};
+use crate::kernels::isa::LANES;
+
+/// Channels that a thread convolves at a time.
+const CHANNELS: usize = 16 * LANES;
+
+/// What one convolving layer keeps: the inputs of the last positions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConvShape {
+    pub channels: usize,
+    pub kernel: usize,
+}
+
+impl ConvShape {
+    /// Positions that are kept: a kernel's, and all that can be taken back.
+    fn rows(self) -> usize {
+        SPAN + self.kernel
+    }
+
+    fn floats(self) -> usize {
+        self.rows() * self.channels
+    }
+}
+
+/// What one layer of the delta rule keeps (`kernels::delta`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeltaShape {
+    pub heads: usize,
+    pub key_size: usize,
+    pub value_size: usize,
+}
+
+impl DeltaShape {
+    fn width(self) -> usize {
+        self.value_size.next_multiple_of(LANES)
+    }
+
+    /// Floats of the state, the keys, the updates and the decays of one head.
+    fn parts(self) -> [usize; 4] {
+        [self.key_size * self.width(), self.key_size * SPAN, SPAN * self.width(), SPAN]
+    }
+
+    fn floats(self) -> usize {
+        self.heads * self.parts().iter().sum::<usize>()
+    }
+}
+
+/// The layers of each kind, in the plan's order.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Shapes {
+    pub convs: Vec<ConvShape>,
+    pub deltas: Vec<DeltaShape>,
+}
+
+/// The state of all layers and sequences.
+pub struct State {
+    shapes: Shapes,
+    /// [sequence][position % rows][channel] for each convolving layer.
+    convs: Vec<Vec<f32>>,
+    /// [sequence][head][state, keys, updates, decays] for each layer of the delta rule.
+    deltas: Vec<Vec<f32>>,
+    /// For each sequence the position up to which its state is folded.
+    bases: Vec<usize>,
+}
+
+impl State {
+    pub fn new(shapes: &Shapes, sequences: usize) -> Result<Self> {
+        let zeros = |floats: usize| match floats.checked_mul(sequences) {
+            Some(n) if n < isize::MAX as usize / 4 => Ok(vec![0f32; n]),
+            _ => Err(Error::input(format!(
+                "the recurrent state of {sequences} sequences does not fit memory"
+            ))),
+        };
+        Ok(Self {
+            convs: shapes.convs.iter().map(|conv| zeros(conv.floats())).collect::<Result<_>>()?,
+            deltas: shapes
+                .deltas
+                .iter()
+                .map(|delta| zeros(delta.floats()))
+                .collect::<Result<_>>()?,
+            bases: vec![0; sequences],
+            shapes: shapes.clone(),
+        })
+    }
+
+    pub fn shapes(&self) -> &Shapes {
+        &self.shapes
+    }
+
+    /// The first position that can still be taken back, 0 where the plan has no recurrent op.
+    pub fn base(&self, sequence: usize) -> usize {
+        self.bases[sequence]
+    }
+
+    /// Whether a token at `position` has to fold the span before it first; then it counts as folded.
+    pub fn advance(&mut self, sequence: usize, position: usize) -> bool {
+        let any = !self.shapes.convs.is_empty() || !self.shapes.deltas.is_empty();
+        let folds = any && position.is_multiple_of(SPAN) && self.bases[sequence] != position;
+        if folds {
+            self.bases[sequence] = position;
+        }
+        folds
+    }
+
+    /// Forgets what follows the first `length` tokens, which lie past the base or are none.
+    pub fn truncate(&mut self, sequence: usize, length: usize) {
+        if length == 0 {
+            self.bases[sequence] = 0; // the state counts as zero there
+        }
+    }
+
+    pub fn reset(&mut self) {
+        self.bases.fill(0);
+    }
+
+    pub fn copy(&mut self, source: usize, target: usize) {
+        let sequences = self.bases.len();
+        for data in self.convs.iter_mut().chain(&mut self.deltas) {
+            let size = data.len() / sequences;
+            data.copy_within(source * size..(source + 1) * size, target * size);
+        }
+        self.bases[target] = self.bases[source];
+    }
+
+    /// The layers' memory, for threads that write different channels and heads.
+    pub fn pointers(&mut self) -> StatePointers {
+        let pointers =
+            |layers: &mut [Vec<f32>]| layers.iter_mut().map(|l| l.as_mut_ptr()).collect();
+        StatePointers { convs: pointers(&mut self.convs), deltas: pointers(&mut self.deltas) }
+    }
+}
+
+/// The state as raw memory.
+pub struct StatePointers {
+    convs: Vec<*mut f32>,
+    deltas: Vec<*mut f32>,
+}
+
+/// A convolution over the last positions: `weights` are [kernel][channels], the oldest first.
+pub struct ShortConv {
+    pub x: Slot,
+    pub out: Slot,
+    pub weights: Vec<f32>,
+    pub index: usize,
+    pub shape: ConvShape,
+}
+
+/// The delta rule of all heads of a layer.
+pub struct DeltaRule {
+    pub q: Slot,
+    pub k: Slot,
+    pub v: Slot,
+    pub decay: Slot,
+    pub beta: Slot,
+    pub out: Slot,
+    pub index: usize,
+    pub shape: DeltaShape,
+    pub key_heads: usize,
+    pub scale: f32,
+    pub sharing: Sharing,
+}
+
+impl Step<'_> {
+    /// Claims channels; each thread takes all tokens in order.
+    pub fn short_conv(&self, claims: &AtomicUsize, conv: &ShortConv) {
+        loop {
+            let start = claims.fetch_add(1, Ordering::Relaxed) * CHANNELS;
+            if start >= conv.shape.channels {
+                return;
+            }
+            let count = CHANNELS.min(conv.shape.channels - start);
+            for (row, token) in self.tokens.iter().enumerate() {
+                self.convolve(conv, row, token, start, count);
+            }
+        }
+    }
+
+    fn convolve(&self, conv: &ShortConv, row: usize, token: &Token, start: usize, count: usize) {
+        let ConvShape { channels, kernel } = conv.shape;
+        let kept = self.state.convs[conv.index].wrapping_add(token.sequence * conv.shape.floats());
+        let place =
+            |position: usize| kept.wrapping_add(position % conv.shape.rows() * channels + start);
+        let first = (token.position + 1).saturating_sub(kernel);
+        let skipped = kernel - (token.position + 1 - first);
+        let rows: Vec<*const f32> =
+            (first..=token.position).map(|position| place(position).cast_const()).collect();
+        let weights: Vec<*const f32> =
+            (skipped..kernel).map(|j| conv.weights[j * channels + start..].as_ptr()).collect();
+        let (x, out) = (self.at(conv.x, row), self.at(conv.out, row));
+        // SAFETY: these channels of all rows are this thread's; the rows before are stored.
+        unsafe {
+            std::ptr::copy_nonoverlapping(x.add(start), place(token.position), count);
+            (self.kernels.short_conv)(&rows, &weights, out.add(start), count);
+        }
+    }
+
+    /// Claims heads; each thread takes all tokens in order, span by span.
+    pub fn delta_rule(&self, claims: &AtomicUsize, delta: &DeltaRule, scratch: &mut Vec<f32>) {
+        loop {
+            let head = claims.fetch_add(1, Ordering::Relaxed);
+            if head >= delta.shape.heads {
+                return;
+            }
+            let mut start = 0;
+            while start < self.tokens.len() {
+                let first = self.tokens[start];
+                let run = self.tokens[start..]
+                    .iter()
+                    .take_while(|token| {
+                        token.sequence == first.sequence
+                            && token.position / SPAN == first.position / SPAN
+                    })
+                    .count();
+                self.delta_run(delta, head, start..start + run, scratch);
+                start += run;
+            }
+        }
+    }
+
+    fn delta_run(
+        &self,
+        delta: &DeltaRule,
+        head: usize,
+        rows: std::ops::Range<usize>,
+        scratch: &mut Vec<f32>,
+    ) {
+        let DeltaShape { heads, key_size, value_size } = delta.shape;
+        let key_head = match delta.sharing {
+            Sharing::Runs => head / (heads / delta.key_heads),
+            Sharing::Turns => head % delta.key_heads,
+        };
+        let at = |slot: Slot, row: usize, element: usize| self.at(slot, row).wrapping_add(element);
+        let tokens: Vec<DeltaToken> = rows
+            .clone()
+            .map(|row| DeltaToken {
+                q: at(delta.q, row, key_head * key_size),
+                k: at(delta.k, row, key_head * key_size),
+                v: at(delta.v, row, head * value_size),
+                out: at(delta.out, row, head * value_size),
+                // SAFETY: the rows of decays and betas have a float a head.
+                decay: unsafe { *at(delta.decay, row, head) },
+                // SAFETY: as above.
+                beta: unsafe { *at(delta.beta, row, head) },
+            })
+            .collect();
+        let Token { sequence, position, fold, .. } = self.tokens[rows.start];
+        let state = self.head_state(delta, sequence, head);
+        // SAFETY: the head of this sequence is this thread's, with all that lies before.
+        unsafe { (self.kernels.delta_rule)(state, Place { position, fold }, &tokens, scratch) };
+    }
+
+    fn head_state(&self, delta: &DeltaRule, sequence: usize, head: usize) -> DeltaState {
+        let shape = delta.shape;
+        let [state, keys, updates, decays] = shape.parts();
+        let size = state + keys + updates + decays;
+        let base =
+            self.state.deltas[delta.index].wrapping_add(sequence * shape.floats() + head * size);
+        DeltaState {
+            state: base,
+            keys: base.wrapping_add(state),
+            updates: base.wrapping_add(state + keys),
+            decays: base.wrapping_add(state + keys + updates),
+            key_size: shape.key_size,
+            value_size: shape.value_size,
+            width: shape.width(),
+            scale: delta.scale,
+        }
+    }
+}

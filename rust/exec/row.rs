@@ -1,0 +1,261 @@
+//! What a stage does to one row at a time.
+
+use std::sync::Arc;
+
+use super::compile::Slot;
+use super::run::Step;
+use crate::kernels::packed::Packed;
+use crate::kernels::rows;
+
+/// A function of each element.
+#[derive(Debug, Clone, Copy)]
+pub enum Unary {
+    Gelu,
+    Silu,
+    Sigmoid,
+    Scale(f32),
+    Softcap(f32),
+}
+
+/// A function of two values, element by element.
+#[derive(Debug, Clone, Copy)]
+pub enum Binary {
+    Add,
+    Swiglu,
+    Geglu,
+    ClampedSwiglu([f32; 2]),
+}
+
+/// One op on one row.
+pub enum RowOp {
+    Turns {
+        table: usize,
+    },
+    Embed {
+        table: Arc<Packed>,
+        out: Slot,
+    },
+    EmbedPosition {
+        table: Arc<Packed>,
+        out: Slot,
+    },
+    RmsNorm {
+        x: Slot,
+        weight: Vec<f32>,
+        out: Slot,
+        eps: f32,
+    },
+    LayerNorm {
+        x: Slot,
+        weight: Vec<f32>,
+        bias: Vec<f32>,
+        out: Slot,
+        eps: f32,
+    },
+    L2Norm {
+        x: Slot,
+        heads: usize,
+        out: Slot,
+        eps: f32,
+    },
+    Rope {
+        x: Slot,
+        out: Slot,
+        heads: usize,
+        table: usize,
+        apart: usize,
+        next: usize,
+    },
+    Append {
+        k: Slot,
+        v: Slot,
+        layer: usize,
+    },
+    Part {
+        x: Slot,
+        out: Slot,
+        parts: usize,
+        start: usize,
+    },
+    Unary {
+        x: Slot,
+        out: Slot,
+        function: Unary,
+    },
+    Binary {
+        x: Slot,
+        y: Slot,
+        out: Slot,
+        function: Binary,
+    },
+    Mul {
+        x: Slot,
+        y: Slot,
+        out: Slot,
+    },
+    Route {
+        x: Slot,
+        out: Slot,
+        used: usize,
+        normalize: bool,
+    },
+    ExpertSum {
+        x: Slot,
+        route: Slot,
+        out: Slot,
+    },
+    LogDecay {
+        x: Slot,
+        rate: Vec<f32>,
+        bias: Vec<f32>,
+        out: Slot,
+    },
+    /// Rounds `parts` rows of `x.width` floats that lie in a token's row.
+    Quantize {
+        x: Slot,
+        parts: usize,
+    },
+}
+
+impl Step<'_> {
+    /// Does `op` to row `row`, which is that of a token whose logits are wanted if `taken`.
+    pub fn row(&self, op: &RowOp, row: usize, taken: bool) {
+        let token_row = if taken { self.taken[row] } else { row };
+        let token = self.tokens[token_row];
+        let kernels = self.kernels;
+        let at = |slot: Slot| self.at(slot, row);
+        // SAFETY: slots hold a row for each token, widths were checked when the plan was compiled,
+        // and the row is this thread's alone.
+        unsafe {
+            match op {
+                RowOp::Turns { table } => self.turn(*table, row, token.position),
+                RowOp::Embed { table, out } => {
+                    table.row(token.id as usize, self.row_of(*out, row));
+                }
+                RowOp::EmbedPosition { table, out } => {
+                    table.row(token.position, self.row_of(*out, row));
+                }
+                RowOp::RmsNorm { x, weight, out, eps } => {
+                    for start in (0..x.width).step_by(weight.len()) {
+                        let (x, out) = (at(*x).add(start), at(*out).add(start));
+                        (kernels.rms_norm)(x, weight.as_ptr(), out, weight.len(), *eps);
+                    }
+                }
+                RowOp::LayerNorm { x, weight, bias, out, eps } => {
+                    let weights = [weight.as_ptr(), bias.as_ptr()];
+                    (kernels.layer_norm)(at(*x), weights, at(*out), x.width, *eps);
+                }
+                RowOp::L2Norm { x, heads, out, eps } => {
+                    let size = x.width / heads;
+                    for start in (0..x.width).step_by(size) {
+                        (kernels.l2_norm)(at(*x).add(start), at(*out).add(start), size, *eps);
+                    }
+                }
+                RowOp::Rope { x, out, heads, table, apart, next } => {
+                    std::ptr::copy(at(*x), at(*out), x.width);
+                    let pairs = self.program.ropes[*table].freqs.len();
+                    let turns = self.turns[*table].add(token_row * 2 * pairs);
+                    let turns = std::slice::from_raw_parts(turns, 2 * pairs);
+                    for head in self.row_of(*out, row).chunks_exact_mut(x.width / heads) {
+                        rows::rope(head, turns, *apart, *next);
+                    }
+                }
+                RowOp::Append { k, v, layer } => {
+                    self.layers[*layer].append(token.sequence, token.position, at(*k), at(*v));
+                }
+                RowOp::Part { x, out, parts, start } => {
+                    let (whole, size) = (x.width / parts, out.width / parts);
+                    for part in 0..*parts {
+                        let source = at(*x).add(part * whole + start);
+                        std::ptr::copy(source, at(*out).add(part * size), size);
+                    }
+                }
+                RowOp::Unary { x, out, function } => {
+                    let (x, out, n) = (at(*x), at(*out), out.width);
+                    match function {
+                        Unary::Gelu => (kernels.gelu)(x, out, n),
+                        Unary::Silu => (kernels.silu)(x, out, n),
+                        Unary::Sigmoid => (kernels.sigmoid)(x, out, n),
+                        Unary::Scale(factor) => (kernels.scale)(x, out, n, *factor),
+                        Unary::Softcap(cap) => (kernels.softcap)(x, out, n, *cap),
+                    }
+                }
+                RowOp::Binary { x, y, out, function } => {
+                    let (x, y, out, n) = (at(*x), at(*y), at(*out), out.width);
+                    match function {
+                        Binary::Add => (kernels.add)(x, y, out, n),
+                        Binary::Swiglu => (kernels.swiglu)(x, y, out, n),
+                        Binary::Geglu => (kernels.geglu)(x, y, out, n),
+                        Binary::ClampedSwiglu(by) => (kernels.clamped_swiglu)(x, y, out, n, *by),
+                    }
+                }
+                RowOp::Mul { x, y, out } if x.width == y.width => {
+                    (kernels.mul)(at(*x), at(*y), at(*out), x.width);
+                }
+                RowOp::Mul { x, y, out } => {
+                    let size = x.width / y.width;
+                    for part in 0..y.width {
+                        let (x, out) = (at(*x).add(part * size), at(*out).add(part * size));
+                        (kernels.scale)(x, out, size, *at(*y).add(part));
+                    }
+                }
+                RowOp::Route { x, out, used, normalize } => {
+                    (kernels.route)(at(*x), x.width, at(*out), *used, *normalize);
+                }
+                RowOp::ExpertSum { x, route, out } => {
+                    let used = route.width / 2;
+                    (kernels.expert_sum)(at(*x), at(*route).add(used), at(*out), used, out.width);
+                }
+                RowOp::LogDecay { x, rate, bias, out } => {
+                    for (head, (rate, bias)) in rate.iter().zip(bias).enumerate() {
+                        *at(*out).add(head) = log_decay(*at(*x).add(head), *rate, *bias);
+                    }
+                }
+                RowOp::Quantize { x, parts } if self.int8 => {
+                    for part in 0..*parts {
+                        let row = row * parts + part;
+                        (kernels.quantize_row)(self.at(*x, row), x.width, &self.acts_of(*x), row);
+                    }
+                }
+                RowOp::Quantize { .. } => {}
+            }
+        }
+    }
+
+    /// Row `row` of a slot.
+    ///
+    /// # Safety
+    ///
+    /// The row is allocated and this thread's.
+    #[allow(clippy::mut_from_ref)] // the slots are raw memory: rows are handed out one by one
+    unsafe fn row_of(&self, slot: Slot, row: usize) -> &mut [f32] {
+        // SAFETY: the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(self.at(slot, row), slot.width) }
+    }
+
+    /// cos and sin of each pair's angle at `position`, times the factor, in f64 and then rounded.
+    ///
+    /// # Safety
+    ///
+    /// The row is allocated and this thread's.
+    unsafe fn turn(&self, table: usize, row: usize, position: usize) {
+        let rope = &self.program.ropes[table];
+        let freqs = rope.freqs_for(self.capacity);
+        for (i, freq) in freqs.iter().enumerate() {
+            let (sin, cos) = (position as f64 * freq).sin_cos();
+            // SAFETY: the caller's promise.
+            unsafe {
+                let turn = self.turns[table].add(2 * (row * freqs.len() + i));
+                *turn = (cos * rope.factor) as f32;
+                *turn.add(1) = (sin * rope.factor) as f32;
+            }
+        }
+    }
+}
+
+/// rate * ln(1 + exp(x + bias)), in f64 and then rounded.
+fn log_decay(x: f32, rate: f32, bias: f32) -> f32 {
+    let y = f64::from(x) + f64::from(bias);
+    let softplus = y.max(0.0) + (-y.abs()).exp().ln_1p();
+    (f64::from(rate) * softplus) as f32
+}
