@@ -118,7 +118,7 @@ def quantize(
     encoded = load(model_path(model), threads=threads).quantize(
         format_, importance, options=options, requantize=allow_requantize
     )
-    with progress(f"encoding {format_}") as update:
+    with progress(f"encoding {format_}", in_bytes=True) as update:
         encoded.save(output, progress=update)
     size, written = sizes(encoded), output.stat().st_size
     if json:
