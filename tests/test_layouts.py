@@ -16,6 +16,7 @@ from fewbit.formats import FORMATS, find_format
 from fewbit.layouts import LAYOUTS, layout_of, read_block, scales_of, values_of
 from fewbit.recipes import Options
 from reference import formats as oracle
+from reference import iq, iq1
 from tests.compare import same_bits
 
 AFFINE = ("sym1-g8", "sym3-g5", "sym4-g32", "asym4-g32", "asym8-g64", "asym3-g7")
@@ -59,6 +60,19 @@ def test_fields_and_formula_decode_as_the_core_does(name: str) -> None:
         assert values is not None
         same_bits(values, _core.decode(block[None], name, columns)[0], name)
         same_bits(values, np.array(oracle.decode_row(block.tobytes(), name, columns), np.float32))
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_indices_of_grids_are_the_oracles(name: str) -> None:
+    unpack = {"IQ1_S": iq1.unpack_iq1_s, "IQ1_M": iq1.unpack_iq1_m}.get(name)
+    for block in finite_blocks(name):
+        numbers, data = read_block(block, name), block.tobytes()
+        stored = unpack(data) if unpack else iq.LAYOUTS[name][1](data)
+        assert numbers["indices"].tolist() == stored.indices
+        assert numbers["scales"].tolist() == stored.scales
+        if not unpack:
+            seven = 255 if name in ("IQ2_S", "IQ3_S") else 127  # the others store no eighth sign
+            assert numbers["signs"].tolist() == [signs & seven for signs in stored.signs]
 
 
 @pytest.mark.parametrize("name", GRIDS)
