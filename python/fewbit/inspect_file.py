@@ -1,4 +1,4 @@
-"""What is in a model's file: configuration, tokenizer, tensors, and how their values lie."""
+"""What is in a model's file: configuration, tokenizer, tensors, how values lie, single blocks."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from fewbit import _core
 from fewbit.config import Config
 from fewbit.errors import InputError
 from fewbit.formats import find_format
+from fewbit.layouts import layout_of, read_block, scales_of
 
 if TYPE_CHECKING:
     from fewbit.checkpoint import Checkpoint
@@ -113,6 +114,72 @@ class Distribution:
     counts: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class Bytes:
+    """A field of a block: the bytes `start` to `stop`, not included; `hex` as stored, if known."""
+
+    name: str
+    start: int
+    stop: int
+    text: str
+    hex: str | None = None
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """How a format stores numbers: `block` elements in `bytes` bytes.
+
+    `kinds` says which numbers are not unsigned integers, `table` what codes mean, if it is needed.
+    """
+
+    format: str
+    family: str
+    block: int
+    bytes: int
+    bits_per_weight: float
+    formula: str
+    kinds: dict[str, str]
+    table: tuple[int, ...]
+    fields: tuple[Bytes, ...]
+
+
+@dataclass(frozen=True)
+class Block:
+    """Block `index` of a tensor's `blocks`, counted row after row, taken apart.
+
+    `numbers` are as stored (d and its kin as floats), `scales` and `minima` what they make, one
+    for each part of the block; `values` start at `column` of `row`.
+    """
+
+    name: str
+    format: str
+    index: int
+    blocks: int
+    row: int
+    column: int
+    fields: tuple[Bytes, ...]
+    numbers: dict[str, list[float]]
+    scales: list[float]
+    minima: list[float]
+    values: list[float]
+
+
+def explain(name: str) -> Explanation:
+    """The layout and the formula of the format `name`.
+
+    Raises:
+        FormatError: there is no such format.
+
+    """
+    found = find_format(name)
+    layout = layout_of(found)
+    fields = tuple(Bytes(f.name, f.start, f.stop, f.text) for f in layout.fields)
+    return Explanation(
+        found.name, found.family, found.block, found.bytes, found.bits_per_weight,
+        layout.formula, layout.kinds, layout.table, fields,
+    )  # fmt: skip
+
+
 def inspect(checkpoint: Checkpoint) -> Contents:
     """What `checkpoint` holds; reads no weights."""
     entries = tuple(
@@ -137,6 +204,68 @@ def distributions(checkpoint: Checkpoint, pattern: str) -> Iterator[Distribution
         InputError: `pattern` is not a regular expression, or matches no tensor.
 
     """
+    for name in _matching(checkpoint, pattern):
+        tensor = checkpoint.read(name)
+        rows = tensor.data.reshape(math.prod(tensor.shape[:-1]), -1)
+        values = _core.decode(rows, tensor.format, tensor.shape[-1])
+        yield distribution(name, tensor.format, tuple(tensor.shape), values)
+
+
+def blocks(checkpoint: Checkpoint, pattern: str, index: int) -> Iterator[Block]:
+    """Block `index` of each tensor whose name matches the regular expression `pattern`.
+
+    Raises:
+        InputError: `pattern` is not a regular expression or matches no tensor, a tensor has no
+            such block, or no blocks at all.
+
+    """
+    for name in _matching(checkpoint, pattern):
+        tensor = checkpoint.read(name)
+        if find_format(tensor.format).is_float:
+            raise InputError(
+                f"`{name}` is stored as {tensor.format}: every number by itself, not in blocks",
+                hint="name a tensor that is stored in blocks; `fewbit inspect` lists the formats",
+                tensor=name,
+            )
+        data = tensor.data.reshape(math.prod(tensor.shape[:-1]), -1)
+        yield block(name, tensor.format, data, tensor.shape[-1], index)
+
+
+def block(name: str, format_: str, data: NDArray[np.uint8], columns: int, index: int) -> Block:
+    """Block `index` of the tensor `name`, whose rows of `columns` are `data`, uint8 [rows, bytes].
+
+    Raises:
+        InputError: there is no such block.
+
+    """
+    kind = find_format(format_)
+    in_row = -(-columns // kind.block)
+    count = len(data) * in_row
+    if not 0 <= index < count:
+        raise InputError(
+            f"`{name}` has no block {index}",
+            hint=f"it has {count:,} of {format_}: 0 to {count - 1}",
+            tensor=name,
+        )
+    row, place = divmod(index, in_row)
+    column = place * kind.block
+    stored = np.ascontiguousarray(data[row, place * kind.bytes : (place + 1) * kind.bytes])
+    numbers = read_block(stored, format_)
+    scales, minima = scales_of(numbers, format_)
+    values = _core.decode(stored[None], format_, kind.block)[0, : columns - column]
+    fields = tuple(
+        Bytes(f.name, f.start, f.stop, f.text, stored[f.start : f.stop].tobytes().hex())
+        for f in layout_of(kind).fields
+    )
+    found = {key: [v.item() for v in stored_as] for key, stored_as in numbers.items()}
+    return Block(
+        name, format_, index, count, row, column, fields, found,
+        list(map(float, scales)), list(map(float, minima)), list(map(float, values)),
+    )  # fmt: skip
+
+
+def _matching(checkpoint: Checkpoint, pattern: str) -> list[str]:
+    """The names that match, one at least."""
     try:
         expression = re.compile(pattern)
     except re.error as error:
@@ -147,11 +276,7 @@ def distributions(checkpoint: Checkpoint, pattern: str) -> Iterator[Distribution
     names = [name for name in checkpoint.tensors if expression.search(name)]
     if not names:
         raise InputError(f"no tensor matches `{pattern}`", hint="`fewbit inspect` lists the names")
-    for name in names:
-        tensor = checkpoint.read(name)
-        rows = tensor.data.reshape(math.prod(tensor.shape[:-1]), -1)
-        values = _core.decode(rows, tensor.format, tensor.shape[-1])
-        yield distribution(name, tensor.format, tuple(tensor.shape), values)
+    return names
 
 
 def distribution(

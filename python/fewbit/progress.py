@@ -6,7 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    ProgressColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.progress import Progress as Bar
 
 from fewbit.evaluate import Progress
@@ -18,19 +25,21 @@ def stderr() -> Console:
 
 
 @contextmanager
-def progress(title: str) -> Iterator[Progress]:
+def progress(title: str, in_bytes: bool = False) -> Iterator[Progress]:
     """A function to call with steps done, steps in all and a word on where things stand.
 
-    Where stderr is not a terminal nothing is drawn.
+    With `in_bytes` a step is a byte, and the line says how many there are in a second. Where stderr
+    is not a terminal nothing is drawn.
     """
     console = stderr()
-    columns = (
+    columns: list[ProgressColumn] = [
         TextColumn("{task.description}"),
         BarColumn(bar_width=30),
         TaskProgressColumn(),
+        *([TransferSpeedColumn()] if in_bytes else []),
         TimeRemainingColumn(),
         TextColumn("{task.fields[text]}"),
-    )
+    ]
     with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(title, total=None, text="")
 

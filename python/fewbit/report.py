@@ -18,7 +18,7 @@ from rich.table import Table
 
 from fewbit.bench import Bench
 from fewbit.compare import Row
-from fewbit.inspect_file import Contents, Distribution
+from fewbit.inspect_file import Block, Bytes, Contents, Distribution, Explanation
 from fewbit.measures import Divergence, Estimate, Perplexity, Span
 
 if TYPE_CHECKING:
@@ -221,6 +221,48 @@ def distribution_lines(d: Distribution) -> str:
         for i, count in enumerate(d.counts)
     ]
     return "\n".join([*head, *bars, ""])
+
+
+def explanation_tables(e: Explanation) -> list[object]:
+    """The layout of a format's block, and its formula."""
+    bits = f"{e.block} elements in {e.bytes} bytes, {e.bits_per_weight:.6g} bits per weight"
+    lines = [f"{e.format}: {bits}", f"  {e.formula}"]
+    if e.kinds:
+        kinds = ", ".join(f"{name} {kind}" for name, kind in e.kinds.items())
+        lines.append(f"  stored as {kinds}; all others as unsigned integers")
+    if e.table:
+        lines.append(f"  T = {' '.join(map(str, e.table))}")
+    return ["\n".join(lines), "", _fields_table(e.fields)]
+
+
+def block_tables(b: Block) -> list[object]:
+    """A block of a tensor: its bytes, the numbers in them, and what they stand for."""
+    place = f"row {b.row}, columns {b.column} to {b.column + len(b.values) - 1}"
+    head = f"{b.name}  {b.format}  block {b.index} of {b.blocks:,}: {place}"
+    numbers = {**b.numbers, "= scales": b.scales, "= minima": b.minima, "= values": b.values}
+    lines = [_numbers_lines(name, found) for name, found in numbers.items() if found]
+    return [head, "", _fields_table(b.fields), "", "\n".join(lines), ""]
+
+
+def _fields_table(fields: Sequence[Bytes]) -> Table:
+    stored = any(place.hex is not None for place in fields)
+    table = _table("bytes", "field", "bits", *(["stored"] if stored else []), text=4)
+    for place in fields:
+        span = f"{place.start}..{place.stop - 1}" if place.stop > place.start + 1 else place.start
+        cells = [] if place.hex is None else [_shortened(place.hex)]
+        table.add_row(str(span), place.name, place.text, *cells)
+    return table
+
+
+def _numbers_lines(name: str, numbers: Sequence[float], width: int = 16) -> str:
+    """A name and its numbers, so many a line."""
+    cells = [f"{v:>10.4g}" if isinstance(v, float) else f"{v:>4}" for v in numbers]
+    rows = [" ".join(cells[at : at + width]) for at in range(0, len(cells), width)]
+    return "\n".join(f"{name if at == 0 else '':<9} {row}" for at, row in enumerate(rows))
+
+
+def _shortened(text: str, width: int = 48) -> str:
+    return text if len(text) <= width else f"{text[:width]}..."
 
 
 def _table(*columns: str, text: int = 1, gap: int = 1) -> Table:

@@ -344,6 +344,7 @@ impl<'a> Compiler<'a> {
 
     fn release(&mut self, index: usize) {
         let mut inputs = self.ops[index].inputs.clone();
+        inputs.sort_unstable();
         inputs.dedup();
         for value in inputs.into_iter().filter(|&value| self.last_use[value] == index) {
             let slot = self.values[value];

@@ -165,6 +165,26 @@ pub fn parse(json: &str) -> Result<Vec<Op>> {
     Ok(ops)
 }
 
+/// Columns of a value at the most: products of two widths do not overflow.
+const WIDEST: usize = 1 << 30;
+
+/// What is wrong with the route of an op that needs one: its numbers are used as indices.
+fn misrouted(op: &Op, earlier: &[Op]) -> Option<String> {
+    let experts = match op.kind {
+        Kind::ExpertLinear { experts } => Some(experts),
+        Kind::ExpertSum {} => None,
+        _ => return None,
+    };
+    let route = &earlier[op.inputs[1]];
+    if !matches!(route.kind, Kind::Route { .. }) {
+        return Some("takes its experts from an op that is no route".to_owned());
+    }
+    let routed = earlier[route.inputs[0]].width;
+    experts
+        .filter(|&experts| experts != routed)
+        .map(|experts| format!("has {experts} experts, its route chooses among {routed}"))
+}
+
 fn check(index: usize, name: &str, op: &Op, earlier: &[Op]) -> Result<()> {
     let fail = |what: String| Err(Error::shape(format!("op {index} ({name}) {what}")));
     let (inputs, least, most) = op.kind.arity();
@@ -180,6 +200,12 @@ fn check(index: usize, name: &str, op: &Op, earlier: &[Op]) -> Result<()> {
     }
     if op.width == 0 {
         return fail("has no columns".to_owned());
+    }
+    if op.width > WIDEST {
+        return fail(format!("has {} columns, more than {WIDEST}", op.width));
+    }
+    if let Some(what) = misrouted(op, earlier) {
+        return fail(what);
     }
     let widths: Vec<usize> = op.inputs.iter().map(|&input| earlier[input].width).collect();
     misfit(&op.kind, op.width, &widths).map_or(Ok(()), fail)

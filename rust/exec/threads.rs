@@ -127,7 +127,10 @@ impl Pool {
                 shared.wake.notify_all();
             }
         }
-        job(0);
+        // As in `work`: the others still hold the job, which an unwinding caller would take away.
+        if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| job(0))).is_err() {
+            std::process::abort();
+        }
         wait_until(|| shared.running.load(Ordering::Acquire) == 0, usize::MAX);
     }
 }

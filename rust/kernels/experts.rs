@@ -22,7 +22,7 @@ pub unsafe fn route<I: Isa>(
     unsafe {
         let all = std::slice::from_raw_parts(logits, n);
         let (chosen, weights) = std::slice::from_raw_parts_mut(out, 2 * used).split_at_mut(used);
-        for slot in 0..used {
+        for (slot, weight) in weights.iter_mut().enumerate() {
             let (taken, rest) = chosen.split_at_mut(slot);
             let mut best = usize::MAX;
             for (index, value) in all.iter().enumerate() {
@@ -31,7 +31,7 @@ pub unsafe fn route<I: Isa>(
                 }
             }
             rest[0] = best as f32;
-            weights[slot] = all[best];
+            *weight = all[best];
         }
         let peak = I::splat(all[chosen[0] as usize]);
         let total = if normalize {

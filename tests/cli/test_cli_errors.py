@@ -72,6 +72,24 @@ TABLE = [
         "as in `--tensor 'blk.0.attn_q'`",
     ),
     ("inspect --tensor nose", 1, "no tensor matches `nose`", "`fewbit inspect` lists the names"),
+    (
+        "inspect --block 3",
+        1,
+        "block 3 of which tensor?",
+        "name it, as in `--tensor 'blk.0.attn_q'`",
+    ),
+    (
+        "inspect --tensor blk.0.attn_q --block 3",
+        1,
+        "`blk.0.attn_q.weight` is stored as BF16: every number by itself, not in blocks",
+        "name a tensor that is stored in blocks; `fewbit inspect` lists the formats",
+    ),
+    (
+        "inspect --format Q4_K --block 3",
+        1,
+        "`--format` explains a format, without a model, `--tensor` or `--block`",
+        "to take a block of a file apart: `--tensor REGEX --block N`",
+    ),
 ]
 
 

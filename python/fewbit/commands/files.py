@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 
@@ -17,6 +18,8 @@ from fewbit.progress import progress
 from fewbit.recipes import Options
 from fewbit.sizes import sizes
 
+Shown = TypeVar("Shown")
+
 
 def inspect(
     model: ModelName = None,
@@ -27,23 +30,48 @@ def inspect(
             show_default=False,
         ),
     ] = None,
+    block: Annotated[
+        int | None,
+        typer.Option(
+            help="With --tensor: take this block apart, counted from 0, row after row.",
+            show_default=False,
+        ),
+    ] = None,
+    format_: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            "-f",
+            help="Explain a number format instead, as Q4_K or asym4-g32; needs no model.",
+            show_default=False,
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """What is in a file: configuration, tokenizer, tensors, formats, bits per weight."""
+    if format_ is not None:
+        if model is not None or tensor is not None or block is not None:
+            raise InputError(
+                "`--format` explains a format, without a model, `--tensor` or `--block`",
+                hint="to take a block of a file apart: `--tensor REGEX --block N`",
+            )
+        _show(inspect_file.explain(format_), report.explanation_tables, json)
+        return
+    if block is not None and tensor is None:
+        raise InputError(
+            f"block {block} of which tensor?", hint="name it, as in `--tensor 'blk.0.attn_q'`"
+        )
     checkpoint = open_checkpoint(model_path(model))
     if tensor is None:
-        contents = inspect_file.inspect(checkpoint)
-        if json:
-            report.write_json(contents)
-        else:
-            report.show(*report.contents_tables(contents))
-        return
-    found = inspect_file.distributions(checkpoint, tensor)
-    if json:
-        report.write_json(list(found))
-        return
-    for distribution in found:
-        report.show(report.distribution_lines(distribution))
+        _show(inspect_file.inspect(checkpoint), report.contents_tables, json)
+    elif block is None:
+        _show_each(
+            inspect_file.distributions(checkpoint, tensor),
+            lambda found: [report.distribution_lines(found)],
+            json,
+        )
+    else:
+        _show_each(inspect_file.blocks(checkpoint, tensor, block), report.block_tables, json)
 
 
 def quantize(
@@ -90,7 +118,7 @@ def quantize(
     encoded = load(model_path(model), threads=threads).quantize(
         format_, importance, options=options, requantize=allow_requantize
     )
-    with progress(f"encoding {format_}") as update:
+    with progress(f"encoding {format_}", in_bytes=True) as update:
         encoded.save(output, progress=update)
     size, written = sizes(encoded), output.stat().st_size
     if json:
@@ -98,6 +126,22 @@ def quantize(
     else:
         bits = f"{size.bits_per_weight:.2f} bits per weight"
         report.show(f"{output}: {written:,} bytes, {size.weights:,} weights, {bits}")
+
+
+def _show(found: Shown, lines: Callable[[Shown], list[object]], json: bool) -> None:
+    if json:
+        report.write_json(found)
+    else:
+        report.show(*lines(found))
+
+
+def _show_each(found: Iterable[Shown], lines: Callable[[Shown], list[object]], json: bool) -> None:
+    """One JSON list, or the lines of each as soon as it is there."""
+    if json:
+        report.write_json(list(found))
+        return
+    for one in found:
+        report.show(*lines(one))
 
 
 def _overrides(pairs: list[str]) -> dict[str, str]:
