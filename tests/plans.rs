@@ -3,7 +3,10 @@
 use fewbit::exec::plan::parse;
 
 fn refusal(ops: &str) -> String {
-    parse(ops).err().expect("a refusal").message
+    match parse(ops) {
+        Ok(_) => panic!("{ops} was taken"),
+        Err(error) => error.message,
+    }
 }
 
 const EMBED: &str = r#"{"op":"embed","inputs":[],"weights":["e"],"width":16}"#;
