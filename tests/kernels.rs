@@ -357,7 +357,8 @@ fn attention_has_the_same_bits_everywhere_and_in_every_tile() {
                     * f64::from(0.1f32)
             };
             let best = range.clone().map(score).fold(f64::MIN, f64::max);
-            let total: f64 = range.clone().map(|p| (score(p) - best).exp()).sum();
+            let sink = if t == 3 { (0.5 - best).exp() } else { 0.0 };
+            let total = range.clone().map(|p| (score(p) - best).exp()).sum::<f64>() + sink;
             for d in 0..elements {
                 let mix: f64 = range
                     .clone()
