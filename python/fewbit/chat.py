@@ -17,7 +17,7 @@ Message = dict[str, str]
 
 
 class Conversation:
-    """The messages so far and the session that has them in its cache."""
+    """The messages so far and the `Session` whose cache has them."""
 
     def __init__(
         self,
