@@ -8,7 +8,8 @@
 //! ```
 //!
 //! in f32, each operator rounded. Decoding and the kernels' run-time layout both come from that, so
-//! a format is added by writing its `unpack` and its `encode`.
+//! a format is added by writing its `unpack` and its `encode`, and where its scales are bytes its
+//! `scale_bytes`.
 
 mod affine;
 mod codebook;

@@ -5,7 +5,8 @@
 //! algorithm is written once, over this trait, and its results have the same bits everywhere: no
 //! operation here leaves the order or the rounding of a sum open.
 //!
-//! Implementations mark every method `#[inline(always)]` and never `#[target_feature]`: the feature
+//! Implementations mark every method `#[inline(always)]` (the scalar one, which needs no feature, keeps
+//! its larger ones as functions) and never `#[target_feature]`: the feature
 //! is enabled once, on the entry points in the instruction set's own file. Closures are not used in
 //! kernels, as they silently lose those features.
 

@@ -50,7 +50,8 @@ pub(super) unsafe fn finish<I: Isa>(w: &Packed, block: usize, sum: I::F, row: us
     unsafe {
         let first = block * LANES;
         let count = (w.rows - first).min(LANES);
-        let target = out.data.add(row * out.stride + first);
+        // The data of some of a matrix's rows may be addressed from where its first row would be.
+        let target = out.data.wrapping_add(row * out.stride + first);
         if count == LANES && out.bias.is_none() {
             I::store(target, sum);
             return;
