@@ -14,7 +14,7 @@ from fewbit.checkpoint import TensorInfo
 from fewbit.evaluate import windows
 from fewbit.io.gguf import read_gguf
 from tests.compare import same_bits, within_bound
-from tests.golden.loading import MODELS
+from tests.golden.loading import MODELS, asset
 
 LLAMA = MODELS / "llama"
 TEXT = (LLAMA / "calibration.txt").read_text("utf-8")
@@ -126,6 +126,25 @@ def test_what_no_token_met_is_named() -> None:
         "no token met `blk.0.extra.weight`",
         "128 tokens are few: 10,000 and more tell columns apart",
     )
+
+
+def test_experts_share_what_the_router_saw() -> None:
+    """Each token goes to `used` experts, so theirs add up to as many times the router's input."""
+    folder = asset("qwen3_moe").parent
+    model = fewbit.load(folder, threads=2)
+    found = model.imatrix(TEXT, ctx=64, chunks=2)
+    alone = fewbit.load(folder, threads=1).imatrix(TEXT, ctx=64, chunks=2)
+    assert model.config.routing is not None
+    used = model.config.routing.used
+    for layer in range(model.config.layers):
+        for name in ("ffn_gate_exps", "ffn_up_exps", "ffn_down_exps"):
+            weight = f"blk.{layer}.{name}.weight"
+            same_bits(found.sums[weight], alone.sums[weight], weight)
+            assert found.counts[weight].sum() == used * 2 * 64
+            assert len(set(found.counts[weight].tolist())) > 1
+        whole = used * found.sums[f"blk.{layer}.ffn_gate_inp.weight"][0]
+        parts = found.sums[f"blk.{layer}.ffn_up_exps.weight"].sum(0)
+        within_bound(parts, whole, used * 2 * 64 * 2.0**-53 * whole)
 
 
 def test_experts_that_no_token_met_are_named() -> None:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 Progress: TypeAlias = Callable[[int, int, str], None]
 
+PRODUCTS = ("linear", "expert_linear")
+
 FEW = 10_000
 """Fewer tokens than these make a warning: a mean of n squares is known to about sqrt(2 / n) of
 itself where the inputs are normal, and to much less where a few of them are large."""
@@ -97,7 +99,7 @@ def imatrix(
 
     Raises:
         InputError: the text is too short for two windows.
-        UnsupportedError: the model is on a card, or has experts.
+        UnsupportedError: the model is on a card.
 
     """
     parts = windows(model, text, ctx, chunks)
@@ -106,11 +108,6 @@ def imatrix(
     if not isinstance(executor, _core.Executor):
         raise UnsupportedError(
             "importance matrices are collected on the CPU", hint='load the model with device="cpu"'
-        )
-    if any(op.kind == "expert_linear" for op in model.plan.ops):
-        raise UnsupportedError(
-            "the importance of experts is not collected yet",
-            hint="llama-imatrix does it; its files are read",
         )
     collector = executor.collector(asked)
     cache, count = model.cache(1, ctx), len(parts.inputs)
@@ -147,7 +144,7 @@ def _stored(values: NDArray[Any]) -> NDArray[np.float32]:
 
 def _asked(model: Model, output: bool) -> set[str]:
     """The weights of products in the blocks, and the output's: ``llama-imatrix`` takes no other."""
-    names = {op.weights[0] for op in model.plan.ops if op.kind == "linear"}
+    names = {op.weights[0] for op in model.plan.ops if op.kind in PRODUCTS}
     return {name for name in names if name.startswith("blk.") or (output and name[:7] == "output.")}
 
 

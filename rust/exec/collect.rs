@@ -37,10 +37,14 @@ impl Collector {
             .stages
             .iter()
             .map(|stage| {
-                let Work::Linear { x, jobs } = &stage.work else { return None };
-                let names: Vec<String> =
-                    jobs.iter().map(|job| job.name.clone()).filter(|name| wanted(name)).collect();
-                (!names.is_empty()).then(|| Sums::new(names, 1, x.width))
+                let names: Vec<String> = match &stage.work {
+                    Work::Linear { jobs, .. } => jobs.iter().map(|job| job.name.clone()).collect(),
+                    Work::Experts(work) => work.jobs.iter().map(|job| job.name.clone()).collect(),
+                    _ => return None,
+                };
+                let names: Vec<String> = names.into_iter().filter(|name| wanted(name)).collect();
+                let (matrices, columns) = input(&stage.work)?;
+                (!names.is_empty()).then(|| Sums::new(names, matrices, columns))
             })
             .collect();
         let walked = stages.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
@@ -50,9 +54,9 @@ impl Collector {
     /// Whether it was made for a program of that shape.
     pub fn fits(&self, program: &Program) -> bool {
         self.stages.len() == program.stages.len()
-            && self.stages.iter().zip(&program.stages).all(|(sums, stage)| match &stage.work {
-                Work::Linear { x, .. } => sums.as_ref().is_none_or(|s| s.columns == x.width),
-                _ => sums.is_none(),
+            && self.stages.iter().zip(&program.stages).all(|(sums, stage)| {
+                sums.as_ref()
+                    .is_none_or(|s| input(&stage.work) == Some((s.counts.len(), s.columns)))
             })
     }
 
@@ -64,6 +68,15 @@ impl Collector {
     /// All that was asked for, in the order of the plan.
     pub fn all(&self) -> impl Iterator<Item = &Sums> {
         self.stages.iter().flatten()
+    }
+}
+
+/// How many matrices a stage of products has for its input, and how many columns that has.
+fn input(work: &Work) -> Option<(usize, usize)> {
+    match work {
+        Work::Linear { x, .. } => Some((1, x.width)),
+        Work::Experts(work) => Some((work.jobs[0].weights.len(), work.rows().width)),
+        _ => None,
     }
 }
 

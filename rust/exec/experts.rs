@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::collect::Sums;
 use super::compile::Slot;
 use super::run::{Step, Workspace};
 use crate::kernels::activations::Acts;
@@ -14,6 +15,8 @@ use crate::kernels::packed::Packed;
 
 /// One product with each token's experts.
 pub struct ExpertJob {
+    /// The weight's name in the plan.
+    pub name: String,
     pub weights: Vec<Arc<Packed>>,
     /// [expert][row]
     pub bias: Option<Vec<f32>>,
@@ -34,6 +37,11 @@ impl Experts {
     pub fn rows(&self) -> Slot {
         let parts = if self.per_slot { self.used } else { 1 };
         Slot { width: self.x.width / parts, ..self.x }
+    }
+
+    /// Which of those rows a slot (token x used + place in its route) reads.
+    fn row_of(&self, slot: usize) -> usize {
+        if self.per_slot { slot } else { slot / self.used }
     }
 }
 
@@ -84,13 +92,23 @@ impl Gathered {
 
 impl Step<'_> {
     /// Claims a few blocks of 16 rows of one expert at a time.
-    pub fn experts(&self, claims: &AtomicUsize, work: &Experts, n: usize, space: &mut Workspace) {
+    pub fn experts(
+        &self,
+        claims: &AtomicUsize,
+        work: &Experts,
+        n: usize,
+        space: &mut Workspace,
+        sums: Option<(&Sums, usize)>,
+    ) {
         let Workspace { linear, gathered, .. } = space;
         gathered.sort(work.jobs[0].weights.len(), n * work.used, |slot| {
             let row = self.at(work.route, slot / work.used);
             // SAFETY: a route's row begins with `used` indices of experts.
             unsafe { *row.add(slot % work.used) as usize }
         });
+        if let Some((sums, worker)) = sums {
+            self.observe_experts(work, gathered, sums, worker);
+        }
         let blocks: usize = work.jobs.iter().map(|job| job.weights[0].blocks()).sum();
         let share = (gathered.active.len() * blocks / (8 * self.workspaces.len())).clamp(1, 16);
         let pieces = blocks.div_ceil(share);
@@ -111,6 +129,19 @@ impl Step<'_> {
                 }
                 first += blocks;
             }
+        }
+    }
+
+    /// Tells the collector which rows each expert takes in.
+    fn observe_experts(&self, work: &Experts, gathered: &Gathered, sums: &Sums, worker: usize) {
+        let x = work.rows();
+        for index in 0..gathered.active.len() {
+            let (expert, range) = gathered.of(index);
+            let rows = gathered.slots[range]
+                .iter()
+                .map(|slot| self.at(x, work.row_of(*slot)).cast_const());
+            // SAFETY: slots hold a row for each token, and this stage only reads its input.
+            unsafe { sums.add(expert, rows, worker, self.workspaces.len()) };
         }
     }
 
@@ -164,7 +195,7 @@ impl Step<'_> {
         out: Output,
         gathered: Option<&mut Gathered>,
     ) {
-        let row = |slot: usize| if work.per_slot { slot } else { slot / work.used };
+        let row = |slot: usize| work.row_of(slot);
         let x = work.rows();
         let n = slots.len();
         // SAFETY: shapes were checked when the plan was compiled; the blocks are this thread's.

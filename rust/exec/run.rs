@@ -4,7 +4,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::cache::LayerPointers;
-use super::collect::Collector;
+use super::collect::{Collector, Sums};
 use super::compile::{Attend, Linear, Program, Slot, Stage, Work};
 use super::experts::Gathered;
 use super::recurrent::StatePointers;
@@ -72,6 +72,7 @@ impl Step<'_> {
                 continue;
             }
             let claims = &self.claims[index];
+            let sums = self.collector.and_then(|collector| collector.stage(index));
             match &stage.work {
                 Work::Rows(ops) => self.each_row(claims, n, |row| {
                     for op in ops {
@@ -86,10 +87,15 @@ impl Step<'_> {
                     }
                 }),
                 Work::Linear { x, jobs } => {
-                    self.observe(index, *x, n, worker);
+                    if let Some(sums) = sums {
+                        self.observe(sums, *x, n, worker);
+                    }
                     self.products(claims, *x, jobs, n, &mut workspace.linear)
                 }
-                Work::Experts(work) => self.experts(claims, work, n, &mut workspace),
+                Work::Experts(work) => {
+                    let sums = sums.map(|sums| (sums, worker));
+                    self.experts(claims, work, n, &mut workspace, sums)
+                }
                 Work::Attend(attend) => self.attend(claims, attend, &mut workspace.scores),
                 Work::ShortConv(conv) => self.short_conv(claims, conv),
                 Work::DeltaRule(delta) => self.delta_rule(claims, delta, &mut workspace.scores),
@@ -125,10 +131,7 @@ impl Step<'_> {
     }
 
     /// Tells the collector what a stage of products takes in.
-    fn observe(&self, stage: usize, x: Slot, n: usize, worker: usize) {
-        let Some(sums) = self.collector.and_then(|collector| collector.stage(stage)) else {
-            return;
-        };
+    fn observe(&self, sums: &Sums, x: Slot, n: usize, worker: usize) {
         let rows = (0..n).map(|row| self.at(x, row).cast_const());
         // SAFETY: slots hold a row for each token, and this stage only reads its input.
         unsafe { sums.add(0, rows, worker, self.workspaces.len()) };

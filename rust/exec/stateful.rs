@@ -117,7 +117,7 @@ impl Compiler<'_> {
         };
         let rounds = found[0].takes_int8();
         let out = self.result(index, op, false);
-        let job = ExpertJob { weights: found, bias, out };
+        let job = ExpertJob { name: op.weights[0].clone(), weights: found, bias, out };
         let taken = self.taken;
         match self.program.stages.last_mut() {
             Some(Stage { work: Work::Experts(work), taken: t })

@@ -6,7 +6,6 @@ import ctypes
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -30,16 +29,6 @@ MODELS_HERE = {
     "qwen2": MODELS / "qwen2",  # 128 wide, tied: K formats fall back
     "demo": fewbit.DEMO,
 }
-
-
-@pytest.fixture(scope="session", autouse=True)
-def quiet() -> Any:
-    @llama_cpp.llama_log_callback
-    def drop(level: int, text: bytes, data: Any) -> None:
-        pass
-
-    llama_cpp.llama_log_set(drop, ctypes.c_void_p(0))
-    return drop
 
 
 def llama_quantize(
