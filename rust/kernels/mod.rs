@@ -1,6 +1,6 @@
 //! Kernels: one generic algorithm each, a thin file per instruction set, chosen once at run time.
 //!
-//! `FEWBIT_ISA=scalar|avx2|avx512` forces an instruction set, so that one machine tests all it has;
+//! `FEWBIT_ISA=scalar|avx2|avx512|neon|neon-dotprod` forces an instruction set, so that one machine tests all it has;
 //! all of them give the same bits.
 
 pub mod activations;
@@ -16,6 +16,8 @@ pub mod isa;
 pub mod linear;
 pub mod linear_f32;
 mod memory;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod output;
 mod pack;
 pub mod packed;
@@ -165,6 +167,11 @@ entry_points!(
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
 );
 
+#[cfg(target_arch = "aarch64")]
+entry_points!(NEON_DOT, "neon-dotprod", neon::Neon<true>, #[target_feature(enable = "dotprod")]);
+#[cfg(target_arch = "aarch64")]
+entry_points!(NEON, "neon", neon::Neon<false>);
+
 /// The instruction sets that this CPU has, the best first.
 pub fn available() -> Vec<&'static Kernels> {
     let mut found = Vec::new();
@@ -183,6 +190,13 @@ pub fn available() -> Vec<&'static Kernels> {
         if avx2 {
             found.push(&AVX2);
         }
+    }
+    #[cfg(target_arch = "aarch64")]
+    {
+        if std::arch::is_aarch64_feature_detected!("dotprod") {
+            found.push(&NEON_DOT);
+        }
+        found.push(&NEON);
     }
     found.push(&SCALAR);
     found

@@ -1,0 +1,390 @@
+//! The vocabulary for aarch64: four registers a vector, with `sdot` where the CPU has it.
+//!
+//! Both multiply signed bytes: codes of up to 7 bits are that already, those of 8 bits are centred.
+//! `sdot` and `fcvtl` are written as assembly, as their intrinsics are not stable.
+
+use std::arch::aarch64::*;
+use std::arch::asm;
+
+use super::isa::Isa;
+use super::span::{Span, look_up_blocks};
+use crate::formats::Format;
+
+/// NEON, with dot products of bytes (`FEAT_DotProd`) or without.
+#[derive(Clone, Copy)]
+pub struct Neon<const DOT: bool>;
+
+#[derive(Clone, Copy)]
+pub struct Quad<V>(V, V, V, V);
+
+macro_rules! each {
+    ($f:ident, $x:expr) => {
+        Quad($f($x.0), $f($x.1), $f($x.2), $f($x.3))
+    };
+    ($f:ident, $x:expr, $y:expr) => {
+        Quad($f($x.0, $y.0), $f($x.1, $y.1), $f($x.2, $y.2), $f($x.3, $y.3))
+    };
+}
+
+/// Four halves, widened; assembly, as f16 is no stable type.
+#[inline(always)]
+unsafe fn halves(p: *const u16) -> float32x4_t {
+    let out: float32x4_t;
+    // SAFETY: four halves are readable at p; the instruction is of the base set.
+    unsafe {
+        let bits = vld1_u16(p);
+        asm!(
+            "fcvtl {out:v}.4s, {bits:v}.4h",
+            out = lateout(vreg) out,
+            bits = in(vreg) bits,
+            options(pure, nomem, nostack, preserves_flags)
+        );
+    }
+    out
+}
+
+/// sums + the products of four rows' codes with four activations.
+#[inline(always)]
+unsafe fn dot<const DOT: bool>(mut sums: int32x4_t, q: int8x16_t, a: int8x16_t) -> int32x4_t {
+    // SAFETY: the CPU has `sdot` where DOT says so.
+    unsafe {
+        if DOT {
+            asm!(
+                "sdot {sums:v}.4s, {q:v}.16b, {a:v}.16b",
+                sums = inlateout(vreg) sums,
+                q = in(vreg) q,
+                a = in(vreg) a,
+                options(pure, nomem, nostack, preserves_flags)
+            );
+            return sums;
+        }
+        let low = vpaddlq_s16(vmull_s8(vget_low_s8(q), vget_low_s8(a)));
+        let high = vpaddlq_s16(vmull_high_s8(q, a));
+        vaddq_s32(sums, vpaddq_s32(low, high))
+    }
+}
+
+// SAFETY: NEON is part of every aarch64 CPU that Rust has a standard library for, and the entry
+// points with `DOT` are only taken where `available` finds `sdot`.
+unsafe impl<const DOT: bool> Isa for Neon<DOT> {
+    type F = Quad<float32x4_t>;
+    type I = Quad<int32x4_t>;
+    type B = Quad<uint8x16_t>;
+    type W = Quad<int32x4_t>;
+    const ROOM: [usize; 5] = [8; 5];
+    const CENTER: i32 = 128;
+    const TILE: [usize; 5] = [4; 5];
+
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> Self::F {
+        // SAFETY: the trait's contract.
+        let x = unsafe { vdupq_n_f32(x) };
+        Quad(x, x, x, x)
+    }
+    #[inline(always)]
+    unsafe fn load(p: *const f32) -> Self::F {
+        // SAFETY: the trait's contract.
+        unsafe {
+            Quad(vld1q_f32(p), vld1q_f32(p.add(4)), vld1q_f32(p.add(8)), vld1q_f32(p.add(12)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_f16(p: *const u16) -> Self::F {
+        // SAFETY: the trait's contract.
+        unsafe { Quad(halves(p), halves(p.add(4)), halves(p.add(8)), halves(p.add(12))) }
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(p: *const u16) -> Self::F {
+        #[inline(always)]
+        unsafe fn high(p: *const u16) -> float32x4_t {
+            // SAFETY: the trait's contract.
+            unsafe { vreinterpretq_f32_u32(vshll_n_u16::<16>(vld1_u16(p))) }
+        }
+        // SAFETY: the trait's contract.
+        unsafe { Quad(high(p), high(p.add(4)), high(p.add(8)), high(p.add(12))) }
+    }
+    #[inline(always)]
+    unsafe fn store(p: *mut f32, x: Self::F) {
+        // SAFETY: the trait's contract.
+        unsafe {
+            vst1q_f32(p, x.0);
+            vst1q_f32(p.add(4), x.1);
+            vst1q_f32(p.add(8), x.2);
+            vst1q_f32(p.add(12), x.3);
+        }
+    }
+    #[inline(always)]
+    unsafe fn add(x: Self::F, y: Self::F) -> Self::F {
+        // SAFETY: the trait's contract.
+        unsafe { each!(vaddq_f32, x, y) }
+    }
+    #[inline(always)]
+    unsafe fn sub(x: Self::F, y: Self::F) -> Self::F {
+        // SAFETY: the trait's contract.
+        unsafe { each!(vsubq_f32, x, y) }
+    }
+    #[inline(always)]
+    unsafe fn mul(x: Self::F, y: Self::F) -> Self::F {
+        // SAFETY: the trait's contract.
+        unsafe { each!(vmulq_f32, x, y) }
+    }
+    #[inline(always)]
+    unsafe fn div(x: Self::F, y: Self::F) -> Self::F {
+        // SAFETY: the trait's contract.
+        unsafe { each!(vdivq_f32, x, y) }
+    }
+    #[inline(always)]
+    unsafe fn fma(x: Self::F, y: Self::F, z: Self::F) -> Self::F {
+        // SAFETY: the trait's contract.
+        unsafe {
+            Quad(
+                vfmaq_f32(z.0, x.0, y.0),
+                vfmaq_f32(z.1, x.1, y.1),
+                vfmaq_f32(z.2, x.2, y.2),
+                vfmaq_f32(z.3, x.3, y.3),
+            )
+        }
+    }
+    /// As elsewhere y where neither is larger: `fmax` would choose between two zeros.
+    #[inline(always)]
+    unsafe fn max(x: Self::F, y: Self::F) -> Self::F {
+        #[inline(always)]
+        unsafe fn larger(x: float32x4_t, y: float32x4_t) -> float32x4_t {
+            // SAFETY: the trait's contract.
+            unsafe { vbslq_f32(vcgtq_f32(x, y), x, y) }
+        }
+        // SAFETY: the trait's contract.
+        unsafe { each!(larger, x, y) }
+    }
+    #[inline(always)]
+    unsafe fn min(x: Self::F, y: Self::F) -> Self::F {
+        #[inline(always)]
+        unsafe fn smaller(x: float32x4_t, y: float32x4_t) -> float32x4_t {
+            // SAFETY: the trait's contract.
+            unsafe { vbslq_f32(vcltq_f32(x, y), x, y) }
+        }
+        // SAFETY: the trait's contract.
+        unsafe { each!(smaller, x, y) }
+    }
+    #[inline(always)]
+    unsafe fn abs(x: Self::F) -> Self::F {
+        // SAFETY: the trait's contract.
+        unsafe { each!(vabsq_f32, x) }
+    }
+    #[inline(always)]
+    unsafe fn sum(x: Self::F) -> f32 {
+        // SAFETY: the trait's contract.
+        unsafe {
+            let four = vaddq_f32(vaddq_f32(x.0, x.2), vaddq_f32(x.1, x.3));
+            vpadds_f32(vadd_f32(vget_low_f32(four), vget_high_f32(four)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn largest(x: Self::F) -> f32 {
+        // SAFETY: the trait's contract.
+        unsafe { vmaxvq_f32(vmaxq_f32(vmaxq_f32(x.0, x.1), vmaxq_f32(x.2, x.3))) }
+    }
+    #[inline(always)]
+    unsafe fn round(x: Self::F) -> Self::I {
+        // SAFETY: the trait's contract.
+        unsafe { each!(vcvtnq_s32_f32, x) }
+    }
+    #[inline(always)]
+    unsafe fn float(x: Self::I) -> Self::F {
+        // SAFETY: the trait's contract.
+        unsafe { each!(vcvtq_f32_s32, x) }
+    }
+    #[inline(always)]
+    unsafe fn pow2(x: Self::I) -> Self::F {
+        // SAFETY: the trait's contract.
+        unsafe { Self::cast(Self::shift_left::<23>(Self::add_i(x, Self::splat_i(127)))) }
+    }
+    #[inline(always)]
+    unsafe fn splat_i(x: i32) -> Self::I {
+        // SAFETY: the trait's contract.
+        let x = unsafe { vdupq_n_s32(x) };
+        Quad(x, x, x, x)
+    }
+    #[inline(always)]
+    unsafe fn load_u8(p: *const u8) -> Self::I {
+        // SAFETY: the trait's contract.
+        unsafe {
+            let bytes = vld1q_u8(p);
+            let (low, high) = (vmovl_u8(vget_low_u8(bytes)), vmovl_high_u8(bytes));
+            let (low, high) = (vreinterpretq_s16_u16(low), vreinterpretq_s16_u16(high));
+            Quad(
+                vmovl_s16(vget_low_s16(low)),
+                vmovl_high_s16(low),
+                vmovl_s16(vget_low_s16(high)),
+                vmovl_high_s16(high),
+            )
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_i8(p: *const u8) -> Self::I {
+        // SAFETY: the trait's contract.
+        unsafe {
+            let bytes = vld1q_s8(p.cast());
+            let (low, high) = (vmovl_s8(vget_low_s8(bytes)), vmovl_high_s8(bytes));
+            Quad(
+                vmovl_s16(vget_low_s16(low)),
+                vmovl_high_s16(low),
+                vmovl_s16(vget_low_s16(high)),
+                vmovl_high_s16(high),
+            )
+        }
+    }
+    #[inline(always)]
+    unsafe fn add_i(x: Self::I, y: Self::I) -> Self::I {
+        // SAFETY: the trait's contract.
+        unsafe { each!(vaddq_s32, x, y) }
+    }
+    #[inline(always)]
+    unsafe fn and_i(x: Self::I, y: Self::I) -> Self::I {
+        // SAFETY: the trait's contract.
+        unsafe { each!(vandq_s32, x, y) }
+    }
+    #[inline(always)]
+    unsafe fn max_i(x: Self::I, y: Self::I) -> Self::I {
+        // SAFETY: the trait's contract.
+        unsafe { each!(vmaxq_s32, x, y) }
+    }
+    #[inline(always)]
+    unsafe fn min_i(x: Self::I, y: Self::I) -> Self::I {
+        // SAFETY: the trait's contract.
+        unsafe { each!(vminq_s32, x, y) }
+    }
+    #[inline(always)]
+    unsafe fn shift_left<const BY: i32>(x: Self::I) -> Self::I {
+        // SAFETY: the trait's contract; BY is known, so this is one shift by a constant.
+        unsafe {
+            let by = Self::splat_i(BY);
+            each!(vshlq_s32, x, by)
+        }
+    }
+    #[inline(always)]
+    unsafe fn shift_right<const BY: i32>(x: Self::I) -> Self::I {
+        // SAFETY: the trait's contract; a shift to the left by less than nothing.
+        unsafe {
+            let by = Self::splat_i(-BY);
+            each!(vshlq_s32, x, by)
+        }
+    }
+    #[inline(always)]
+    unsafe fn cast(x: Self::I) -> Self::F {
+        // SAFETY: the trait's contract.
+        unsafe { each!(vreinterpretq_f32_s32, x) }
+    }
+    #[inline(always)]
+    unsafe fn sum_i(x: Self::I) -> i32 {
+        // SAFETY: the trait's contract.
+        unsafe { vaddvq_s32(vaddq_s32(vaddq_s32(x.0, x.1), vaddq_s32(x.2, x.3))) }
+    }
+    #[inline(always)]
+    unsafe fn store_i8(p: *mut i8, x: Self::I) {
+        // SAFETY: the trait's contract.
+        unsafe {
+            let low = vcombine_s16(vmovn_s32(x.0), vmovn_s32(x.1));
+            let high = vcombine_s16(vmovn_s32(x.2), vmovn_s32(x.3));
+            vst1q_s8(p, vcombine_s8(vmovn_s16(low), vmovn_s16(high)));
+        }
+    }
+    #[inline(always)]
+    unsafe fn bytes(p: *const u8) -> Self::B {
+        // SAFETY: the trait's contract.
+        unsafe { Quad(vld1q_u8(p), vld1q_u8(p.add(16)), vld1q_u8(p.add(32)), vld1q_u8(p.add(48))) }
+    }
+    #[inline(always)]
+    unsafe fn store_bytes(p: *mut u8, x: Self::B) {
+        // SAFETY: the trait's contract.
+        unsafe {
+            vst1q_u8(p, x.0);
+            vst1q_u8(p.add(16), x.1);
+            vst1q_u8(p.add(32), x.2);
+            vst1q_u8(p.add(48), x.3);
+        }
+    }
+    #[inline(always)]
+    unsafe fn field(x: Self::B, shift: u32, bits: u32) -> Self::B {
+        // SAFETY: the trait's contract.
+        unsafe {
+            let (by, mask) = (vdupq_n_s8(-(shift as i8)), vdupq_n_u8(0xff >> (8 - bits)));
+            let (by, mask) = (Quad(by, by, by, by), Quad(mask, mask, mask, mask));
+            let moved = each!(vshlq_u8, x, by);
+            each!(vandq_u8, moved, mask)
+        }
+    }
+    #[inline(always)]
+    unsafe fn raise(x: Self::B, shift: u32) -> Self::B {
+        // SAFETY: the trait's contract.
+        unsafe {
+            let by = vdupq_n_s8(shift as i8);
+            let by = Quad(by, by, by, by);
+            each!(vshlq_u8, x, by)
+        }
+    }
+    #[inline(always)]
+    unsafe fn or(x: Self::B, y: Self::B) -> Self::B {
+        // SAFETY: the trait's contract.
+        unsafe { each!(vorrq_u8, x, y) }
+    }
+    #[inline(always)]
+    unsafe fn code(x: Self::B, element: u32) -> Self::F {
+        // SAFETY: the trait's contract.
+        unsafe {
+            let lanes = each!(vreinterpretq_s32_u8, x);
+            let (by, mask) = (Self::splat_i(-8 * element as i32), Self::splat_i(0xff));
+            Self::float(Self::and_i(each!(vshlq_s32, lanes, by), mask))
+        }
+    }
+    #[inline(always)]
+    unsafe fn look_up(x: Self::B, levels: *const u8) -> Self::B {
+        // SAFETY: the trait's contract.
+        unsafe {
+            let table = vld1q_u8(levels);
+            Quad(
+                vqtbl1q_u8(table, x.0),
+                vqtbl1q_u8(table, x.1),
+                vqtbl1q_u8(table, x.2),
+                vqtbl1q_u8(table, x.3),
+            )
+        }
+    }
+    #[inline(always)]
+    unsafe fn look_up_blocks(format: Format, blocks: *const u8, out: Span) {
+        #[inline(never)]
+        unsafe fn outlined(format: Format, blocks: *const u8, out: Span) {
+            // SAFETY: the trait's contract.
+            unsafe { look_up_blocks(format, blocks, out) }
+        }
+        // SAFETY: the trait's contract.
+        unsafe { outlined(format, blocks, out) }
+    }
+    #[inline(always)]
+    unsafe fn no_sums() -> Self::W {
+        // SAFETY: the trait's contract.
+        unsafe { Self::splat_i(0) }
+    }
+    #[inline(always)]
+    unsafe fn accumulate<const BITS: usize>(sums: Self::W, q: Self::B, acts: *const i8) -> Self::W {
+        // SAFETY: the trait's contract.
+        unsafe {
+            let a = vreinterpretq_s8_s32(vdupq_n_s32(acts.cast::<i32>().read_unaligned()));
+            let center = vdupq_n_u8(if BITS == 8 { 128 } else { 0 });
+            let center = Quad(center, center, center, center);
+            let q = each!(veorq_u8, q, center);
+            let q = each!(vreinterpretq_s8_u8, q);
+            Quad(
+                dot::<DOT>(sums.0, q.0, a),
+                dot::<DOT>(sums.1, q.1, a),
+                dot::<DOT>(sums.2, q.2, a),
+                dot::<DOT>(sums.3, q.3, a),
+            )
+        }
+    }
+    #[inline(always)]
+    unsafe fn fold(x: Self::I, sums: Self::W) -> Self::I {
+        // SAFETY: the trait's contract.
+        unsafe { each!(vaddq_s32, x, sums) }
+    }
+}
