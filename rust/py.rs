@@ -15,6 +15,7 @@ use pyo3::types::PyDict;
 use crate::error::{Error, Kind};
 use crate::exec::{self, Activations, Batch};
 use crate::formats::Format;
+use crate::kernels::attention::Kept;
 use crate::py_encode::{decode, encode, encode_to_file};
 use crate::{kernels, measure, read_rate};
 
@@ -62,6 +63,16 @@ fn activations(acts: &str) -> Result<Activations, Error> {
         other => {
             Err(Error::input(format!("unknown activations `{other}`")).hint("known: f32, int8"))
         }
+    }
+}
+
+fn kept(kv: &str) -> Result<Kept, Error> {
+    match kv {
+        "f32" => Ok(Kept::F32),
+        "f16" => Ok(Kept::F16),
+        "int8" => Ok(Kept::Int8),
+        other => Err(Error::input(format!("unknown kind of keys and values `{other}`"))
+            .hint("known: f32, f16, int8")),
     }
 }
 
@@ -169,9 +180,10 @@ impl Executor {
         self.0.threads()
     }
 
-    /// An empty cache.
-    fn cache(&self, sequences: usize, capacity: usize) -> PyResult<Cache> {
-        Ok(Cache(Mutex::new(self.0.cache(sequences, capacity)?)))
+    /// An empty cache that keeps keys and values as `kv` says.
+    #[pyo3(signature = (sequences, capacity, kv = "f32"))]
+    fn cache(&self, sequences: usize, capacity: usize, kv: &str) -> PyResult<Cache> {
+        Ok(Cache(Mutex::new(self.0.cache(sequences, capacity, kept(kv)?)?)))
     }
 
     /// Empty sums of the squared inputs of products, by the names of their weights.

@@ -2,7 +2,7 @@
 
 use fewbit::formats::Format;
 use fewbit::kernels::activations::Acts;
-use fewbit::kernels::attention::{Head, Query};
+use fewbit::kernels::attention::{Head, Kept, Query};
 use fewbit::kernels::isa::CHUNK;
 use fewbit::kernels::linear::{Output, Scratch};
 use fewbit::kernels::packed::Packed;
@@ -309,28 +309,57 @@ fn row_kernels_have_the_same_bits_everywhere() {
     }
 }
 
+/// Keys or values of one head as `kept` has them, with their scales, and what they stand for.
+fn keep(kept: Kept, x: &[f32], scales: &[f32], of: impl Fn(usize) -> usize) -> (Vec<u8>, Vec<f64>) {
+    let (mut bytes, mut values) = (Vec::new(), Vec::new());
+    for (i, &x) in x.iter().enumerate() {
+        let scale = scales[of(i)];
+        match kept {
+            Kept::F32 => bytes.extend(x.to_ne_bytes()),
+            Kept::F16 => bytes.extend(half::f16::from_f32(x).to_bits().to_ne_bytes()),
+            Kept::Int8 => bytes.push((x / scale).round() as i8 as u8),
+        }
+        values.push(match kept {
+            Kept::F32 => f64::from(x),
+            Kept::F16 => half::f16::from_f32(x).to_f64(),
+            Kept::Int8 => f64::from((x / scale).round() as i8) * f64::from(scale),
+        });
+    }
+    (bytes, values)
+}
+
 #[test]
 fn attention_has_the_same_bits_everywhere_and_in_every_tile() {
     let mut random = Random(4);
-    for (elements, stored) in [(8usize, 5usize), (16, 40), (24, 33), (64, 100)] {
+    let cases = [(8usize, 5usize), (16, 40), (24, 33), (64, 100), (20, 150)];
+    for (kept, (elements, stored)) in
+        [Kept::F32, Kept::F16, Kept::Int8].into_iter().flat_map(|k| cases.map(|case| (k, case)))
+    {
         let padded = elements.next_multiple_of(16);
         // Without the outliers: they make scores of thousands, and errors to match.
         let mut mild =
             |n| random.floats(n).into_iter().map(|x| x.clamp(-4.0, 4.0)).collect::<Vec<_>>();
-        let keys = mild((stored + 16) * elements);
-        let values = mild((stored + 16) * padded);
-        let q = mild(4 * elements);
-        let head = Head { keys: keys.as_ptr(), values: values.as_ptr(), elements, scale: 0.1 };
+        let room = (stored + 15) / 16 * 16;
+        let scales: Vec<f32> = mild(room).into_iter().map(|x| 0.04 + x.abs() / 100.0).collect();
+        let position = |i: usize| i / (16 * elements) * 16 + i % 16;
+        let (keys, k) = keep(kept, &mild(room * elements), &scales, position);
+        let (values, v) = keep(kept, &mild(room * padded), &scales, |i| i / padded);
+        let q = mild(QUERIES * elements);
+        let (key_scales, value_scales) = (scales.as_ptr(), scales.as_ptr());
+        let (keys, values) = (keys.as_ptr(), values.as_ptr());
+        let head = Head { kept, keys, values, key_scales, value_scales, elements, scale: 0.1 };
+        let range = |t: usize| t * t % (stored - 1)..stored - t % 2;
+        let sink = |t: usize| if t % 4 == 3 { 0.5 } else { f32::NEG_INFINITY };
         let run = |kernels: &Kernels, sizes: &[usize]| {
-            let mut out = vec![0f32; 4 * elements];
+            let mut out = vec![0f32; QUERIES * elements];
             let base = out.as_mut_ptr();
-            let queries: Vec<Query> = (0..4)
+            let queries: Vec<Query> = (0..QUERIES)
                 .map(|t| Query {
                     q: q[t * elements..].as_ptr(),
                     out: base.wrapping_add(t * elements),
-                    first: t * t % (stored - 1),
-                    last: stored - 1 - t % 2,
-                    sink: if t == 3 { 0.5 } else { f32::NEG_INFINITY },
+                    first: range(t).start,
+                    last: range(t).end - 1,
+                    sink: sink(t),
                 })
                 .collect();
             let (mut scores, mut rest) = (Vec::new(), &queries[..]);
@@ -341,32 +370,29 @@ fn attention_has_the_same_bits_everywhere_and_in_every_tile() {
             }
             out
         };
-        let want = run(scalar(), &[1, 1, 1, 1]);
+        let want = run(scalar(), &[1; QUERIES]);
         for kernels in available() {
-            for sizes in [&[4][..], &[2, 2], &[1, 2, 1], &[1, 1, 1, 1]] {
+            for sizes in [&[7][..], &[4, 3], &[2, 2, 3], &[6, 1], &[1; QUERIES]] {
                 same_bits(kernels.name, &run(kernels, sizes), &want);
             }
         }
-        for t in 0..4 {
-            let range = t * t % (stored - 1)..stored - t % 2;
+        for t in 0..QUERIES {
             let score = |p: usize| -> f64 {
                 let at = p / 16 * 16 * elements + p % 16;
-                (0..elements)
-                    .map(|d| f64::from(q[t * elements + d]) * f64::from(keys[at + d * 16]))
-                    .sum::<f64>()
-                    * f64::from(0.1f32)
+                let products =
+                    (0..elements).map(|d| f64::from(q[t * elements + d]) * k[at + d * 16]);
+                products.sum::<f64>() * f64::from(0.1f32)
             };
-            let best = range.clone().map(score).fold(f64::MIN, f64::max);
-            let sink = if t == 3 { (0.5 - best).exp() } else { 0.0 };
-            let total = range.clone().map(|p| (score(p) - best).exp()).sum::<f64>() + sink;
+            let best = range(t).map(score).fold(f64::MIN, f64::max);
+            let total = range(t).map(|p| (score(p) - best).exp()).sum::<f64>()
+                + (f64::from(sink(t)) - best).exp();
             for d in 0..elements {
-                let mix: f64 = range
-                    .clone()
-                    .map(|p| (score(p) - best).exp() * f64::from(values[p * padded + d]))
-                    .sum();
+                let mix: f64 = range(t).map(|p| (score(p) - best).exp() * v[p * padded + d]).sum();
                 let (got, want) = (f64::from(want[t * elements + d]), mix / total);
-                assert!((got - want).abs() < 1e-4, "{elements} {t} {d}: {got} {want}");
+                assert!((got - want).abs() < 1e-4, "{kept:?} {elements} {t} {d}: {got} {want}");
             }
         }
     }
 }
+
+const QUERIES: usize = 7;

@@ -1,9 +1,9 @@
-//! The cache: what `attend` keeps of each layer and sequence, f32, and beside it what the recurrent
-//! ops keep (`recurrent.rs`).
+//! The cache: what `attend` keeps of each layer and sequence, and beside it what the recurrent ops
+//! keep (`recurrent.rs`).
 
 use super::recurrent::{Shapes, State};
 use crate::error::{Error, Result};
-use crate::kernels::attention::Head;
+use crate::kernels::attention::{Head, Kept};
 use crate::kernels::isa::LANES;
 
 /// What one attending layer stores.
@@ -15,10 +15,13 @@ pub struct LayerShape {
 
 struct Layer {
     shape: LayerShape,
-    /// [sequence][head][position / 16][element][16]
-    keys: Vec<f32>,
+    /// [sequence][head][position / 16][element][16], of `Kept::bytes` each
+    keys: Vec<u8>,
     /// [sequence][head][position][elements, padded to 16]
-    values: Vec<f32>,
+    values: Vec<u8>,
+    /// [sequence][head][position], empty unless codes are kept
+    key_scales: Vec<f32>,
+    value_scales: Vec<f32>,
 }
 
 /// Keys and values of several sequences, each of up to `capacity` tokens.
@@ -27,6 +30,7 @@ pub struct Cache {
     state: State,
     lengths: Vec<usize>,
     capacity: usize,
+    kept: Kept,
 }
 
 impl Cache {
@@ -36,9 +40,10 @@ impl Cache {
         recurrent: &Shapes,
         sequences: usize,
         capacity: usize,
+        kept: Kept,
     ) -> Result<Self> {
         let rounded = capacity.checked_next_multiple_of(LANES);
-        let floats = |width: usize| {
+        let items = |width: usize| {
             rounded?
                 .checked_mul(sequences)?
                 .checked_mul(width)
@@ -46,17 +51,24 @@ impl Cache {
         };
         let mut layers = Vec::with_capacity(shapes.len());
         for &shape in shapes {
-            let keys = floats(shape.kv_heads * shape.elements);
-            let values = floats(shape.kv_heads * shape.elements.next_multiple_of(LANES));
-            let (Some(keys), Some(values)) = (keys, values) else {
+            let keys = items(shape.kv_heads * shape.elements);
+            let values = items(shape.kv_heads * shape.elements.next_multiple_of(LANES));
+            let scales = items(if kept == Kept::Int8 { shape.kv_heads } else { 0 });
+            let (Some(keys), Some(values), Some(scales)) = (keys, values, scales) else {
                 return Err(Error::input(format!(
                     "a cache of {sequences} sequences of {capacity} tokens does not fit memory"
                 )));
             };
-            layers.push(Layer { shape, keys: vec![0.0; keys], values: vec![0.0; values] });
+            layers.push(Layer {
+                shape,
+                keys: vec![0; keys * kept.bytes()],
+                values: vec![0; values * kept.bytes()],
+                key_scales: vec![0.0; scales],
+                value_scales: vec![0.0; scales],
+            });
         }
         let state = State::new(recurrent, sequences)?;
-        Ok(Self { layers, state, lengths: vec![0; sequences], capacity })
+        Ok(Self { layers, state, lengths: vec![0; sequences], capacity, kept })
     }
 
     /// Tokens that each sequence can hold.
@@ -126,8 +138,10 @@ impl Cache {
         let sequences = self.lengths.len();
         for layer in &mut self.layers {
             for data in [&mut layer.keys, &mut layer.values] {
-                let size = data.len() / sequences;
-                data.copy_within(source * size..(source + 1) * size, target * size);
+                copy_part(data, sequences, source, target);
+            }
+            for data in [&mut layer.key_scales, &mut layer.value_scales] {
+                copy_part(data, sequences, source, target);
             }
         }
         self.state.copy(source, target);
@@ -152,11 +166,14 @@ impl Cache {
     /// Pointers into one layer, for threads that write different heads and positions.
     pub fn layer(&mut self, layer: usize) -> LayerPointers {
         let capacity = self.capacity.next_multiple_of(LANES);
-        let Layer { shape, keys, values } = &mut self.layers[layer];
+        let Layer { shape, keys, values, key_scales, value_scales } = &mut self.layers[layer];
         LayerPointers {
             shape: *shape,
+            kept: self.kept,
             keys: keys.as_mut_ptr(),
             values: values.as_mut_ptr(),
+            key_scales: key_scales.as_mut_ptr(),
+            value_scales: value_scales.as_mut_ptr(),
             capacity,
         }
     }
@@ -169,12 +186,21 @@ impl Cache {
     }
 }
 
+/// Copies one of `parts` equal parts over another.
+fn copy_part<T: Copy>(data: &mut [T], parts: usize, source: usize, target: usize) {
+    let size = data.len() / parts;
+    data.copy_within(source * size..(source + 1) * size, target * size);
+}
+
 /// One layer of a cache, as raw memory.
 #[derive(Clone, Copy)]
 pub struct LayerPointers {
     shape: LayerShape,
-    keys: *mut f32,
-    values: *mut f32,
+    kept: Kept,
+    keys: *mut u8,
+    values: *mut u8,
+    key_scales: *mut f32,
+    value_scales: *mut f32,
     capacity: usize,
 }
 
@@ -188,10 +214,17 @@ impl LayerPointers {
     pub fn head(&self, sequence: usize, head: usize, scale: f32) -> Head {
         let LayerShape { kv_heads, elements } = self.shape;
         let row = (sequence * kv_heads + head) * self.capacity;
+        let bytes = row * self.kept.bytes();
         // Plain arithmetic: the sequence and head were checked against the cache.
-        let keys = self.keys.wrapping_add(row * elements);
-        let values = self.values.wrapping_add(row * elements.next_multiple_of(LANES));
-        Head { keys, values, elements, scale }
+        Head {
+            kept: self.kept,
+            keys: self.keys.wrapping_add(bytes * elements),
+            values: self.values.wrapping_add(bytes * elements.next_multiple_of(LANES)),
+            key_scales: self.key_scales.wrapping_add(row),
+            value_scales: self.value_scales.wrapping_add(row),
+            elements,
+            scale,
+        }
     }
 
     /// Stores one token's keys and values, all heads.
@@ -202,18 +235,54 @@ impl LayerPointers {
     /// else touches it.
     pub unsafe fn append(&self, sequence: usize, position: usize, k: *const f32, v: *const f32) {
         let LayerShape { kv_heads, elements } = self.shape;
+        let first = position / LANES * LANES * elements + position % LANES;
+        let row = position * elements.next_multiple_of(LANES);
         for head in 0..kv_heads {
             let place = self.head(sequence, head, 1.0);
             // SAFETY: the caller's promise.
             unsafe {
-                let block = position / LANES * LANES * elements + position % LANES;
-                let keys = place.keys.cast_mut().add(block);
-                for d in 0..elements {
-                    *keys.add(d * LANES) = *k.add(head * elements + d);
+                let k = std::slice::from_raw_parts(k.add(head * elements), elements);
+                let v = std::slice::from_raw_parts(v.add(head * elements), elements);
+                let (key_scale, value_scale) = match self.kept {
+                    Kept::Int8 => (code_scale(k), code_scale(v)),
+                    _ => (1.0, 1.0),
+                };
+                keep(self.kept, k, key_scale, place.keys.cast_mut(), first, LANES);
+                keep(self.kept, v, value_scale, place.values.cast_mut(), row, 1);
+                if self.kept == Kept::Int8 {
+                    *place.key_scales.cast_mut().add(position) = key_scale;
+                    *place.value_scales.cast_mut().add(position) = value_scale;
                 }
-                let values =
-                    place.values.cast_mut().add(position * elements.next_multiple_of(LANES));
-                std::ptr::copy_nonoverlapping(v.add(head * elements), values, elements);
+            }
+        }
+    }
+}
+
+/// The scale that takes the largest of `x` to 127.
+fn code_scale(x: &[f32]) -> f32 {
+    x.iter().fold(0f32, |most, x| most.max(x.abs())) / 127.0
+}
+
+/// Writes `x` as elements `first`, `first + step`, ... of `out`.
+///
+/// # Safety
+///
+/// `out` holds these elements, and nobody else touches them.
+unsafe fn keep(kept: Kept, x: &[f32], scale: f32, out: *mut u8, first: usize, step: usize) {
+    for (index, &x) in x.iter().enumerate() {
+        let at = first + index * step;
+        // SAFETY: the caller's promise.
+        unsafe {
+            match kept {
+                Kept::F32 => out.cast::<f32>().add(at).write_unaligned(x),
+                Kept::F16 => {
+                    let bits = half::f16::from_f32(x).to_bits();
+                    out.cast::<u16>().add(at).write_unaligned(bits);
+                }
+                Kept::Int8 => {
+                    let code = if scale > 0.0 { (x / scale).round_ties_even() } else { 0.0 };
+                    out.add(at).write(code as i8 as u8);
+                }
             }
         }
     }

@@ -24,6 +24,7 @@ use weights::Weights;
 
 use crate::error::{Error, Result};
 use crate::kernels::activations::Acts;
+use crate::kernels::attention::Kept;
 use crate::kernels::isa::CHUNK;
 use crate::kernels::{self, Kernels};
 
@@ -76,9 +77,9 @@ impl Executor {
     }
 
     /// An empty cache for `sequences` sequences of up to `capacity` tokens.
-    pub fn cache(&self, sequences: usize, capacity: usize) -> Result<Cache> {
+    pub fn cache(&self, sequences: usize, capacity: usize, kept: Kept) -> Result<Cache> {
         self.check_capacity(capacity)?;
-        Cache::new(&self.program.layers, &self.program.recurrent, sequences, capacity)
+        Cache::new(&self.program.layers, &self.program.recurrent, sequences, capacity, kept)
     }
 
     /// Learned positions end somewhere.

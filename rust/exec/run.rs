@@ -12,8 +12,11 @@ use super::row::RowOp;
 use super::threads::Barrier;
 use crate::kernels::Kernels;
 use crate::kernels::activations::Acts;
-use crate::kernels::attention::{Query, TILE};
+use crate::kernels::attention::{MOST, Query, TILE};
 use crate::kernels::linear::{Output, Scratch};
+
+/// Scores that one thread has at a time, if 4 queries need no more.
+const SCORES: usize = 1 << 17;
 
 /// One new token: its id, its sequence and its place there.
 #[derive(Debug, Clone, Copy)]
@@ -218,7 +221,10 @@ impl Step<'_> {
     ) {
         let group = attend.heads / attend.kv_heads;
         let elements = attend.q.width / attend.heads;
-        let mut tile = Vec::with_capacity(TILE);
+        // Fewer queries at a time where rows of scores are long: together they fit a cache.
+        let longest = self.tokens[tokens.clone()].iter().map(|token| token.position + 1).max();
+        let most = (SCORES / longest.unwrap_or(1)).clamp(TILE, MOST) / TILE * TILE;
+        let mut tile = Vec::with_capacity(most);
         for row in tokens.clone() {
             let Token { sequence, position, .. } = self.tokens[row];
             for head in kv_head * group..(kv_head + 1) * group {
@@ -233,7 +239,7 @@ impl Step<'_> {
                     last: position,
                     sink: attend.sinks.as_ref().map_or(f32::NEG_INFINITY, |sinks| sinks[head]),
                 });
-                if tile.len() == TILE {
+                if tile.len() == most {
                     self.attend_tile(attend, sequence, kv_head, &mut tile, scores);
                 }
             }
@@ -251,14 +257,11 @@ impl Step<'_> {
         tile: &mut Vec<Query>,
         scores: &mut Vec<f32>,
     ) {
-        let head = self.layers[attend.layer].head(sequence, kv_head, attend.scale);
-        let mut rest = &tile[..];
-        while !rest.is_empty() {
-            let size = [4, 2, 1].into_iter().find(|&size| size <= rest.len()).unwrap_or(1);
+        if !tile.is_empty() {
+            let head = self.layers[attend.layer].head(sequence, kv_head, attend.scale);
             // SAFETY: the positions are stored: the stage before appended the step's own.
-            unsafe { (self.kernels.attend)(&rest[..size], head, scores) };
-            rest = &rest[size..];
+            unsafe { (self.kernels.attend)(tile, head, scores) };
+            tile.clear();
         }
-        tile.clear();
     }
 }

@@ -6,9 +6,12 @@
 
 use std::arch::x86_64::*;
 
-use super::isa::Isa;
-use super::span::{Span, look_up_blocks};
-use crate::formats::Format;
+use super::isa::{Isa, own_functions};
+use super::linear::Product;
+use super::packed::Packed;
+use super::scales::Source;
+use super::span::Span;
+use crate::formats::{Codes, Format};
 
 /// AVX2, FMA and F16C.
 #[derive(Clone, Copy)]
@@ -306,16 +309,6 @@ unsafe impl Isa for Avx2 {
         }
     }
     #[inline(always)]
-    unsafe fn look_up_blocks(format: Format, blocks: *const u8, out: Span) {
-        #[target_feature(enable = "avx2,fma,f16c")]
-        unsafe fn outlined(format: Format, blocks: *const u8, out: Span) {
-            // SAFETY: the trait's contract.
-            unsafe { look_up_blocks(format, blocks, out) }
-        }
-        // SAFETY: the trait's contract.
-        unsafe { outlined(format, blocks, out) }
-    }
-    #[inline(always)]
     unsafe fn no_sums() -> Self::W {
         // SAFETY: the trait's contract.
         unsafe { Pair(_mm256_setzero_si256(), _mm256_setzero_si256()) }
@@ -350,4 +343,5 @@ unsafe impl Isa for Avx2 {
             )
         }
     }
+    own_functions!(#[target_feature(enable = "avx2,fma,f16c")]);
 }

@@ -2,9 +2,12 @@
 
 use std::arch::x86_64::*;
 
-use super::isa::Isa;
-use super::span::{Span, look_up_blocks};
-use crate::formats::Format;
+use super::isa::{Isa, own_functions};
+use super::linear::Product;
+use super::packed::Packed;
+use super::scales::Source;
+use super::span::Span;
+use crate::formats::{Codes, Format};
 
 /// AVX-512 F, BW, VL and VNNI.
 #[derive(Clone, Copy)]
@@ -225,16 +228,6 @@ unsafe impl Isa for Avx512 {
         unsafe { _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_loadu_si128(levels.cast())), x) }
     }
     #[inline(always)]
-    unsafe fn look_up_blocks(format: Format, blocks: *const u8, out: Span) {
-        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
-        unsafe fn outlined(format: Format, blocks: *const u8, out: Span) {
-            // SAFETY: the trait's contract.
-            unsafe { look_up_blocks(format, blocks, out) }
-        }
-        // SAFETY: the trait's contract.
-        unsafe { outlined(format, blocks, out) }
-    }
-    #[inline(always)]
     unsafe fn no_sums() -> __m512i {
         // SAFETY: the trait's contract.
         unsafe { _mm512_setzero_si512() }
@@ -252,4 +245,5 @@ unsafe impl Isa for Avx512 {
         // SAFETY: the trait's contract.
         unsafe { _mm512_add_epi32(x, sums) }
     }
+    own_functions!(#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]);
 }

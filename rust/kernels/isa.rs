@@ -10,8 +10,13 @@
 //! is enabled once, on the entry points in the instruction set's own file. Closures are not used in
 //! kernels, as they silently lose those features.
 
+use std::ops::Range;
+
+use super::linear::Product;
+use super::packed::Packed;
+use super::scales::Source;
 use super::span::Span;
-use crate::formats::Format;
+use crate::formats::{Codes, Format};
 
 /// Rows in one block of a packed matrix; lanes of a vector.
 pub const LANES: usize = 16;
@@ -120,8 +125,6 @@ pub unsafe trait Isa: Copy {
     unsafe fn code(x: Self::B, element: u32) -> Self::F;
     /// Each byte's level: byte `i` of the 16 at `levels` for a byte `i` below 16.
     unsafe fn look_up(x: Self::B, levels: *const u8) -> Self::B;
-    /// `span::look_up_blocks`, in a function of its own.
-    unsafe fn look_up_blocks(format: Format, blocks: *const u8, out: Span);
     /// No products yet.
     unsafe fn no_sums() -> Self::W;
     /// Adds one step's products, code x activation: codes of `BITS` bits, four activations within
@@ -129,4 +132,100 @@ pub unsafe trait Isa: Copy {
     unsafe fn accumulate<const BITS: usize>(sums: Self::W, q: Self::B, acts: *const i8) -> Self::W;
     /// x + the sums.
     unsafe fn fold(x: Self::I, sums: Self::W) -> Self::I;
+
+    /// `span::look_up_blocks`.
+    unsafe fn look_up_blocks(format: Format, blocks: *const u8, out: Span);
+    /// `span::unpack_span`.
+    unsafe fn unpack_span(w: &Packed, block: usize, first: usize, count: usize, out: Span);
+    /// `scales::widen_span`.
+    unsafe fn widen_span(codes: &Codes, source: Source, first: usize, count: usize, out: Span);
+    /// `linear::Product::one_row`.
+    unsafe fn one_row<const BITS: usize, const WIDTH: usize, const LOOK: bool, const PARTS: usize>(
+        product: &Product,
+        blocks: Range<usize>,
+        span: Span,
+    );
+    /// `linear::Product::tiles`.
+    unsafe fn tiles<const WIDTH: usize, const PARTS: usize>(
+        product: &Product,
+        block: usize,
+        span: Span,
+    );
 }
+
+/// The last methods of `Isa`: generic functions that are not inlined, with the features given. An
+/// entry point that held them all would take a compiler minutes, and one core.
+macro_rules! own_functions {
+    ($(#[$feature:meta])?) => {
+        #[inline(always)]
+        unsafe fn look_up_blocks(format: Format, blocks: *const u8, out: Span) {
+            $(#[$feature])?
+            #[inline(never)]
+            unsafe fn own(format: Format, blocks: *const u8, out: Span) {
+                // SAFETY: the trait's contract.
+                unsafe { crate::kernels::span::look_up_blocks(format, blocks, out) }
+            }
+            // SAFETY: the trait's contract.
+            unsafe { own(format, blocks, out) }
+        }
+        #[inline(always)]
+        unsafe fn unpack_span(w: &Packed, block: usize, first: usize, count: usize, out: Span) {
+            $(#[$feature])?
+            #[inline(never)]
+            unsafe fn own<I: Isa>(w: &Packed, block: usize, first: usize, count: usize, out: Span) {
+                // SAFETY: the trait's contract.
+                unsafe { crate::kernels::span::unpack_span::<I>(w, block, first, count, out) }
+            }
+            // SAFETY: the trait's contract.
+            unsafe { own::<Self>(w, block, first, count, out) }
+        }
+        #[inline(always)]
+        unsafe fn widen_span(codes: &Codes, source: Source, first: usize, count: usize, out: Span) {
+            $(#[$feature])?
+            #[inline(never)]
+            unsafe fn own<I: Isa>(
+                codes: &Codes, source: Source, first: usize, count: usize, out: Span,
+            ) {
+                // SAFETY: the trait's contract.
+                unsafe { crate::kernels::scales::widen_span::<I>(codes, source, first, count, out) }
+            }
+            // SAFETY: the trait's contract.
+            unsafe { own::<Self>(codes, source, first, count, out) }
+        }
+        #[inline(always)]
+        unsafe fn one_row<
+            const BITS: usize, const WIDTH: usize, const LOOK: bool, const PARTS: usize,
+        >(
+            product: &Product, blocks: std::ops::Range<usize>, span: Span,
+        ) {
+            $(#[$feature])?
+            #[inline(never)]
+            unsafe fn own<
+                I: Isa, const BITS: usize, const WIDTH: usize, const LOOK: bool, const PARTS: usize,
+            >(
+                product: &Product, blocks: std::ops::Range<usize>, span: Span,
+            ) {
+                // SAFETY: the trait's contract.
+                unsafe { product.one_row::<I, BITS, WIDTH, LOOK, PARTS>(blocks, span) }
+            }
+            // SAFETY: the trait's contract.
+            unsafe { own::<Self, BITS, WIDTH, LOOK, PARTS>(product, blocks, span) }
+        }
+        #[inline(always)]
+        unsafe fn tiles<const WIDTH: usize, const PARTS: usize>(
+            product: &Product, block: usize, span: Span,
+        ) {
+            $(#[$feature])?
+            #[inline(never)]
+            unsafe fn own<I: Isa, const WIDTH: usize, const PARTS: usize>(
+                product: &Product, block: usize, span: Span,
+            ) {
+                // SAFETY: the trait's contract.
+                unsafe { product.tiles::<I, WIDTH, PARTS>(block, span) }
+            }
+            // SAFETY: the trait's contract.
+            unsafe { own::<Self, WIDTH, PARTS>(product, block, span) }
+        }
+    };
+}
+pub(super) use own_functions;

@@ -22,44 +22,9 @@ use super::isa::{CHUNK, Isa, LANES, STEP_BYTES};
 use super::output::finish;
 pub use super::output::{Output, Scratch};
 use super::packed::{Packed, Storage};
-use super::scales::{SPAN, widen_span};
-use super::span::{Span, parts, unpack_span, unpack_step};
+use super::scales::SPAN;
+use super::span::{Span, parts, unpack_step};
 use crate::formats::Codes;
-
-/// Rows `16 b..16 b + 16`, b in `blocks`, of the product with `n` rows of int8 activations.
-///
-/// # Safety
-///
-/// The CPU has the instruction set, `w.takes_int8()`, `acts` and `out` hold `n` rows of `w`'s
-/// columns and rows, and no other thread writes the same rows of the output.
-#[inline(always)]
-pub unsafe fn linear_int8<I: Isa>(
-    w: &Packed,
-    blocks: Range<usize>,
-    acts: &Acts,
-    n: usize,
-    out: Output,
-    scratch: &mut Scratch,
-) {
-    let Some(codes) = w.codes() else { return };
-    let job = Product { w, codes, acts: *acts, n, out };
-    // SAFETY: the caller's promise.
-    unsafe {
-        if n == 1 {
-            job.one_row::<I>(blocks, scratch.span(SPAN));
-        } else {
-            job.rows::<I>(blocks, scratch.span(acts.chunks));
-        }
-    }
-}
-
-struct Product<'a> {
-    w: &'a Packed,
-    codes: Codes,
-    acts: Acts,
-    n: usize,
-    out: Output,
-}
 
 /// Calls a method that is generic over BITS, WIDTH and LOOK with those of some codes: planes of
 /// BITS bits (0: bytes that were unpacked before), WIDTH bits of a code (4 to 8) and whether the
@@ -85,6 +50,43 @@ macro_rules! for_codes {
     };
 }
 
+/// Rows `16 b..16 b + 16`, b in `blocks`, of the product with `n` rows of int8 activations.
+///
+/// # Safety
+///
+/// The CPU has the instruction set, `w.takes_int8()`, `acts` and `out` hold `n` rows of `w`'s
+/// columns and rows, and no other thread writes the same rows of the output.
+#[inline(always)]
+pub unsafe fn linear_int8<I: Isa>(
+    w: &Packed,
+    blocks: Range<usize>,
+    acts: &Acts,
+    n: usize,
+    out: Output,
+    scratch: &mut Scratch,
+) {
+    let Some(codes) = w.codes() else { return };
+    let product = Product { w, codes, acts: *acts, n, out };
+    // SAFETY: the caller's promise.
+    unsafe {
+        if n == 1 {
+            let span = scratch.span(SPAN);
+            for_codes!(product, I, one_row_of(blocks, span));
+        } else {
+            product.rows::<I>(blocks, scratch.span(acts.chunks));
+        }
+    }
+}
+
+/// A product with int8 activations.
+pub struct Product<'a> {
+    w: &'a Packed,
+    codes: Codes,
+    acts: Acts,
+    n: usize,
+    out: Output,
+}
+
 /// Runs a block for each step of a chunk, its number a constant: shifts by it are then part of
 /// the instruction.
 macro_rules! each_step {
@@ -97,30 +99,44 @@ macro_rules! each_step {
 }
 
 impl Product<'_> {
-    /// One row of activations: codes are multiplied as they are unpacked, a span at a time.
     #[inline(always)]
-    unsafe fn one_row<I: Isa>(&self, blocks: Range<usize>, span: Span) {
-        for block in blocks {
-            // SAFETY: the contract of `linear_int8`.
-            unsafe {
-                let sum = for_codes!(self, I, one_row_of(block, span));
-                finish::<I>(self.w, block, sum, 0, self.out);
+    unsafe fn one_row_of<I: Isa, const BITS: usize, const WIDTH: usize, const LOOK: bool>(
+        &self,
+        blocks: Range<usize>,
+        span: Span,
+    ) {
+        // SAFETY: the contract of `linear_int8`.
+        unsafe {
+            if parts(&self.codes) == 2 {
+                I::one_row::<BITS, WIDTH, LOOK, 2>(self, blocks, span);
+            } else {
+                I::one_row::<BITS, WIDTH, LOOK, 1>(self, blocks, span);
             }
         }
     }
 
+    /// One row of activations: codes are multiplied as they are unpacked, a span at a time.
+    ///
+    /// # Safety
+    ///
+    /// That of `linear_int8`; `span` holds a span.
     #[inline(always)]
-    unsafe fn one_row_of<I: Isa, const BITS: usize, const WIDTH: usize, const LOOK: bool>(
+    pub unsafe fn one_row<
+        I: Isa,
+        const BITS: usize,
+        const WIDTH: usize,
+        const LOOK: bool,
+        const PARTS: usize,
+    >(
         &self,
-        block: usize,
+        blocks: Range<usize>,
         span: Span,
-    ) -> I::F {
-        // SAFETY: the contract of `linear_int8`.
-        unsafe {
-            if parts(&self.codes) == 2 {
-                self.spans::<I, BITS, WIDTH, LOOK, 2>(block, span)
-            } else {
-                self.spans::<I, BITS, WIDTH, LOOK, 1>(block, span)
+    ) {
+        for block in blocks {
+            // SAFETY: the caller's promise.
+            unsafe {
+                let sum = self.spans::<I, BITS, WIDTH, LOOK, PARTS>(block, span);
+                finish::<I>(self.w, block, sum, 0, self.out);
             }
         }
     }
@@ -145,10 +161,10 @@ impl Product<'_> {
             while first < self.acts.chunks {
                 let count = (self.acts.chunks - first).min(SPAN);
                 if BITS == 0 {
-                    unpack_span::<I>(self.w, block, first, count, span);
+                    I::unpack_span(self.w, block, first, count, span);
                 } else {
                     let source = self.w.source(block);
-                    widen_span::<I>(&self.codes, source, first, count, span.scales, span.mins);
+                    I::widen_span(&self.codes, source, first, count, span);
                 }
                 for chunk in 0..count {
                     let mut here = span.after(chunk, PARTS);
@@ -173,7 +189,7 @@ impl Product<'_> {
                 while first < self.acts.chunks {
                     let count = (self.acts.chunks - first).min(SPAN);
                     let here = span.after(first, parts(&self.codes));
-                    unpack_span::<I>(self.w, block, first, count, here);
+                    I::unpack_span(self.w, block, first, count, here);
                     first += count;
                 }
                 match self.codes.bits {
@@ -192,15 +208,20 @@ impl Product<'_> {
         // SAFETY: the contract of `linear_int8`.
         unsafe {
             if parts(&self.codes) == 2 {
-                self.tiles::<I, WIDTH, 2>(block, span);
+                I::tiles::<WIDTH, 2>(self, block, span);
             } else {
-                self.tiles::<I, WIDTH, 1>(block, span);
+                I::tiles::<WIDTH, 1>(self, block, span);
             }
         }
     }
 
+    /// All rows of activations against an unpacked block.
+    ///
+    /// # Safety
+    ///
+    /// That of `linear_int8`; `span` holds the block.
     #[inline(always)]
-    unsafe fn tiles<I: Isa, const WIDTH: usize, const PARTS: usize>(
+    pub unsafe fn tiles<I: Isa, const WIDTH: usize, const PARTS: usize>(
         &self,
         block: usize,
         span: Span,

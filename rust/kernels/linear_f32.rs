@@ -9,7 +9,7 @@ use super::isa::{CHUNK, Isa, LANES, STEP_BYTES};
 use super::output::{Output, Scratch, finish, grow};
 use super::packed::{Packed, Storage};
 use super::scales::{SPAN, widen};
-use super::span::{Span, parts, unpack_span};
+use super::span::{Span, parts};
 use crate::formats::{Codes, Format};
 
 /// Columns whose weights are widened to f32 at a time: 16 KiB.
@@ -142,7 +142,7 @@ unsafe fn widen_span<I: Isa>(
             }
             Storage::Planes(codes) | Storage::Blocks(_, codes) => {
                 let (first, count) = (columns.start / CHUNK, columns.len().div_ceil(CHUNK));
-                unpack_span::<I>(w, block, first, count, span);
+                I::unpack_span(w, block, first, count, span);
                 widen_codes::<I>(w, &codes, block, columns, span, out);
             }
         }

@@ -168,7 +168,7 @@ entry_points!(
 );
 
 #[cfg(target_arch = "aarch64")]
-entry_points!(NEON_DOT, "neon-dotprod", neon::Neon<true>, #[target_feature(enable = "dotprod")]);
+entry_points!(NEON_DOT, "neon-dotprod", neon::Neon<true>);
 #[cfg(target_arch = "aarch64")]
 entry_points!(NEON, "neon", neon::Neon<false>);
 

@@ -6,9 +6,12 @@
 use std::arch::aarch64::*;
 use std::arch::asm;
 
-use super::isa::Isa;
-use super::span::{Span, look_up_blocks};
-use crate::formats::Format;
+use super::isa::{Isa, own_functions};
+use super::linear::Product;
+use super::packed::Packed;
+use super::scales::Source;
+use super::span::Span;
+use crate::formats::{Codes, Format};
 
 /// NEON, with dot products of bytes (`FEAT_DotProd`) or without.
 #[derive(Clone, Copy)]
@@ -50,6 +53,7 @@ unsafe fn dot<const DOT: bool>(mut sums: int32x4_t, q: int8x16_t, a: int8x16_t) 
     unsafe {
         if DOT {
             asm!(
+                ".arch_extension dotprod",
                 "sdot {sums:v}.4s, {q:v}.16b, {a:v}.16b",
                 sums = inlateout(vreg) sums,
                 q = in(vreg) q,
@@ -351,16 +355,6 @@ unsafe impl<const DOT: bool> Isa for Neon<DOT> {
         }
     }
     #[inline(always)]
-    unsafe fn look_up_blocks(format: Format, blocks: *const u8, out: Span) {
-        #[inline(never)]
-        unsafe fn outlined(format: Format, blocks: *const u8, out: Span) {
-            // SAFETY: the trait's contract.
-            unsafe { look_up_blocks(format, blocks, out) }
-        }
-        // SAFETY: the trait's contract.
-        unsafe { outlined(format, blocks, out) }
-    }
-    #[inline(always)]
     unsafe fn no_sums() -> Self::W {
         // SAFETY: the trait's contract.
         unsafe { Self::splat_i(0) }
@@ -387,4 +381,5 @@ unsafe impl<const DOT: bool> Isa for Neon<DOT> {
         // SAFETY: the trait's contract.
         unsafe { each!(vaddq_s32, x, sums) }
     }
+    own_functions!();
 }

@@ -1,8 +1,11 @@
 //! The vocabulary in plain Rust: always compiled, always tested, the meaning of every other file.
 
-use super::isa::{Isa, LANES};
-use super::span::{Span, look_up_blocks};
-use crate::formats::Format;
+use super::isa::{Isa, LANES, own_functions};
+use super::linear::Product;
+use super::packed::Packed;
+use super::scales::Source;
+use super::span::Span;
+use crate::formats::{Codes, Format};
 
 /// Plain Rust, on any CPU.
 #[derive(Clone, Copy)]
@@ -214,15 +217,6 @@ unsafe impl Isa for Scalar {
         bytes!(i => unsafe { *levels.add(usize::from(x[i] & 15)) })
     }
     #[inline(always)]
-    unsafe fn look_up_blocks(format: Format, blocks: *const u8, out: Span) {
-        unsafe fn outlined(format: Format, blocks: *const u8, out: Span) {
-            // SAFETY: the trait's contract.
-            unsafe { look_up_blocks(format, blocks, out) }
-        }
-        // SAFETY: the trait's contract.
-        unsafe { outlined(format, blocks, out) }
-    }
-    #[inline(always)]
     unsafe fn no_sums() -> I {
         [0; LANES]
     }
@@ -241,4 +235,5 @@ unsafe impl Isa for Scalar {
     unsafe fn fold(x: I, sums: I) -> I {
         lanes!(i => x[i] + sums[i])
     }
+    own_functions!();
 }

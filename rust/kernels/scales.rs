@@ -12,6 +12,7 @@
 //! A byte takes the place of six bits in `Bytes` and `Signed`: 3 to 4 % of the file at most.
 
 use super::isa::{CHUNK, Isa, LANES};
+use super::span::Span;
 use crate::floats::{from_f16, read_f16};
 use crate::formats::{Codes, Format, Scales};
 
@@ -208,7 +209,7 @@ pub unsafe fn widen<I: Isa>(codes: &Codes, source: Source, group: usize) -> (I::
 ///
 /// # Safety
 ///
-/// `source` holds the chunks, `scales` and `mins` have room, groups fit chunks, `codes.scales` is
+/// `source` holds the chunks, `out` has room, groups fit chunks, `codes.scales` is
 /// not `Blocks`, and the CPU has the instruction set.
 #[inline(always)]
 pub unsafe fn widen_span<I: Isa>(
@@ -216,9 +217,9 @@ pub unsafe fn widen_span<I: Isa>(
     source: Source,
     first: usize,
     count: usize,
-    scales: *mut f32,
-    mins: *mut f32,
+    out: Span,
 ) {
+    let Span { scales, mins, .. } = out;
     let parts = count * if codes.group < CHUNK { 2 } else { 1 };
     // SAFETY: the caller's promise.
     unsafe {

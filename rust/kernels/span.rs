@@ -8,7 +8,7 @@
 use super::isa::{CHUNK, Isa, LANES, STEP_BYTES, STEPS};
 use super::pack::planes;
 use super::packed::{Packed, Storage};
-use super::scales::{SPAN, widen_span};
+use super::scales::SPAN;
 use crate::formats::{Codes, Eights, Format};
 
 /// Bytes of a chunk's codes.
@@ -62,7 +62,7 @@ pub unsafe fn unpack_span<I: Isa>(w: &Packed, block: usize, first: usize, count:
                 unpack_chunks::<I>(w, &codes, data, first, count, out.codes);
                 if w.takes_int8() {
                     let source = w.source(block);
-                    widen_span::<I>(&codes, source, first, count, out.scales, out.mins);
+                    I::widen_span(&codes, source, first, count, out);
                 }
             }
         }
