@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from reference import experts, gates, ops, recurrent
-from reference.cache import Cache, Rows
+from reference.cache import Cache, Rows, kept
 from reference.weights import Weight
 
 Plan = Sequence[Mapping[str, Any]]
@@ -144,8 +144,9 @@ class Runner:
     ) -> list[float]:
         query, key, value = row
         keys, values = self.cache.of("attend", layer, sequence)
-        keys.append(key)
-        values.append(value)
+        heads = attributes["kv_heads"]
+        keys.append(kept(key, self.cache.kv, heads))
+        values.append(kept(value, self.cache.kv, heads))
         return ops.attend(query, keys, values, sinks and sinks[0], **attributes)
 
     def _short_conv(self, row: Any, sequence: int, weight: Rows, *, layer: int) -> list[float]:

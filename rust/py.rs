@@ -16,6 +16,7 @@ use crate::error::{Error, Kind};
 use crate::exec::{self, Activations, Batch};
 use crate::formats::Format;
 use crate::kernels::attention::Kept;
+use crate::kernels::{Kernels, peak};
 use crate::py_encode::{decode, encode, encode_to_file};
 use crate::{kernels, measure, read_rate};
 
@@ -170,9 +171,16 @@ struct Executor(exec::Executor);
 #[pymethods]
 impl Executor {
     #[new]
-    #[pyo3(signature = (plan, weights, threads=0))]
-    fn new(plan: &str, weights: &Weights, threads: usize) -> PyResult<Self> {
-        Ok(Self(exec::Executor::new(plan, &weights.get(), threads)?))
+    #[pyo3(signature = (plan, weights, threads=0, isa=None))]
+    fn new(plan: &str, weights: &Weights, threads: usize, isa: Option<&str>) -> PyResult<Self> {
+        let kernels = kernels_of(isa)?;
+        Ok(Self(exec::Executor::new(plan, &weights.get(), threads, kernels)?))
+    }
+
+    /// The instruction set that runs it.
+    #[getter]
+    fn isa(&self) -> &'static str {
+        self.0.isa()
     }
 
     #[getter]
@@ -307,6 +315,19 @@ fn divergence<'py>(
     Ok(out)
 }
 
+/// The kernels called so, the process's own for None.
+fn kernels_of(isa: Option<&str>) -> Result<&'static Kernels, Error> {
+    isa.map_or_else(kernels::chosen, |name| kernels::find(Some(name)))
+}
+
+/// Peak of int8 multiply-adds, billions a second.
+#[pyfunction]
+#[pyo3(signature = (threads=0, isa=None))]
+fn peak_rate(py: Python<'_>, threads: usize, isa: Option<&str>) -> PyResult<f64> {
+    let kernels = kernels_of(isa)?;
+    Ok(py.detach(|| peak::peak_rate(kernels, threads)))
+}
+
 /// Streaming read rate in GB/s.
 #[pyfunction]
 #[pyo3(name = "read_rate", signature = (threads=0))]
@@ -329,6 +350,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
         wrap_pyfunction!(nll, module)?,
         wrap_pyfunction!(divergence, module)?,
         wrap_pyfunction!(stream_rate, module)?,
+        wrap_pyfunction!(peak_rate, module)?,
     ] {
         module.add_function(function)?;
     }

@@ -339,7 +339,7 @@ fn attention_has_the_same_bits_everywhere_and_in_every_tile() {
         // Without the outliers: they make scores of thousands, and errors to match.
         let mut mild =
             |n| random.floats(n).into_iter().map(|x| x.clamp(-4.0, 4.0)).collect::<Vec<_>>();
-        let room = (stored + 15) / 16 * 16;
+        let room = stored.next_multiple_of(16);
         let scales: Vec<f32> = mild(room).into_iter().map(|x| 0.04 + x.abs() / 100.0).collect();
         let position = |i: usize| i / (16 * elements) * 16 + i % 16;
         let (keys, k) = keep(kept, &mild(room * elements), &scales, position);

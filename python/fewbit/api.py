@@ -15,7 +15,7 @@ from fewbit import recipes
 from fewbit.checkpoint import Checkpoint, open_checkpoint
 from fewbit.config import Config
 from fewbit.errors import InputError, UnsupportedError
-from fewbit.executors import Backend, Executor, Weights, executor, memory_rate
+from fewbit.executors import Backend, Executor, Weights, executor, memory_rate, new_cache
 from fewbit.formats import find_format
 from fewbit.models import build_plan
 from fewbit.plan import Plan
@@ -41,13 +41,15 @@ def load(
     *,
     recipe: str | None = None,
     threads: int = 0,
+    kv: str = "f32",
     progress: Progress | None = None,
 ) -> Model:
     """The model in a Hugging Face folder or GGUF file, or of that name on the hub, ready to run.
 
     With `recipe` it is quantized while it loads. `threads` 0 means all cores. `device` is "cpu",
     "gpu", "gpu:N" for the Nth adapter of `fewbit devices`, or "auto": a discrete card if there is
-    one, else the CPU.
+    one, else the CPU. Its caches keep keys and values as `kv`: "f32", "f16" in half the memory,
+    or "int8" in a quarter, with a scale for each head and token.
 
     Raises:
         FewbitError: the file is damaged, its architecture unknown, or the device not to be had.
@@ -56,7 +58,7 @@ def load(
     backend = Backend(device)
     checkpoint = open_checkpoint(path)
     model = Model(
-        checkpoint, threads=threads, progress=None if recipe else progress, backend=backend
+        checkpoint, threads=threads, kv=kv, progress=None if recipe else progress, backend=backend
     )
     return model.quantize(recipe, progress=progress) if recipe else model
 
@@ -74,6 +76,7 @@ class Model:
         *,
         importance: Importance | None = None,
         threads: int = 0,
+        kv: str = "f32",
         progress: Progress | None = None,
         recipe: str | None = None,
         backend: Backend | None = None,
@@ -86,7 +89,7 @@ class Model:
         }
         self.recipe = recipe
         self._importance: Importance = importance or {}
-        self._threads = threads
+        self._threads, self._kv = threads, kv
         self._progress = progress
         self.backend = backend or Backend()
 
@@ -139,7 +142,7 @@ class Model:
 
     def cache(self, sequences: int = 1, capacity: int | None = None) -> Any:
         """An empty key/value cache of `capacity` tokens (the model's context) a sequence."""
-        return self.executor.cache(sequences, capacity or self.config.context)
+        return new_cache(self.executor, sequences, capacity or self.config.context, self._kv)
 
     def memory_rate(self, threads: int = 0) -> float:
         """GB/s (10^9 bytes) of the memory that holds the weights: reading it, on a card copying."""
@@ -208,7 +211,7 @@ class Model:
             options=options,
         )
         return Model(
-            self.checkpoint, chosen, importance=importance, threads=self._threads,
+            self.checkpoint, chosen, importance=importance, threads=self._threads, kv=self._kv,
             progress=progress, recipe=recipe, backend=self.backend,
         )  # fmt: skip
 

@@ -101,6 +101,24 @@ def executor(plan: Plan, weights: Weights, threads: int) -> Executor:
     return OnCard(plan.to_json(), weights)
 
 
+def new_cache(executor: Executor, sequences: int, capacity: int, kv: str) -> Any:
+    """An empty cache whose keys and values are kept as `kv`: "f32", "f16" or "int8".
+
+    Raises:
+        InputError: no kind is called so.
+        UnsupportedError: the executor has only f32.
+
+    """
+    if isinstance(executor, _core.Executor):
+        return executor.cache(sequences, capacity, kv)
+    if kv != "f32":
+        raise UnsupportedError(
+            f"a card keeps keys and values in f32, not `{kv}`",
+            hint="leave `--kv` out, or run on the CPU",
+        )
+    return executor.cache(sequences, capacity)
+
+
 def memory_rate(weights: Weights, threads: int) -> float:
     """GB/s (10^9 bytes) of the memory that the weights are in: reading it, on a card copying."""
     if isinstance(weights, _core.Weights):

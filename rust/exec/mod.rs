@@ -23,10 +23,10 @@ use threads::Pool;
 use weights::Weights;
 
 use crate::error::{Error, Result};
+use crate::kernels::Kernels;
 use crate::kernels::activations::Acts;
 use crate::kernels::attention::Kept;
 use crate::kernels::isa::CHUNK;
-use crate::kernels::{self, Kernels};
 
 /// Tokens that go through the plan together; more are split.
 pub const BATCH: usize = 512;
@@ -58,13 +58,8 @@ pub struct Batch<'a> {
 }
 
 impl Executor {
-    /// Binds a plan (JSON) to weights; `threads` 0 means all cores.
-    pub fn new(plan: &str, weights: &Weights, threads: usize) -> Result<Self> {
-        Self::with_kernels(plan, weights, threads, kernels::chosen()?)
-    }
-
-    /// The same with one instruction set, for tests.
-    pub fn with_kernels(
+    /// Binds a plan (JSON) to weights and an instruction set; `threads` 0 means all cores.
+    pub fn new(
         plan: &str,
         weights: &Weights,
         threads: usize,
@@ -91,6 +86,11 @@ impl Executor {
             .hint("make the cache smaller")),
             _ => Ok(()),
         }
+    }
+
+    /// The instruction set that runs it.
+    pub fn isa(&self) -> &'static str {
+        self.kernels.name
     }
 
     /// Columns of the logits.

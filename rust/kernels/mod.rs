@@ -21,6 +21,7 @@ mod neon;
 mod output;
 mod pack;
 pub mod packed;
+pub mod peak;
 pub mod rows;
 mod scalar;
 pub mod scales;
@@ -62,6 +63,7 @@ pub struct Kernels {
     pub expert_sum: unsafe fn(*const f32, *const f32, *mut f32, usize, usize),
     pub delta_rule: unsafe fn(DeltaState, Place, &[DeltaToken], &mut Vec<f32>),
     pub short_conv: unsafe fn(&[*const f32], &[*const f32], *mut f32, usize),
+    pub peak: unsafe fn(*const u8, *const i8) -> i32,
 }
 
 /// One entry point: the generic function `NAME` of a module under an instruction set's features.
@@ -149,10 +151,15 @@ macro_rules! entry_points {
             entry!(I, $(#[$feature])? delta::short_conv(
                 rows: &[*const f32], weights: &[*const f32], out: *mut f32, n: usize
             ));
+            $(#[$feature])?
+            unsafe fn peak(codes: *const u8, acts: *const i8) -> i32 {
+                // SAFETY: the caller's promise.
+                unsafe { peak::peak::<I>(codes, acts) }
+            }
             Kernels {
                 name: $name, linear_int8, linear_f32, quantize_row, rms_norm, add, swiglu, attend,
                 layer_norm, l2_norm, gelu, silu, sigmoid, scale, softcap, mul, geglu,
-                clamped_swiglu, route, expert_sum, delta_rule, short_conv,
+                clamped_swiglu, route, expert_sum, delta_rule, short_conv, peak,
             }
         };
     };

@@ -17,6 +17,7 @@ from fewbit.commands.options import (
     Device,
     FormatOption,
     Json,
+    Kv,
     ModelName,
     Text,
     Threads,
@@ -38,11 +39,12 @@ def perplexity(
     acts: Acts = "int8",
     threads: Threads = 0,
     device: Device = "auto",
+    kv: Kv = "f32",
     json: Json = False,
 ) -> None:
     """How well a model predicts a text, in llama.cpp's windows: the second half of each counts."""
     kinds, content = each_acts(acts), read_text(text, model)
-    loaded = open_model(model, format_, threads, device)
+    loaded = open_model(model, format_, threads, device, kv)
     results = []
     for kind in kinds:
         with progress(f"perplexity, acts {kind}") as update:
@@ -59,7 +61,8 @@ def divergence(
     base: Annotated[
         str | None,
         typer.Option(
-            help="What to compare with; with --format, the model itself.", show_default=False
+            help="What to compare with; with --format or --kv, the model itself.",
+            show_default=False,
         ),
     ] = None,
     text: Text = None,
@@ -69,17 +72,21 @@ def divergence(
     acts: Acts = "both",
     threads: Threads = 0,
     device: Device = "auto",
+    kv: Kv = "f32",
     json: Json = False,
 ) -> None:
     """How a model's predictions differ from a base's: KL divergence and all that goes with it.
 
-    Both run side by side, so nothing is stored in between; the base's activations stay f32.
+    Both run side by side, so nothing is stored in between; the base's activations, keys and values
+    stay f32.
     """
-    if base is None and format_ is None:
-        raise InputError("nothing to compare with", hint="name a `--base MODEL` or a `--format`")
+    if base is None and format_ is None and kv == "f32":
+        raise InputError(
+            "nothing to compare with", hint="name a `--base MODEL`, a `--format` or a `--kv`"
+        )
     kinds, content = each_acts(acts), read_text(text, model)
     original = open_model(model if base is None else base, None, threads, device)
-    loaded = open_model(model, format_, threads, device)
+    loaded = open_model(model, format_, threads, device, kv)
     variants = [Variant(loaded, kind) for kind in kinds]
     with progress("divergence") as update:
         results = evaluate.divergences(
@@ -104,6 +111,7 @@ def compare(
     details: Annotated[bool, typer.Option("--details", help="Errors, percentiles, Δp.")] = False,
     threads: Threads = 0,
     device: Device = "auto",
+    kv: Kv = "f32",
     json: Json = False,
 ) -> None:
     """A table over formats: what each costs in bits and what it loses, measured here and now.
@@ -112,7 +120,7 @@ def compare(
     """
     content = read_text(text, model)
     names = comparison.DEFAULT_FORMATS if formats is None else _names(formats)
-    loaded = open_model(model, None, threads, device)
+    loaded = open_model(model, None, threads, device, kv)
     with progress("compare") as update:
         rows = comparison.compare(loaded, names, content, ctx, chunks, update)
     _note_context(loaded, ctx)

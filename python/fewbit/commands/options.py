@@ -55,6 +55,9 @@ Device: TypeAlias = Annotated[
     str,
     typer.Option("--device", help="auto, cpu, gpu, or gpu:N as `fewbit devices` counts."),
 ]
+Kv: TypeAlias = Annotated[
+    str, typer.Option("--kv", help="Keys and values in the cache: f32, f16 or int8.")
+]
 Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Write JSON to stdout.")]
 
 
@@ -69,12 +72,16 @@ def is_demo(name: str | None) -> bool:
 
 
 def open_model(
-    name: str | None, format_: str | None = None, threads: int = 0, device: str = "auto"
+    name: str | None,
+    format_: str | None = None,
+    threads: int = 0,
+    device: str = "auto",
+    kv: str = "f32",
 ) -> Model:
     """The model called `name`, or the demo, encoded as `format_` if one is given."""
     path = model_path(name)
     with progress("loading" if format_ is None else f"encoding {format_}") as update:
-        model = load(path, device, recipe=format_, threads=threads, progress=update)
+        model = load(path, device, recipe=format_, threads=threads, kv=kv, progress=update)
         _ = model.executor  # packs the weights now, while progress is shown
     return model
 

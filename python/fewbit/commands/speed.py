@@ -8,7 +8,7 @@ import typer
 
 from fewbit import bench as benches
 from fewbit import report
-from fewbit.commands.options import Device, FormatOption, Json, ModelName, Threads, open_model
+from fewbit.commands.options import Device, FormatOption, Json, Kv, ModelName, Threads, open_model
 from fewbit.commands.writing import RunActs
 from fewbit.progress import progress
 
@@ -22,10 +22,11 @@ def bench(
     acts: RunActs = "int8",
     threads: Threads = 0,
     device: Device = "auto",
+    kv: Kv = "f32",
     json: Json = False,
 ) -> None:
     """Tokens per second of a prompt and of generation, beside the machine's memory read rate."""
-    loaded = open_model(model, format_, threads, device)
+    loaded = open_model(model, format_, threads, device, kv)
     with progress("bench") as update:
         result = benches.bench(
             loaded,

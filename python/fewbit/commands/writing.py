@@ -17,6 +17,7 @@ from fewbit.commands.options import (
     Device,
     FormatOption,
     Json,
+    Kv,
     ModelName,
     ModelOption,
     Threads,
@@ -60,11 +61,12 @@ def generate(
     acts: RunActs = "int8",
     threads: Threads = 0,
     device: Device = "auto",
+    kv: Kv = "f32",
     json: Json = False,
 ) -> None:
     """Continue a prompt, token by token, streamed to stdout; counts and speed go to stderr."""
     sampling = _sampling(temperature, top_k, top_p, min_p, seed)
-    loaded = open_model(model, format_, threads, device)
+    loaded = open_model(model, format_, threads, device, kv)
     text = sys.stdin.read() if prompt == "-" else prompt
     made = write(loaded, text, max_tokens=max_tokens, sampling=sampling, stop=stop or (), acts=acts)
     if json:
@@ -97,6 +99,7 @@ def chat(
     acts: RunActs = "int8",
     threads: Threads = 0,
     device: Device = "auto",
+    kv: Kv = "f32",
     json: Json = False,
 ) -> None:
     """Talk with a model: one line in, an answer out. /reset forgets, /exit ends.
@@ -105,7 +108,7 @@ def chat(
     """
     sampling = _sampling(temperature, top_k, top_p, min_p, seed)
     talk = Conversation(
-        open_model(model, format_, threads, device), system=system, context=context, acts=acts
+        open_model(model, format_, threads, device, kv), system=system, context=context, acts=acts
     )
     if sys.stdin.isatty():
         stderr().print("/reset forgets the conversation, /exit ends it")
