@@ -72,7 +72,7 @@ class Backend:
         if not self._open:
             return self._adapter
         from fewbit.gpu.device import find_adapter
-        from fewbit.gpu.stages import check_ops
+        from fewbit.gpu.ops import check_ops
 
         with contextlib.suppress(UnsupportedError):
             check_ops(plan.to_dicts())
@@ -85,9 +85,12 @@ class Backend:
         if adapter is None:
             return _core.Weights()
         from fewbit.gpu.device import open_device
+        from fewbit.gpu.ops import check_ops, vectors
         from fewbit.gpu.weights import Weights as OnCard
 
-        return OnCard(open_device(adapter))
+        ops = plan.to_dicts()
+        check_ops(ops)
+        return OnCard(open_device(adapter), vectors(ops))
 
 
 def executor(plan: Plan, weights: Weights, threads: int) -> Executor:

@@ -12,6 +12,7 @@ from fewbit import _core
 from fewbit.formats import find_format
 from fewbit.gpu.device import Device
 from fewbit.gpu.executor import Executor
+from fewbit.gpu.ops import vectors
 from fewbit.gpu.weights import Weights
 from reference import run
 from reference.linear import magnitude
@@ -48,8 +49,8 @@ def embed(name: str, table: np.ndarray) -> dict:
     return op("embed", [], [name], table.shape[1])
 
 
-def upload(card: Device, weights: dict[str, Weight]) -> Weights:
-    held = Weights(card)
+def upload(card: Device, weights: dict[str, Weight], plan: Sequence[dict] = ()) -> Weights:
+    held = Weights(card, vectors(plan))
     for name, w in weights.items():
         data = np.frombuffer(w.data, np.uint8).reshape(w.rows, -1)
         held.add(name, w.format, w.rows, w.columns, data)
@@ -60,7 +61,7 @@ def run_gpu(
     card: Device, plan: Sequence[dict], weights: dict[str, Weight], tokens: Sequence[int],
     outputs: Sequence[int] | None = None, acts: str = "f32", batch: int = 512,
 ) -> np.ndarray:  # fmt: skip
-    executor = Executor(json.dumps(plan), upload(card, weights), batch)
+    executor = Executor(json.dumps(plan), upload(card, weights, plan), batch)
     cache = executor.cache(1, len(tokens))
     wanted = range(len(tokens)) if outputs is None else outputs
     where = np.zeros(len(tokens), np.uint32)

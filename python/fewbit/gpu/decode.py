@@ -120,6 +120,7 @@ def decode(
         while given < most:
             while sent < most and len(pending) <= AHEAD:
                 draw = 0.0 if sampling.greedy else rng.random()
+                cache.reach(zero, zero + np.uint32(start + sent))
                 pending.append(decoder.submit(sent, draw))
                 sent += 1
             found = decoder.read(pending.popleft())

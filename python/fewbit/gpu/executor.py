@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from fewbit.errors import InputError, ShapeError
 from fewbit.gpu.cache import Cache
 from fewbit.gpu.device import Device, guarded
-from fewbit.gpu.stages import FEW, TILE, Compiler, Program, Stage
+from fewbit.gpu.ops import Compiler
+from fewbit.gpu.stages import FEW, TILE, Program, Stage
 from fewbit.gpu.weights import Weights
 
 BATCH = 512
@@ -79,7 +80,18 @@ class Executor:
         return view.width
 
     def cache(self, sequences: int, capacity: int) -> Cache:
-        """An empty cache for `sequences` sequences of up to `capacity` tokens."""
+        """An empty cache for `sequences` sequences of up to `capacity` tokens.
+
+        Raises:
+            InputError: the model has an embedding for fewer positions.
+
+        """
+        positions = self._programs["f32"].positions
+        if positions is not None and capacity > positions:
+            raise InputError(
+                f"a cache of {capacity} tokens, the model has {positions} positions",
+                hint="use a shorter context",
+            )
         return Cache(self, sequences, capacity)
 
     def forward(
@@ -99,6 +111,7 @@ class Executor:
         logits = np.empty((len(outputs), self.width), np.float32)
         try:
             positions = np.array([cache.advance(int(s)) for s in sequences], np.uint32)
+            cache.reach(sequences, positions)
             done = 0
             for part, taken in self._batches(len(tokens), outputs):
                 self.write_step(tokens[part], positions[part], sequences[part], taken)
@@ -232,7 +245,7 @@ class Executor:
                 chosen, x, y, z = item.many, item.stage.many[2], -(-count // TILE), 1
             else:
                 chosen, x, y, z = item.few, item.stage.groups, count, 1
-            if x > most:  # linear alone has so many: it counts on in z
+            if x > most:  # products alone have so many: they count on in z
                 z = -(-x // most)
                 x = -(-x // z)
             if chosen is not pipeline:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -87,10 +88,15 @@ class Tensor:
 
 
 class Weights:
-    """Tensors by name, with the interface of the core's `Weights`."""
+    """Tensors by name, with the interface of the core's `Weights`.
 
-    def __init__(self, device: Device) -> None:
+    Of tensors with several rows, those named in `vectors` are read as plain f32: see
+    `fewbit.gpu.ops.vectors`.
+    """
+
+    def __init__(self, device: Device, vectors: Collection[str] = ()) -> None:
         self.device = device
+        self._vectors = vectors
         self._tensors: dict[str, Tensor] = {}
         self.nbytes = 0
 
@@ -115,7 +121,7 @@ class Weights:
                 f"found {list(data.shape)}"
             )
         tensor = Tensor(self.device, name, format_, columns, data)
-        if rows > 1:
+        if rows > 1 and name not in self._vectors:
             _ = tensor.slices
         elif not np.isfinite(_core.decode(data, tensor.format.name, columns)).all():
             raise FormatError(

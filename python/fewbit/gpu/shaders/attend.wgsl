@@ -9,6 +9,7 @@ override HEADS: u32;
 override KV_HEADS: u32;
 override SCALE: f32;
 override WINDOW: u32 = 0;
+override SINKS: bool = false;
 override CAPACITY: u32;
 
 @group(0) @binding(3) var<storage, read> q: array<vec4f>;
@@ -16,6 +17,7 @@ override CAPACITY: u32;
 @group(0) @binding(5) var<storage, read> keys: array<vec4f>;
 @group(0) @binding(6) var<storage, read> values: array<vec4f>;
 @group(0) @binding(7) var<storage, read> step: array<u32>;
+@group(0) @binding(8) var<storage, read> sinks: array<f32>;
 
 const LOWEST: f32 = -3.4e38;
 
@@ -45,6 +47,10 @@ fn attend(@builtin(workgroup_id) group: vec3u, lane: Lane) {
     let turns = max(LANES / quads, 1);
     var highest = LOWEST;
     var total = 0.0;
+    if SINKS {  // a score without a value, which is first of all the largest
+        highest = sinks[head];
+        total = 1.0;
+    }
     var sum = vec4f();
     for (var block = first; block <= position; block += LANES) {
         let at = block + lane.index;
