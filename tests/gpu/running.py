@@ -35,18 +35,24 @@ def values(seed: int, *shape: int) -> np.ndarray:
 
 def stored(table: np.ndarray, name: str = "F32") -> Weight:
     """The table in a format; importance is the same for all columns."""
-    rows = np.atleast_2d(table)
+    rows = np.atleast_2d(np.float32(table))
     importance = np.ones(rows.shape[1], np.float32)
     data = _core.encode(rows.view(np.uint8), "F32", rows.shape[1], name, importance)
     return Weight(name, len(rows), rows.shape[1], data.tobytes())
+
+
+def table(x: np.ndarray) -> Weight:
+    """`x` with zeros up to a whole four of columns, which the card asks of tables."""
+    return stored(np.pad(x, ((0, 0), (0, -x.shape[1] % 4))))
 
 
 def op(kind: str, inputs: list[int], weights: list[str], width: int, **attributes: Any) -> dict:
     return {"op": kind, "inputs": inputs, "weights": weights, "width": width, **attributes}
 
 
-def embed(name: str, table: np.ndarray) -> dict:
-    return op("embed", [], [name], table.shape[1])
+def embed(name: str, x: np.ndarray) -> dict:
+    """Rows of a table of `x`, with the columns that `table` adds."""
+    return op("embed", [], [name], -(-x.shape[1] // 4) * 4)
 
 
 def upload(card: Device, weights: dict[str, Weight], plan: Sequence[dict] = ()) -> Weights:
@@ -95,4 +101,4 @@ def linear_bound(x: np.ndarray, w: Weight) -> np.ndarray:
 
 
 __all__ = ["DIVISION", "U", "both", "embed", "linear_bound", "magnitude", "op", "parts",
-           "run_gpu", "stored", "upload", "values"]  # fmt: skip
+           "run_gpu", "stored", "table", "upload", "values"]  # fmt: skip

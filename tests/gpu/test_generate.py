@@ -11,7 +11,8 @@ from fewbit.errors import FewbitError
 from fewbit.gpu import decode
 from fewbit.gpu.device import Adapter
 from fewbit.sampling import GREEDY, Sampling, choose
-from tests.golden.loading import MODELS
+from tests.compare import within_bound
+from tests.golden.loading import MODELS, NOISE, asset
 
 PROMPT = [5, 9, 23]
 SAMPLINGS = [
@@ -69,6 +70,21 @@ def test_what_ran_ahead_is_forgotten(model: Model) -> None:
     assert int(a.argmax()) == int(b.argmax())
     again = cache.decode(tokens[-1], GREEDY, np.random.default_rng(0), "f32", 5)
     assert len(list(again)) == 5
+
+
+def test_a_state_that_ran_ahead_into_the_next_span_goes_back(adapter: Adapter) -> None:
+    """The card has folded the state at position 32 while the text is at 30."""
+    model = fewbit.load(asset("qwen3_next").parent, f"gpu:{adapter.index}")
+    cache, other = model.cache(1, 64), model.cache(1, 64)
+    prompt = [PROMPT[i % 3] for i in range(28)]
+    model.forward(cache, prompt, acts="f32")
+    stream = cache.decode(7, GREEDY, np.random.default_rng(0), "f32", 30)
+    tokens = [next(stream) for _ in range(2)]
+    stream.close()
+    assert cache.length() == 30
+    rest = [tokens[-1], *PROMPT]
+    whole = model.forward(other, [*prompt, 7, tokens[0], *rest], acts="f32")
+    within_bound(model.forward(cache, rest, acts="f32"), whole[-len(rest) :], NOISE)
 
 
 def test_a_full_context_ends_the_text(model: Model) -> None:

@@ -7,7 +7,8 @@ Vulkan allows a division 2.5 units in the last place, an inverse square root 2, 
 import numpy as np
 import pytest
 
-from fewbit.errors import FewbitError, UnsupportedError
+from fewbit.errors import FewbitError, InputError, UnsupportedError
+from fewbit.gpu.ops import check_ops
 from reference import ops
 from tests.compare import same_bits, within_bound
 from tests.gpu.running import DIVISION, U, both, embed, op, run_gpu, stored, values
@@ -66,17 +67,20 @@ def test_swiglu(card):
     within_bound(got, expected, (exp + DIVISION + 3) * U * np.abs(expected) + 1.01 * floor)
 
 
+@pytest.mark.parametrize("sinks", [False, True], ids=["", "sinks"])
 @pytest.mark.parametrize("tokens", [1, 20, 90])
 @pytest.mark.parametrize("window", [0, 1, 5, 70])
-def test_attend(card, window, tokens):
-    """Heads of 12 leave lanes idle, 90 positions take two blocks."""
+def test_attend(card, window, tokens, sinks):
+    """Heads of 12 leave lanes idle, 90 positions take two blocks; a sink is a score more."""
     heads, kv_heads, size, scale = 4, 2, 12, 0.3
     table = np.concatenate(
         [values(10, tokens, 48) / 5, values(11, tokens, 24) / 5, values(12, tokens, 24)], axis=1
     )
     attributes = {"heads": heads, "kv_heads": kv_heads, "scale": scale, "window": window}
     plan, weights = sliced(table, (48, 24, 24))
-    plan.append(op("attend", [1, 2, 3], [], heads * size, layer=0, **attributes))
+    names = ["s"] if sinks else []
+    weights["s"] = stored(values(13, heads))
+    plan.append(op("attend", [1, 2, 3], names, heads * size, layer=0, **attributes))
     got, expected = both(card, plan, weights, list(range(tokens)))
     q, k, v = table[:, :48], table[:, 48:72], table[:, 72:]
     bounds = [attend_bound(q[i], k[: i + 1], v[: i + 1], attributes) for i in range(tokens)]
@@ -125,17 +129,26 @@ def test_a_residual_sum_rides_along(card):
 
 def test_unknown_ops_are_refused_by_name(card):
     x = values(1, 2, 8)
-    plan = [embed("x", x), op("delta_rule", [0], [], 8)]
-    with pytest.raises(UnsupportedError, match="op 1: the GPU executor has no `delta_rule`"):
+    plan = [embed("x", x), op("convolve", [0], [], 8)]
+    with pytest.raises(UnsupportedError, match="op 1: the GPU executor has no `convolve`"):
         run_gpu(card, plan, {"x": stored(x)}, [0])
 
 
-def test_sinks_are_refused_not_left_out(card):
+def test_heads_that_no_workgroup_holds_are_refused(card):
+    """Before a tensor is uploaded."""
+    kind = {"layer": 0, "heads": 1, "kv_heads": 1, "scale": 1.0, "window": 0}
+    for size in (6, 260):
+        plan = [embed("x", values(1, 1, size)), op("attend", [0, 0, 0], [], size, **kind)]
+        with pytest.raises(UnsupportedError, match=f"no `attend` with heads of {size} columns"):
+            check_ops(plan)
+
+
+def test_rows_after_take_are_no_tokens(card):
     x = values(1, 2, 8)
-    kind = {"layer": 0, "heads": 2, "kv_heads": 2, "scale": 1.0, "window": 0}
-    plan = [embed("x", x), op("attend", [0, 0, 0], ["sinks"], 8, **kind)]
-    with pytest.raises(UnsupportedError, match="op 1: the GPU executor has no `attend` with sinks"):
-        run_gpu(card, plan, {"x": stored(x), "sinks": stored(values(2, 1, 2))}, [0])
+    rope = op("rope", [1], [], 8, heads=1, freqs=[0.5], factor=1.0, pairing="halves")
+    plan = [embed("x", x), op("take", [0], [], 8), rope]
+    with pytest.raises(InputError, match=r"op 2 \(rope\) comes after `take`"):
+        run_gpu(card, plan, {"x": stored(x)}, [0])
 
 
 @pytest.mark.parametrize(

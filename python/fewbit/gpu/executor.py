@@ -18,13 +18,11 @@ from fewbit.errors import InputError, ShapeError
 from fewbit.gpu.cache import Cache
 from fewbit.gpu.device import Device, guarded
 from fewbit.gpu.ops import Compiler
-from fewbit.gpu.stages import FEW, TILE, Program, Stage
+from fewbit.gpu.stages import FEW, LANES, TILE, Program, Stage
 from fewbit.gpu.weights import Weights
 
 BATCH = 512
 """Tokens that go through the plan together; more are split."""
-LANES = 64
-"""Invocations of a workgroup, a power of two."""
 HEAD = 4
 """Words of the step before its tokens, as common.wgsl has them."""
 
@@ -56,7 +54,7 @@ class Executor:
         ops = json.loads(plan)
         if not ops:
             raise InputError("the plan has no ops")
-        self._programs = {acts: Compiler(ops, weights, acts, LANES).run() for acts in ACTS}
+        self._programs = {acts: Compiler(ops, weights, acts).run() for acts in ACTS}
         self.batch, self.outputs = self._rows(batch)
         self._shared: dict[str, Any] = {
             "empty": self.device.buffer(16),

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fewbit.errors import InputError, ShapeError, UnsupportedError
-from fewbit.gpu.stages import Program, View, of
+from fewbit.gpu.stages import LANES, Program, View, of
 from fewbit.gpu.stateful import POSITIONED, Stateful
 from fewbit.gpu.weights import Tensor
 
@@ -298,10 +298,10 @@ def vectors(plan: Sequence[Op]) -> frozenset[str]:
 
 
 def check_ops(plan: Sequence[Op]) -> None:
-    """Refuse a plan with an op that this executor lacks, by the op's name.
+    """Refuse a plan with an op that this executor lacks, by the op's name: before any upload.
 
     Raises:
-        UnsupportedError: it has one.
+        UnsupportedError: it has one, or an op of a shape.
         InputError: an op asks for tokens after `take`, or for experts of an op that is no `route`.
 
     """
@@ -311,6 +311,13 @@ def check_ops(plan: Sequence[Op]) -> None:
         if kind not in Compiler.OPS:
             raise UnsupportedError(
                 f"op {at}: the GPU executor has no `{kind}`", hint="use `--device cpu`", op=kind
+            )
+        size = op["width"] // op["heads"] if kind == "attend" else 4
+        if size % 4 or size > 4 * LANES:
+            raise UnsupportedError(
+                f"op {at}: the GPU executor has no `attend` with heads of {size} columns",
+                hint=f"a multiple of 4 up to {4 * LANES}; use `--device cpu`",
+                op=kind,
             )
         if taken and kind in POSITIONED:
             raise InputError(f"op {at} ({kind}) comes after `take`, but needs all tokens", op=kind)

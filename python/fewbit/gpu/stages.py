@@ -19,6 +19,8 @@ Domain = Literal["tokens", "outputs"]
 Ref = Any
 """A buffer, or the name of one."""
 
+LANES = 64
+"""Invocations of a workgroup, a power of two."""
 TILE = 64
 """Rows and columns of a tile of matmul.wgsl."""
 FEW = 4
@@ -90,10 +92,8 @@ class Program:
 class Builder:
     """What the ops of a plan are built from: slots for values, and stages."""
 
-    def __init__(
-        self, plan: Sequence[Mapping[str, Any]], weights: Weights, acts: str, lanes: int
-    ) -> None:
-        self.plan, self.weights, self.acts, self.lanes = plan, weights, acts, lanes
+    def __init__(self, plan: Sequence[Mapping[str, Any]], weights: Weights, acts: str) -> None:
+        self.plan, self.weights, self.acts = plan, weights, acts
         self.program = Program(takes=any(op["op"] == "take" for op in plan))
         self.values: dict[int, View] = {}
         self.rounded: dict[tuple[int, int], View] = {}
@@ -156,7 +156,7 @@ class Builder:
 
     def items(self, count: int) -> int:
         """Workgroups for `count` invocations."""
-        return -(-count // self.lanes)
+        return -(-count // LANES)
 
     def stage(
         self, op: str, bindings: Mapping[int, Ref], constants: Mapping[str, float], groups: int, *,

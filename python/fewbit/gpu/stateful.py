@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fewbit.errors import ShapeError, UnsupportedError
-from fewbit.gpu.stages import SPAN, Builder, Turns, View, of
+from fewbit.errors import ShapeError
+from fewbit.gpu.stages import LANES, SPAN, Builder, Turns, View, of
 
 Op = Mapping[str, Any]
 
@@ -45,11 +45,6 @@ class Stateful(Builder):
     def attend(self, op: Op, q: View, k: View, v: View) -> View:
         """First keys and values go to the cache, then the queries meet all of it."""
         layer, size = op["layer"], q.width // op["heads"]
-        if size % 4 or size > 4 * self.lanes:
-            raise UnsupportedError(
-                f"the GPU executor has no `attend` with heads of {size} columns",
-                hint=f"a multiple of 4 up to {4 * self.lanes}; use `--device cpu`",
-            )
         keys, values = f"keys.{layer}", f"values.{layer}"
         self.program.rows |= {keys: k.width, values: v.width}
         y = self.new(q.width)
@@ -89,7 +84,7 @@ class Stateful(Builder):
         heads, state = op["heads"], f"delta.{op['layer']}"
         key_size, size = q.width // op["key_heads"], v.width // heads
         blocks = self.items(size)
-        place = (key_size + SPAN) * self.lanes + (key_size + 1) * SPAN
+        place = (key_size + SPAN) * LANES + (key_size + 1) * SPAN
         self.program.states[state] = heads * blocks * 2 * place
         y = self.new(v.width)
         constants = {
