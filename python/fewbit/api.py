@@ -15,7 +15,7 @@ from fewbit import recipes
 from fewbit.checkpoint import Checkpoint, open_checkpoint
 from fewbit.config import Config
 from fewbit.errors import InputError, UnsupportedError
-from fewbit.executors import Backend, Executor, Weights, executor, memory_rate
+from fewbit.executors import Backend, Executor, Weights, executor, memory_rate, predict
 from fewbit.formats import find_format
 from fewbit.models import build_plan
 from fewbit.plan import Plan
@@ -25,6 +25,7 @@ from fewbit.tensors import QuantizedTensor, quantize
 if TYPE_CHECKING:
     from fewbit.calibrate import CollectedImatrix
     from fewbit.measures import Divergence, Perplexity
+    from fewbit.predictions import Predictions
     from fewbit.tokenizer import Tokenizer
 
 __all__ = ["Model", "QuantizedTensor", "load", "quantize"]
@@ -167,6 +168,18 @@ class Model:
         where = np.zeros_like(ids) if sequences is None else _ids(sequences)
         wanted = np.arange(ids.size, dtype=np.uint32) if outputs is None else _ids(outputs)
         return self.executor.forward(cache, ids, where, wanted, acts)
+
+    def predict(
+        self, cache: Any, tokens: ArrayLike, outputs: ArrayLike, acts: str = "int8"
+    ) -> Predictions:
+        """As `forward` of sequence 0; the logits stay where they were made, and are measured there.
+
+        Raises:
+            InputError: as `forward`.
+
+        """
+        ids = _ids(tokens)
+        return predict(self.executor, cache, ids, np.zeros_like(ids), _ids(outputs), acts)
 
     def logits(self, ids: ArrayLike, acts: str = "int8") -> NDArray[np.float32]:
         """The logits [n, vocab] after each of `ids`, from an empty cache."""

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from fewbit import _core
 from fewbit.errors import UnsupportedError
 from fewbit.plan import Plan
+from fewbit.predictions import Ids, OnHost, Predictions
 
 if TYPE_CHECKING:
     from fewbit.gpu.device import Adapter
@@ -102,6 +103,18 @@ def executor(plan: Plan, weights: Weights, threads: int) -> Executor:
 
     assert isinstance(weights, Tensors)
     return OnCard(plan.to_json(), weights)
+
+
+def predict(
+    executor: Executor, cache: Any, tokens: Ids, sequences: Ids, outputs: Ids, acts: str
+) -> Predictions:
+    """As `forward`; the logits stay where they were made."""
+    if isinstance(executor, _core.Executor):
+        return OnHost(executor.forward(cache, tokens, sequences, outputs, acts))
+    from fewbit.gpu.executor import Executor as OnCard
+
+    assert isinstance(executor, OnCard)
+    return executor.predict(cache, tokens, sequences, outputs, acts)
 
 
 def memory_rate(weights: Weights, threads: int) -> float:

@@ -7,7 +7,7 @@ of buffers when a cache is first used. A step is then one list of commands in on
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from fewbit.errors import InputError, ShapeError
 from fewbit.gpu.cache import Cache
 from fewbit.gpu.device import Device, guarded
+from fewbit.gpu.measure import Predictions
 from fewbit.gpu.ops import Compiler
 from fewbit.gpu.stages import FEW, LANES, TILE, Program, Stage
 from fewbit.gpu.weights import Weights
@@ -28,6 +29,7 @@ HEAD = 4
 
 ACTS = ("f32", "int8")
 Ids = NDArray[np.uint32]
+Receive = Callable[[int, Ids], None]
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class Executor:
             raise InputError("the plan has no ops")
         self._programs = {acts: Compiler(ops, weights, acts).run() for acts in ACTS}
         self.batch, self.outputs = self._rows(batch)
+        self._spare: list[Predictions] = []
         self._shared: dict[str, Any] = {
             "empty": self.device.buffer(16),
             "step": self.device.buffer(4 * (HEAD + 4 * self.batch)),
@@ -104,22 +107,63 @@ class Executor:
             DeviceError: the card is lost.
 
         """
+        logits = np.empty((len(outputs), self.width), np.float32)
+
+        def read(done: int, rows: Ids) -> None:
+            if len(rows):
+                logits[done : done + len(rows)] = self._read(rows, acts)
+
+        self._walk(cache, tokens, sequences, outputs, acts, read)
+        return logits
+
+    def predict(
+        self, cache: Cache, tokens: Ids, sequences: Ids, outputs: Ids, acts: str
+    ) -> Predictions:
+        """As `forward`, but the logits stay on the card."""
+        found = self._predictions(len(outputs))
+
+        def keep(_: int, rows: Ids) -> None:
+            encoder = self.device.encoder()
+            found.append(encoder, self._logits(acts), rows.tolist())
+            self.device.queue.submit([encoder.finish()])
+
+        try:
+            self._walk(cache, tokens, sequences, outputs, acts, keep)
+        except BaseException:
+            found.release()
+            raise
+        return found
+
+    def _predictions(self, count: int) -> Predictions:
+        """Room for so many rows: what was released last, if it is enough."""
+        while self._spare:
+            found = self._spare.pop()
+            if found.capacity >= count:
+                return found
+            found.destroy()
+        found = Predictions(self.device, self.width, max(count, 1))
+        found.spare = self._spare
+        return found
+
+    def _walk(
+        self, cache: Cache, tokens: Ids, sequences: Ids, outputs: Ids, acts: str, receive: Receive
+    ) -> None:
+        """Step after step; `receive` is told how many outputs there were, and this step's rows."""
         self._check(cache, tokens, sequences, outputs, acts)
         before = cache.lengths
-        logits = np.empty((len(outputs), self.width), np.float32)
         try:
             positions = np.array([cache.advance(int(s)) for s in sequences], np.uint32)
             cache.reach(sequences, positions)
             done = 0
             for part, taken in self._batches(len(tokens), outputs):
                 self.write_step(tokens[part], positions[part], sequences[part], taken)
-                rows = self._run(cache, part.stop - part.start, taken, acts)
-                logits[done : done + len(taken)] = rows
+                self._submit(cache, part.stop - part.start, len(taken), acts)
+                whole = not self._programs[acts].takes
+                receive(done, taken if whole else np.arange(len(taken), dtype=np.uint32))
                 done += len(taken)
         except BaseException:
             cache.restore(before)
             raise
-        return logits
 
     def _rows(self, batch: int) -> tuple[int, int]:
         """Most tokens and outputs of a step, so that every slot can be bound whole."""
@@ -164,6 +208,8 @@ class Executor:
         for buffer in self._shared.values():
             self.device.release(buffer)
         self._shared.clear()
+        while self._spare:
+            self._spare.pop().destroy()
 
     def shared(self, name: str) -> Any:
         """A buffer that all caches share."""
@@ -179,23 +225,26 @@ class Executor:
         with guarded("the card does not take a step"):
             self.device.queue.write_buffer(self._shared["step"], 0, words)
 
-    def _run(self, cache: Cache, tokens: int, taken: Ids, acts: str) -> NDArray[np.float32]:
-        """One step, whose tokens are written already; the logits of the rows `taken`."""
-        program = self._programs[acts]
-        assert program.logits is not None
-        rows = len(taken) if program.takes else tokens
+    def _submit(self, cache: Cache, tokens: int, outputs: int, acts: str) -> None:
+        """Run one step, whose tokens are written already."""
         bound = self.bound(cache, acts)
         with guarded(f"{self.device.adapter.name} failed in a step of {tokens} tokens"):
             encoder = self.device.encoder()
-            self.encode(encoder, bound, {"tokens": tokens, "outputs": len(taken)})
+            self.encode(encoder, bound, {"tokens": tokens, "outputs": outputs})
             self.device.queue.submit([encoder.finish()])
-            if not len(taken):
-                return np.empty((0, self.width), np.float32)
-            data = self.device.queue.read_buffer(
-                self._shared[program.logits.slot], 0, 4 * rows * self.width
-            )
-        logits = np.frombuffer(data, np.float32).reshape(rows, self.width)
-        return logits if program.takes else logits[taken]
+
+    def _logits(self, acts: str) -> Any:
+        """The buffer that the logits of a step are in."""
+        view = self._programs[acts].logits
+        assert view is not None
+        return self._shared[view.slot]
+
+    def _read(self, rows: Ids, acts: str) -> NDArray[np.float32]:
+        """These rows of the logits of the last step."""
+        last = 4 * self.width * (int(rows[-1]) + 1)
+        with guarded(f"cannot read logits back from {self.device.adapter.name}"):
+            data = self.device.queue.read_buffer(self._logits(acts), 0, last)
+        return np.frombuffer(data, np.float32).reshape(-1, self.width)[rows]
 
     def bound(self, cache: Cache, acts: str) -> list[Bound]:
         """The stages with their buffers, made on the first call with a cache."""
