@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from fewbit.errors import InputError, ShapeError
 from fewbit.gpu.cache import Cache
 from fewbit.gpu.device import Device, guarded
+from fewbit.gpu.fuse import fuse
 from fewbit.gpu.measure import Predictions
-from fewbit.gpu.ops import Compiler
+from fewbit.gpu.ops import Compiler, check_ops
 from fewbit.gpu.stages import FEW, LANES, TILE, Program, Stage
 from fewbit.gpu.weights import Weights
 
@@ -51,11 +52,19 @@ class Executor:
 
     """
 
-    def __init__(self, plan: str, weights: Weights, batch: int = BATCH) -> None:
+    def __init__(
+        self, plan: str, weights: Weights, batch: int = BATCH, *, fused: bool = True
+    ) -> None:
+        """`fused` joins what can be joined (fuse.py): the same values in fewer dispatches."""
         self.device: Device = weights.device
         ops = json.loads(plan)
         if not ops:
             raise InputError("the plan has no ops")
+        check_ops(ops)
+        if fused:
+            ops = fuse(ops, weights.can_join)
+            for names in sorted({name for op in ops for name in op["weights"] if "+" in name}):
+                weights.join(names.split("+"))
         self._programs = {acts: Compiler(ops, weights, acts).run() for acts in ACTS}
         self.batch, self.outputs = self._rows(batch)
         self._spare: list[Predictions] = []

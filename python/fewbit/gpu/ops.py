@@ -205,7 +205,8 @@ class Compiler(Stateful):
         y = self.new(x.width)
         rate, bias = map(self.vector, op["weights"])
         bindings = {3: x.slot, 4: y.slot, 5: rate, 6: bias}
-        self.stage("log_decay", bindings, {"WIDTH": x.width, **of(x)}, self.items(x.width))
+        constants = {"WIDTH": x.width, **of(x)}
+        self.stage("log_decay", bindings, constants, self.items(x.width), needs=("logarithm",))
         return y
 
     def take(self, op: Op, x: View) -> View:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,8 +13,11 @@ from numpy.typing import NDArray
 from fewbit import _core
 from fewbit.errors import FormatError, InputError, ShapeError
 from fewbit.formats import find_format
-from fewbit.gpu.device import Device
-from fewbit.gpu.repack import repack
+from fewbit.gpu.device import Device, guarded
+from fewbit.gpu.repack import HEADS, repack
+
+NONE = np.empty((0, 0), np.uint8)
+"""The host's bytes of a matrix that was made on the card."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +66,11 @@ class Tensor:
     @cached_property
     def vector(self) -> Any:
         """A buffer of the values as f32: what norms and biases read."""
-        values = _core.decode(self._bytes(), self.format.name, self.columns)
-        return self._device.upload(values, f"`{self.name}`")
+        return self._device.upload(self.values(), f"`{self.name}`")
+
+    def values(self) -> NDArray[np.float32]:
+        """The values on the host."""
+        return _core.decode(self._bytes(), self.format.name, self.columns)
 
     def release(self) -> None:
         """Free the card's memory; the tensor is of no use afterwards."""
@@ -87,6 +93,14 @@ class Tensor:
         return Slice(first, len(data), packed.files, buffers, packed.constants)
 
 
+def sizes(tensor: Tensor) -> tuple[int, int]:
+    """Bytes of a matrix in bindings 0 and 1, as `repack` cuts it."""
+    found = tensor.format
+    blocks = tensor.rows * tensor.columns // found.block
+    head = 0 if found.is_float else HEADS[found.name][1]
+    return blocks * (found.bytes - head), blocks * head
+
+
 class Weights:
     """Tensors by name, with the interface of the core's `Weights`.
 
@@ -98,6 +112,7 @@ class Weights:
         self.device = device
         self._vectors = vectors
         self._tensors: dict[str, Tensor] = {}
+        self._joined: set[tuple[str, ...]] = set()
         self.nbytes = 0
 
     def add(
@@ -130,6 +145,68 @@ class Weights:
             )
         self._tensors[name] = tensor
         self.nbytes += data.nbytes
+
+    def can_join(self, names: Sequence[str]) -> bool:
+        """Whether `join` can make one matrix of these: of one format, whose rows lie in order."""
+        if any(tuple(names) == whole[: len(names)] for whole in self._joined):
+            return True
+        if any(name not in self._tensors for name in names):
+            return False  # they are part of something else by now
+        tensors = [self[name] for name in names]
+        first = tensors[0]
+        if first.format.family == "affine" or any(t.rows == 1 for t in tensors):
+            return False
+        if any((t.format, t.columns) != (first.format, first.columns) for t in tensors):
+            return False
+        row = first.format.row_bytes(first.columns)
+        if sum(t.rows for t in tensors) * row > self.device.max_binding:
+            return False
+        whole = all(size % 4 == 0 for t in tensors for size in sizes(t))
+        return whole and all(len(t.slices) == 1 for t in tensors)
+
+    def join(self, names: Sequence[str]) -> None:
+        """Make one tensor of these, ``A+B+C``: matrices on the card, vectors as f32.
+
+        The tensors themselves are gone afterwards. Names of what was joined before do nothing.
+        """
+        name = "+".join(names)
+        if name in self._tensors:
+            return
+        self._joined.add(tuple(names))
+        tensors = [self._tensors.pop(n) for n in names]
+        rows, columns = sum(t.rows for t in tensors), tensors[0].columns
+        if tensors[0].rows == 1:
+            values = np.concatenate([t.values().reshape(-1) for t in tensors])
+            data = values.view(np.uint8).reshape(1, -1)
+            self._tensors[name] = Tensor(self.device, name, "F32", values.size, data)
+        else:
+            made = Tensor(self.device, name, tensors[0].format.name, columns, NONE)
+            made.rows = rows
+            made.slices = (self._joined_slice(name, [t.slices[0] for t in tensors], tensors),)
+            self._tensors[name] = made
+        for tensor in tensors:
+            tensor.release()
+
+    def _joined_slice(self, name: str, parts: Sequence[Slice], tensors: Sequence[Tensor]) -> Slice:
+        """Bindings 0 and 1 one after the other; a grid is the same for all."""
+        buffers, encoder = {}, self.device.encoder()
+        for at, buffer in parts[0].buffers.items():
+            bytes_ = [sizes(t)[at] if at < 2 else 0 for t in tensors]
+            total = sum(bytes_) if at < 2 else buffer.size
+            buffers[at] = self.device.buffer(total, f"`{name}`")
+            start = 0
+            for part, size in zip(parts, bytes_, strict=True):
+                if size:
+                    source = part.buffers[at]
+                    encoder.copy_buffer_to_buffer(source, 0, buffers[at], start, size)
+                start += size
+            if at == 2:
+                encoder.copy_buffer_to_buffer(buffer, 0, buffers[at], 0, buffer.size)
+        with guarded(f"cannot join `{name}`"):
+            self.device.queue.submit([encoder.finish()])
+        rows = sum(part.rows for part in parts)
+        constants = {**parts[0].constants, "ROWS": rows}
+        return Slice(0, rows, parts[0].files, buffers, constants)
 
     def __getitem__(self, name: str) -> Tensor:
         """The tensor called `name`.
