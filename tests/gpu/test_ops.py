@@ -40,6 +40,21 @@ def test_rms_norm(card, heads, width):
     within_bound(got, expected, roundings * U * np.abs(expected))
 
 
+@pytest.mark.parametrize("width", [44, 840])
+def test_a_norm_rounds_for_what_reads_it(card, width):
+    """With the bits of `round_activations`, which a sum with a second reader keeps apart."""
+    x, w = values(7, 9, width), values(8, width)
+    weights = {"x": stored(x), "n": stored(w), "w": stored(values(9, 12, width), "sym8-g16")}
+    plan = [
+        embed("x", x),
+        op("rms_norm", [0], ["n"], width, eps=1e-5, heads=1),
+        op("linear", [1], ["w"], 12),
+    ]
+    apart = [*plan[:2], op("scale", [1], [], width, factor=1.0), op("linear", [2], ["w"], 12)]
+    for tokens in ([3], list(range(9))):
+        same_bits(*(run_gpu(card, p, weights, tokens, acts="int8") for p in (plan, apart)))
+
+
 @pytest.mark.parametrize("pairing", ["neighbours", "halves"])
 @pytest.mark.parametrize("pairs", [3, 8])
 def test_rope(card, pairing, pairs):

@@ -49,7 +49,7 @@ class Compiler(Stateful):
 
     def _step(self, at: int, op: Op, into: int | None) -> None:
         inputs = [self.values[i] for i in op["inputs"]]
-        if op["op"] in ("linear", "expert_linear", "part"):
+        if op["op"] in ("rms_norm", "linear", "expert_linear", "part"):
             other = None
             if into is not None:
                 (other,) = (self.values[i] for i in self.plan[into]["inputs"] if i != at)
@@ -98,10 +98,26 @@ class Compiler(Stateful):
             )  # fmt: skip
         return y
 
-    def rms_norm(self, op: Op, x: View) -> View:
-        """Over each of the row's parts."""
+    def rms_norm(self, at: int, op: Op, x: View) -> View:
+        """Over each of the row's parts; rounded at once, where all that read it would round it."""
         weight = {5: self.vector(op["weights"][0])}
-        return self._norm("rms_norm", x, weight, op["heads"], EPS=op["eps"])
+        rounds = op["heads"] == 1 and self._is_rounded(at)
+        y = self._norm("rms_norm", x, weight, op["heads"], EPS=op["eps"], ROUNDS=rounds)
+        if rounds:
+            self.rounded[at, x.width] = self.hold(y)
+        return y
+
+    def _is_rounded(self, at: int) -> bool:
+        """Whether whatever reads a value rounds it whole."""
+        readers = [op for op in self.plan if at in op["inputs"]]
+        return (
+            self.acts == "int8"
+            and bool(readers)
+            and all(
+                op["op"] == "linear" and self.weights[op["weights"][0]].rounds_activations
+                for op in readers
+            )
+        )
 
     def l2_norm(self, op: Op, x: View) -> View:
         """Over each of the row's parts."""
@@ -119,7 +135,8 @@ class Compiler(Stateful):
         numbers = {"SIZE": x.width // parts, **of(x), **constants}
         if name != "layer_norm":
             numbers["PARTS"] = parts
-        self.stage(name, {3: x.slot, 4: y.slot, **weights}, numbers, parts, needs=("reduce",))
+        needs = ("reduce", "rounding") if name == "rms_norm" else ("reduce",)
+        self.stage(name, {3: x.slot, 4: y.slot, **weights}, numbers, parts, needs=needs)
         return y
 
     # ---- products
@@ -269,7 +286,8 @@ class Compiler(Stateful):
             y = self.new(x.width)
             constants = {"WIDTH": size, "PARTS": x.width // size, **of(x)}
             groups = self.items(x.width // size * -(-size // 32))
-            self.stage("round_activations", {3: x.slot, 4: y.slot}, constants, groups)
+            bindings = {3: x.slot, 4: y.slot}
+            self.stage("round_activations", bindings, constants, groups, needs=("rounding",))
             self.rounded[value, size] = y
         return self.rounded[value, size]
 
