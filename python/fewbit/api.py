@@ -15,7 +15,17 @@ from fewbit import recipes
 from fewbit.checkpoint import Checkpoint, open_checkpoint
 from fewbit.config import Config
 from fewbit.errors import InputError, UnsupportedError
-from fewbit.executors import Backend, Executor, Weights, executor, memory_rate, predict
+from fewbit.executors import (
+    Backend,
+    Executor,
+    Stored,
+    Weights,
+    discard,
+    executor,
+    memory_rate,
+    predict,
+    stored_bytes,
+)
 from fewbit.formats import find_format
 from fewbit.models import build_plan
 from fewbit.plan import Plan
@@ -104,19 +114,24 @@ class Model:
     @cached_property
     def weights(self) -> Weights:
         """The tensors that the plan needs, packed for the kernels or on the card."""
-        weights = self.backend.weights(self.plan)
-        names = list(self.plan.weights())
-        total = sum(self._bytes(name) for name in names)
-        done = 0
-        for name in names:
-            rows, columns = self._shape(name)
+        stored = {name: (self.formats[name], *self._shape(name)) for name in self.plan.weights()}
+        weights = self.backend.weights(self.plan, stored)
+        try:
+            self._fill(weights, stored)
+        except BaseException:
+            discard(weights)
+            raise
+        return weights
+
+    def _fill(self, weights: Weights, stored: Mapping[str, Stored]) -> None:
+        total, done = sum(map(stored_bytes, stored.values())), 0
+        for name, (format_, rows, columns) in stored.items():
             shape = self.checkpoint.tensors[name].shape
             matrices = shape[0] if len(shape) == 3 else 1
-            weights.add(name, self.formats[name], rows, columns, self.data(name), matrices)
-            done += self._bytes(name)
+            weights.add(name, format_, rows, columns, self.data(name), matrices)
+            done += stored_bytes(stored[name])
             if self._progress:
                 self._progress(done, total, name)
-        return weights
 
     @cached_property
     def executor(self) -> Executor:
@@ -133,10 +148,6 @@ class Model:
     def _shape(self, name: str) -> tuple[int, int]:
         shape = self.checkpoint.tensors[name].shape
         return (1, shape[0]) if len(shape) == 1 else (int(np.prod(shape[:-1])), shape[-1])
-
-    def _bytes(self, name: str) -> int:
-        rows, columns = self._shape(name)
-        return rows * find_format(self.formats[name]).row_bytes(columns)
 
     def cache(self, sequences: int = 1, capacity: int | None = None) -> Any:
         """An empty key/value cache of `capacity` tokens (the model's context) a sequence."""

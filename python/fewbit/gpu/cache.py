@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fewbit.errors import InputError
 from fewbit.gpu.decode import can_choose, decode
-from fewbit.gpu.device import guarded
+from fewbit.gpu.guard import guarded
 from fewbit.gpu.stages import SPAN
 from fewbit.sampling import Sampling
 
@@ -35,17 +35,24 @@ class Cache:
         self.capacity = capacity
         self._lengths = [0] * sequences
         self._spans = [0] * sequences  # the last one that a state has begun, without keeping: 0
-        device, program = executor.device, executor.program("f32")
         self.buffers: dict[str, Any] = {}
+        self.bound: dict[str, Any] = {}
+        try:
+            self._allocate()
+        except BaseException:
+            self.release()
+            raise
+
+    def _allocate(self) -> None:
+        device, program = self.executor.device, self.executor.program("f32")
         for name, width in program.rows.items():
-            size = 4 * sequences * capacity * width
+            size = 4 * self.sequences * self.capacity * width
             self.buffers[name] = device.buffer(size, "the key/value cache")
         for name, floats in program.states.items():
-            self.buffers[name] = device.buffer(4 * sequences * floats, "the recurrent state")
+            self.buffers[name] = device.buffer(4 * self.sequences * floats, "the recurrent state")
         for index, angles in enumerate(program.turns):
-            table = turns(angles.freqs(capacity), angles.factor, capacity)
+            table = turns(angles.freqs(self.capacity), angles.factor, self.capacity)
             self.buffers[f"turns.{index}"] = device.upload(table, "the rotary angles")
-        self.bound: dict[str, Any] = {}
 
     def reachable(self, sequence: int, length: int) -> int:
         """The most tokens up to `length` that `truncate` can keep.

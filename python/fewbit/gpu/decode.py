@@ -6,6 +6,7 @@ ring of small buffers. What was computed past a text's end is forgotten with the
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections import deque
 from collections.abc import Generator
@@ -14,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import wgpu
 
-from fewbit.gpu.device import guarded
+from fewbit.errors import DeviceError
+from fewbit.gpu.guard import guarded, wait
 from fewbit.sampling import Sampling, refuse_logits
 
 if TYPE_CHECKING:
@@ -83,8 +85,9 @@ class Decoder:
     def read(self, pending: tuple[Any, Any]) -> int:
         """Wait for a step's token."""
         buffer, promise = pending
-        with guarded(f"{self.device.adapter.name} failed in generation"):
-            promise.sync_wait()
+        what = f"{self.device.adapter.name} failed in generation"
+        wait(promise, what)
+        with guarded(what):
             token = int(np.frombuffer(buffer.read_mapped(), np.uint32)[0])
             buffer.unmap()
         return token
@@ -130,6 +133,7 @@ def decode(
             cache.restore([start + given, *cache.lengths[1:]])
             yield found
     finally:
-        for left in pending:
-            decoder.read(left)
+        with contextlib.suppress(DeviceError):  # who is told of the first need not hear the rest
+            for left in pending:
+                decoder.read(left)
         decoder.release()

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from fewbit.errors import InputError, ShapeError
 from fewbit.gpu.cache import Cache
-from fewbit.gpu.device import Device, guarded
+from fewbit.gpu.device import Device
 from fewbit.gpu.fuse import fuse
+from fewbit.gpu.guard import guarded
 from fewbit.gpu.measure import Predictions
 from fewbit.gpu.ops import Compiler, check_ops
 from fewbit.gpu.stages import FEW, LANES, TILE, Program, Stage
@@ -68,10 +69,17 @@ class Executor:
         self._programs = {acts: Compiler(ops, weights, acts).run() for acts in ACTS}
         self.batch, self.outputs = self._rows(batch)
         self._spare: list[Predictions] = []
-        self._shared: dict[str, Any] = {
-            "empty": self.device.buffer(16),
-            "step": self.device.buffer(4 * (HEAD + 4 * self.batch)),
-        }
+        self._shared: dict[str, Any] = {}
+        try:
+            self._allocate()
+        except BaseException:
+            self.release()
+            raise
+
+    def _allocate(self) -> None:
+        """Working memory: `step`, a slot for each value that is alive at a time, and `empty`."""
+        self._shared["empty"] = self.device.buffer(16)
+        self._shared["step"] = self.device.buffer(4 * (HEAD + 4 * self.batch))
         for program in self._programs.values():
             for name, (width, domain) in program.slots.items():
                 if name not in self._shared:
@@ -251,8 +259,8 @@ class Executor:
     def _read(self, rows: Ids, acts: str) -> NDArray[np.float32]:
         """These rows of the logits of the last step."""
         last = 4 * self.width * (int(rows[-1]) + 1)
-        with guarded(f"cannot read logits back from {self.device.adapter.name}"):
-            data = self.device.queue.read_buffer(self._logits(acts), 0, last)
+        what = f"cannot read logits back from {self.device.adapter.name}"
+        data = self.device.read(self._logits(acts), 0, last, what)
         return np.frombuffer(data, np.float32).reshape(-1, self.width)[rows]
 
     def bound(self, cache: Cache, acts: str) -> list[Bound]:

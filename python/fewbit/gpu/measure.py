@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from fewbit import _core, predictions
 from fewbit.errors import InputError, ShapeError
-from fewbit.gpu.device import Device, guarded
+from fewbit.gpu.device import Device
+from fewbit.gpu.guard import guarded
 from fewbit.predictions import Ids, Logits, Measures
 
 LANES = 256
@@ -40,16 +41,25 @@ class Predictions:
     def __init__(self, device: Device, vocab: int, capacity: int) -> None:
         self.device, self.vocab, self.capacity, self.count = device, vocab, capacity, 0
         self.most = max(device.max_binding // (4 * vocab), 1)
-        what = "the logits of a text"
-        self.pieces = [
-            Piece(
-                rows, device.buffer(4 * rows * vocab, what), device.buffer(4 * rows, what),
-                device.buffer(16 * rows, what),
-            )
-            for first in range(0, capacity, self.most)
-            for rows in [min(self.most, capacity - first)]
-        ]  # fmt: skip
+        self.pieces: list[Piece] = []
+        try:
+            for first in range(0, capacity, self.most):
+                self.pieces.append(self._piece(min(self.most, capacity - first)))
+        except BaseException:
+            self.destroy()
+            raise
         self.spare: list[Predictions] | None = None
+
+    def _piece(self, rows: int) -> Piece:
+        what, made = "the logits of a text", list[Any]()
+        try:
+            for size in (4 * rows * self.vocab, 4 * rows, 16 * rows):
+                made.append(self.device.buffer(size, what))
+        except BaseException:
+            for buffer in made:
+                self.device.release(buffer)
+            raise
+        return Piece(rows, *made)
 
     def append(self, encoder: Any, slot: Any, rows: Sequence[int]) -> None:
         """Copy these rows of a slot behind those that are there."""
@@ -151,7 +161,8 @@ class Predictions:
         files = ("common", f"reduce_{kind}", "softmax", "logarithm", name)
         flags = {at: writes for at, (_, writes) in buffers.items()}
         constants = {"VOCAB": self.vocab, "LANES": LANES}
-        with guarded(f"{self.device.adapter.name} failed to measure {len(targets)} predictions"):
+        what = f"{self.device.adapter.name} failed to measure {len(targets)} predictions"
+        with guarded(what):
             pipeline = self.device.pipeline(files, flags, constants)
             self.device.queue.write_buffer(piece.targets, 0, np.ascontiguousarray(targets))
             encoder = self.device.encoder()
@@ -161,7 +172,7 @@ class Predictions:
             compute.dispatch_workgroups(1, len(targets), 1)
             compute.end()
             self.device.queue.submit([encoder.finish()])
-            data = self.device.queue.read_buffer(piece.found, 0, 16 * len(targets))
+        data = self.device.read(piece.found, 0, 16 * len(targets), what)
         return np.frombuffer(data, np.float32).reshape(-1, 4)
 
     def _used(self) -> list[tuple[int, int]]:
@@ -174,10 +185,8 @@ class Predictions:
 
     def _read(self, piece: int, first: int, rows: int) -> Logits:
         size = 4 * self.vocab
-        with guarded(f"cannot read logits back from {self.device.adapter.name}"):
-            data = self.device.queue.read_buffer(
-                self.pieces[piece].logits, first * size, rows * size
-            )
+        what = f"cannot read logits back from {self.device.adapter.name}"
+        data = self.device.read(self.pieces[piece].logits, first * size, rows * size, what)
         return np.frombuffer(data, np.float32).reshape(rows, self.vocab)
 
 

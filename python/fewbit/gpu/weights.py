@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from fewbit import _core
 from fewbit.errors import FormatError, InputError, ShapeError
 from fewbit.formats import find_format
-from fewbit.gpu.device import Device, guarded
+from fewbit.gpu.device import Device
+from fewbit.gpu.guard import guarded
 from fewbit.gpu.repack import HEADS, repack
 
 NONE = np.empty((0, 0), np.uint8)
@@ -57,11 +58,16 @@ class Tensor:
         """The parts of the matrix on the card; afterwards the host's bytes are let go."""
         data = self._bytes()
         most = max(self._device.max_binding // data.shape[1], 1)
-        parts = tuple(
-            self._slice(first, data[first : first + most]) for first in range(0, self.rows, most)
-        )
+        parts: list[Slice] = []
+        try:
+            for first in range(0, self.rows, most):
+                parts.append(self._slice(first, data[first : first + most]))
+        except BaseException:
+            for part in parts:
+                self._free(part.buffers)
+            raise
         self._data = None
-        return parts
+        return tuple(parts)
 
     @cached_property
     def vector(self) -> Any:
@@ -76,10 +82,13 @@ class Tensor:
         """Free the card's memory; the tensor is of no use afterwards."""
         held = self.__dict__
         for part in held.pop("slices", ()):
-            for buffer in part.buffers.values():
-                self._device.release(buffer)
+            self._free(part.buffers)
         if "vector" in held:
             self._device.release(held.pop("vector"))
+
+    def _free(self, buffers: Mapping[int, Any]) -> None:
+        for buffer in buffers.values():
+            self._device.release(buffer)
 
     def _bytes(self) -> NDArray[np.uint8]:
         if self._data is None:
@@ -89,7 +98,13 @@ class Tensor:
     def _slice(self, first: int, data: NDArray[np.uint8]) -> Slice:
         packed = repack(self.format.name, len(data), self.columns, data)
         what = f"`{self.name}`"
-        buffers = {at: self._device.upload(array, what) for at, array in packed.arrays.items()}
+        buffers: dict[int, Any] = {}
+        try:
+            for at, array in packed.arrays.items():
+                buffers[at] = self._device.upload(array, what)
+        except BaseException:
+            self._free(buffers)
+            raise
         return Slice(first, len(data), packed.files, buffers, packed.constants)
 
 
@@ -172,8 +187,7 @@ class Weights:
         name = "+".join(names)
         if name in self._tensors:
             return
-        self._joined.add(tuple(names))
-        tensors = [self._tensors.pop(n) for n in names]
+        tensors = [self[n] for n in names]
         rows, columns = sum(t.rows for t in tensors), tensors[0].columns
         if tensors[0].rows == 1:
             values = np.concatenate([t.values().reshape(-1) for t in tensors])
@@ -184,7 +198,9 @@ class Weights:
             made.rows = rows
             made.slices = (self._joined_slice(name, [t.slices[0] for t in tensors], tensors),)
             self._tensors[name] = made
+        self._joined.add(tuple(names))
         for tensor in tensors:
+            del self._tensors[tensor.name]
             tensor.release()
 
     def _joined_slice(self, name: str, parts: Sequence[Slice], tensors: Sequence[Tensor]) -> Slice:
