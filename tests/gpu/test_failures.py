@@ -54,7 +54,7 @@ LOST = {
         cache, np.uint32([1]), np.uint32([0]), np.uint32([0]), "f32"
     ),
     "cache": lambda executor, cache: executor.cache(1, 8),
-    "copy": lambda executor, cache: executor.device.read(executor.shared("step"), 0, 4, "reading"),
+    "copy": lambda executor, cache: executor.device.read(executor.shared("empty"), 0, 4, "reading"),
     "upload": lambda executor, cache: executor.device.upload(np.zeros(9, np.float32)),
     "decode": lambda executor, cache: list(
         cache.decode(1, GREEDY, np.random.default_rng(0), "f32", 4)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fewbit.errors import InputError
 from fewbit.gpu.decode import can_choose, decode
 from fewbit.gpu.guard import guarded
-from fewbit.gpu.stages import SPAN
+from fewbit.gpu.stages import HEAD, SPAN
 from fewbit.sampling import Sampling
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ class Cache:
         self._spans = [0] * sequences  # the last one that a state has begun, without keeping: 0
         self.buffers: dict[str, Any] = {}
         self.bound: dict[str, Any] = {}
+        self.steps = 0
+        """How often the host has said what to do next; a stream sees that it was not the last."""
         try:
             self._allocate()
         except BaseException:
@@ -45,6 +47,7 @@ class Cache:
 
     def _allocate(self) -> None:
         device, program = self.executor.device, self.executor.program("f32")
+        self.buffers["step"] = device.buffer(4 * (HEAD + 4 * self.executor.batch))
         for name, width in program.rows.items():
             size = 4 * self.sequences * self.capacity * width
             self.buffers[name] = device.buffer(size, "the key/value cache")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import wgpu
 
-from fewbit.errors import DeviceError
+from fewbit.errors import DeviceError, InputError
 from fewbit.gpu.guard import guarded, wait
 from fewbit.sampling import Sampling, refuse_logits
 
@@ -51,7 +51,7 @@ class Decoder:
             3: (executor.shared(program.logits.slot), False),
             4: (self.history, True),
             5: (self.draws, False),
-            7: (executor.shared("step"), True),
+            7: (cache.buffers["step"], True),
         }
         constants: dict[str, float] = {"VOCAB": executor.width, "K": 1, "RING": RING}
         if not sampling.greedy:
@@ -109,18 +109,21 @@ def decode(
     `sampling.choose` would make: one a token.
 
     Raises:
-        InputError: a logit is NaN or +inf.
+        InputError: a logit is NaN or +inf, or the cache took other tokens in between.
         DeviceError: the card is lost.
 
     """
     executor, start = cache.executor, cache.length()
     decoder = Decoder(cache, sampling, acts)
     zero = np.zeros(1, np.uint32)
-    executor.write_step(np.array([token], np.uint32), zero + np.uint32(start), zero, zero)
+    executor.write_step(cache, np.array([token], np.uint32), zero + np.uint32(start), zero, zero)
+    steps = cache.steps
     pending: deque[tuple[Any, Any]] = deque()
     sent = given = 0
     try:
         while given < most:
+            if cache.steps != steps:
+                raise InputError("the sequence was changed while text was generated from it")
             while sent < most and len(pending) <= AHEAD:
                 draw = 0.0 if sampling.greedy else rng.random()
                 cache.reach(zero, zero + np.uint32(start + sent))

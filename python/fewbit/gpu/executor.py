@@ -21,13 +21,11 @@ from fewbit.gpu.fuse import fuse
 from fewbit.gpu.guard import guarded
 from fewbit.gpu.measure import Predictions
 from fewbit.gpu.ops import Compiler, check_ops
-from fewbit.gpu.stages import FEW, LANES, TILE, Program, Stage
+from fewbit.gpu.stages import FEW, HEAD, LANES, TILE, Program, Stage
 from fewbit.gpu.weights import Weights
 
 BATCH = 512
 """Tokens that go through the plan together; more are split."""
-HEAD = 4
-"""Words of the step before its tokens, as common.wgsl has them."""
 
 ACTS = ("f32", "int8")
 Ids = NDArray[np.uint32]
@@ -77,9 +75,8 @@ class Executor:
             raise
 
     def _allocate(self) -> None:
-        """Working memory: `step`, a slot for each value that is alive at a time, and `empty`."""
+        """Working memory: a slot for each value that is alive at a time, and `empty`."""
         self._shared["empty"] = self.device.buffer(16)
-        self._shared["step"] = self.device.buffer(4 * (HEAD + 4 * self.batch))
         for program in self._programs.values():
             for name, (width, domain) in program.slots.items():
                 if name not in self._shared:
@@ -173,7 +170,7 @@ class Executor:
             cache.reach(sequences, positions)
             done = 0
             for part, taken in self._batches(len(tokens), outputs):
-                self.write_step(tokens[part], positions[part], sequences[part], taken)
+                self.write_step(cache, tokens[part], positions[part], sequences[part], taken)
                 self._submit(cache, part.stop - part.start, len(taken), acts)
                 whole = not self._programs[acts].takes
                 receive(done, taken if whole else np.arange(len(taken), dtype=np.uint32))
@@ -232,15 +229,18 @@ class Executor:
         """A buffer that all caches share."""
         return self._shared[name]
 
-    def write_step(self, tokens: Ids, positions: Ids, sequences: Ids, taken: Ids) -> None:
+    def write_step(
+        self, cache: Cache, tokens: Ids, positions: Ids, sequences: Ids, taken: Ids
+    ) -> None:
         """Say which tokens the next step takes, where they go, and which rows are wanted."""
+        cache.steps += 1
         words = np.zeros(HEAD + 4 * self.batch, np.uint32)
         words[:2] = len(tokens), len(taken)
         for index, part in enumerate((tokens, positions, sequences, taken)):
             start = HEAD + index * self.batch
             words[start : start + len(part)] = part
         with guarded("the card does not take a step"):
-            self.device.queue.write_buffer(self._shared["step"], 0, words)
+            self.device.queue.write_buffer(cache.buffers["step"], 0, words)
 
     def _submit(self, cache: Cache, tokens: int, outputs: int, acts: str) -> None:
         """Run one step, whose tokens are written already."""

@@ -25,6 +25,8 @@ TILE = 64
 """Rows and columns of a tile of matmul.wgsl."""
 FEW = 4
 """Up to so many rows `linear` takes a row at a time; more go through `matmul` in tiles."""
+HEAD = 4
+"""Words of a step before its tokens, as common.wgsl has them."""
 SPAN = 32
 """Positions after which a recurrent state is folded; tokens of the last two can be taken back."""
 
