@@ -4,14 +4,18 @@ Vulkan allows a division 2.5 units in the last place, an inverse square root 2, 
 3 + 2 |x|; a unit is 2 U. Metal and DirectX promise no less.
 """
 
+import json
+
 import numpy as np
 import pytest
 
 from fewbit.errors import FewbitError, InputError, UnsupportedError
+from fewbit.gpu.executor import Executor
 from fewbit.gpu.ops import check_ops
+from fewbit.gpu.stages import splits
 from reference import ops
 from tests.compare import same_bits, within_bound
-from tests.gpu.running import DIVISION, U, both, embed, op, run_gpu, stored, values
+from tests.gpu.running import DIVISION, U, both, embed, op, run_gpu, stored, upload, values
 
 
 def test_add_and_take(card):
@@ -178,3 +182,36 @@ def test_wrong_calls(card, tokens, outputs, message):
     x = values(1, 2, 8)
     with pytest.raises(FewbitError, match=message):
         run_gpu(card, [embed("x", x)], {"x": stored(x)}, tokens, outputs)
+
+
+@pytest.mark.parametrize("sinks", [False, True], ids=["", "sinks"])
+@pytest.mark.parametrize(("window", "size"), [(0, 12), (0, 200), (70, 12), (300, 12)])
+def test_attend_in_parts(card, window, size, sinks):
+    """A few tokens at the beginning and at the end of a long cache, whose positions are split."""
+    tokens, heads, kv_heads = 600, 4, 2
+    wide, narrow = heads * size, kv_heads * size
+    x = np.concatenate(
+        [values(10, tokens, wide) / 5, values(11, tokens, narrow) / 5, values(12, tokens, narrow)],
+        axis=1,
+    )
+    plan, weights, at = [embed("x", x)], {"x": stored(x), "s": stored(values(13, heads))}, 0
+    for width in (wide, narrow, narrow):
+        plan.append(op("part", [0], [], width, parts=1, start=at))
+        at += width
+    attributes = {"heads": heads, "kv_heads": kv_heads, "scale": 0.1, "window": window}
+    names = ["s"] if sinks else []
+    plan.append(op("attend", [1, 2, 3], names, wide, layer=0, **attributes))
+    executor = Executor(json.dumps(plan), upload(card, weights, plan))
+    cache = executor.cache(1, 2048)
+    assert splits(2048) == 8
+    q, k, v = x[:, :wide], x[:, wide : wide + narrow], x[:, wide + narrow :]
+    for start, stop in ((0, 3), (3, 597), (597, 600)):
+        ids = np.arange(start, stop, dtype=np.uint32)
+        wanted = np.arange(min(3, stop - start), dtype=np.uint32)
+        got = executor.forward(cache, ids, 0 * ids, wanted, "f32")
+        for row, i in zip(got, ids, strict=False):
+            sunk = weights["s"].values[0] if sinks else None
+            seen = (k[: i + 1].tolist(), v[: i + 1].tolist())
+            expected = ops.attend(q[i].tolist(), *seen, sunk, **attributes)
+            bound = attend_bound(q[i], k[: i + 1], v[: i + 1], attributes)
+            within_bound(row, expected, bound, f"token {i}")

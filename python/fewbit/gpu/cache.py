@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fewbit.errors import InputError
 from fewbit.gpu.decode import can_choose, decode
 from fewbit.gpu.guard import guarded
-from fewbit.gpu.stages import HEAD, SPAN
+from fewbit.gpu.stages import FEW, HEAD, SPAN, splits
 from fewbit.sampling import Sampling
 
 if TYPE_CHECKING:
@@ -48,6 +48,8 @@ class Cache:
     def _allocate(self) -> None:
         device, program = self.executor.device, self.executor.program("f32")
         self.buffers["step"] = device.buffer(4 * (HEAD + 4 * self.executor.batch))
+        floats = FEW * splits(self.capacity) * program.parts
+        self.buffers["parts"] = device.buffer(4 * floats)
         for name, width in program.rows.items():
             size = 4 * self.sequences * self.capacity * width
             self.buffers[name] = device.buffer(size, "the key/value cache")

@@ -268,22 +268,18 @@ class Executor:
         if acts not in cache.bound:
             buffers = {**self._shared, **cache.buffers}
             with guarded(f"cannot prepare the plan on {self.device.adapter.name}"):
-                cache.bound[acts] = [
-                    self._bind(stage, buffers, cache.capacity)
-                    for stage in self._programs[acts].stages
-                ]
+                stages = (s.for_cache(cache.capacity) for s in self._programs[acts].stages)
+                cache.bound[acts] = [self._bind(s, buffers) for s in stages if s is not None]
         found: list[Bound] = cache.bound[acts]
         return found
 
-    def _bind(self, stage: Stage, buffers: Mapping[str, Any], capacity: int) -> Bound:
+    def _bind(self, stage: Stage, buffers: Mapping[str, Any]) -> Bound:
         found = {
             at: (buffers[ref] if isinstance(ref, str) else ref, at in stage.writes)
             for at, ref in stage.bindings.items()
         }
         flags = {at: writes for at, (_, writes) in found.items()}
         constants = {**stage.constants, "BATCH": self.batch}
-        if stage.op in ("attend", "store"):
-            constants["CAPACITY"] = capacity
         few = self.device.pipeline(self._files(stage.files), flags, constants | {"LANES": LANES})
         many = None
         if stage.many:
@@ -302,7 +298,8 @@ class Executor:
         most = self.device.max_groups
         for item in bound:
             count = rows[item.stage.domain]
-            if not count:
+            kind = "few" if count <= FEW else "many"
+            if not count or item.stage.rows not in ("any", kind):
                 continue
             if item.many is not None and count > FEW:
                 assert item.stage.many is not None

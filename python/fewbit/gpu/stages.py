@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from fewbit.gpu.weights import Slice, Weights
 
 Domain = Literal["tokens", "outputs"]
+Rows = Literal["any", "few", "many"]
 Ref = Any
 """A buffer, or the name of one."""
 
@@ -27,6 +28,9 @@ FEW = 4
 """Up to so many rows `linear` takes a row at a time; more go through `matmul` in tiles."""
 HEAD = 4
 """Words of a step before its tokens, as common.wgsl has them."""
+SPLIT = 256
+"""Positions of a part of `attend` at least, where a few tokens meet a long cache."""
+MOST_SPLITS = 32
 SPAN = 32
 """Positions after which a recurrent state is folded; tokens of the last two can be taken back."""
 
@@ -57,6 +61,28 @@ class Stage:
     groups: int
     domain: Domain
     many: tuple[tuple[str, ...], Mapping[str, float], int] | None = None
+    rows: Rows = "any"
+    """Where a cache is long enough to be split: for how many rows this dispatch is made."""
+
+    def for_cache(self, capacity: int) -> Stage | None:
+        """The stage for a cache of `capacity` tokens, None if there is nothing to do."""
+        constants = dict(self.constants)
+        if "CAPACITY" in constants:
+            constants["CAPACITY"] = capacity
+        if self.rows == "any":
+            return replace(self, constants=constants)
+        parts, groups = splits(capacity), self.groups
+        if parts == 1:
+            return replace(self, constants=constants, rows="any") if self.rows == "many" else None
+        if "SPLITS" in constants:
+            constants["SPLITS"] = parts
+            groups *= parts if self.op == "attend" else 1
+        return replace(self, constants=constants, groups=groups)
+
+
+def splits(capacity: int) -> int:
+    """Parts in which a few tokens meet a cache of so many: a workgroup a head starves a card."""
+    return min(max(capacity // SPLIT, 1), MOST_SPLITS)
 
 
 @dataclass(frozen=True)
@@ -83,6 +109,8 @@ class Program:
     """Buffers that keep a row of so many floats for each position."""
     states: dict[str, int] = field(default_factory=dict)
     """Buffers that keep so many floats for each sequence."""
+    parts: int = 0
+    """Floats of what a part of `attend` leaves of a token, of all heads of a layer."""
     turns: list[Turns] = field(default_factory=list)
     positions: int | None = None
     """How many positions have an embedding, where the plan asks for one."""
@@ -163,7 +191,7 @@ class Builder:
     def stage(
         self, op: str, bindings: Mapping[int, Ref], constants: Mapping[str, float], groups: int, *,
         part: Slice | None = None, writes: tuple[int, ...] = (4,), needs: tuple[str, ...] = (),
-        tiled: bool = False,
+        tiled: bool = False, rows: Rows = "any",
     ) -> None:  # fmt: skip
         """Add a dispatch of shader `op`, which `needs` further files, over `part` of a weight."""
         files = part.files if part else ()
@@ -176,7 +204,7 @@ class Builder:
             many = (("common", *files, "matmul"), late, -(-part.rows // TILE))
         names = ("common", *needs, *files, op)
         self.program.stages.append(
-            Stage(op, names, bindings, writes, constants, groups, self.domain, many)
+            Stage(op, names, bindings, writes, constants, groups, self.domain, many, rows)
         )
 
 

@@ -50,15 +50,23 @@ class Stateful(Builder):
         y = self.new(q.width)
         self.stage(
             "store", {3: k.slot, 4: keys, 5: values, 6: v.slot, 7: "step"},
-            {"WIDTH": k.width, **of(k), **of(v, "OTHER_")}, self.items(k.width), writes=(4, 5),
+            {"WIDTH": k.width, "CAPACITY": 0, **of(k), **of(v, "OTHER_")}, self.items(k.width),
+            writes=(4, 5),
         )  # fmt: skip
         constants = {
             "SIZE": size, "HEADS": op["heads"], "KV_HEADS": op["kv_heads"], "SCALE": op["scale"],
-            "WINDOW": op["window"], "SINKS": bool(op["weights"]), **of(q),
+            "WINDOW": op["window"], "SINKS": bool(op["weights"]), "CAPACITY": 0, **of(q),
         }  # fmt: skip
         sinks = self.vector(op["weights"][0]) if op["weights"] else "empty"
         bindings = {3: q.slot, 4: y.slot, 5: keys, 6: values, 7: "step", 8: sinks}
-        self.stage("attend", bindings, constants, op["heads"], needs=("reduce",))
+        needs, heads = ("reduce",), op["heads"]
+        self.stage("attend", bindings, constants, heads, needs=needs, rows="many")
+        # of a few tokens, each head's positions go to several workgroups where they may be many
+        self.program.parts = max(self.program.parts, heads * (size + 4))
+        apart = constants | {"SPLITS": 1}
+        self.stage("attend", bindings | {4: "parts"}, apart, heads, needs=needs, rows="few")
+        merge = {"SIZE": size, "HEADS": heads, "SINKS": bool(op["weights"]), "SPLITS": 1}
+        self.stage("attend_merge", {3: "parts", 4: y.slot, 8: sinks}, merge, heads, rows="few")
         return y
 
     def short_conv(self, op: Op, x: View) -> View:
