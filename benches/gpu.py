@@ -1,7 +1,7 @@
 """One run on a card: is it right, how fast does it copy, and how much of that do models reach.
 
     python benches/gpu.py [--device gpu:0] [--formats BF16,Q8_0] [--no-check] [--plain]
-                          [--layers 32] [--width 4096] [--tokens 128]
+                          [--layers 32] [--width 4096] [--tokens 128] [--acts int8]
 
 Method: first the tests of tests/gpu on this card. Then, for each format, a Llama of random weights
 (9 billion: width 4096, ffn three times that, 32 layers, vocabulary 151,936, a 37th of the width's
@@ -36,7 +36,7 @@ from fewbit.config import Config, Rope
 from fewbit.formats import find_format
 from fewbit.gpu.cache import Cache
 from fewbit.gpu.device import Device, find_adapter, open_device
-from fewbit.gpu.executor import Executor
+from fewbit.gpu.executor import ACTS, Executor
 from fewbit.gpu.weights import Weights
 from fewbit.models import build_plan
 from fewbit.plan import Plan
@@ -95,7 +95,9 @@ def ones(columns: int) -> NDArray[np.uint8]:
     return np.ones((1, columns), np.float32).view(np.uint8)
 
 
-def measure(device: Device, config: Config, format_: str, tokens: int, fused: bool) -> Result:
+def measure(
+    device: Device, config: Config, format_: str, tokens: int, acts: str, fused: bool
+) -> Result:
     """A prompt and `tokens` generated tokens in one format."""
     plan = build_plan(config)
     weights, read = random_weights(device, plan, format_)
@@ -106,24 +108,26 @@ def measure(device: Device, config: Config, format_: str, tokens: int, fused: bo
     for _ in range(3):
         cache.reset()
         start = time.perf_counter()
-        executor.forward(cache, prompt, 0 * prompt, np.array([511], np.uint32), "f32")
+        executor.forward(cache, prompt, 0 * prompt, np.array([511], np.uint32), acts)
         best = min(best, time.perf_counter() - start)
     rng = np.random.default_rng(0)
-    list(cache.decode(1, GREEDY, rng, "f32", 4) or ())
+    list(cache.decode(1, GREEDY, rng, acts, 4) or ())
     start = time.perf_counter()
-    list(cache.decode(1, GREEDY, rng, "f32", tokens) or ())
+    list(cache.decode(1, GREEDY, rng, acts, tokens) or ())
     token = (time.perf_counter() - start) / tokens
-    encode, stages = encode_time(executor, cache)
-    ops = op_times(executor, cache)
+    encode, stages = encode_time(executor, cache, acts)
+    ops = op_times(executor, cache, acts)
     cache.release()
     executor.release()
     weights.release()
     return Result(format_, read, 1e3 * token, 1e3 * encode, stages, 512 / best, ops)
 
 
-def encode_time(executor: Executor, cache: Cache, repetitions: int = 20) -> tuple[float, int]:
+def encode_time(
+    executor: Executor, cache: Cache, acts: str, repetitions: int = 20
+) -> tuple[float, int]:
     """Seconds to record and finish one step that is never submitted; its dispatches."""
-    bound = executor.bound(cache, "f32")
+    bound = executor.bound(cache, acts)
     times = []
     for _ in range(repetitions):
         start = time.perf_counter()
@@ -134,9 +138,9 @@ def encode_time(executor: Executor, cache: Cache, repetitions: int = 20) -> tupl
     return sorted(times)[repetitions // 2], sum(item.stage.rows != "many" for item in bound)
 
 
-def op_times(executor: Executor, cache: Cache, repetitions: int = 5) -> dict[str, Any]:
+def op_times(executor: Executor, cache: Cache, acts: str, repetitions: int = 5) -> dict[str, Any]:
     """Of each op its dispatches in a step, and the ms that these take in one submission."""
-    bound, device, found = executor.bound(cache, "f32"), executor.device, {}
+    bound, device, found = executor.bound(cache, acts), executor.device, {}
     bound = [item for item in bound if item.stage.rows != "many"]
     for kind in dict.fromkeys(item.stage.op for item in bound):
         mine, best = [item for item in bound if item.stage.op == kind], float("inf")
@@ -169,6 +173,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=32)
     parser.add_argument("--width", type=int, default=4096)
     parser.add_argument("--tokens", type=int, default=128)
+    parser.add_argument("--acts", choices=ACTS, default="f32")
     parser.add_argument("--plain", action="store_true")
     parser.add_argument("--formats", default=",".join(FORMATS))
     parser.add_argument("--no-check", action="store_true")
@@ -186,7 +191,9 @@ def main() -> None:
     print("|---" * 10 + "|")
     config, results = shape(options.layers, options.width), []
     for name in options.formats.split(","):
-        results.append(measure(device, config, name, options.tokens, not options.plain))
+        results.append(
+            measure(device, config, name, options.tokens, options.acts, not options.plain)
+        )
         show(results[-1], copy)
     show_ops(results)
 

@@ -75,8 +75,9 @@ class Executor:
             raise
 
     def _allocate(self) -> None:
-        """Working memory: a slot for each value that is alive at a time, and `empty`."""
+        """Working memory: a slot for each value that is alive at a time; `empty`, `waste`."""
         self._shared["empty"] = self.device.buffer(16)
+        self._shared["waste"] = self.device.buffer(16)
         for program in self._programs.values():
             for name, (width, domain) in program.slots.items():
                 if name not in self._shared:

@@ -102,10 +102,23 @@ class Compiler(Stateful):
         """Over each of the row's parts; rounded at once, where all that read it would round it."""
         weight = {5: self.vector(op["weights"][0])}
         rounds = op["heads"] == 1 and self._is_rounded(at)
-        y = self._norm("rms_norm", x, weight, op["heads"], EPS=op["eps"], ROUNDS=rounds)
+        packed = self._packed(at, x.width, x.width) if rounds else None
+        weight[8] = packed.slot if packed else "waste"
+        options = {"EPS": op["eps"], "ROUNDS": rounds, "PACKED": packed is not None}
+        y = self._norm("rms_norm", x, weight, op["heads"], **options)
         if rounds:
-            self.rounded[at, x.width] = self.hold(y)
+            self.rounded[at, x.width, "f32"] = self.hold(y)
         return y
+
+    def _packed(self, value: int, width: int, size: int) -> View | None:
+        """Room for codes and scales of a value that is rounded in rows of `size`, if it has any.
+
+        For products of bytes, where a card has them: not on Metal, whose shaders spell them out.
+        """
+        if size % 32 or self.weights.device.adapter.backend == "Metal":
+            return None
+        packed = self.rounded[value, size, "packed"] = self.new(width // 4 + width // 32)
+        return packed
 
     def _is_rounded(self, at: int) -> bool:
         """Whether whatever reads a value rounds it whole."""
@@ -136,7 +149,9 @@ class Compiler(Stateful):
         if name != "layer_norm":
             numbers["PARTS"] = parts
         needs = ("reduce", "rounding") if name == "rms_norm" else ("reduce",)
-        self.stage(name, {3: x.slot, 4: y.slot, **weights}, numbers, parts, needs=needs)
+        bindings = {3: x.slot, 4: y.slot, **weights}
+        writes = (4, 8) if name == "rms_norm" else (4,)
+        self.stage(name, bindings, numbers, parts, needs=needs, writes=writes)
         return y
 
     # ---- products
@@ -145,8 +160,10 @@ class Compiler(Stateful):
         """The product, with its bias and the sum that follows it."""
         weight = self.weights[op["weights"][0]]
         check_shape(at, op, weight, op["width"], x.width)
+        packed = None
         if self.acts == "int8" and weight.rounds_activations:
             x = self.round(op["inputs"][0], x, x.width)
+            packed = self.rounded.get((op["inputs"][0], x.width, "packed"))
         y = self.new(op["width"])
         bias = self.vector(op["weights"][1]) if len(op["weights"]) > 1 else "empty"
         constants = {"WIDTH": y.width, "BIAS": bias != "empty", "OTHER": other is not None, **of(x)}
@@ -154,11 +171,13 @@ class Compiler(Stateful):
             constants |= of(other, "OTHER_")
         bindings = {
             3: x.slot, 4: y.slot, 5: bias, 6: other.slot if other else "empty", 7: "step",
+            8: packed.slot if packed else "empty",
         }  # fmt: skip
         for part in weight.slices:
             self.stage(
                 "linear", bindings, constants | {"FIRST": part.first}, -(-part.rows // 4),
                 part=part, needs=("reduce",), tiled=True,
+                shader="linear_int8" if packed else "linear",
             )  # fmt: skip
         return y
 
@@ -282,14 +301,19 @@ class Compiler(Stateful):
 
     def round(self, value: int, x: View, size: int) -> View:
         """The value `value` with its activations rounded, in rows of `size`."""
-        if (value, size) not in self.rounded:
+        if (value, size, "f32") not in self.rounded:
             y = self.new(x.width)
-            constants = {"WIDTH": size, "PARTS": x.width // size, **of(x)}
+            packed = self._packed(value, x.width, size)
+            constants = {
+                "WIDTH": size, "PARTS": x.width // size, "PACKED": packed is not None, **of(x),
+            }  # fmt: skip
             groups = self.items(x.width // size * -(-size // 32))
-            bindings = {3: x.slot, 4: y.slot}
-            self.stage("round_activations", bindings, constants, groups, needs=("rounding",))
-            self.rounded[value, size] = y
-        return self.rounded[value, size]
+            bindings = {3: x.slot, 4: y.slot, 8: packed.slot if packed else "waste"}
+            self.stage(
+                "round_activations", bindings, constants, groups, needs=("rounding",), writes=(4, 8)
+            )
+            self.rounded[value, size, "f32"] = y
+        return self.rounded[value, size, "f32"]
 
 
 def check_shape(at: int, op: Op, weight: Tensor, rows: int, columns: int) -> None:

@@ -126,7 +126,7 @@ class Builder:
         self.plan, self.weights, self.acts = plan, weights, acts
         self.program = Program(takes=any(op["op"] == "take" for op in plan))
         self.values: dict[int, View] = {}
-        self.rounded: dict[tuple[int, int], View] = {}
+        self.rounded: dict[tuple[int, int, str], View] = {}
         self.domain: Domain = "tokens"
         self._last = {i: at for at, op in enumerate(plan) for i in op["inputs"]}
         self._last[len(plan) - 1] = len(plan)
@@ -191,9 +191,9 @@ class Builder:
     def stage(
         self, op: str, bindings: Mapping[int, Ref], constants: Mapping[str, float], groups: int, *,
         part: Slice | None = None, writes: tuple[int, ...] = (4,), needs: tuple[str, ...] = (),
-        tiled: bool = False, rows: Rows = "any",
+        tiled: bool = False, rows: Rows = "any", shader: str | None = None,
     ) -> None:  # fmt: skip
-        """Add a dispatch of shader `op`, which `needs` further files, over `part` of a weight."""
+        """Add a dispatch of `shader`, or the op's own, with the files it `needs` put in front."""
         files = part.files if part else ()
         if part:
             bindings = {**part.buffers, **bindings}
@@ -202,7 +202,7 @@ class Builder:
         if tiled and part:
             late = {**constants, "AFTER_TAKE": self.domain == "outputs"}
             many = (("common", *files, "matmul"), late, -(-part.rows // TILE))
-        names = ("common", *needs, *files, op)
+        names = ("common", *needs, *files, shader or op)
         self.program.stages.append(
             Stage(op, names, bindings, writes, constants, groups, self.domain, many, rows)
         )

@@ -21,4 +21,8 @@ fn round_activations(@builtin(global_invocation_id) id: vec3u) {
     for (var i = 0u; i < count; i++) {
         y[id.y * PARTS * WIDTH + column + i] = rounded(x[start + i], by);
     }
+    for (var i = 0u; PACKED && i < count; i += 4) {
+        let four = vec4f(x[start + i], x[start + i + 1], x[start + i + 2], x[start + i + 3]);
+        pack(id.y, PARTS * WIDTH, column + i, four, by);
+    }
 }
