@@ -1,13 +1,15 @@
 """One run on a card: is it right, how fast does it copy, and how much of that do models reach.
 
     python benches/gpu.py [--device gpu:0] [--formats BF16,Q8_0] [--no-check] [--plain]
-                          [--layers 32] [--width 4096] [--tokens 128] [--acts int8]
+                          [--acts int8] [--layers 32] [--width 4096]
+                          [--tokens 128] [--prompt 512]
 
 Method: first the tests of tests/gpu on this card. Then, for each format, a Llama of random weights
-(9 billion: width 4096, ffn three times that, 32 layers, vocabulary 151,936, a 37th of the width's
-square; heads of 128 columns, a quarter as many for keys) is made on the machine, tensor by tensor;
-speed does not depend on the values, so each matrix repeats some encoded rows. A prompt of 512
-tokens is timed, then greedy generation as `fewbit generate` does it. `--plain` joins no layers.
+(9 billion: width 4096, ffn three times that, 32 layers, a vocabulary of 151,936 that shrinks with
+the square of the width; heads of 128 columns, a quarter as many for keys) is made on the machine,
+tensor by tensor; speed does not depend on the values, so each matrix repeats some encoded rows. A
+prompt (of 512 tokens) is timed, then greedy generation as `fewbit generate` does it. `--plain`
+joins no layers.
 
 Reading the tables: "floor" is the time to read the weights of one token once at the copy rate; what
 is above it goes to dispatches that wait for each other, attention and slow kernels. "encode" is the
@@ -96,19 +98,19 @@ def ones(columns: int) -> NDArray[np.uint8]:
 
 
 def measure(
-    device: Device, config: Config, format_: str, tokens: int, acts: str, fused: bool
+    device: Device, config: Config, format_: str, tokens: int, prompt: int, acts: str, fused: bool
 ) -> Result:
     """A prompt and `tokens` generated tokens in one format."""
     plan = build_plan(config)
     weights, read = random_weights(device, plan, format_)
     executor = Executor(json.dumps(plan.to_dicts()), weights, fused=fused)
-    cache = executor.cache(1, 512 + 2 * tokens + 8)
-    prompt = np.arange(512, dtype=np.uint32)
+    cache = executor.cache(1, prompt + 2 * tokens + 8)
+    ids = np.arange(prompt, dtype=np.uint32)
     best = float("inf")
     for _ in range(3):
         cache.reset()
         start = time.perf_counter()
-        executor.forward(cache, prompt, 0 * prompt, np.array([511], np.uint32), acts)
+        executor.forward(cache, ids, 0 * ids, ids[-1:], acts)
         best = min(best, time.perf_counter() - start)
     rng = np.random.default_rng(0)
     list(cache.decode(1, GREEDY, rng, acts, 4) or ())
@@ -120,7 +122,7 @@ def measure(
     cache.release()
     executor.release()
     weights.release()
-    return Result(format_, read, 1e3 * token, 1e3 * encode, stages, 512 / best, ops)
+    return Result(format_, read, 1e3 * token, 1e3 * encode, stages, prompt / best, ops)
 
 
 def encode_time(
@@ -173,6 +175,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=32)
     parser.add_argument("--width", type=int, default=4096)
     parser.add_argument("--tokens", type=int, default=128)
+    parser.add_argument("--prompt", type=int, default=512)
     parser.add_argument("--acts", choices=ACTS, default="f32")
     parser.add_argument("--plain", action="store_true")
     parser.add_argument("--formats", default=",".join(FORMATS))
@@ -191,9 +194,8 @@ def main() -> None:
     print("|---" * 10 + "|")
     config, results = shape(options.layers, options.width), []
     for name in options.formats.split(","):
-        results.append(
-            measure(device, config, name, options.tokens, options.acts, not options.plain)
-        )
+        size = options.tokens, options.prompt
+        results.append(measure(device, config, name, *size, options.acts, not options.plain))
         show(results[-1], copy)
     show_ops(results)
 
@@ -213,9 +215,10 @@ def show_ops(results: list[Result]) -> None:
     """ms of each op in a token, a column a format."""
     print("\n| op | dispatches | " + " | ".join(f"{r.format} ms" for r in results) + " |")
     print("|---" * (2 + len(results)) + "|")
-    for op, (count, _) in results[0].ops.items():
-        times = " | ".join(f"{r.ops[op][1]:.3f}" for r in results)
-        print(f"| {op} | {count} | {times} |")
+    for op in dict.fromkeys(op for r in results for op in r.ops):
+        found = [r.ops.get(op, (0, 0.0)) for r in results]
+        counts = max(count for count, _ in found)
+        print(f"| {op} | {counts} | " + " | ".join(f"{ms:.3f}" for _, ms in found) + " |")
 
 
 if __name__ == "__main__":

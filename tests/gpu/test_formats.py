@@ -1,6 +1,7 @@
 """Every format on a card against the oracle: products, rounded activations, rows of tables."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -69,6 +70,17 @@ def test_linear_with_rounded_activations(card, name):
                 sizes = np.abs(np.float64(x)) @ parts(w).T
                 bound += 16 * U * sizes + ties(x) @ np.abs(w.values).T
             within_bound(got, expected, bound, f"{name}, {tokens} tokens of {size} columns")
+
+
+def test_a_card_without_products_of_bytes(card):
+    """Metal's are spelled out by the shader's translation, and slower than those of floats."""
+    other = Device(replace(card.adapter, backend="Metal"))
+    w, x = stored(values(3, 21, 96), "Q4_1"), values(5, 1, 96)
+    plan, weights = [embed("x", x), op("linear", [0], ["w"], 21)], {"x": stored(x), "w": w}
+    executor = Executor(json.dumps(plan), upload(other, weights))
+    assert executor.program("int8").stages[-1].files[-1] == "linear"
+    rows = [run_gpu(device, plan, weights, [0], acts="int8") for device in (card, other)]
+    within_bound(rows[1], rows[0], 4 * linear_bound(x, w))
 
 
 def test_which_products_are_of_bytes(card):

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from fewbit.gpu.device import Device
 from fewbit.gpu.executor import Executor
 from tests.compare import same_bits, within_bound
 from tests.golden.loading import NAMES, NOISE, load
@@ -98,3 +99,18 @@ def test_a_long_prompt(card):
     forward(executor, cache, tokens[:150], outputs=[])
     single = [forward(executor, cache, [token], outputs=[0])[0] for token in tokens[150:]]
     within_bound(whole, [single[0], single[-1]], NOISE)
+
+
+def test_a_card_without_subgroups(card):
+    """Sums go through workgroup memory."""
+    second = Device(card.adapter)
+    second.features = frozenset()
+    for name in ("qwen3_moe", "gemma3"):
+        g, executor = bound_model(second, name)
+        cache = executor.cache(1, len(g.ids))
+        within_bound(forward(executor, cache, g.ids), g.logits, NOISE, name)
+        files = {
+            f for item in executor.bound(cache, "f32") for f in executor.files(item.stage.files)
+        }
+        assert "reduce_shared" in files
+        assert "reduce_subgroup" not in files
