@@ -153,6 +153,22 @@ def test_logits_that_do_not_fit(own: Device, monkeypatch: pytest.MonkeyPatch) ->
     within_bound(found.logits(), g.logits[8:], NOISE)
 
 
+def test_a_card_that_fills_up_while_matrices_are_joined(
+    own: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was not joined is still there, as it was."""
+    g = load("llama")
+    held = upload(own, g.weights, g.plan)
+    before = own.allocated
+    with monkeypatch.context() as full:
+        fills_up(full, own, 100_000)
+        with pytest.raises(DeviceError, match=r"bytes of `blk.0.attn_q.weight\+blk.0.attn_k"):
+            Executor(json.dumps(g.plan), held)
+    assert own.allocated == before
+    executor = Executor(json.dumps(g.plan), held)
+    within_bound(forward(executor, executor.cache(1, 32), g.ids), g.logits, NOISE)
+
+
 def test_working_memory_that_does_not_fit(own: Device, monkeypatch: pytest.MonkeyPatch) -> None:
     g = load("llama")
     held = upload(own, g.weights, g.plan)

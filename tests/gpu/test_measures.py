@@ -193,7 +193,7 @@ def test_a_base_on_the_cpu_is_met_there(card: Device) -> None:
     same_bits(back["kld"], found["kld"])
 
 
-@pytest.mark.parametrize("batch", [512, 7])
+@pytest.mark.parametrize("batch", [512, 12])
 def test_whole_texts(adapter: Adapter, monkeypatch: pytest.MonkeyPatch, batch: int) -> None:
     """The demo model and its Q4_0, in windows, as the CPU measures them."""
     monkeypatch.setattr(evaluate, "BATCH", batch)

@@ -205,24 +205,29 @@ class Weights:
 
     def _joined_slice(self, name: str, parts: Sequence[Slice], tensors: Sequence[Tensor]) -> Slice:
         """Bindings 0 and 1 one after the other; a grid is the same for all."""
-        buffers, encoder = {}, self.device.encoder()
-        for at, buffer in parts[0].buffers.items():
-            bytes_ = [sizes(t)[at] if at < 2 else 0 for t in tensors]
-            total = sum(bytes_) if at < 2 else buffer.size
-            buffers[at] = self.device.buffer(total, f"`{name}`")
-            start = 0
-            for part, size in zip(parts, bytes_, strict=True):
-                if size:
-                    source = part.buffers[at]
+        what, encoder = f"`{name}`", self.device.encoder()
+        buffers: dict[int, Any] = {}
+        try:
+            for at in parts[0].buffers:
+                every = [part.buffers[at] for part in parts]
+                pieces = [(every[0], every[0].size)]
+                if at < 2:
+                    pieces = [(b, sizes(t)[at]) for b, t in zip(every, tensors, strict=True)]
+                buffers[at] = self.device.buffer(sum(size for _, size in pieces), what)
+                start = 0
+                for source, size in pieces:
                     encoder.copy_buffer_to_buffer(source, 0, buffers[at], start, size)
-                start += size
-            if at == 2:
-                encoder.copy_buffer_to_buffer(buffer, 0, buffers[at], 0, buffer.size)
-        with guarded(f"cannot join `{name}`"):
-            self.device.queue.submit([encoder.finish()])
+                    start += size
+            with guarded(f"cannot join {what}"):
+                self.device.queue.submit([encoder.finish()])
+            # once it is done the parts can go: a card need not hold two of every matrix
+            self.device.read(buffers[0], 0, 4, f"cannot join {what}")
+        except BaseException:
+            for buffer in buffers.values():
+                self.device.release(buffer)
+            raise
         rows = sum(part.rows for part in parts)
-        constants = {**parts[0].constants, "ROWS": rows}
-        return Slice(0, rows, parts[0].files, buffers, constants)
+        return Slice(0, rows, parts[0].files, buffers, {**parts[0].constants, "ROWS": rows})
 
     def __getitem__(self, name: str) -> Tensor:
         """The tensor called `name`.
