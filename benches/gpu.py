@@ -1,15 +1,21 @@
 """One run on a card: is it right, how fast does it copy, and how much of that do models reach.
 
-    python benches/gpu.py [--device gpu:0] [--small] [--formats BF16,Q8_0] [--no-check]
+    python benches/gpu.py [--device gpu:0] [--formats BF16,Q8_0] [--no-check] [--plain]
+                          [--acts int8] [--layers 32] [--width 4096]
+                          [--tokens 128] [--prompt 512]
 
 Method: first the tests of tests/gpu on this card. Then, for each format, a Llama of random weights
-(9 billion: width 4096, 32 layers, ffn 12288, vocabulary 151,936; with --small one of 3 million) is
-made on the machine; speed does not depend on the values, so each matrix repeats some encoded rows.
-A prompt of 512 tokens is timed, then greedy generation as `fewbit generate` does it.
+(9 billion: width 4096, ffn three times that, 32 layers, a vocabulary of 151,936 that shrinks with
+the square of the width; heads of 128 columns, a quarter as many for keys) is made on the machine,
+tensor by tensor; speed does not depend on the values, so each matrix repeats some encoded rows. A
+prompt (of 512 tokens) is timed, then greedy generation as `fewbit generate` does it. `--plain`
+joins no layers.
 
-Reading the table: "floor" is the time to read the weights of one token once at the copy rate; what
+Reading the tables: "floor" is the time to read the weights of one token once at the copy rate; what
 is above it goes to dispatches that wait for each other, attention and slow kernels. "encode" is the
-host's time to record a step; it hides behind the card's as long as it is the smaller one.
+host's time to record a step; it hides behind the card's as long as it is the smaller one. The
+second table has each op's dispatches of a token by themselves, one after the other: where a token's
+time goes, the waiting between unlike ops left out.
 """
 
 from __future__ import annotations
@@ -22,6 +28,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,8 +36,9 @@ from numpy.typing import NDArray
 from fewbit import _core
 from fewbit.config import Config, Rope
 from fewbit.formats import find_format
+from fewbit.gpu.cache import Cache
 from fewbit.gpu.device import Device, find_adapter, open_device
-from fewbit.gpu.executor import Executor
+from fewbit.gpu.executor import ACTS, Executor
 from fewbit.gpu.weights import Weights
 from fewbit.models import build_plan
 from fewbit.plan import Plan
@@ -51,16 +59,16 @@ class Result:
     encode: float
     stages: int
     prompt_rate: float
+    ops: dict[str, tuple[int, float]]
+    """Of each op of a token its dispatches, and their ms."""
 
 
-def shape(small: bool) -> Config:
+def shape(layers: int, width: int) -> Config:
     """The model's numbers."""
-    layers, width, ffn, heads, vocab = (2, 256, 768, 4, 4096) if small else (
-        32, 4096, 12288, 32, 151_936
-    )  # fmt: skip
+    heads, vocab = max(width // 128, 4), 151_936 * width**2 // 4096**2 // 4 * 4
     return Config(
-        "llama", vocab, layers, width, ffn, heads, heads // 4, width // heads, 1e-5, 2048,
-        rope=Rope(base=500_000.0),
+        "llama", max(vocab, 1024), layers, width, 3 * width, heads, heads // 4, width // heads,
+        1e-5, 2048, rope=Rope(base=500_000.0),
     )  # fmt: skip
 
 
@@ -89,34 +97,39 @@ def ones(columns: int) -> NDArray[np.uint8]:
     return np.ones((1, columns), np.float32).view(np.uint8)
 
 
-def measure(device: Device, config: Config, format_: str, tokens: int) -> Result:
+def measure(
+    device: Device, config: Config, format_: str, tokens: int, prompt: int, acts: str, fused: bool
+) -> Result:
     """A prompt and `tokens` generated tokens in one format."""
     plan = build_plan(config)
     weights, read = random_weights(device, plan, format_)
-    executor = Executor(json.dumps(plan.to_dicts()), weights)
-    cache = executor.cache(1, 512 + 2 * tokens + 8)
-    prompt = np.arange(512, dtype=np.uint32)
+    executor = Executor(json.dumps(plan.to_dicts()), weights, fused=fused)
+    cache = executor.cache(1, prompt + 2 * tokens + 8)
+    ids = np.arange(prompt, dtype=np.uint32)
     best = float("inf")
     for _ in range(3):
         cache.reset()
         start = time.perf_counter()
-        executor.forward(cache, prompt, 0 * prompt, np.array([511], np.uint32), "f32")
+        executor.forward(cache, ids, 0 * ids, ids[-1:], acts)
         best = min(best, time.perf_counter() - start)
     rng = np.random.default_rng(0)
-    list(cache.decode(1, GREEDY, rng, "f32", 4) or ())
+    list(cache.decode(1, GREEDY, rng, acts, 4) or ())
     start = time.perf_counter()
-    list(cache.decode(1, GREEDY, rng, "f32", tokens) or ())
+    list(cache.decode(1, GREEDY, rng, acts, tokens) or ())
     token = (time.perf_counter() - start) / tokens
-    encode, stages = encode_time(executor, cache)
+    encode, stages = encode_time(executor, cache, acts)
+    ops = op_times(executor, cache, acts)
     cache.release()
     executor.release()
     weights.release()
-    return Result(format_, read, 1e3 * token, 1e3 * encode, stages, 512 / best)
+    return Result(format_, read, 1e3 * token, 1e3 * encode, stages, prompt / best, ops)
 
 
-def encode_time(executor: Executor, cache: object, repetitions: int = 20) -> tuple[float, int]:
+def encode_time(
+    executor: Executor, cache: Cache, acts: str, repetitions: int = 20
+) -> tuple[float, int]:
     """Seconds to record and finish one step that is never submitted; its dispatches."""
-    bound = executor.bound(cache, "f32")  # type: ignore[arg-type]
+    bound = executor.bound(cache, acts)
     times = []
     for _ in range(repetitions):
         start = time.perf_counter()
@@ -124,7 +137,25 @@ def encode_time(executor: Executor, cache: object, repetitions: int = 20) -> tup
         executor.encode(encoder, bound, {"tokens": 1, "outputs": 1})
         encoder.finish()
         times.append(time.perf_counter() - start)
-    return sorted(times)[repetitions // 2], len(bound)
+    return sorted(times)[repetitions // 2], sum(item.stage.rows != "many" for item in bound)
+
+
+def op_times(executor: Executor, cache: Cache, acts: str, repetitions: int = 5) -> dict[str, Any]:
+    """Of each op its dispatches in a step, and the ms that these take in one submission."""
+    bound, device, found = executor.bound(cache, acts), executor.device, {}
+    bound = [item for item in bound if item.stage.rows != "many"]
+    for kind in dict.fromkeys(item.stage.op for item in bound):
+        mine, best = [item for item in bound if item.stage.op == kind], float("inf")
+        for _ in range(3):
+            encoder = device.encoder()
+            for _ in range(repetitions):
+                executor.encode(encoder, mine, {"tokens": 1, "outputs": 1})
+            start = time.perf_counter()
+            device.queue.submit([encoder.finish()])
+            device.read(executor.shared("empty"), 0, 4, "cannot time an op")
+            best = min(best, (time.perf_counter() - start) / repetitions)
+        found[kind] = len(mine), 1e3 * best
+    return found
 
 
 def check(index: int) -> None:
@@ -141,7 +172,12 @@ def main() -> None:
     """Check, measure, print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--device", default="gpu")
-    parser.add_argument("--small", action="store_true")
+    parser.add_argument("--layers", type=int, default=32)
+    parser.add_argument("--width", type=int, default=4096)
+    parser.add_argument("--tokens", type=int, default=128)
+    parser.add_argument("--prompt", type=int, default=512)
+    parser.add_argument("--acts", choices=ACTS, default="f32")
+    parser.add_argument("--plain", action="store_true")
     parser.add_argument("--formats", default=",".join(FORMATS))
     parser.add_argument("--no-check", action="store_true")
     options = parser.parse_args()
@@ -151,13 +187,17 @@ def main() -> None:
     if not options.no_check:
         check(adapter.index)
     device = open_device(adapter)
-    copy = device.copy_rate(size=(16 if options.small else 1024) << 20)
+    copy = device.copy_rate(size=(16 if adapter.is_software else 1024) << 20)
     print(f"{adapter.name}, {adapter.backend}, {adapter.driver}: copies {copy:,.0f} GB/s")
     print("| format | GB a token | tokens/s | GB/s | of copy rate | floor ms | ms a token "
           "| encode ms | dispatches | prompt tokens/s |")  # fmt: skip
     print("|---" * 10 + "|")
+    config, results = shape(options.layers, options.width), []
     for name in options.formats.split(","):
-        show(measure(device, shape(options.small), name, 16 if options.small else 128), copy)
+        size = options.tokens, options.prompt
+        results.append(measure(device, config, name, *size, options.acts, not options.plain))
+        show(results[-1], copy)
+    show_ops(results)
 
 
 def show(r: Result, copy: float) -> None:
@@ -169,6 +209,16 @@ def show(r: Result, copy: float) -> None:
         f"{r.prompt_rate:,.0f}",
     )  # fmt: skip
     print("| " + " | ".join(cells) + " |", flush=True)
+
+
+def show_ops(results: list[Result]) -> None:
+    """ms of each op in a token, a column a format."""
+    print("\n| op | dispatches | " + " | ".join(f"{r.format} ms" for r in results) + " |")
+    print("|---" * (2 + len(results)) + "|")
+    for op in dict.fromkeys(op for r in results for op in r.ops):
+        found = [r.ops.get(op, (0, 0.0)) for r in results]
+        counts = max(count for count, _ in found)
+        print(f"| {op} | {counts} | " + " | ".join(f"{ms:.3f}" for _, ms in found) + " |")
 
 
 if __name__ == "__main__":

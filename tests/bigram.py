@@ -11,6 +11,7 @@ from fewbit import _core
 from fewbit.config import Config
 from fewbit.formats import find_format
 from fewbit.models import build_plan
+from fewbit.predictions import OnHost
 
 ALPHABET = "abcdefgh .\nxyz<"
 BOS = ALPHABET.index("<")
@@ -101,3 +102,6 @@ class Bigram:
         if acts == "int8":
             rows = rows + self.noise[np.asarray(tokens)[np.asarray(outputs, np.int64)]]
         return np.ascontiguousarray(rows)
+
+    def predict(self, cache, tokens, outputs, acts="int8"):
+        return OnHost(self.forward(cache, tokens, outputs=outputs, acts=acts))

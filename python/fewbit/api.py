@@ -15,7 +15,18 @@ from fewbit import recipes
 from fewbit.checkpoint import Checkpoint, open_checkpoint
 from fewbit.config import Config
 from fewbit.errors import InputError, UnsupportedError
-from fewbit.executors import Backend, Executor, Weights, executor, memory_rate, new_cache
+from fewbit.executors import (
+    Backend,
+    Executor,
+    Stored,
+    Weights,
+    discard,
+    executor,
+    memory_rate,
+    new_cache,
+    predict,
+    stored_bytes,
+)
 from fewbit.formats import find_format
 from fewbit.models import build_plan
 from fewbit.plan import Plan
@@ -25,6 +36,7 @@ from fewbit.tensors import QuantizedTensor, quantize
 if TYPE_CHECKING:
     from fewbit.calibrate import CollectedImatrix
     from fewbit.measures import Divergence, Perplexity
+    from fewbit.predictions import Predictions
     from fewbit.tokenizer import Tokenizer
 
 __all__ = ["Model", "QuantizedTensor", "load", "quantize"]
@@ -106,19 +118,24 @@ class Model:
     @cached_property
     def weights(self) -> Weights:
         """The tensors that the plan needs, packed for the kernels or on the card."""
-        weights = self.backend.weights(self.plan)
-        names = list(self.plan.weights())
-        total = sum(self._bytes(name) for name in names)
-        done = 0
-        for name in names:
-            rows, columns = self._shape(name)
+        stored = {name: (self.formats[name], *self._shape(name)) for name in self.plan.weights()}
+        weights = self.backend.weights(self.plan, stored)
+        try:
+            self._fill(weights, stored)
+        except BaseException:
+            discard(weights)
+            raise
+        return weights
+
+    def _fill(self, weights: Weights, stored: Mapping[str, Stored]) -> None:
+        total, done = sum(map(stored_bytes, stored.values())), 0
+        for name, (format_, rows, columns) in stored.items():
             shape = self.checkpoint.tensors[name].shape
             matrices = shape[0] if len(shape) == 3 else 1
-            weights.add(name, self.formats[name], rows, columns, self.data(name), matrices)
-            done += self._bytes(name)
+            weights.add(name, format_, rows, columns, self.data(name), matrices)
+            done += stored_bytes(stored[name])
             if self._progress:
                 self._progress(done, total, name)
-        return weights
 
     @cached_property
     def executor(self) -> Executor:
@@ -135,10 +152,6 @@ class Model:
     def _shape(self, name: str) -> tuple[int, int]:
         shape = self.checkpoint.tensors[name].shape
         return (1, shape[0]) if len(shape) == 1 else (int(np.prod(shape[:-1])), shape[-1])
-
-    def _bytes(self, name: str) -> int:
-        rows, columns = self._shape(name)
-        return rows * find_format(self.formats[name]).row_bytes(columns)
 
     def cache(self, sequences: int = 1, capacity: int | None = None) -> Any:
         """An empty key/value cache of `capacity` tokens (the model's context) a sequence."""
@@ -170,6 +183,18 @@ class Model:
         where = np.zeros_like(ids) if sequences is None else _ids(sequences)
         wanted = np.arange(ids.size, dtype=np.uint32) if outputs is None else _ids(outputs)
         return self.executor.forward(cache, ids, where, wanted, acts)
+
+    def predict(
+        self, cache: Any, tokens: ArrayLike, outputs: ArrayLike, acts: str = "int8"
+    ) -> Predictions:
+        """As `forward` of sequence 0; the logits stay where they were made, and are measured there.
+
+        Raises:
+            InputError: as `forward`.
+
+        """
+        ids = _ids(tokens)
+        return predict(self.executor, cache, ids, np.zeros_like(ids), _ids(outputs), acts)
 
     def logits(self, ids: ArrayLike, acts: str = "int8") -> NDArray[np.float32]:
         """The logits [n, vocab] after each of `ids`, from an empty cache."""

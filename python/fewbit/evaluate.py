@@ -2,8 +2,9 @@
 
 The windows are llama.cpp's: the text without one final newline is tokenised at once, cut into
 windows of `ctx` tokens, and the second half of each window is scored, so that every scored token
-has at least ctx/2 tokens before it. Of logits never more than one window's is in memory, of
-results a few numbers per token; models are compared side by side, with no file in between.
+has at least ctx/2 tokens before it. Of logits never more than one window's is in memory (a card
+keeps them and measures them itself), of results a few numbers per token; models are compared side
+by side, with no file in between.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from fewbit import _core, measures
+from fewbit import measures
 from fewbit.errors import InputError
 from fewbit.measures import Divergence, Perplexity, Span, Values
+from fewbit.predictions import Ids, Predictions
 
 if TYPE_CHECKING:
     from fewbit.api import Model
@@ -26,8 +28,6 @@ if TYPE_CHECKING:
 Progress: TypeAlias = Callable[[int, int, str], None]
 """Called with steps done, steps in all, and a few words on the result so far."""
 
-Logits: TypeAlias = NDArray[np.float32]
-Ids: TypeAlias = NDArray[np.uint32]
 
 BATCH = 512
 """Tokens of one forward pass: enough for matrix products, few enough for their logits."""
@@ -116,8 +116,8 @@ def perplexity(
     start, count = time.perf_counter(), len(parts.inputs)
     scored: list[Values] = []
     for chunk in range(count):
-        for rows, targets in run.logits(chunk):
-            scored.append(_core.nll(rows, targets))
+        for rows, targets in run.predictions(chunk):
+            scored.append(rows.nll(targets))
         if progress:
             progress(
                 chunk + 1, count, f"PPL {measures.mean(np.concatenate(scored)).exp().value:.4f}"
@@ -179,8 +179,8 @@ def divergences(
 
 
 def _score_chunk(base: _Run, tallies: list[_Tally], chunk: int) -> None:
-    streams = [tally.run.logits(chunk) if tally.run else None for tally in tallies]
-    for base_rows, targets in base.logits(chunk):
+    streams = [tally.run.predictions(chunk) if tally.run else None for tally in tallies]
+    for base_rows, targets in base.predictions(chunk):
         for tally, stream in zip(tallies, streams, strict=True):
             rows = base_rows if stream is None else next(stream)[0]
             tally.add(base_rows, rows, targets)
@@ -195,8 +195,8 @@ class _Tally:
         self.run = run
         self.parts: dict[str, list[NDArray[np.generic]]] = {name: [] for name in self.NAMES}
 
-    def add(self, base: Logits, rows: Logits, targets: Ids) -> None:
-        for name, values in _core.divergence(base, rows, targets).items():
+    def add(self, base: Predictions, rows: Predictions, targets: Ids) -> None:
+        for name, values in rows.divergence(base, targets).items():
             self.parts[name].append(values)
 
     def result(self, acts: str, base_acts: str, parts: Windows, start: float) -> Divergence:
@@ -209,28 +209,34 @@ class _Tally:
 
 
 class _Run:
-    """A variant with its cache, giving the logits of one window after another."""
+    """A variant with its cache, giving the predictions of one window after another."""
 
     def __init__(self, variant: Variant, parts: Windows) -> None:
         self.variant = variant
         self.parts = parts
         self.cache = variant.model.cache(1, parts.ctx)
 
-    def logits(self, chunk: int) -> Iterator[tuple[Logits, Ids]]:
-        """The scored rows of window `chunk` and the tokens they predict, batch by batch."""
+    def predictions(self, chunk: int) -> Iterator[tuple[Predictions, Ids]]:
+        """The scored rows of window `chunk` and the tokens they predict, batch by batch.
+
+        Rows are good until the next are asked for.
+        """
         parts, model = self.parts, self.variant.model
         self.cache.reset()
         for start in range(0, parts.ctx - 1, BATCH):
             stop = min(start + BATCH, parts.ctx - 1)  # nothing asks what the last token predicts
             first = min(max(start, parts.first), stop)
-            rows = model.forward(
+            rows = model.predict(
                 self.cache,
                 parts.inputs[chunk, start:stop],
-                outputs=np.arange(first - start, stop - start, dtype=np.uint32),
-                acts=self.variant.acts,
+                np.arange(first - start, stop - start, dtype=np.uint32),
+                self.variant.acts,
             )
-            if first < stop:
-                yield rows, np.ascontiguousarray(parts.targets[chunk, first + 1 : stop + 1])
+            try:
+                if first < stop:
+                    yield rows, np.ascontiguousarray(parts.targets[chunk, first + 1 : stop + 1])
+            finally:
+                rows.release()
 
 
 def _span(parts: Windows, start: float, finite: int) -> Span:

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fewbit import _core
 from fewbit.errors import UnsupportedError
+from fewbit.formats import find_format
 from fewbit.plan import Plan
+from fewbit.predictions import Ids, OnHost, Predictions
 
 if TYPE_CHECKING:
     from fewbit.gpu.device import Adapter
+
+
+Stored: TypeAlias = tuple[str, int, int]
+"""How a tensor is stored: its format, rows and columns."""
 
 
 class Weights(Protocol):
@@ -72,22 +79,53 @@ class Backend:
         if not self._open:
             return self._adapter
         from fewbit.gpu.device import find_adapter
-        from fewbit.gpu.stages import check_ops
+        from fewbit.gpu.ops import check_ops
 
         with contextlib.suppress(UnsupportedError):
             check_ops(plan.to_dicts())
             return find_adapter("auto")
         return None
 
-    def weights(self, plan: Plan) -> Weights:
-        """An empty set of tensors for `plan`."""
+    def weights(self, plan: Plan, tensors: Mapping[str, Stored]) -> Weights:
+        """An empty set of tensors for `plan`; a card has room for all of them, or it is refused.
+
+        Raises:
+            UnsupportedError: the plan has an op, or a tensor a format, that the executor lacks.
+            DeviceError: the card is too small, or lost.
+
+        """
         adapter = self.adapter(plan)
         if adapter is None:
             return _core.Weights()
         from fewbit.gpu.device import open_device
+        from fewbit.gpu.ops import check_ops, vectors
+        from fewbit.gpu.repack import check_matrix
         from fewbit.gpu.weights import Weights as OnCard
 
-        return OnCard(open_device(adapter))
+        ops = plan.to_dicts()
+        check_ops(ops)
+        plain = vectors(ops)
+        for name, (format_, rows, columns) in tensors.items():
+            if rows > 1 and name not in plain:
+                check_matrix(format_, columns)
+        device = open_device(adapter)
+        device.reserve(sum(map(stored_bytes, tensors.values())), "the weights")
+        return OnCard(device, plain)
+
+
+def stored_bytes(stored: Stored) -> int:
+    """The bytes of a tensor."""
+    format_, rows, columns = stored
+    return rows * find_format(format_).row_bytes(columns)
+
+
+def discard(weights: Weights) -> None:
+    """Free what a card holds of a model that did not become whole."""
+    if not isinstance(weights, _core.Weights):
+        from fewbit.gpu.weights import Weights as OnCard
+
+        assert isinstance(weights, OnCard)
+        weights.release()
 
 
 def executor(plan: Plan, weights: Weights, threads: int) -> Executor:
@@ -117,6 +155,18 @@ def new_cache(executor: Executor, sequences: int, capacity: int, kv: str) -> Any
             hint="leave `--kv` out, or run on the CPU",
         )
     return executor.cache(sequences, capacity)
+
+
+def predict(
+    executor: Executor, cache: Any, tokens: Ids, sequences: Ids, outputs: Ids, acts: str
+) -> Predictions:
+    """As `forward`; the logits stay where they were made."""
+    if isinstance(executor, _core.Executor):
+        return OnHost(executor.forward(cache, tokens, sequences, outputs, acts))
+    from fewbit.gpu.executor import Executor as OnCard
+
+    assert isinstance(executor, OnCard)
+    return executor.predict(cache, tokens, sequences, outputs, acts)
 
 
 def memory_rate(weights: Weights, threads: int) -> float:

@@ -12,6 +12,7 @@ from fewbit import _core
 from fewbit.formats import find_format
 from fewbit.gpu.device import Device
 from fewbit.gpu.executor import Executor
+from fewbit.gpu.ops import vectors
 from fewbit.gpu.weights import Weights
 from reference import run
 from reference.linear import magnitude
@@ -34,22 +35,28 @@ def values(seed: int, *shape: int) -> np.ndarray:
 
 def stored(table: np.ndarray, name: str = "F32") -> Weight:
     """The table in a format; importance is the same for all columns."""
-    rows = np.atleast_2d(table)
+    rows = np.atleast_2d(np.float32(table))
     importance = np.ones(rows.shape[1], np.float32)
     data = _core.encode(rows.view(np.uint8), "F32", rows.shape[1], name, importance)
     return Weight(name, len(rows), rows.shape[1], data.tobytes())
+
+
+def table(x: np.ndarray) -> Weight:
+    """`x` with zeros up to a whole four of columns, which the card asks of tables."""
+    return stored(np.pad(x, ((0, 0), (0, -x.shape[1] % 4))))
 
 
 def op(kind: str, inputs: list[int], weights: list[str], width: int, **attributes: Any) -> dict:
     return {"op": kind, "inputs": inputs, "weights": weights, "width": width, **attributes}
 
 
-def embed(name: str, table: np.ndarray) -> dict:
-    return op("embed", [], [name], table.shape[1])
+def embed(name: str, x: np.ndarray) -> dict:
+    """Rows of a table of `x`, with the columns that `table` adds."""
+    return op("embed", [], [name], -(-x.shape[1] // 4) * 4)
 
 
-def upload(card: Device, weights: dict[str, Weight]) -> Weights:
-    held = Weights(card)
+def upload(card: Device, weights: dict[str, Weight], plan: Sequence[dict] = ()) -> Weights:
+    held = Weights(card, vectors(plan))
     for name, w in weights.items():
         data = np.frombuffer(w.data, np.uint8).reshape(w.rows, -1)
         held.add(name, w.format, w.rows, w.columns, data)
@@ -60,7 +67,7 @@ def run_gpu(
     card: Device, plan: Sequence[dict], weights: dict[str, Weight], tokens: Sequence[int],
     outputs: Sequence[int] | None = None, acts: str = "f32", batch: int = 512,
 ) -> np.ndarray:  # fmt: skip
-    executor = Executor(json.dumps(plan), upload(card, weights), batch)
+    executor = Executor(json.dumps(plan), upload(card, weights, plan), batch)
     cache = executor.cache(1, len(tokens))
     wanted = range(len(tokens)) if outputs is None else outputs
     where = np.zeros(len(tokens), np.uint32)
@@ -94,4 +101,4 @@ def linear_bound(x: np.ndarray, w: Weight) -> np.ndarray:
 
 
 __all__ = ["DIVISION", "U", "both", "embed", "linear_bound", "magnitude", "op", "parts",
-           "run_gpu", "stored", "upload", "values"]  # fmt: skip
+           "run_gpu", "stored", "table", "upload", "values"]  # fmt: skip

@@ -1,11 +1,15 @@
 """Every format on a card against the oracle: products, rounded activations, rows of tables."""
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from fewbit.errors import ShapeError, UnsupportedError
 from fewbit.formats import FORMATS, find_format
 from fewbit.gpu.device import Device
+from fewbit.gpu.executor import Executor
 from reference.legacy import Group
 from reference.linear import GROUP, product_f64, round_activations
 from tests.compare import same_bits, within_bound
@@ -18,6 +22,7 @@ from tests.gpu.running import (
     parts,
     run_gpu,
     stored,
+    upload,
     values,
 )
 
@@ -47,22 +52,48 @@ def test_linear(card, name):
         within_bound(got, exact, linear_bound(x, w), f"{name}, {tokens} tokens")
 
 
-@pytest.mark.parametrize(
-    "name", ["F32", "Q8_0", "Q4_1", "Q6_K", "sym4-g32", "sym4-g16", "asym4-g20"]
-)
+@pytest.mark.parametrize("name", NAMES)
 def test_linear_with_rounded_activations(card, name):
-    """Where x * 127 / amax lies near a half, a card's division may round to the other side."""
-    size = columns(name)
-    w, bias = stored(values(3, 21, size) * 0.1, name), values(4, 21)
-    for tokens in (1, 9):
-        x = values(5, tokens, size)
-        weights = {"x": stored(x), "w": w, "b": stored(bias)}
-        plan = [embed("x", x), op("linear", [0], ["w", "b"], 21)]
-        got, expected = both(card, plan, weights, list(range(tokens)), acts="int8")
-        bound = 2 * linear_bound(x, w) + 2 * U * np.abs(expected)
-        if w.takes_int8:
-            bound += 16 * U * (np.abs(np.float64(x)) @ parts(w).T) + ties(x) @ np.abs(w.values).T
-        within_bound(got, expected, bound, f"{name}, {tokens} tokens")
+    """Where x * 127 / amax lies near a half, a card's division may round to the other side.
+
+    Few rows are products of bytes, many of floats; so are few whose last group of 32 is short.
+    """
+    for size in {columns(name), columns(name) // 32 * 32}:
+        w, bias = stored(values(3, 21, size) * 0.1, name), values(4, 21)
+        for tokens in (1, 9):
+            x = values(5, tokens, size)
+            weights = {"x": stored(x), "w": w, "b": stored(bias)}
+            plan = [embed("x", x), op("linear", [0], ["w", "b"], 21)]
+            got, expected = both(card, plan, weights, list(range(tokens)), acts="int8")
+            bound = 2 * linear_bound(x, w) + 2 * U * np.abs(expected)
+            if w.takes_int8:
+                sizes = np.abs(np.float64(x)) @ parts(w).T
+                bound += 16 * U * sizes + ties(x) @ np.abs(w.values).T
+            within_bound(got, expected, bound, f"{name}, {tokens} tokens of {size} columns")
+
+
+def test_a_card_without_products_of_bytes(card):
+    """Metal's are spelled out by the shader's translation, and slower than those of floats."""
+    other = Device(replace(card.adapter, backend="Metal"))
+    w, x = stored(values(3, 21, 96), "Q4_1"), values(5, 1, 96)
+    plan, weights = [embed("x", x), op("linear", [0], ["w"], 21)], {"x": stored(x), "w": w}
+    executor = Executor(json.dumps(plan), upload(other, weights))
+    assert executor.program("int8").stages[-1].files[-1] == "linear"
+    rows = [run_gpu(device, plan, weights, [0], acts="int8") for device in (card, other)]
+    within_bound(rows[1], rows[0], 4 * linear_bound(x, w))
+
+
+def test_which_products_are_of_bytes(card):
+    """Integer formats whose rows are of whole groups of 32."""
+    found = {}
+    for name, size in (("Q8_0", 96), ("IQ2_XS", 512), ("sym4-g16", 132), ("BF16", 96)):
+        w, x = stored(values(3, 21, size), name), values(5, 1, size)
+        plan, weights = [embed("x", x), op("linear", [0], ["w"], 21)], {"x": stored(x), "w": w}
+        executor = Executor(json.dumps(plan), upload(card, weights))
+        found[name] = executor.program("int8").stages[-1].files[-1]
+    assert found == {
+        "Q8_0": "linear_int8", "IQ2_XS": "linear_int8", "sym4-g16": "linear", "BF16": "linear",
+    }  # fmt: skip
 
 
 def ties(x: np.ndarray) -> np.ndarray:

@@ -7,11 +7,12 @@ import pytest
 
 import fewbit
 from fewbit.api import Model
-from fewbit.errors import FewbitError
+from fewbit.errors import FewbitError, InputError
 from fewbit.gpu import decode
 from fewbit.gpu.device import Adapter
 from fewbit.sampling import GREEDY, Sampling, choose
-from tests.golden.loading import MODELS
+from tests.compare import within_bound
+from tests.golden.loading import MODELS, NOISE, asset
 
 PROMPT = [5, 9, 23]
 SAMPLINGS = [
@@ -69,6 +70,47 @@ def test_what_ran_ahead_is_forgotten(model: Model) -> None:
     assert int(a.argmax()) == int(b.argmax())
     again = cache.decode(tokens[-1], GREEDY, np.random.default_rng(0), "f32", 5)
     assert len(list(again)) == 5
+
+
+def test_a_state_that_ran_ahead_into_the_next_span_goes_back(adapter: Adapter) -> None:
+    """The card has folded the state at position 32 while the text is at 30."""
+    model = fewbit.load(asset("qwen3_next").parent, f"gpu:{adapter.index}")
+    cache, other = model.cache(1, 64), model.cache(1, 64)
+    prompt = [PROMPT[i % 3] for i in range(28)]
+    model.forward(cache, prompt, acts="f32")
+    stream = cache.decode(7, GREEDY, np.random.default_rng(0), "f32", 30)
+    tokens = [next(stream) for _ in range(2)]
+    stream.close()
+    assert cache.length() == 30
+    rest = [tokens[-1], *PROMPT]
+    whole = model.forward(other, [*prompt, 7, tokens[0], *rest], acts="f32")
+    within_bound(model.forward(cache, rest, acts="f32"), whole[-len(rest) :], NOISE)
+
+
+def test_streams_side_by_side(model: Model) -> None:
+    """Each cache has its own next step: what runs ahead in one does not lead the other astray."""
+    expected = [by_hand(model, GREEDY, 12), by_hand(model, Sampling(1.0, seed=1), 12)]
+    streams = []
+    for sampling in (GREEDY, Sampling(1.0, seed=1)):
+        cache, rng = model.cache(1, 64), sampling.generator()
+        row = model.forward(cache, PROMPT, outputs=[len(PROMPT) - 1], acts="f32")[0]
+        first = choose(row, sampling, rng)
+        streams.append((first, cache.decode(first, sampling, rng, "f32", 11)))
+    found = [[first] for first, _ in streams]
+    for pair in zip(*(stream for _, stream in streams), strict=True):
+        for tokens, token in zip(found, pair, strict=True):
+            tokens.append(token)
+        model.logits(PROMPT)
+    assert found == expected
+
+
+def test_a_sequence_that_others_go_on_with_ends_the_stream(model: Model) -> None:
+    cache = model.cache(1, 64)
+    stream = cache.decode(7, GREEDY, np.random.default_rng(0), "f32", 30)
+    next(stream)
+    model.forward(cache, PROMPT, acts="f32")
+    with pytest.raises(InputError, match="changed while text was generated"):
+        next(stream)
 
 
 def test_a_full_context_ends_the_text(model: Model) -> None:

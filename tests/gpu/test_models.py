@@ -5,20 +5,17 @@ import json
 import numpy as np
 import pytest
 
-from fewbit.errors import UnsupportedError
+from fewbit.gpu.device import Device
 from fewbit.gpu.executor import Executor
 from tests.compare import same_bits, within_bound
 from tests.golden.loading import NAMES, NOISE, load
 from tests.golden.test_models import greedy
 from tests.gpu.running import upload
 
-HERE = ["llama", "llama-spm", "mistral", "mistral-swa", "qwen2", "qwen3", "qwen3-alt"]
-"""The models whose every op has a shader."""
-
 
 def bound_model(card, name, batch=512):
     g = load(name)
-    return g, Executor(json.dumps(g.plan), upload(card, g.weights), batch)
+    return g, Executor(json.dumps(g.plan), upload(card, g.weights, g.plan), batch)
 
 
 def forward(executor, cache, tokens, sequences=None, outputs=None):
@@ -27,13 +24,7 @@ def forward(executor, cache, tokens, sequences=None, outputs=None):
     return executor.forward(cache, np.uint32(tokens), where, np.uint32(wanted), "f32")
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in HERE])
-def test_models_with_other_ops_are_refused_by_name(card, name):
-    with pytest.raises(UnsupportedError, match="the GPU executor has no `"):
-        bound_model(card, name)
-
-
-@pytest.mark.parametrize("name", HERE)
+@pytest.mark.parametrize("name", NAMES)
 def test_logits_and_greedy_text(card, name):
     g, executor = bound_model(card, name)
     cache = executor.cache(1, len(g.ids) + len(g.greedy))
@@ -108,3 +99,18 @@ def test_a_long_prompt(card):
     forward(executor, cache, tokens[:150], outputs=[])
     single = [forward(executor, cache, [token], outputs=[0])[0] for token in tokens[150:]]
     within_bound(whole, [single[0], single[-1]], NOISE)
+
+
+def test_a_card_without_subgroups(card):
+    """Sums go through workgroup memory."""
+    second = Device(card.adapter)
+    second.features = frozenset()
+    for name in ("qwen3_moe", "gemma3"):
+        g, executor = bound_model(second, name)
+        cache = executor.cache(1, len(g.ids))
+        within_bound(forward(executor, cache, g.ids), g.logits, NOISE, name)
+        files = {
+            f for item in executor.bound(cache, "f32") for f in executor.files(item.stage.files)
+        }
+        assert "reduce_shared" in files
+        assert "reduce_subgroup" not in files

@@ -4,13 +4,18 @@ Vulkan allows a division 2.5 units in the last place, an inverse square root 2, 
 3 + 2 |x|; a unit is 2 U. Metal and DirectX promise no less.
 """
 
+import json
+
 import numpy as np
 import pytest
 
-from fewbit.errors import FewbitError, UnsupportedError
+from fewbit.errors import FewbitError, InputError, UnsupportedError
+from fewbit.gpu.executor import Executor
+from fewbit.gpu.ops import check_ops
+from fewbit.gpu.stages import splits
 from reference import ops
 from tests.compare import same_bits, within_bound
-from tests.gpu.running import DIVISION, U, both, embed, op, run_gpu, stored, values
+from tests.gpu.running import DIVISION, U, both, embed, op, run_gpu, stored, upload, values
 
 
 def test_add_and_take(card):
@@ -37,6 +42,21 @@ def test_rms_norm(card, heads, width):
     got, expected = both(card, [embed("x", x), norm], weights, [0, 1, 2, 3])
     roundings = (width / 64 + 8) / 2 + 4 + 2 * DIVISION + 2
     within_bound(got, expected, roundings * U * np.abs(expected))
+
+
+@pytest.mark.parametrize("width", [44, 840])
+def test_a_norm_rounds_for_what_reads_it(card, width):
+    """With the bits of `round_activations`, which a sum with a second reader keeps apart."""
+    x, w = values(7, 9, width), values(8, width)
+    weights = {"x": stored(x), "n": stored(w), "w": stored(values(9, 12, width), "sym8-g16")}
+    plan = [
+        embed("x", x),
+        op("rms_norm", [0], ["n"], width, eps=1e-5, heads=1),
+        op("linear", [1], ["w"], 12),
+    ]
+    apart = [*plan[:2], op("scale", [1], [], width, factor=1.0), op("linear", [2], ["w"], 12)]
+    for tokens in ([3], list(range(9))):
+        same_bits(*(run_gpu(card, p, weights, tokens, acts="int8") for p in (plan, apart)))
 
 
 @pytest.mark.parametrize("pairing", ["neighbours", "halves"])
@@ -66,17 +86,20 @@ def test_swiglu(card):
     within_bound(got, expected, (exp + DIVISION + 3) * U * np.abs(expected) + 1.01 * floor)
 
 
+@pytest.mark.parametrize("sinks", [False, True], ids=["", "sinks"])
 @pytest.mark.parametrize("tokens", [1, 20, 90])
 @pytest.mark.parametrize("window", [0, 1, 5, 70])
-def test_attend(card, window, tokens):
-    """Heads of 12 leave lanes idle, 90 positions take two blocks."""
+def test_attend(card, window, tokens, sinks):
+    """Heads of 12 leave lanes idle, 90 positions take two blocks; a sink is a score more."""
     heads, kv_heads, size, scale = 4, 2, 12, 0.3
     table = np.concatenate(
         [values(10, tokens, 48) / 5, values(11, tokens, 24) / 5, values(12, tokens, 24)], axis=1
     )
     attributes = {"heads": heads, "kv_heads": kv_heads, "scale": scale, "window": window}
     plan, weights = sliced(table, (48, 24, 24))
-    plan.append(op("attend", [1, 2, 3], [], heads * size, layer=0, **attributes))
+    names = ["s"] if sinks else []
+    weights["s"] = stored(values(13, heads))
+    plan.append(op("attend", [1, 2, 3], names, heads * size, layer=0, **attributes))
     got, expected = both(card, plan, weights, list(range(tokens)))
     q, k, v = table[:, :48], table[:, 48:72], table[:, 72:]
     bounds = [attend_bound(q[i], k[: i + 1], v[: i + 1], attributes) for i in range(tokens)]
@@ -125,17 +148,26 @@ def test_a_residual_sum_rides_along(card):
 
 def test_unknown_ops_are_refused_by_name(card):
     x = values(1, 2, 8)
-    plan = [embed("x", x), op("delta_rule", [0], [], 8)]
-    with pytest.raises(UnsupportedError, match="op 1: the GPU executor has no `delta_rule`"):
+    plan = [embed("x", x), op("convolve", [0], [], 8)]
+    with pytest.raises(UnsupportedError, match="op 1: the GPU executor has no `convolve`"):
         run_gpu(card, plan, {"x": stored(x)}, [0])
 
 
-def test_sinks_are_refused_not_left_out(card):
+def test_heads_that_no_workgroup_holds_are_refused(card):
+    """Before a tensor is uploaded."""
+    kind = {"layer": 0, "heads": 1, "kv_heads": 1, "scale": 1.0, "window": 0}
+    for size in (6, 260):
+        plan = [embed("x", values(1, 1, size)), op("attend", [0, 0, 0], [], size, **kind)]
+        with pytest.raises(UnsupportedError, match=f"no `attend` with heads of {size} columns"):
+            check_ops(plan)
+
+
+def test_rows_after_take_are_no_tokens(card):
     x = values(1, 2, 8)
-    kind = {"layer": 0, "heads": 2, "kv_heads": 2, "scale": 1.0, "window": 0}
-    plan = [embed("x", x), op("attend", [0, 0, 0], ["sinks"], 8, **kind)]
-    with pytest.raises(UnsupportedError, match="op 1: the GPU executor has no `attend` with sinks"):
-        run_gpu(card, plan, {"x": stored(x), "sinks": stored(values(2, 1, 2))}, [0])
+    rope = op("rope", [1], [], 8, heads=1, freqs=[0.5], factor=1.0, pairing="halves")
+    plan = [embed("x", x), op("take", [0], [], 8), rope]
+    with pytest.raises(InputError, match=r"op 2 \(rope\) comes after `take`"):
+        run_gpu(card, plan, {"x": stored(x)}, [0])
 
 
 @pytest.mark.parametrize(
@@ -150,3 +182,36 @@ def test_wrong_calls(card, tokens, outputs, message):
     x = values(1, 2, 8)
     with pytest.raises(FewbitError, match=message):
         run_gpu(card, [embed("x", x)], {"x": stored(x)}, tokens, outputs)
+
+
+@pytest.mark.parametrize("sinks", [False, True], ids=["", "sinks"])
+@pytest.mark.parametrize(("window", "size"), [(0, 12), (0, 200), (70, 12), (300, 12)])
+def test_attend_in_parts(card, window, size, sinks):
+    """A few tokens at the beginning and at the end of a long cache, whose positions are split."""
+    tokens, heads, kv_heads = 600, 4, 2
+    wide, narrow = heads * size, kv_heads * size
+    x = np.concatenate(
+        [values(10, tokens, wide) / 5, values(11, tokens, narrow) / 5, values(12, tokens, narrow)],
+        axis=1,
+    )
+    plan, weights, at = [embed("x", x)], {"x": stored(x), "s": stored(values(13, heads))}, 0
+    for width in (wide, narrow, narrow):
+        plan.append(op("part", [0], [], width, parts=1, start=at))
+        at += width
+    attributes = {"heads": heads, "kv_heads": kv_heads, "scale": 0.1, "window": window}
+    names = ["s"] if sinks else []
+    plan.append(op("attend", [1, 2, 3], names, wide, layer=0, **attributes))
+    executor = Executor(json.dumps(plan), upload(card, weights, plan))
+    cache = executor.cache(1, 2048)
+    assert splits(2048) == 8
+    q, k, v = x[:, :wide], x[:, wide : wide + narrow], x[:, wide + narrow :]
+    for start, stop in ((0, 3), (3, 597), (597, 600)):
+        ids = np.arange(start, stop, dtype=np.uint32)
+        wanted = np.arange(min(3, stop - start), dtype=np.uint32)
+        got = executor.forward(cache, ids, 0 * ids, wanted, "f32")
+        for row, i in zip(got, ids, strict=False):
+            sunk = weights["s"].values[0] if sinks else None
+            seen = (k[: i + 1].tolist(), v[: i + 1].tolist())
+            expected = ops.attend(q[i].tolist(), *seen, sunk, **attributes)
+            bound = attend_bound(q[i], k[: i + 1], v[: i + 1], attributes)
+            within_bound(row, expected, bound, f"token {i}")

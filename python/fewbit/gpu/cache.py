@@ -6,18 +6,26 @@ from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fewbit.errors import InputError
 from fewbit.gpu.decode import can_choose, decode
-from fewbit.gpu.device import guarded
+from fewbit.gpu.guard import guarded
+from fewbit.gpu.stages import FEW, HEAD, SPAN, splits
 from fewbit.sampling import Sampling
 
 if TYPE_CHECKING:
     from fewbit.gpu.executor import Executor
 
+Ids = NDArray[np.uint32]
+
 
 class Cache:
-    """Keys and values of `sequences` sequences of up to `capacity` tokens, f32, layer by layer."""
+    """What ops keep of `sequences` sequences of up to `capacity` tokens, f32, layer by layer.
+
+    Keys and values are kept for each position. A recurrent state is folded every SPAN positions,
+    and can go back to the beginning of the span before the last.
+    """
 
     def __init__(self, executor: Executor, sequences: int, capacity: int) -> None:
         if sequences < 1 or capacity < 1:
@@ -26,20 +34,47 @@ class Cache:
         self.sequences = sequences
         self.capacity = capacity
         self._lengths = [0] * sequences
-        device, self.buffers = executor.device, dict[str, Any]()
-        for layer, width in executor.program("f32").layers.items():
-            for kind in ("keys", "values"):
-                size = 4 * sequences * capacity * width
-                self.buffers[f"{kind}.{layer}"] = device.buffer(size, "the key/value cache")
-        for index, (freqs, factor) in enumerate(executor.program("f32").turns):
-            self.buffers[f"turns.{index}"] = device.upload(
-                turns(freqs, factor, capacity), "the rotary angles"
-            )
+        self._spans = [0] * sequences  # the last one that a state has begun, without keeping: 0
+        self.buffers: dict[str, Any] = {}
         self.bound: dict[str, Any] = {}
+        self.steps = 0
+        """How often the host has said what to do next; a stream sees that it was not the last."""
+        try:
+            self._allocate()
+        except BaseException:
+            self.release()
+            raise
+
+    def _allocate(self) -> None:
+        device, program = self.executor.device, self.executor.program("f32")
+        self.buffers["step"] = device.buffer(4 * (HEAD + 4 * self.executor.batch))
+        floats = FEW * splits(self.capacity) * program.parts
+        self.buffers["parts"] = device.buffer(4 * floats)
+        for name, width in program.rows.items():
+            size = 4 * self.sequences * self.capacity * width
+            self.buffers[name] = device.buffer(size, "the key/value cache")
+        for name, floats in program.states.items():
+            self.buffers[name] = device.buffer(4 * self.sequences * floats, "the recurrent state")
+        for index, angles in enumerate(program.turns):
+            table = turns(angles.freqs(self.capacity), angles.factor, self.capacity)
+            self.buffers[f"turns.{index}"] = device.upload(table, "the rotary angles")
 
     def reachable(self, sequence: int, length: int) -> int:
-        """To how many of `length` tokens `truncate` can go back: to all, as no op keeps a state."""
-        return min(length, self.length(sequence))
+        """The most tokens up to `length` that `truncate` can keep.
+
+        Keys and values can be taken back one by one, a recurrent state to `_base` or to nothing.
+        """
+        length = min(length, self.length(sequence))
+        return 0 if length < self._base(sequence) else length
+
+    def _base(self, sequence: int) -> int:
+        return max(self._spans[sequence] - 1, 0) * SPAN
+
+    def reach(self, sequences: Ids, positions: Ids) -> None:
+        """Note that the card will have taken tokens at these positions."""
+        if self.executor.program("f32").states:
+            for sequence, position in zip(sequences.tolist(), positions.tolist(), strict=True):
+                self._spans[sequence] = max(self._spans[sequence], position // SPAN)
 
     def length(self, sequence: int = 0) -> int:
         """The tokens of a sequence.
@@ -56,18 +91,29 @@ class Cache:
         """Forget the tokens of a sequence after the first `length`.
 
         Raises:
-            InputError: it has fewer.
+            InputError: it has fewer, or a recurrent state cannot go back so far.
 
         """
-        if length > self.length(sequence):
+        present = self.length(sequence)
+        if length > present:
+            raise InputError(f"cannot truncate a sequence of {present} tokens to {length}")
+        if self.reachable(sequence, length) != length:
             raise InputError(
-                f"cannot truncate a sequence of {self.length(sequence)} tokens to {length}"
+                f"sequence {sequence} has {present} tokens, of which the recurrent state can take "
+                f"back the last {present - self._base(sequence)}",
+                hint="keep 0 and read the sequence again",
             )
+        self._keep(sequence, length)
+
+    def _keep(self, sequence: int, length: int) -> None:
         self._lengths[sequence] = length
+        if not length:
+            self._spans[sequence] = 0  # the state counts as zero there
 
     def reset(self) -> None:
         """Forget everything."""
         self._lengths = [0] * self.sequences
+        self._spans = [0] * self.sequences
 
     def copy(self, source: int, target: int) -> None:
         """Make sequence `target` equal to sequence `source`.
@@ -79,19 +125,21 @@ class Cache:
         length = self.length(source)
         self.length(target)
         if source != target and length:
-            encoder = self.executor.device.encoder()
-            for name, buffer in self.buffers.items():
-                kind, _, layer = name.partition(".")
-                if kind != "turns":
-                    row = 4 * self.executor.program("f32").layers[int(layer)]
-                    size, start = row * length, row * self.capacity
-                    self._copy_part(encoder, buffer, source * start, target * start, size)
+            encoder, program = self.executor.device.encoder(), self.executor.program("f32")
+            for name, width in program.rows.items():
+                start = 4 * width * self.capacity
+                self._copy_part(encoder, name, source * start, target * start, 4 * width * length)
+            for name, floats in program.states.items():
+                size = 4 * floats
+                self._copy_part(encoder, name, source * size, target * size, size)
             with guarded("cannot copy a sequence"):
                 self.executor.device.queue.submit([encoder.finish()])
         self._lengths[target] = length
+        self._spans[target] = self._spans[source]
 
-    def _copy_part(self, encoder: Any, buffer: Any, source: int, target: int, size: int) -> None:
+    def _copy_part(self, encoder: Any, name: str, source: int, target: int, size: int) -> None:
         """Within one buffer, which no copy command may name twice: by way of another."""
+        buffer = self.buffers[name]
         between = self.executor.device.buffer(size, "a copied sequence")
         encoder.copy_buffer_to_buffer(buffer, source, between, 0, size)
         encoder.copy_buffer_to_buffer(between, 0, buffer, target, size)
@@ -128,8 +176,10 @@ class Cache:
         self.bound.clear()
 
     def restore(self, lengths: list[int]) -> None:
-        """Go back to earlier `lengths`."""
-        self._lengths = lengths
+        """Go back to earlier `lengths`; a sequence whose state cannot is forgotten."""
+        self._lengths = list(lengths)
+        for sequence, length in enumerate(lengths):
+            self._keep(sequence, self.reachable(sequence, length))
 
     @property
     def lengths(self) -> list[int]:

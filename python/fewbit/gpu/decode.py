@@ -6,6 +6,7 @@ ring of small buffers. What was computed past a text's end is forgotten with the
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections import deque
 from collections.abc import Generator
@@ -14,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import wgpu
 
-from fewbit.gpu.device import guarded
+from fewbit.errors import DeviceError, InputError
+from fewbit.gpu.guard import guarded, wait
 from fewbit.sampling import Sampling, refuse_logits
 
 if TYPE_CHECKING:
@@ -49,7 +51,7 @@ class Decoder:
             3: (executor.shared(program.logits.slot), False),
             4: (self.history, True),
             5: (self.draws, False),
-            7: (executor.shared("step"), True),
+            7: (cache.buffers["step"], True),
         }
         constants: dict[str, float] = {"VOCAB": executor.width, "K": 1, "RING": RING}
         if not sampling.greedy:
@@ -83,8 +85,9 @@ class Decoder:
     def read(self, pending: tuple[Any, Any]) -> int:
         """Wait for a step's token."""
         buffer, promise = pending
-        with guarded(f"{self.device.adapter.name} failed in generation"):
-            promise.sync_wait()
+        what = f"{self.device.adapter.name} failed in generation"
+        wait(promise, what)
+        with guarded(what):
             token = int(np.frombuffer(buffer.read_mapped(), np.uint32)[0])
             buffer.unmap()
         return token
@@ -106,20 +109,24 @@ def decode(
     `sampling.choose` would make: one a token.
 
     Raises:
-        InputError: a logit is NaN or +inf.
+        InputError: a logit is NaN or +inf, or the cache took other tokens in between.
         DeviceError: the card is lost.
 
     """
     executor, start = cache.executor, cache.length()
     decoder = Decoder(cache, sampling, acts)
     zero = np.zeros(1, np.uint32)
-    executor.write_step(np.array([token], np.uint32), zero + np.uint32(start), zero, zero)
+    executor.write_step(cache, np.array([token], np.uint32), zero + np.uint32(start), zero, zero)
+    steps = cache.steps
     pending: deque[tuple[Any, Any]] = deque()
     sent = given = 0
     try:
         while given < most:
+            if cache.steps != steps:
+                raise InputError("the sequence was changed while text was generated from it")
             while sent < most and len(pending) <= AHEAD:
                 draw = 0.0 if sampling.greedy else rng.random()
+                cache.reach(zero, zero + np.uint32(start + sent))
                 pending.append(decoder.submit(sent, draw))
                 sent += 1
             found = decoder.read(pending.popleft())
@@ -129,6 +136,7 @@ def decode(
             cache.restore([start + given, *cache.lengths[1:]])
             yield found
     finally:
-        for left in pending:
-            decoder.read(left)
+        with contextlib.suppress(DeviceError):  # who is told of the first need not hear the rest
+            for left in pending:
+                decoder.read(left)
         decoder.release()

@@ -23,12 +23,16 @@ from wgpu.backends.wgpu_native.extras import set_instance_extras
 from wgpu.classes import GPUError
 
 from fewbit.errors import DeviceError, UnsupportedError
+from fewbit.gpu.guard import LESS, guarded, is_lost, wait
 
 FEATURES = ("subgroup", "shader-f16", "timestamp-query")
 """What is used where a device has it; nothing of it is needed."""
 
 PIECE = 16 << 20
 """Bytes of an upload after which it is submitted: with more pending, copies queue up in memory."""
+
+ROOM = 256 << 20
+"""Bytes of a piece of memory that is taken to see whether there is room."""
 
 INSTALL = (
     "install the card's driver with Vulkan (containers: NVIDIA_DRIVER_CAPABILITIES=all), or "
@@ -191,7 +195,7 @@ class Device:
         with guarded(
             f"{self.adapter.name} has no room for {size:,} more bytes of {what}: "
             f"{self.allocated:,} are taken",
-            hint="use fewer bits (`--format`), a shorter context, or `--device cpu`",
+            hint=LESS,
         ):
             made = self._device.create_buffer(
                 size=size, usage=usage.STORAGE | usage.COPY_DST | usage.COPY_SRC
@@ -211,6 +215,61 @@ class Device:
                 if flat.size > PIECE:
                     self.queue.submit([])
         return made
+
+    def read(self, buffer: Any, offset: int, size: int, what: str) -> memoryview:
+        """`size` bytes of a buffer, after all that was submitted before; `what` failed if not.
+
+        Raises:
+            DeviceError: the card is lost, or does not answer in time.
+
+        """
+        between = self.staging(size)
+        with guarded(what):
+            encoder = self.encoder()
+            encoder.copy_buffer_to_buffer(buffer, offset, between, 0, size)
+            self.queue.submit([encoder.finish()])
+            promise = between.map_async(wgpu.MapMode.READ)
+        wait(promise, what)
+        with guarded(what):
+            data: memoryview = between.read_mapped()
+            between.destroy()
+        return data
+
+    def reserve(self, size: int, what: str) -> None:
+        """Make sure that the card has room for `size` bytes, by taking them and giving them back.
+
+        No interface says how much is free; memory that nothing was written to is cheap to take.
+
+        Raises:
+            DeviceError: it has not; `needed` and `available` are bytes.
+
+        """
+        taken: list[Any] = []
+        piece = min(ROOM, self.max_binding)
+        try:
+            for start in range(0, size, piece):
+                taken.append(self.buffer(min(piece, size - start), what))
+        except DeviceError as error:
+            had = sum(buffer.size for buffer in taken)
+            if not getattr(error, "full", False):
+                raise
+            raise DeviceError(
+                f"{self.adapter.name} has no room for {what}: {size:,} bytes are needed, "
+                f"{had:,} could be had",
+                hint=LESS, needed=size, available=had, full=True, lost=False,
+            ) from error  # fmt: skip
+        finally:
+            for buffer in taken:
+                self.release(buffer)
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether nothing can be done on it any more."""
+        try:
+            self.encoder().finish()
+        except (GPUError, RuntimeError) as error:
+            return is_lost(error)
+        return False
 
     def staging(self, size: int) -> Any:
         """A buffer that the host can read."""
@@ -288,7 +347,7 @@ class Device:
                 encoder.copy_buffer_to_buffer(source, 0, target, 0, size)
             start = time.perf_counter()
             self.queue.submit([encoder.finish()])
-            self.queue.read_buffer(target, 0, 4)
+            self.read(target, 0, 4, f"cannot time {self.adapter.name}")
             best = max(best, 2 * size * repetitions / (time.perf_counter() - start) / 1e9)
         for buffer in (source, target):
             self.release(buffer)
@@ -310,18 +369,12 @@ def shader(name: str) -> str:
     return (resources.files("fewbit.gpu") / "shaders" / f"{name}.wgsl").read_text("utf-8")
 
 
-@cache
+_OPEN: dict[Adapter, Device] = {}
+
+
 def open_device(adapter: Adapter) -> Device:
-    """The one open `Device` of an adapter in this process."""
-    return Device(adapter)
-
-
-@contextlib.contextmanager
-def guarded(message: str, hint: str | None = None) -> Iterator[None]:
-    """What wgpu raises becomes a `DeviceError` that begins with `message`."""
-    try:
-        yield
-    except (GPUError, RuntimeError) as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        reason = lines[-1] if lines else type(error).__name__
-        raise DeviceError(f"{message}: {reason}", hint=hint) from error
+    """The one open `Device` of an adapter in this process; a new one if that was lost."""
+    found = _OPEN.get(adapter)
+    if found is None or found.is_lost:
+        found = _OPEN[adapter] = Device(adapter)
+    return found

@@ -7,7 +7,7 @@ of buffers when a cache is first used. A step is then one list of commands in on
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,19 +16,20 @@ from numpy.typing import NDArray
 
 from fewbit.errors import InputError, ShapeError
 from fewbit.gpu.cache import Cache
-from fewbit.gpu.device import Device, guarded
-from fewbit.gpu.stages import FEW, TILE, Compiler, Program, Stage
+from fewbit.gpu.device import Device
+from fewbit.gpu.fuse import fuse
+from fewbit.gpu.guard import guarded
+from fewbit.gpu.measure import Predictions
+from fewbit.gpu.ops import Compiler, check_ops
+from fewbit.gpu.stages import FEW, HEAD, LANES, TILE, Program, Stage
 from fewbit.gpu.weights import Weights
 
 BATCH = 512
 """Tokens that go through the plan together; more are split."""
-LANES = 64
-"""Invocations of a workgroup, a power of two."""
-HEAD = 4
-"""Words of the step before its tokens, as common.wgsl has them."""
 
 ACTS = ("f32", "int8")
 Ids = NDArray[np.uint32]
+Receive = Callable[[int, Ids], None]
 
 
 @dataclass(frozen=True)
@@ -50,17 +51,33 @@ class Executor:
 
     """
 
-    def __init__(self, plan: str, weights: Weights, batch: int = BATCH) -> None:
+    def __init__(
+        self, plan: str, weights: Weights, batch: int = BATCH, *, fused: bool = True
+    ) -> None:
+        """`fused` joins what can be joined (fuse.py): the same values in fewer dispatches."""
         self.device: Device = weights.device
         ops = json.loads(plan)
         if not ops:
             raise InputError("the plan has no ops")
-        self._programs = {acts: Compiler(ops, weights, acts, LANES).run() for acts in ACTS}
+        check_ops(ops)
+        if fused:
+            ops = fuse(ops, weights.can_join)
+            for names in sorted({name for op in ops for name in op["weights"] if "+" in name}):
+                weights.join(names.split("+"))
+        self._programs = {acts: Compiler(ops, weights, acts).run() for acts in ACTS}
         self.batch, self.outputs = self._rows(batch)
-        self._shared: dict[str, Any] = {
-            "empty": self.device.buffer(16),
-            "step": self.device.buffer(4 * (HEAD + 4 * self.batch)),
-        }
+        self._spare: list[Predictions] = []
+        self._shared: dict[str, Any] = {}
+        try:
+            self._allocate()
+        except BaseException:
+            self.release()
+            raise
+
+    def _allocate(self) -> None:
+        """Working memory: a slot for each value that is alive at a time; `empty`, `waste`."""
+        self._shared["empty"] = self.device.buffer(16)
+        self._shared["waste"] = self.device.buffer(16)
         for program in self._programs.values():
             for name, (width, domain) in program.slots.items():
                 if name not in self._shared:
@@ -79,7 +96,18 @@ class Executor:
         return view.width
 
     def cache(self, sequences: int, capacity: int) -> Cache:
-        """An empty cache for `sequences` sequences of up to `capacity` tokens."""
+        """An empty cache for `sequences` sequences of up to `capacity` tokens.
+
+        Raises:
+            InputError: the model has an embedding for fewer positions.
+
+        """
+        positions = self._programs["f32"].positions
+        if positions is not None and capacity > positions:
+            raise InputError(
+                f"a cache of {capacity} tokens, the model has {positions} positions",
+                hint="use a shorter context",
+            )
         return Cache(self, sequences, capacity)
 
     def forward(
@@ -94,21 +122,63 @@ class Executor:
             DeviceError: the card is lost.
 
         """
+        logits = np.empty((len(outputs), self.width), np.float32)
+
+        def read(done: int, rows: Ids) -> None:
+            if len(rows):
+                logits[done : done + len(rows)] = self._read(rows, acts)
+
+        self._walk(cache, tokens, sequences, outputs, acts, read)
+        return logits
+
+    def predict(
+        self, cache: Cache, tokens: Ids, sequences: Ids, outputs: Ids, acts: str
+    ) -> Predictions:
+        """As `forward`, but the logits stay on the card."""
+        found = self._predictions(len(outputs))
+
+        def keep(_: int, rows: Ids) -> None:
+            encoder = self.device.encoder()
+            found.append(encoder, self._logits(acts), rows.tolist())
+            self.device.queue.submit([encoder.finish()])
+
+        try:
+            self._walk(cache, tokens, sequences, outputs, acts, keep)
+        except BaseException:
+            found.release()
+            raise
+        return found
+
+    def _predictions(self, count: int) -> Predictions:
+        """Room for so many rows: what was released last, if it is enough."""
+        while self._spare:
+            found = self._spare.pop()
+            if found.capacity >= count:
+                return found
+            found.destroy()
+        found = Predictions(self.device, self.width, max(count, 1))
+        found.spare = self._spare
+        return found
+
+    def _walk(
+        self, cache: Cache, tokens: Ids, sequences: Ids, outputs: Ids, acts: str, receive: Receive
+    ) -> None:
+        """Step after step; `receive` is told how many outputs there were, and this step's rows."""
         self._check(cache, tokens, sequences, outputs, acts)
         before = cache.lengths
-        logits = np.empty((len(outputs), self.width), np.float32)
         try:
             positions = np.array([cache.advance(int(s)) for s in sequences], np.uint32)
+            cache.reach(sequences, positions)
             done = 0
             for part, taken in self._batches(len(tokens), outputs):
-                self.write_step(tokens[part], positions[part], sequences[part], taken)
-                rows = self._run(cache, part.stop - part.start, taken, acts)
-                logits[done : done + len(taken)] = rows
+                self.write_step(cache, tokens[part], positions[part], sequences[part], taken)
+                self._submit(cache, part.stop - part.start, len(taken), acts)
+                whole = not self._programs[acts].takes
+                receive(done, taken if whole else np.arange(len(taken), dtype=np.uint32))
                 done += len(taken)
         except BaseException:
             cache.restore(before)
             raise
-        return logits
 
     def _rows(self, batch: int) -> tuple[int, int]:
         """Most tokens and outputs of a step, so that every slot can be bound whole."""
@@ -153,68 +223,73 @@ class Executor:
         for buffer in self._shared.values():
             self.device.release(buffer)
         self._shared.clear()
+        while self._spare:
+            self._spare.pop().destroy()
 
     def shared(self, name: str) -> Any:
         """A buffer that all caches share."""
         return self._shared[name]
 
-    def write_step(self, tokens: Ids, positions: Ids, sequences: Ids, taken: Ids) -> None:
+    def write_step(
+        self, cache: Cache, tokens: Ids, positions: Ids, sequences: Ids, taken: Ids
+    ) -> None:
         """Say which tokens the next step takes, where they go, and which rows are wanted."""
+        cache.steps += 1
         words = np.zeros(HEAD + 4 * self.batch, np.uint32)
         words[:2] = len(tokens), len(taken)
         for index, part in enumerate((tokens, positions, sequences, taken)):
             start = HEAD + index * self.batch
             words[start : start + len(part)] = part
         with guarded("the card does not take a step"):
-            self.device.queue.write_buffer(self._shared["step"], 0, words)
+            self.device.queue.write_buffer(cache.buffers["step"], 0, words)
 
-    def _run(self, cache: Cache, tokens: int, taken: Ids, acts: str) -> NDArray[np.float32]:
-        """One step, whose tokens are written already; the logits of the rows `taken`."""
-        program = self._programs[acts]
-        assert program.logits is not None
-        rows = len(taken) if program.takes else tokens
+    def _submit(self, cache: Cache, tokens: int, outputs: int, acts: str) -> None:
+        """Run one step, whose tokens are written already."""
         bound = self.bound(cache, acts)
         with guarded(f"{self.device.adapter.name} failed in a step of {tokens} tokens"):
             encoder = self.device.encoder()
-            self.encode(encoder, bound, {"tokens": tokens, "outputs": len(taken)})
+            self.encode(encoder, bound, {"tokens": tokens, "outputs": outputs})
             self.device.queue.submit([encoder.finish()])
-            if not len(taken):
-                return np.empty((0, self.width), np.float32)
-            data = self.device.queue.read_buffer(
-                self._shared[program.logits.slot], 0, 4 * rows * self.width
-            )
-        logits = np.frombuffer(data, np.float32).reshape(rows, self.width)
-        return logits if program.takes else logits[taken]
+
+    def _logits(self, acts: str) -> Any:
+        """The buffer that the logits of a step are in."""
+        view = self._programs[acts].logits
+        assert view is not None
+        return self._shared[view.slot]
+
+    def _read(self, rows: Ids, acts: str) -> NDArray[np.float32]:
+        """These rows of the logits of the last step."""
+        last = 4 * self.width * (int(rows[-1]) + 1)
+        what = f"cannot read logits back from {self.device.adapter.name}"
+        data = self.device.read(self._logits(acts), 0, last, what)
+        return np.frombuffer(data, np.float32).reshape(-1, self.width)[rows]
 
     def bound(self, cache: Cache, acts: str) -> list[Bound]:
         """The stages with their buffers, made on the first call with a cache."""
         if acts not in cache.bound:
             buffers = {**self._shared, **cache.buffers}
             with guarded(f"cannot prepare the plan on {self.device.adapter.name}"):
-                cache.bound[acts] = [
-                    self._bind(stage, buffers, cache.capacity)
-                    for stage in self._programs[acts].stages
-                ]
+                stages = (s.for_cache(cache.capacity) for s in self._programs[acts].stages)
+                cache.bound[acts] = [self._bind(s, buffers) for s in stages if s is not None]
         found: list[Bound] = cache.bound[acts]
         return found
 
-    def _bind(self, stage: Stage, buffers: Mapping[str, Any], capacity: int) -> Bound:
+    def _bind(self, stage: Stage, buffers: Mapping[str, Any]) -> Bound:
         found = {
             at: (buffers[ref] if isinstance(ref, str) else ref, at in stage.writes)
             for at, ref in stage.bindings.items()
         }
         flags = {at: writes for at, (_, writes) in found.items()}
         constants = {**stage.constants, "BATCH": self.batch}
-        if stage.op in ("attend", "store"):
-            constants["CAPACITY"] = capacity
-        few = self.device.pipeline(self._files(stage.files), flags, constants | {"LANES": LANES})
+        few = self.device.pipeline(self.files(stage.files), flags, constants | {"LANES": LANES})
         many = None
         if stage.many:
             files, late, _ = stage.many
             many = self.device.pipeline(files, flags, {**late, "BATCH": self.batch})
         return Bound(stage, few, many, self.device.bind(found))
 
-    def _files(self, files: Sequence[str]) -> tuple[str, ...]:
+    def files(self, files: Sequence[str]) -> tuple[str, ...]:
+        """The files of a shader, with the reductions that this card has."""
         kind = "subgroup" if "subgroup" in self.device.features else "shared"
         return tuple(f"reduce_{kind}" if name == "reduce" else name for name in files)
 
@@ -225,14 +300,15 @@ class Executor:
         most = self.device.max_groups
         for item in bound:
             count = rows[item.stage.domain]
-            if not count:
+            kind = "few" if count <= FEW else "many"
+            if not count or item.stage.rows not in ("any", kind):
                 continue
             if item.many is not None and count > FEW:
                 assert item.stage.many is not None
                 chosen, x, y, z = item.many, item.stage.many[2], -(-count // TILE), 1
             else:
                 chosen, x, y, z = item.few, item.stage.groups, count, 1
-            if x > most:  # linear alone has so many: it counts on in z
+            if x > most:  # products alone have so many: they count on in z
                 z = -(-x // most)
                 x = -(-x // z)
             if chosen is not pipeline:

@@ -50,13 +50,7 @@ def repack(format_: str, rows: int, columns: int, data: Bytes) -> Packed:
         UnsupportedError: a group of an affine format is not a multiple of 4.
 
     """
-    found = find_format(format_)
-    if columns % 4:
-        raise ShapeError(
-            f"the GPU executor takes rows of a multiple of 4 elements, found {columns}",
-            hint="use `--device cpu`",
-            columns=columns,
-        )
+    found = check_matrix(format_, columns)
     if found.family == "affine":
         return _affine(found, rows, columns, data)
     shape: dict[str, float] = {"ROWS": rows, "COLUMNS": columns, "FORMAT": found.gguf_id or 0}
@@ -75,13 +69,31 @@ def repack(format_: str, rows: int, columns: int, data: Bytes) -> Packed:
     return Packed(files, arrays, shape)
 
 
-def _affine(found: Format, rows: int, columns: int, data: Bytes) -> Packed:
-    if found.block % 4:
+def check_matrix(format_: str, columns: int) -> Format:
+    """The format, if `repack` takes matrices of so many columns in it.
+
+    Raises:
+        ShapeError: rows are not of whole fours of columns.
+        UnsupportedError: a group of an affine format is not a multiple of 4.
+
+    """
+    found = find_format(format_)
+    if columns % 4:
+        raise ShapeError(
+            f"the GPU executor takes rows of a multiple of 4 elements, found {columns}",
+            hint="use `--device cpu`",
+            columns=columns,
+        )
+    if found.family == "affine" and found.block % 4:
         raise UnsupportedError(
             f"the GPU executor has no {found.name}: groups must be a multiple of 4",
             hint="use `--device cpu`",
             format=found.name,
         )
+    return found
+
+
+def _affine(found: Format, rows: int, columns: int, data: Bytes) -> Packed:
     symmetric = found.name.startswith("sym")
     head = 4 if symmetric else 5
     groups = data.reshape(-1, found.bytes)

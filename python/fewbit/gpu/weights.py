@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,7 +14,11 @@ from fewbit import _core
 from fewbit.errors import FormatError, InputError, ShapeError
 from fewbit.formats import find_format
 from fewbit.gpu.device import Device
-from fewbit.gpu.repack import repack
+from fewbit.gpu.guard import guarded
+from fewbit.gpu.repack import HEADS, repack
+
+NONE = np.empty((0, 0), np.uint8)
+"""The host's bytes of a matrix that was made on the card."""
 
 
 @dataclass(frozen=True)
@@ -53,26 +58,37 @@ class Tensor:
         """The parts of the matrix on the card; afterwards the host's bytes are let go."""
         data = self._bytes()
         most = max(self._device.max_binding // data.shape[1], 1)
-        parts = tuple(
-            self._slice(first, data[first : first + most]) for first in range(0, self.rows, most)
-        )
+        parts: list[Slice] = []
+        try:
+            for first in range(0, self.rows, most):
+                parts.append(self._slice(first, data[first : first + most]))
+        except BaseException:
+            for part in parts:
+                self._free(part.buffers)
+            raise
         self._data = None
-        return parts
+        return tuple(parts)
 
     @cached_property
     def vector(self) -> Any:
         """A buffer of the values as f32: what norms and biases read."""
-        values = _core.decode(self._bytes(), self.format.name, self.columns)
-        return self._device.upload(values, f"`{self.name}`")
+        return self._device.upload(self.values(), f"`{self.name}`")
+
+    def values(self) -> NDArray[np.float32]:
+        """The values on the host."""
+        return _core.decode(self._bytes(), self.format.name, self.columns)
 
     def release(self) -> None:
         """Free the card's memory; the tensor is of no use afterwards."""
         held = self.__dict__
         for part in held.pop("slices", ()):
-            for buffer in part.buffers.values():
-                self._device.release(buffer)
+            self._free(part.buffers)
         if "vector" in held:
             self._device.release(held.pop("vector"))
+
+    def _free(self, buffers: Mapping[int, Any]) -> None:
+        for buffer in buffers.values():
+            self._device.release(buffer)
 
     def _bytes(self) -> NDArray[np.uint8]:
         if self._data is None:
@@ -82,16 +98,36 @@ class Tensor:
     def _slice(self, first: int, data: NDArray[np.uint8]) -> Slice:
         packed = repack(self.format.name, len(data), self.columns, data)
         what = f"`{self.name}`"
-        buffers = {at: self._device.upload(array, what) for at, array in packed.arrays.items()}
+        buffers: dict[int, Any] = {}
+        try:
+            for at, array in packed.arrays.items():
+                buffers[at] = self._device.upload(array, what)
+        except BaseException:
+            self._free(buffers)
+            raise
         return Slice(first, len(data), packed.files, buffers, packed.constants)
 
 
-class Weights:
-    """Tensors by name, with the interface of the core's `Weights`."""
+def sizes(tensor: Tensor) -> tuple[int, int]:
+    """Bytes of a matrix in bindings 0 and 1, as `repack` cuts it."""
+    found = tensor.format
+    blocks = tensor.rows * tensor.columns // found.block
+    head = 0 if found.is_float else HEADS[found.name][1]
+    return blocks * (found.bytes - head), blocks * head
 
-    def __init__(self, device: Device) -> None:
+
+class Weights:
+    """Tensors by name, with the interface of the core's `Weights`.
+
+    Of tensors with several rows, those named in `vectors` are read as plain f32: see
+    `fewbit.gpu.ops.vectors`.
+    """
+
+    def __init__(self, device: Device, vectors: Collection[str] = ()) -> None:
         self.device = device
+        self._vectors = vectors
         self._tensors: dict[str, Tensor] = {}
+        self._joined: set[tuple[str, ...]] = set()
         self.nbytes = 0
 
     def add(
@@ -115,7 +151,7 @@ class Weights:
                 f"found {list(data.shape)}"
             )
         tensor = Tensor(self.device, name, format_, columns, data)
-        if rows > 1:
+        if rows > 1 and name not in self._vectors:
             _ = tensor.slices
         elif not np.isfinite(_core.decode(data, tensor.format.name, columns)).all():
             raise FormatError(
@@ -124,6 +160,74 @@ class Weights:
             )
         self._tensors[name] = tensor
         self.nbytes += data.nbytes
+
+    def can_join(self, names: Sequence[str]) -> bool:
+        """Whether `join` can make one matrix of these: of one format, whose rows lie in order."""
+        if any(tuple(names) == whole[: len(names)] for whole in self._joined):
+            return True
+        if any(name not in self._tensors for name in names):
+            return False  # they are part of something else by now
+        tensors = [self[name] for name in names]
+        first = tensors[0]
+        if first.format.family == "affine" or any(t.rows == 1 for t in tensors):
+            return False
+        if any((t.format, t.columns) != (first.format, first.columns) for t in tensors):
+            return False
+        row = first.format.row_bytes(first.columns)
+        if sum(t.rows for t in tensors) * row > self.device.max_binding:
+            return False
+        whole = all(size % 4 == 0 for t in tensors for size in sizes(t))
+        return whole and all(len(t.slices) == 1 for t in tensors)
+
+    def join(self, names: Sequence[str]) -> None:
+        """Make one tensor of these, ``A+B+C``: matrices on the card, vectors as f32.
+
+        The tensors themselves are gone afterwards. Names of what was joined before do nothing.
+        """
+        name = "+".join(names)
+        if name in self._tensors:
+            return
+        tensors = [self[n] for n in names]
+        rows, columns = sum(t.rows for t in tensors), tensors[0].columns
+        if tensors[0].rows == 1:
+            values = np.concatenate([t.values().reshape(-1) for t in tensors])
+            data = values.view(np.uint8).reshape(1, -1)
+            self._tensors[name] = Tensor(self.device, name, "F32", values.size, data)
+        else:
+            made = Tensor(self.device, name, tensors[0].format.name, columns, NONE)
+            made.rows = rows
+            made.slices = (self._joined_slice(name, [t.slices[0] for t in tensors], tensors),)
+            self._tensors[name] = made
+        self._joined.add(tuple(names))
+        for tensor in tensors:
+            del self._tensors[tensor.name]
+            tensor.release()
+
+    def _joined_slice(self, name: str, parts: Sequence[Slice], tensors: Sequence[Tensor]) -> Slice:
+        """Bindings 0 and 1 one after the other; a grid is the same for all."""
+        what, encoder = f"`{name}`", self.device.encoder()
+        buffers: dict[int, Any] = {}
+        try:
+            for at in parts[0].buffers:
+                every = [part.buffers[at] for part in parts]
+                pieces = [(every[0], every[0].size)]
+                if at < 2:
+                    pieces = [(b, sizes(t)[at]) for b, t in zip(every, tensors, strict=True)]
+                buffers[at] = self.device.buffer(sum(size for _, size in pieces), what)
+                start = 0
+                for source, size in pieces:
+                    encoder.copy_buffer_to_buffer(source, 0, buffers[at], start, size)
+                    start += size
+            with guarded(f"cannot join {what}"):
+                self.device.queue.submit([encoder.finish()])
+            # once it is done the parts can go: a card need not hold two of every matrix
+            self.device.read(buffers[0], 0, 4, f"cannot join {what}")
+        except BaseException:
+            for buffer in buffers.values():
+                self.device.release(buffer)
+            raise
+        rows = sum(part.rows for part in parts)
+        return Slice(0, rows, parts[0].files, buffers, {**parts[0].constants, "ROWS": rows})
 
     def __getitem__(self, name: str) -> Tensor:
         """The tensor called `name`.

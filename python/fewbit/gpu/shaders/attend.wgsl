@@ -1,4 +1,5 @@
-// softmax(q k^T * scale) v over the cache, a workgroup for one head of one token.
+// softmax(q k^T * scale) v over the cache, a workgroup for one head of one token; or, with SPLITS
+// > 1, for one of so many parts of its positions, which attend_merge.wgsl puts together.
 //
 // Positions go by in blocks of LANES and no row of scores is ever whole: with each block the
 // largest score so far may grow, and what was summed before is scaled down to it. Within a block
@@ -9,6 +10,8 @@ override HEADS: u32;
 override KV_HEADS: u32;
 override SCALE: f32;
 override WINDOW: u32 = 0;
+override SINKS: bool = false;
+override SPLITS: u32 = 1;
 override CAPACITY: u32;
 
 @group(0) @binding(3) var<storage, read> q: array<vec4f>;
@@ -16,6 +19,7 @@ override CAPACITY: u32;
 @group(0) @binding(5) var<storage, read> keys: array<vec4f>;
 @group(0) @binding(6) var<storage, read> values: array<vec4f>;
 @group(0) @binding(7) var<storage, read> step: array<u32>;
+@group(0) @binding(8) var<storage, read> sinks: array<f32>;
 
 const LOWEST: f32 = -3.4e38;
 
@@ -24,9 +28,11 @@ var<workgroup> shares: array<f32, LANES>;
 var<workgroup> sums: array<vec4f, LANES>;
 
 @compute @workgroup_size(LANES)
-fn attend(@builtin(workgroup_id) group: vec3u, lane: Lane) {
+fn attend(
+    @builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u, lane: Lane
+) {
     let quads = SIZE / 4;
-    let head = group.x;
+    let head = group.x / SPLITS;
     let own = head * KV_HEADS / HEADS * quads;
     let apart = KV_HEADS * quads;
     for (var i = lane.index; i < quads; i += LANES) {
@@ -38,6 +44,10 @@ fn attend(@builtin(workgroup_id) group: vec3u, lane: Lane) {
     let begin = step[sequence_at(group.y)] * CAPACITY;
     var first = 0u;
     if WINDOW > 0 && position + 1 > WINDOW { first = position + 1 - WINDOW; }
+    let blocks = (position + LANES - first) / LANES;
+    let share_of = (blocks + SPLITS - 1) / SPLITS * LANES;
+    first += group.x % SPLITS * share_of;
+    let end = min(first + share_of, position + 1);
 
     // LANES / quads lanes share a column of the values, each every so many positions
     let column = lane.index % quads;
@@ -45,17 +55,21 @@ fn attend(@builtin(workgroup_id) group: vec3u, lane: Lane) {
     let turns = max(LANES / quads, 1);
     var highest = LOWEST;
     var total = 0.0;
+    if SINKS && SPLITS == 1 {  // a score without a value, which is first of all the largest
+        highest = sinks[head];
+        total = 1.0;
+    }
     var sum = vec4f();
-    for (var block = first; block <= position; block += LANES) {
+    for (var block = first; block < end; block += LANES) {
         let at = block + lane.index;
         var score = LOWEST;
-        if at <= position {
+        if at < end {
             score = 0.0;
             let key = (begin + at) * apart + own;
             for (var i = 0u; i < quads; i++) { score += dot(query[i], keys[key + i]); }
         }
         let grown = max(highest, workgroup_max(score, lane));
-        let share = select(0.0, exp(score - grown), at <= position);
+        let share = select(0.0, exp(score - grown), at < end);
         shares[lane.index] = share;
         let shrink = exp(max(highest - grown, -87.0));
         total = total * shrink + workgroup_sum(vec4f(share, 0, 0, 0), lane).x;
@@ -63,7 +77,7 @@ fn attend(@builtin(workgroup_id) group: vec3u, lane: Lane) {
         highest = grown;
         sum *= shrink;
         if turn < turns {
-            let count = min(LANES, position + 1 - block);
+            let count = min(LANES, end - block);
             for (var k = turn; k < count; k += turns) {
                 sum = fma(vec4f(shares[k]), values[(begin + block + k) * apart + own + column], sum);
             }
@@ -74,6 +88,13 @@ fn attend(@builtin(workgroup_id) group: vec3u, lane: Lane) {
     workgroupBarrier();
     if lane.index < quads {
         for (var k = 1u; k < turns; k++) { sum += sums[k * quads + lane.index]; }
-        y[(group.y * HEADS + head) * quads + lane.index] = sum / total;
+        if SPLITS > 1 {
+            y[(group.y * groups.x + group.x) * (quads + 1) + lane.index] = sum;
+        } else {
+            y[(group.y * HEADS + head) * quads + lane.index] = sum / total;
+        }
+    }
+    if SPLITS > 1 && lane.index == 0 {
+        y[(group.y * groups.x + group.x) * (quads + 1) + quads] = vec4f(highest, total, 0, 0);
     }
 }

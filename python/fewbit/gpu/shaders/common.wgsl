@@ -4,8 +4,8 @@
 // are, then BATCH entries each of token ids, positions, sequences, and rows that are taken.
 //
 // Bindings: 0 codes, 1 heads and 2 grid of a weight (its format's file), 3 the input, 4 the output,
-// 5 and 6 what else the op reads, 7 the step. An input's rows are `STRIDE` apart and start at
-// `OFFSET`: it may be some columns of a wider value.
+// 5, 6, 8 and 9 what else the op reads, 7 the step, 10 a state that it keeps. An input's rows are
+// `STRIDE` apart and start at `OFFSET`: it may be some columns of a wider value.
 
 override BATCH: u32 = 1;
 override LANES: u32 = 64;

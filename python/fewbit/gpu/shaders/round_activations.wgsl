@@ -1,24 +1,28 @@
-// Activations rounded to 8 bits in groups of 32, the last may be shorter, and back: q * d with
-// d = amax / 127, q = nearest(x * (127 / amax)). An invocation does one group.
+// Activations rounded to 8 bits in groups of 32, the last of each part of WIDTH may be shorter. An
+// invocation does one group.
 
 override WIDTH: u32;
+override PARTS: u32 = 1;
 
 @group(0) @binding(3) var<storage, read> x: array<f32>;
 @group(0) @binding(4) var<storage, read_write> y: array<f32>;
 
-const TINY: f32 = 0x1p-100;  // below, all is zero: 127 / amax would overflow
-
 @compute @workgroup_size(LANES)
 fn round_activations(@builtin(global_invocation_id) id: vec3u) {
-    let first = 32 * id.x;
-    if first >= WIDTH { return; }
-    let count = min(32u, WIDTH - first);
-    let start = id.y * STRIDE + OFFSET + first;
+    let groups = (WIDTH + GROUP - 1) / GROUP;
+    if id.x >= PARTS * groups { return; }
+    let first = id.x % groups * GROUP;
+    let count = min(GROUP, WIDTH - first);
+    let column = id.x / groups * WIDTH + first;
+    let start = id.y * STRIDE + OFFSET + column;
     var amax = 0.0;
     for (var i = 0u; i < count; i++) { amax = max(amax, abs(x[start + i])); }
-    let scale = select(amax / 127, 0.0, amax < TINY);
-    let inverse = select(127 / amax, 0.0, amax < TINY);
+    let by = rounding(amax);
     for (var i = 0u; i < count; i++) {
-        y[id.y * WIDTH + first + i] = round(x[start + i] * inverse) * scale;
+        y[id.y * PARTS * WIDTH + column + i] = rounded(x[start + i], by);
+    }
+    for (var i = 0u; PACKED && i < count; i += 4) {
+        let four = vec4f(x[start + i], x[start + i + 1], x[start + i + 2], x[start + i + 3]);
+        pack(id.y, PARTS * WIDTH, column + i, four, by);
     }
 }

@@ -1,0 +1,111 @@
+"""Ops that know a token's position, and what some of them keep of each sequence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fewbit.errors import ShapeError
+from fewbit.gpu.stages import LANES, SPAN, Builder, Turns, View, of
+
+Op = Mapping[str, Any]
+
+POSITIONED = ("embed_position", "rope", "long_rope", "attend", "short_conv", "delta_rule")
+"""Ops that ask for a token's position; after `take` rows are not tokens."""
+
+
+class Stateful(Builder):
+    """The methods of ops with a position; each keeps its layer's memory under its own name."""
+
+    def rope(self, op: Op, x: View) -> View:
+        """By the angles that the cache holds for every position."""
+        freqs = tuple(op["freqs"])
+        return self._rotate(op, x, Turns(freqs, freqs, 0, op["factor"]))
+
+    def long_rope(self, op: Op, x: View) -> View:
+        """By the angles that the cache holds; it knows its capacity."""
+        short, long = tuple(op["short"]), tuple(op["long"])
+        return self._rotate(op, x, Turns(short, long, op["original"], op["factor"]))
+
+    def _rotate(self, op: Op, x: View, turns: Turns) -> View:
+        if turns not in self.program.turns:
+            self.program.turns.append(turns)
+        pairs, size = len(turns.short), x.width // op["heads"]
+        apart, following = {"neighbours": (1, 2), "halves": (pairs, 1)}[op["pairing"]]
+        y = self.new(x.width)
+        constants = {
+            "WIDTH": x.width, "SIZE": size, "PAIRS": pairs, "APART": apart,
+            "FOLLOWING": following, **of(x),
+        }  # fmt: skip
+        name = f"turns.{self.program.turns.index(turns)}"
+        bindings = {3: x.slot, 4: y.slot, 5: name, 7: "step"}
+        self.stage("rope", bindings, constants, self.items(op["heads"] * (size - pairs)))
+        return y
+
+    def attend(self, op: Op, q: View, k: View, v: View) -> View:
+        """First keys and values go to the cache, then the queries meet all of it."""
+        layer, size = op["layer"], q.width // op["heads"]
+        keys, values = f"keys.{layer}", f"values.{layer}"
+        self.program.rows |= {keys: k.width, values: v.width}
+        y = self.new(q.width)
+        self.stage(
+            "store", {3: k.slot, 4: keys, 5: values, 6: v.slot, 7: "step"},
+            {"WIDTH": k.width, "CAPACITY": 0, **of(k), **of(v, "OTHER_")}, self.items(k.width),
+            writes=(4, 5),
+        )  # fmt: skip
+        constants = {
+            "SIZE": size, "HEADS": op["heads"], "KV_HEADS": op["kv_heads"], "SCALE": op["scale"],
+            "WINDOW": op["window"], "SINKS": bool(op["weights"]), "CAPACITY": 0, **of(q),
+        }  # fmt: skip
+        sinks = self.vector(op["weights"][0]) if op["weights"] else "empty"
+        bindings = {3: q.slot, 4: y.slot, 5: keys, 6: values, 7: "step", 8: sinks}
+        needs, heads = ("reduce",), op["heads"]
+        self.stage("attend", bindings, constants, heads, needs=needs, rows="many")
+        # of a few tokens, each head's positions go to several workgroups where they may be many
+        self.program.parts = max(self.program.parts, heads * (size + 4))
+        apart = constants | {"SPLITS": 1}
+        self.stage("attend", bindings | {4: "parts"}, apart, heads, needs=needs, rows="few")
+        merge = {"SIZE": size, "HEADS": heads, "SINKS": bool(op["weights"]), "SPLITS": 1}
+        self.stage("attend_merge", {3: "parts", 4: y.slot, 8: sinks}, merge, heads, rows="few")
+        return y
+
+    def short_conv(self, op: Op, x: View) -> View:
+        """Over inputs that are kept for as many positions as can be taken back, and a kernel."""
+        weight = self.weights[op["weights"][0]]
+        if weight.rows != x.width:
+            raise ShapeError(
+                f"`{weight.name}` has {weight.rows} channels, `short_conv` takes {x.width}"
+            )
+        kept, state = 2 * SPAN + weight.columns, f"conv.{op['layer']}"
+        self.program.states[state] = kept * x.width
+        y = self.new(x.width)
+        constants = {"WIDTH": x.width, "KERNEL": weight.columns, "KEPT": kept, **of(x)}
+        bindings = {3: x.slot, 4: y.slot, 5: weight.vector, 7: "step", 10: state}
+        self.stage(
+            "short_conv", bindings, constants, self.items(x.width), writes=(4, 10),
+            needs=("sequence",),
+        )  # fmt: skip
+        return y
+
+    def delta_rule(self, op: Op, q: View, k: View, v: View, decay: View, beta: View) -> View:
+        """A workgroup for some columns of a head; see the shader for what it keeps."""
+        heads, state = op["heads"], f"delta.{op['layer']}"
+        key_size, size = q.width // op["key_heads"], v.width // heads
+        blocks = self.items(size)
+        place = (key_size + SPAN) * LANES + (key_size + 1) * SPAN
+        self.program.states[state] = heads * blocks * 2 * place
+        y = self.new(v.width)
+        constants = {
+            "HEADS": heads, "KEY_HEADS": op["key_heads"], "KEY_SIZE": key_size,
+            "VALUE_SIZE": size, "BLOCKS": blocks, "SPAN": SPAN, "SCALE": op["scale"],
+            "TURNS": op["sharing"] == "turns", **of(q), **of(k, "K_"), **of(v, "V_"),
+            **of(decay, "DECAY_"), **of(beta, "BETA_"),
+        }  # fmt: skip
+        bindings = {
+            3: q.slot, 4: y.slot, 5: k.slot, 6: v.slot, 7: "step", 8: decay.slot, 9: beta.slot,
+            10: state,
+        }  # fmt: skip
+        self.stage(
+            "delta_rule", bindings, constants, heads * blocks, writes=(4, 10), needs=("sequence",)
+        )
+        return y

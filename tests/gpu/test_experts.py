@@ -1,0 +1,117 @@
+"""Mixtures of experts on a card against the oracle."""
+
+import numpy as np
+import pytest
+
+from fewbit.errors import InputError, ShapeError
+from fewbit.gpu.device import Device
+from reference import experts
+from tests.compare import same_bits, within_bound
+from tests.gpu.running import (
+    DIVISION,
+    U,
+    both,
+    embed,
+    linear_bound,
+    op,
+    run_gpu,
+    stored,
+    table,
+    values,
+)
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize(("count", "used"), [(8, 2), (150, 10), (4, 4)])
+def test_route(card, count, used, normalize):
+    """The same experts; weights are exponentials of differences over their sum."""
+    x = values(1, 5, count)
+    x[1, : count // 2] = x[1, 0]  # of equal ones the first
+    plan = [
+        embed("x", x),
+        op("part", [0], [], count, parts=1, start=0),
+        op("route", [1], [], 2 * used, used=used, normalize=normalize),
+    ]
+    got, expected = both(card, plan, {"x": table(x)}, range(5))
+    same_bits(got[:, :used], expected[:, :used])
+    chosen = np.take_along_axis(x, np.int64(expected[:, :used]), axis=1)
+    apart = np.minimum(x.max(axis=1, keepdims=True) - chosen, 87)
+    most = 2 * (3 + 2 * apart.max() + apart.max()) if normalize else 2 * (3 + 3 * 87)
+    roundings = 2 * (3 + 3 * apart) + most + count / 64 + 8 + DIVISION + 1
+    within_bound(
+        got[:, used:], expected[:, used:], roundings * U * expected[:, used:] + 2 * np.exp(-87)
+    )
+
+
+def routed(count: int, used: int, tokens: int) -> tuple[list[dict], dict, np.ndarray, np.ndarray]:
+    """A table whose rows are an input of 64 columns and logits, with both as values 1 and 2."""
+    x = np.concatenate([values(2, tokens, 64), values(3, tokens, count)], axis=1)
+    plan = [
+        embed("x", x),
+        op("part", [0], [], 64, parts=1, start=0),
+        op("part", [0], [], count, parts=1, start=64),
+        op("route", [2], [], 2 * used, used=used, normalize=True),
+    ]
+    chosen = [experts.route(row[64:].tolist(), used=used, normalize=True) for row in x]
+    return plan, {"x": table(x)}, x[:, :64], np.int64(chosen)[:, :used]
+
+
+@pytest.mark.parametrize("name", ["F32", "BF16", "Q8_0", "Q4_0", "MXFP4", "sym4-g16"])
+@pytest.mark.parametrize("small", [False, True], ids=["", "cut"])
+def test_expert_linear(card, adapter, name, small):
+    """One row for all experts, with biases; `cut`: the matrices lie in slices cut anywhere."""
+    if small:
+        card = Device(adapter, max_binding=4096)
+    count, used, width, tokens = 8, 3, 22, 7
+    plan, weights, x, chosen = routed(count, used, tokens)
+    w, bias = stored(values(4, count * width, 64) * 0.1, name), values(5, count, width)
+    weights |= {"w": w, "b": stored(bias)}
+    plan = [*plan, op("expert_linear", [1, 3], ["w", "b"], used * width, experts=count)]
+    got, expected = both(card, plan, weights, range(tokens))
+    bound = linear_bound(x, w).reshape(tokens, count, width)
+    own = np.take_along_axis(bound, chosen[:, :, None], axis=1).reshape(tokens, -1)
+    within_bound(got, expected, 2 * own + 2 * U * np.abs(expected), name)
+
+
+@pytest.mark.parametrize("acts", ["f64", "int8"])
+def test_expert_linear_of_each_experts_row(card, acts):
+    """Each expert has its own row of x; rounded activations count groups from each row's start."""
+    count, used, width, tokens = 6, 2, 20, 3
+    plan, weights, x, _ = routed(count, used, tokens)
+    first = stored(np.concatenate([np.eye(40, 64, 3 * e) for e in range(count)]))
+    w = stored(values(6, count * width, 40) * 0.1, "sym4-g20" if acts == "f64" else "sym8-g32")
+    weights |= {"e": first, "w": w}
+    plan = [
+        *plan,
+        op("expert_linear", [1, 3], ["e"], used * 40, experts=count),
+        op("expert_linear", [4, 3], ["w"], used * width, experts=count),
+    ]
+    got, expected = both(card, plan, weights, range(tokens), acts=acts)
+    size = np.abs(x).sum(axis=1, keepdims=True) * np.abs(np.array(w.values)).max()
+    within_bound(got, expected, 2 * (40 + 24) * U * size)
+
+
+def test_expert_sum(card):
+    """A product and a sum for each expert."""
+    count, used, tokens = 6, 3, 5
+    plan, weights, _, _ = routed(count, used, tokens)
+    w = values(7, count * 16, 64)
+    weights["w"] = stored(w)
+    plan = [*plan, op("expert_linear", [1, 3], ["w"], used * 16, experts=count)]
+    each = run_gpu(card, plan, weights, range(tokens))
+    shares = run_gpu(card, plan[:4], weights, range(tokens))
+    got = run_gpu(card, [*plan, op("expert_sum", [4, 3], [], 16)], weights, range(tokens))
+    rows = list(zip(each.tolist(), shares.tolist(), strict=True))
+    expected = np.float32([experts.expert_sum(x, r) for x, r in rows])
+    size = [experts.expert_sum(np.abs(x), np.abs(r)) for x, r in rows]
+    within_bound(got, expected, 2 * used * U * np.array(size))
+
+
+def test_refusals(card):
+    plan, weights, _, _ = routed(6, 2, 3)
+    weights["w"] = stored(values(7, 6 * 16, 64))
+    kind = op("expert_linear", [1, 3], ["w"], 2 * 12, experts=6)
+    with pytest.raises(ShapeError, match=r"op 4 \(expert_linear\): `w` is \[96, 64\], .* \[72, 6"):
+        run_gpu(card, [*plan, kind], weights, [0])
+    with pytest.raises(InputError, match="takes its experts from an op that is no route"):
+        run_gpu(card, [*plan, kind | {"inputs": [1, 2]}], weights, [0])

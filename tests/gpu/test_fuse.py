@@ -1,0 +1,113 @@
+"""Fused plans: the same bits as the plans they were, in the oracle and on a card."""
+
+import json
+
+import numpy as np
+import pytest
+
+from fewbit.gpu.executor import Executor
+from fewbit.gpu.fuse import fuse
+from reference import run
+from reference.weights import Weight
+from tests.compare import same_bits, within_bound
+from tests.golden.loading import NAMES, NOISE, load
+from tests.gpu.running import embed, op, stored, upload, values
+from tests.gpu.test_models import forward
+
+STAGES = {
+    "llama": (14, 10), "mistral": (14, 10), "qwen2": (14, 10), "qwen3": (16, 13),
+    "phi3": (11, 10), "gpt2": (9, 9), "gemma3": (20, 17), "qwen3_moe": (20, 18),
+}  # fmt: skip
+"""Dispatches of a layer that attends, before and after."""
+
+
+def joined_weights(plan, weights):
+    """With each tensor ``A+B`` that the plan names: the rows of both."""
+    made = dict(weights)
+    for name in {name for step in plan for name in step["weights"] if "+" in name}:
+        parts = [weights[n] for n in name.split("+")]
+        if parts[0].rows == 1:
+            made[name] = stored(np.concatenate([w.values[0] for w in parts]))
+        else:
+            rows, data = sum(w.rows for w in parts), b"".join(w.data for w in parts)
+            made[name] = Weight(parts[0].format, rows, parts[0].columns, data)
+    return made
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_oracle_gives_the_same_bits(name):
+    """So the rewritten plan means what the plan meant."""
+    g = load(name)
+    plan = fuse(g.plan, lambda names: len({g.weights[n].format for n in names}) == 1)
+    assert plan != g.plan or name == "gpt2"
+    found = run.forward(plan, joined_weights(plan, g.weights), g.ids[:6], outputs=[5])
+    same_bits(np.float32(found), np.float32(run.forward(g.plan, g.weights, g.ids[:6], outputs=[5])))
+
+
+@pytest.mark.parametrize("acts", ["f32", "int8"])
+@pytest.mark.parametrize("name", ["llama", "qwen2", "gemma3", "phi3", "qwen3_5", "gpt_oss"])
+def test_a_card_gives_the_same_bits(card, name, acts):
+    """Few rows and many; with biases, rotations of a part of a head, and states."""
+    g = load(name)
+    plain, fused = (
+        Executor(json.dumps(g.plan), upload(card, g.weights, g.plan), fused=fused)
+        for fused in (False, True)
+    )
+    found = []
+    for executor in (plain, fused):
+        cache, where = executor.cache(1, 24), np.zeros(12, np.uint32)
+        ids, wanted = np.uint32(g.ids[:12]), np.arange(12, dtype=np.uint32)
+        rows = executor.forward(cache, ids, where, wanted, acts)
+        last = executor.forward(cache, ids[:1], where[:1], wanted[:1], acts)
+        found.append(np.concatenate([rows, last]))
+    same_bits(found[1], found[0])
+    assert len(fused.program(acts).stages) < len(plain.program(acts).stages)
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_dispatches_of_a_layer(card, name):
+    """What a layer costs, less what plans have once: counted between its first two `attend`."""
+    g = load(name)
+    found = []
+    for fused in (False, True):
+        executor = Executor(json.dumps(g.plan), upload(card, g.weights, g.plan), fused=fused)
+        stages = [stage.for_cache(64) for stage in executor.program("f32").stages]
+        ops = [stage.op for stage in stages if stage is not None]
+        first, second = [i for i, kind in enumerate(ops) if kind == "attend"][:2]
+        found.append(second - first)
+    assert tuple(found) == STAGES[name]
+
+
+@pytest.mark.parametrize(
+    "formats", [("Q8_0", "Q8_0", "Q4_0"), ("Q4_K", "Q6_K", "Q4_K"), ("sym4-g32",) * 3]
+)
+def test_only_what_has_one_format_is_joined(card, formats):
+    """Of three products of one value those with the format of the first; affine ones never."""
+    x = values(1, 5, 256)
+    weights = {"x": stored(x)}
+    plan = [embed("x", x)]
+    for at, name in enumerate(formats):
+        weights[f"w{at}"] = stored(values(2 + at, 8, 256), name)
+        plan.append(op("linear", [0], [f"w{at}"], 8))
+    plan += [op("add", [1, 2], [], 8), op("swiglu", [4, 3], [], 8)]
+    rows = []
+    for fused in (False, True):
+        executor = Executor(json.dumps(plan), upload(card, weights, plan), fused=fused)
+        rows.append(forward(executor, executor.cache(1, 5), range(5)))
+    same_bits(rows[1], rows[0])
+    products = [stage for stage in executor.program("f32").stages if stage.op == "linear"]
+    assert len(products) == (3 if formats[0].startswith("sym") else 2)
+
+
+def test_the_same_weights_serve_further_executors(card):
+    g = load("llama")
+    held = upload(card, g.weights, g.plan)
+    taken = []
+    for _ in range(2):
+        executor = Executor(json.dumps(g.plan), held)
+        cache = executor.cache(1, len(g.ids))
+        within_bound(forward(executor, cache, g.ids), g.logits, NOISE)
+        cache.release()
+        executor.release()
+        taken.append(card.allocated)
+    assert taken[0] == taken[1], "what was joined is not there twice"
