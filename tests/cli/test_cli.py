@@ -103,6 +103,26 @@ def test_inspect_json(fewbit: Fewbit) -> None:
     assert len(found["tensors"]) == 38
 
 
+def test_inspect_lists_the_plan(fewbit: Fewbit) -> None:
+    ended = fewbit("inspect", "--plan")
+    assert (ended.code, ended.err) == (0, "")
+    lines = [" ".join(line.split()) for line in ended.out.splitlines()]
+    assert lines[0] == f"{DEMO}: llama, 64 ops, for n new tokens"
+    assert lines[2] == "value op of shape bytes bytes/token"
+    assert "%0 embed token_embd.weight (4096 x 256 BF16) [n, 256] 2,097,152 512" in lines
+    assert "%7 attend %5, %6, %4, layer=0, heads=4, kv_heads=2, scale=0.125, window=0 [n, 256]" in (
+        lines
+    )
+    assert "%63 linear %62, token_embd.weight (4096 x 256 BF16) [n, 4096] 2,097,152 2,097,152" in (
+        lines
+    )
+    assert lines[-1].startswith("4,196,608 weights in 8,393,216 bytes, of which a token reads 8,3")
+    found = fewbit("inspect", "--plan", "--json").json
+    assert found["sizes"]["bytes"] == 8_393_216
+    assert found["steps"][63]["weights"][0]["shape"] == [4096, 256]
+    assert found["steps"][63]["bytes"] == 2_097_152
+
+
 def test_quantize_writes_what_format_encodes_in_memory(fewbit: Fewbit, tmp_path: Path) -> None:
     file = tmp_path / "q.gguf"
     ended = fewbit("quantize", "demo", str(file), "--format", "Q8_0")

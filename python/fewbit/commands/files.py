@@ -14,6 +14,7 @@ from fewbit.checkpoint import open_checkpoint
 from fewbit.commands.options import Json, ModelName, Threads, model_path
 from fewbit.errors import InputError
 from fewbit.imatrix import read_imatrix
+from fewbit.plan_listing import list_plan
 from fewbit.progress import progress
 from fewbit.recipes import Options
 from fewbit.sizes import sizes
@@ -46,23 +47,33 @@ def inspect(
             show_default=False,
         ),
     ] = None,
+    plan: Annotated[
+        bool,
+        typer.Option("--plan", help="List the ops that run the model: shapes, weights, bytes."),
+    ] = False,
     json: Json = False,
 ) -> None:
     """What is in a file: configuration, tokenizer, tensors, formats, bits per weight."""
     if format_ is not None:
-        if model is not None or tensor is not None or block is not None:
+        if model is not None or tensor is not None or block is not None or plan:
             raise InputError(
-                "`--format` explains a format, without a model, `--tensor` or `--block`",
+                "`--format` explains a format, without a model, `--tensor`, `--block` or `--plan`",
                 hint="to take a block of a file apart: `--tensor REGEX --block N`",
             )
         _show(inspect_file.explain(format_), report.explanation_tables, json)
         return
+    if plan and (tensor is not None or block is not None):
+        raise InputError(
+            "`--plan` lists ops, `--tensor` and `--block` show tensors", hint="one at a time"
+        )
     if block is not None and tensor is None:
         raise InputError(
             f"block {block} of which tensor?", hint="name it, as in `--tensor 'blk.0.attn_q'`"
         )
     checkpoint = open_checkpoint(model_path(model))
-    if tensor is None:
+    if plan:
+        _show(list_plan(checkpoint), report.plan_tables, json)
+    elif tensor is None:
         _show(inspect_file.inspect(checkpoint), report.contents_tables, json)
     elif block is None:
         _show_each(
