@@ -222,6 +222,11 @@ TABLE: list[tuple[Callable[[Path], Any], type[FewbitError], str, str | None]] = 
         "quantize the original; `--allow-requantize` (`requantize=True`) rounds twice",
     ),
     (
+        lambda m: model(m).quantize("F16").quantize("Q4_0"), errors.UnsupportedError,
+        "the model is quantized already: `token_embd.weight` is F16",
+        "quantize the original; `--allow-requantize` (`requantize=True`) rounds twice",
+    ),
+    (
         lambda m: model(m).quantize("asym4-g32").save("x.gguf"), errors.FormatError,
         "GGUF cannot hold asym4-g32, which `blk.0.ffn_down.weight` is stored as",
         "`fewbit perplexity` and `fewbit compare` measure it without a file",

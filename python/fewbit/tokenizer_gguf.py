@@ -310,6 +310,8 @@ def metadata_from_folder(path: Path, vocab: int) -> dict[str, Any]:
         if id_ is not None:
             values[f"tokenizer.ggml.{name}_token_id"] = id_
     values["tokenizer.ggml.add_bos_token"] = tokenizer.adds_bos
+    if kind == "llama":
+        values["tokenizer.ggml.add_space_prefix"] = _adds_space(facts)
     if tokenizer.chat_template is not None:
         values["tokenizer.chat_template"] = tokenizer.chat_template
     greedy = any(a["lstrip"] or a["rstrip"] or a["single_word"] for a in facts["added_tokens"])
@@ -361,6 +363,16 @@ def _kind(facts: dict[str, Any]) -> tuple[str, str, bool]:
                 same and (model.get("ignore_merges", False) == splitting.whole_words),
             )
     return "gpt2", "default", False
+
+
+def _adds_space(facts: dict[str, Any]) -> bool:
+    """Whether a space goes before a text: prepended by the normalizer, or by `Metaspace`."""
+    normalizer, pre = facts["normalizer"] or {}, facts["pre_tokenizer"] or {}
+    steps = [
+        step["type"] for step in normalizer.get("normalizers", [normalizer] if normalizer else [])
+    ]
+    metaspace = pre.get("type") == "Metaspace" and pre.get("prepend_scheme") != "never"
+    return "Prepend" in steps or metaspace
 
 
 def _patterns(step: dict[str, Any] | None) -> Iterable[str]:

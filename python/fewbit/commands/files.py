@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -15,7 +16,7 @@ from fewbit.commands.options import Json, ModelName, Threads, model_path
 from fewbit.errors import InputError
 from fewbit.imatrix import read_imatrix
 from fewbit.plan_listing import list_plan
-from fewbit.progress import progress
+from fewbit.progress import progress, stderr
 from fewbit.recipes import Options
 from fewbit.sizes import sizes
 
@@ -129,8 +130,14 @@ def quantize(
     encoded = load(model_path(model), threads=threads).quantize(
         format_, importance, options=options, requantize=allow_requantize
     )
-    with progress(f"encoding {format_}", in_bytes=True) as update:
+    with (
+        warnings.catch_warnings(record=True) as caught,
+        progress(f"encoding {format_}", in_bytes=True) as update,
+    ):
+        warnings.simplefilter("always", UserWarning)
         encoded.save(output, progress=update)
+    for warning in caught:
+        stderr().print(f"warning: {warning.message}", markup=False, soft_wrap=True)
     size, written = sizes(encoded), output.stat().st_size
     if json:
         report.write_json({"path": str(output), "bytes": written, "sizes": size})
