@@ -223,7 +223,7 @@ TABLE: list[tuple[Callable[[Path], Any], type[FewbitError], str, str | None]] = 
     ),
     (
         lambda m: model(m).quantize("F16").quantize("Q4_0"), errors.UnsupportedError,
-        "the model is quantized already: `token_embd.weight` is F16",
+        "the model is quantized already: `output.weight` is F16",
         "quantize the original; `--allow-requantize` (`requantize=True`) rounds twice",
     ),
     (

@@ -17,7 +17,8 @@ from fewbit.io.gguf import fields_of
 from fewbit.io.hf_config import config_from_hf
 from fewbit.models import build_plan
 from fewbit.tokenizer import Tokenizer
-from fewbit.tokenizer_gguf import build, metadata_from_folder
+from fewbit.tokenizer_gguf import build
+from fewbit.tokenizer_metadata import metadata_from_folder
 from tests.compare import within_bound
 from tests.golden.loading import GGUFS, MODELS, NAMES, NOISE, SHARED, asset, load
 
