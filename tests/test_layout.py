@@ -53,6 +53,9 @@ def test_every_op_is_everywhere(name: str) -> None:
         rf"^    {variant}\b", (RUST / "exec" / "plan.rs").read_text("utf-8"), re.MULTILINE
     )
     assert f"`{name}`" in README
+    assert f"def test_{name}(" in "".join(
+        path.read_text("utf-8") for path in (ROOT / "tests" / "differential").glob("*.py")
+    )
     if name in Compiler.OPS:  # what the GPU executor lacks it refuses by name
         assert f"fn {name}(" in (SHADERS / f"{name}.wgsl").read_text("utf-8")
 
