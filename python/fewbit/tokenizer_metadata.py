@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fewbit.errors import FileFormatError
-from fewbit.tokenizer import Tokenizer, from_folder
+from fewbit.tokenizer import Tokenizer, from_folder, stop_ids
 from fewbit.tokenizer_gguf import (
     BYTE,
     CONTROL,
@@ -45,7 +45,7 @@ def metadata_from_folder(path: Path, vocab: int) -> dict[str, Any]:
     if kind != "llama":
         values["tokenizer.ggml.merges"] = merges
     unknown = facts["model"].get("unk_token")
-    ids = {"bos": tokenizer.bos, "eos": tokenizer.eos}
+    ids = {"bos": tokenizer.bos, "eos": tokenizer.eos, **_further_ends(tokenizer)}
     ids["unknown"] = None if unknown is None else tokenizer.vocab.get(unknown)
     for name, id_ in ids.items():
         if id_ is not None:
@@ -59,6 +59,15 @@ def metadata_from_folder(path: Path, vocab: int) -> dict[str, Any]:
     if not exact or greedy:  # GGUF has no word for tokens that take the space beside them
         values[JSON_KEY] = tokenizer.backend.to_str()
     return values
+
+
+def _further_ends(tokenizer: Tokenizer) -> dict[str, int]:
+    """Tokens that end a text beside EOS, in the two places that GGUF has for them.
+
+    Those that are known by their spelling need no place.
+    """
+    known = stop_ids(tokenizer.backend, None, tokenizer.eos)
+    return dict(zip(("eot", "eom"), sorted(tokenizer.stop_ids - known), strict=False))
 
 
 def _typed_tokens(

@@ -249,6 +249,7 @@ def test_chat_answers_each_line(fewbit: Fewbit, monkeypatch: pytest.MonkeyPatch)
     answers = [json.loads(line) for line in ended.out.splitlines()]
     assert ended.err == "forgotten\n"
     assert len(answers) == 3
+    assert [answer["reasoning"] for answer in answers] == ["", "", ""]
     assert answers[0]["text"] == answers[1]["text"], "after /reset all is as at the start"
     assert answers[2]["prompt_tokens"] > answers[1]["prompt_tokens"] + answers[1]["tokens"]
 

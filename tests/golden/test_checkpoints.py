@@ -81,6 +81,7 @@ def test_saved_and_loaded_again_it_is_the_same_model(name: str, tmp_path: Path) 
     save(model, tmp_path / "m.gguf")
     again = fewbit.load(tmp_path / "m.gguf")
     assert dataclasses.replace(again.config, rope=model.config.rope) == model.config
+    assert again.tokenizer.stop_ids == model.tokenizer.stop_ids
     ids, expected = np.load(asset(name, "ids.npy")), logits(name, tmp_path / "m.gguf")
     within_bound(again.logits(ids, acts="f32"), expected, NOISE, "transformers' logits")
 
