@@ -16,6 +16,7 @@ import pytest
 
 from fewbit import cli
 from fewbit.demo import DEMO
+from tests.golden.loading import asset
 
 COMMANDS = (
     "inspect",
@@ -240,6 +241,17 @@ def test_generate_says_when_the_context_is_full(fewbit: Fewbit) -> None:
     assert ended.code == 0
     assert ", 511 written (" in ended.err, "510 fit after the prompt, one more needs no room"
     assert ended.err.endswith("\nthe text ends here because the context is full\n")
+
+
+def test_quantize_warns_of_what_the_file_cannot_say(fewbit: Fewbit, tmp_path: Path) -> None:
+    folder, file = str(asset("gpt_oss-mxfp4").parent), tmp_path / "q.gguf"
+    ended = fewbit("quantize", folder, str(file), "--format", "MXFP4_MOE")
+    assert ended.code == 0
+    assert ended.err == (
+        "warning: GGUF cannot say that the YaRN range is not rounded: llama.cpp rounds it, so the "
+        "file predicts a little else than the folder\n"
+    )
+    assert file.exists()
 
 
 def test_chat_answers_each_line(fewbit: Fewbit, monkeypatch: pytest.MonkeyPatch) -> None:
