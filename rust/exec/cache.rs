@@ -5,6 +5,7 @@ use super::recurrent::{Shapes, State};
 use crate::error::{Error, Result};
 use crate::kernels::attention::Head;
 use crate::kernels::isa::LANES;
+use crate::kernels::memory::zeros;
 
 /// What one attending layer stores.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,25 +39,25 @@ impl Cache {
         capacity: usize,
     ) -> Result<Self> {
         let rounded = capacity.checked_next_multiple_of(LANES);
-        let floats = |width: usize| {
-            rounded?
-                .checked_mul(sequences)?
-                .checked_mul(width)
-                .filter(|&n| n < isize::MAX as usize / 4)
+        let floats = |width: usize| zeros(rounded?.checked_mul(sequences)?.checked_mul(width)?);
+        let too_large = || {
+            let what = format!(
+                "a cache of {sequences} sequences of {capacity} tokens does not fit memory"
+            );
+            Error::input(what).hint("make it for fewer tokens or sequences")
         };
         let mut layers = Vec::with_capacity(shapes.len());
         for &shape in shapes {
             let keys = floats(shape.kv_heads * shape.elements);
             let values = floats(shape.kv_heads * shape.elements.next_multiple_of(LANES));
-            let (Some(keys), Some(values)) = (keys, values) else {
-                return Err(Error::input(format!(
-                    "a cache of {sequences} sequences of {capacity} tokens does not fit memory"
-                )));
-            };
-            layers.push(Layer { shape, keys: vec![0.0; keys], values: vec![0.0; values] });
+            let (Some(keys), Some(values)) = (keys, values) else { return Err(too_large()) };
+            layers.push(Layer { shape, keys, values });
         }
-        let state = State::new(recurrent, sequences)?;
-        Ok(Self { layers, state, lengths: vec![0; sequences], capacity })
+        let mut lengths = Vec::new();
+        lengths.try_reserve_exact(sequences).map_err(|_| too_large())?;
+        lengths.resize(sequences, 0);
+        let state = State::new(recurrent, sequences).ok_or_else(too_large)?;
+        Ok(Self { layers, state, lengths, capacity })
     }
 
     /// Tokens that each sequence can hold.
