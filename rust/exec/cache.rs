@@ -1,11 +1,27 @@
 //! The cache: what `attend` keeps of each layer and sequence, f32, and beside it what the recurrent
 //! ops keep (`recurrent.rs`).
 
+use std::alloc::{Layout, alloc_zeroed};
+
 use super::recurrent::{Shapes, State};
 use crate::error::{Error, Result};
 use crate::kernels::attention::Head;
 use crate::kernels::isa::LANES;
-use crate::kernels::memory::zeros;
+
+/// `count` zeros that take memory only as they are written, None where there is not so much:
+/// `vec![0.0; count]` would end the process.
+pub(super) fn zeros(count: usize) -> Option<Vec<f32>> {
+    if count == 0 {
+        return Some(Vec::new());
+    }
+    let layout = Layout::array::<f32>(count).ok()?;
+    // SAFETY: the layout is not empty; the vector takes over what was allocated for so many
+    // floats, all of them written as the bits of 0.0.
+    unsafe {
+        let start = alloc_zeroed(layout).cast::<f32>();
+        (!start.is_null()).then(|| Vec::from_raw_parts(start, count, count))
+    }
+}
 
 /// What one attending layer stores.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,12 +2,12 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::cache::zeros;
 use super::compile::Slot;
 use super::plan::Sharing;
 use super::run::{Step, Token};
 use crate::kernels::delta::{DeltaState, DeltaToken, Place, SPAN};
 use crate::kernels::isa::LANES;
-use crate::kernels::memory::zeros;
 
 /// Channels that a thread convolves at a time.
 const CHANNELS: usize = 16 * LANES;

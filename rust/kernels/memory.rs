@@ -1,23 +1,6 @@
-//! Memory for weights: zero, on cache lines, written by many threads; and zeros for caches.
-
-use std::alloc::{Layout, alloc_zeroed};
+//! Memory for weights: zero, on cache lines, written by many threads.
 
 use memmap2::MmapMut;
-
-/// `count` zeros that take memory only as they are written, None where there is not so much:
-/// `vec![0.0; count]` would end the process.
-pub fn zeros(count: usize) -> Option<Vec<f32>> {
-    if count == 0 {
-        return Some(Vec::new());
-    }
-    let layout = Layout::array::<f32>(count).ok()?;
-    // SAFETY: the layout is not empty; the vector takes over what was allocated for so many
-    // floats, all of them written as the bits of 0.0.
-    unsafe {
-        let start = alloc_zeroed(layout).cast::<f32>();
-        (!start.is_null()).then(|| Vec::from_raw_parts(start, count, count))
-    }
-}
 
 /// Memory on cache lines, of any length.
 ///

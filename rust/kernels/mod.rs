@@ -15,7 +15,7 @@ pub mod gates;
 pub mod isa;
 pub mod linear;
 pub mod linear_f32;
-pub(crate) mod memory;
+mod memory;
 mod output;
 mod pack;
 pub mod packed;

@@ -1,4 +1,4 @@
-"""llama.cpp keeps quiet in tests."""
+"""What the tests beside llama.cpp share."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 
 @pytest.fixture(scope="session", autouse=True)
 def quiet() -> Any:
+    """Keeps llama.cpp from a line a tensor; what it logs with must live on."""
     llama_cpp = pytest.importorskip("llama_cpp", reason="needs the extra `peers`: llama-cpp-python")
 
     @llama_cpp.llama_log_callback
