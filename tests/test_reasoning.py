@@ -12,11 +12,13 @@ from typing import Any, cast
 
 import pytest
 
-from fewbit.chat import Reply
+import fewbit
+from fewbit.chat import Conversation, Reply
 from fewbit.chat_template import render
 from fewbit.checkpoint import open_checkpoint
 from fewbit.commands.writing import show_reply
 from fewbit.reasoning import Harmony, Splitter, Thinking, marker_ids, splitter
+from fewbit.sampling import GREEDY
 from fewbit.tokenizer import Tokenizer
 from tests.golden.loading import asset
 
@@ -197,3 +199,29 @@ def test_where_reasoning_is_shown(
     monkeypatch.setattr("sys.stderr", errors)
     show_reply(Reply(cast(Any, made), Thinking()))
     assert (out.getvalue(), errors.getvalue()) == (shown, apart)
+
+
+HARMONY_TEMPLATE = (
+    "{% for m in messages %}<|start|>{{ m.role }}<|message|>{{ m.content }}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|start|>assistant{% endif %}"
+)
+
+
+def test_a_conversation_keeps_answers_alone() -> None:
+    """The template's markers go in as tokens, and what is remembered has no reasoning."""
+    model = fewbit.load(asset(OSS).parent)
+    model.tokenizer = dataclasses.replace(model.tokenizer, chat_template=HARMONY_TEMPLATE)
+    talk, vocab = Conversation(model, context=100), model.tokenizer.vocab
+    reply = talk.ask("Hi", max_tokens=24, sampling=GREEDY)
+    pieces = list(reply)
+    start, message, end = (vocab[m] for m in ("<|start|>", "<|message|>", "<|end|>"))
+    prompt = reply.made.prompt
+    assert (prompt[0], prompt.count(start), prompt.count(message)) == (start, 2, 1)
+    assert prompt.count(end) == 1
+    assert "".join(p.text for p in pieces if p.kind == "answer") == reply.text
+    assert "".join(p.text for p in pieces if p.kind == "reasoning") == reply.reasoning
+    talk.remember("Hi", reply.text)
+    again = talk.ask("So?", max_tokens=1, sampling=GREEDY)
+    list(again)
+    assert again.made.prompt[: len(prompt)] == prompt
+    assert again.made.prompt.count(start) == 4
