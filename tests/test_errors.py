@@ -247,6 +247,11 @@ TABLE: list[tuple[Callable[[Path], Any], type[FewbitError], str, str | None]] = 
         "unknown activations `int4`", "known: f32, int8",
     ),
     (
+        lambda m: model(m).cache(1 << 50, 64), errors.InputError,
+        "a cache of 1125899906842624 sequences of 64 tokens does not fit memory",
+        "make it for fewer tokens or sequences",
+    ),
+    (
         lambda m: model(m).perplexity("short"), errors.InputError,
         "the text has 5 tokens, windows of 512 need at least 1024",
         "use a longer text or a smaller window (`--ctx`)",
