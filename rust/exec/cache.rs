@@ -8,17 +8,28 @@ use crate::error::{Error, Result};
 use crate::kernels::attention::Head;
 use crate::kernels::isa::LANES;
 
+/// Numbers whose zero has no bit set.
+///
+/// # Safety
+///
+/// Zeroed memory holds values of the type.
+pub(super) unsafe trait Zero: Copy {}
+// SAFETY: 0.0 has no bit set.
+unsafe impl Zero for f32 {}
+// SAFETY: nor has 0.
+unsafe impl Zero for u8 {}
+
 /// `count` zeros that take memory only as they are written, None where there is not so much:
 /// `vec![0.0; count]` would end the process.
-pub(super) fn zeros(count: usize) -> Option<Vec<f32>> {
+pub(super) fn zeros<T: Zero>(count: usize) -> Option<Vec<T>> {
     if count == 0 {
         return Some(Vec::new());
     }
-    let layout = Layout::array::<f32>(count).ok()?;
+    let layout = Layout::array::<T>(count).ok()?;
     // SAFETY: the layout is not empty; the vector takes over what was allocated for so many
-    // floats, all of them written as the bits of 0.0.
+    // numbers, all of them zero.
     unsafe {
-        let start = alloc_zeroed(layout).cast::<f32>();
+        let start = alloc_zeroed(layout).cast::<T>();
         (!start.is_null()).then(|| Vec::from_raw_parts(start, count, count))
     }
 }
