@@ -1,4 +1,6 @@
-"""Prompt and generation tokens/s of a 1.1 billion weight Llama, beside llama.cpp in the same run.
+"""Prompt and generation tokens/s of random models, beside llama.cpp in the same run.
+
+A Llama of 1.1 billion weights, and a mixture of experts of 3.2 of which a token reads 0.32.
 
 Every round first runs llama.cpp (where llama-cpp-python is installed) and then fewbit, so that a
 change in the machine's load meets both; the ratio is that of the medians.
@@ -18,7 +20,7 @@ import numpy as np
 import pytest
 
 import fewbit
-from benches import random_llama
+from benches import random_llama, random_moe
 from fewbit import _core, bench
 from fewbit.sizes import sizes
 
@@ -33,9 +35,13 @@ TESTS = {"pp512": (512, 512), "tg32": (32, 1)}
 """Tokens, and how many of them go in at a time."""
 
 
-@pytest.fixture(scope="module", params=["Q8_0", "Q4_0"])
+FILES = {"llama": random_llama.path, "experts": random_moe.path}
+
+
+@pytest.fixture(scope="module", params=[f"{kind}-{f}" for kind in FILES for f in ("Q8_0", "Q4_0")])
 def loaded(request: pytest.FixtureRequest) -> Iterator[tuple[fewbit.Model, Peer | None]]:
-    file = random_llama.path(request.param)
+    kind, _, format_ = request.param.partition("-")
+    file = FILES[kind](format_)
     model = fewbit.load(str(file), threads=THREADS)
     if importlib.util.find_spec("llama_cpp") is None:
         yield model, None

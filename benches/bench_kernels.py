@@ -1,11 +1,11 @@
-"""Products by themselves: format x instruction set, one token (memory) and a prompt (multiply-adds).
+"""Products by themselves: format x instruction set, one token (memory) and a prompt (arithmetic).
 
 A plan of two ops: rows from a small table, then one product with a matrix larger than any cache
 (one token) or as large as a layer of a small model (a prompt of 512). Rounding the activations is
 part of it. Each round reads the memory and makes the most multiply-adds it can in turn with the
 product, so both shares are of the same moment.
 
-    pytest benches/bench_kernels.py --benchmark-enable --benchmark-only --benchmark-json runs/here.json
+    pytest benches/bench_kernels.py --benchmark-enable --benchmark-json here.json
     pytest benches/bench_kernels.py --benchmark-enable -k "Q4_K and avx2"
 """
 

@@ -1,6 +1,6 @@
 """Saved runs of `bench_kernels.py` and `bench_generate.py` beside each other, and a roofline.
 
-    python benches/compare.py runs/zen3.json runs/zen5.json --plot roofline.png
+    python benches/compare.py zen3.json zen5.json --plot roofline.png
 
 A run is what `--benchmark-json FILE` wrote. Of products, the first number is the rate (GB/s of one
 token, GMAC/s of a prompt), the second its share of what memory gave or multiply-adds made in the
@@ -50,7 +50,7 @@ def results(run: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], str, float]]
 
 def table(runs: list[dict[str, Any]]) -> Table:
     """A row a measurement, a column a run."""
-    found = [dict((key, text) for key, text, _ in results(run)) for run in runs]
+    found = [{key: text for key, text, _ in results(run)} for run in runs]
     shown = Table("format", "instructions", "what", *map(name, runs))
     for key in dict.fromkeys(key for run in found for key in run):
         shown.add_row(*key, *(run.get(key, "") for run in found))

@@ -7,6 +7,7 @@ not depend on the values, so every tensor repeats one block of encoded random ro
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import gguf
@@ -31,12 +32,17 @@ PATTERN_ROWS = 256
 
 def path(format_: str) -> Path:
     """The file in `format_`, written on first use to the user's cache folder."""
+    return cached(f"random-llama-1b-{format_}.gguf", lambda file: _write(file, format_))
+
+
+def cached(name: str, write: Callable[[Path], None]) -> Path:
+    """The file `name` in the user's cache folder; `write` makes it where it is not there."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    file = Path(base) / "fewbit" / f"random-llama-1b-{format_}.gguf"
+    file = Path(base) / "fewbit" / name
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
         part = file.with_suffix(".part")
-        _write(part, format_)
+        write(part)
         part.rename(file)
     return file
 
@@ -53,9 +59,9 @@ def _write(file: Path, format_: str) -> None:
     writer.add_rope_dimension_count(WIDTH // HEADS)
     writer.add_rope_freq_base(10_000.0)
     writer.add_vocab_size(VOCAB)
-    _add_vocabulary(writer)
+    add_vocabulary(writer)
     kind = gguf.GGMLQuantizationType[format_]
-    rows = {columns: _pattern(columns, format_) for columns in (WIDTH, FFN)}
+    rows = {columns: pattern(columns, format_) for columns in (WIDTH, FFN)}
 
     def matrix(name: str, shape: tuple[int, int]) -> None:
         data = np.resize(rows[shape[1]], (shape[0], rows[shape[1]].shape[1]))
@@ -78,13 +84,14 @@ def _write(file: Path, format_: str) -> None:
     writer.close()
 
 
-def _pattern(columns: int, format_: str) -> NDArray[np.uint8]:
+def pattern(columns: int, format_: str) -> NDArray[np.uint8]:
+    """Encoded random rows, uint8 [rows, row bytes]."""
     values = np.random.default_rng(columns).normal(0, 0.02, (PATTERN_ROWS, columns))
     rows = values.astype(np.float32).view(np.uint8)
     return _core.encode(rows, "F32", columns, format_)
 
 
-def _add_vocabulary(writer: gguf.GGUFWriter) -> None:
+def add_vocabulary(writer: gguf.GGUFWriter) -> None:
     """Control tokens, the 256 bytes, and made-up words: what a SentencePiece vocabulary needs."""
     kinds = gguf.TokenType
     tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]

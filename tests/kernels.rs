@@ -6,34 +6,10 @@ use fewbit::kernels::attention::{Head, Kept, Query};
 use fewbit::kernels::isa::CHUNK;
 use fewbit::kernels::linear::{Output, Scratch};
 use fewbit::kernels::packed::Packed;
-use fewbit::kernels::{Kernels, available, find};
+use fewbit::kernels::{Kernels, available};
+use shared::{Random, same_bits, scalar};
 
-/// A reproducible stream of numbers (SplitMix64).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// About -4..4, with a few outliers and zeros.
-    fn float(&mut self) -> f32 {
-        let x = (self.next() >> 40) as f32 / (1 << 21) as f32 - 4.0;
-        match self.next() % 40 {
-            0 => 50.0 * x,
-            1 => 0.0,
-            _ => x,
-        }
-    }
-
-    fn floats(&mut self, n: usize) -> Vec<f32> {
-        (0..n).map(|_| self.float()).collect()
-    }
-}
+mod shared;
 
 /// Random blocks with finite scales: every f16 or f32 field gets a moderate exponent.
 fn blocks(random: &mut Random, format: Format, rows: usize, columns: usize) -> Vec<u8> {
@@ -45,10 +21,6 @@ fn blocks(random: &mut Random, format: Format, rows: usize, columns: usize) -> V
         format.encode_row(x, format.needs_importance().then_some(&ones[..]), out);
     }
     out
-}
-
-fn scalar() -> &'static Kernels {
-    find(Some("scalar")).unwrap()
 }
 
 #[rustfmt::skip]
@@ -183,18 +155,6 @@ fn naive_int8(
         }
     }
     out
-}
-
-fn same_bits(what: &str, got: &[f32], want: &[f32]) {
-    for (i, (got, want)) in got.iter().zip(want).enumerate() {
-        assert!(
-            got.to_bits() == want.to_bits(),
-            "{what}: element {i}: {got:e} ({:#010x}), expected {want:e} ({:#010x})",
-            got.to_bits(),
-            want.to_bits()
-        );
-    }
-    assert_eq!(got.len(), want.len(), "{what}");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import shutil
 import signal
 import struct
 import subprocess
@@ -214,3 +215,14 @@ def test_every_format_has_a_place_in_a_file(format_: str, tmp_path: Path) -> Non
     found = read_gguf(tmp_path / "m.gguf").tensors[name]
     assert (found.format, found.shape) == (format_, (rows, columns))
     assert (found.data == stored).all()
+
+
+def test_all_ends_that_a_model_declares_come_along(tmp_path: Path) -> None:
+    """A list of them in generation_config.json; GGUF has two places beside that of EOS."""
+    folder = shutil.copytree(MODELS / "llama", tmp_path / "llama")
+    eos = fewbit.load(folder).tokenizer.eos
+    (folder / "generation_config.json").write_text(f'{{"eos_token_id": [{eos}, 7, 30]}}')
+    model = fewbit.load(folder)
+    assert model.tokenizer.stop_ids >= {eos, 7, 30}
+    model.save(tmp_path / "m.gguf")
+    assert fewbit.load(tmp_path / "m.gguf").tokenizer.stop_ids == model.tokenizer.stop_ids

@@ -222,6 +222,11 @@ TABLE: list[tuple[Callable[[Path], Any], type[FewbitError], str, str | None]] = 
         "quantize the original; `--allow-requantize` (`requantize=True`) rounds twice",
     ),
     (
+        lambda m: model(m).quantize("F16").quantize("Q4_0"), errors.UnsupportedError,
+        "the model is quantized already: `output.weight` is F16",
+        "quantize the original; `--allow-requantize` (`requantize=True`) rounds twice",
+    ),
+    (
         lambda m: model(m).quantize("asym4-g32").save("x.gguf"), errors.FormatError,
         "GGUF cannot hold asym4-g32, which `blk.0.ffn_down.weight` is stored as",
         "`fewbit perplexity` and `fewbit compare` measure it without a file",
@@ -240,6 +245,11 @@ TABLE: list[tuple[Callable[[Path], Any], type[FewbitError], str, str | None]] = 
     (
         lambda m: model(m).logits([1], acts="int4"), errors.InputError,
         "unknown activations `int4`", "known: f32, int8",
+    ),
+    (
+        lambda m: model(m).cache(1 << 50, 64), errors.InputError,
+        "a cache of 1125899906842624 sequences of 64 tokens does not fit memory",
+        "make it for fewer tokens or sequences",
     ),
     (
         lambda m: model(m).perplexity("short"), errors.InputError,

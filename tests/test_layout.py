@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,9 @@ def test_every_op_is_everywhere(name: str) -> None:
     assert name in Compiler.OPS
     shader = {"long_rope": "rope"}.get(name, name)  # the same rotation, by other angles
     assert f"fn {shader}(" in (SHADERS / f"{shader}.wgsl").read_text("utf-8")
+    assert f"def test_{name}(" in "".join(
+        path.read_text("utf-8") for path in (ROOT / "tests" / "differential").glob("*.py")
+    )
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -89,3 +93,32 @@ def test_files_stay_short() -> None:
         and len(path.read_text("utf-8").splitlines()) > 400
     ]
     assert long == []
+
+
+ARCHITECTURES = [
+    path
+    for path in sorted((ROOT / "python" / "fewbit" / "models").glob("*.py"))
+    if path.name not in ("__init__.py", "parts.py", "rope.py")  # the table, and what they share
+]
+
+
+@pytest.mark.parametrize("path", ARCHITECTURES, ids=lambda p: p.name)
+def test_architectures_stay_short(path: Path) -> None:
+    """A plan is read at a glance: no file above 80 lines, no function above 30."""
+    text = path.read_text("utf-8")
+    assert len(text.splitlines()) <= 80
+    functions = [n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.FunctionDef)]
+    assert functions
+    assert max((f.end_lineno or 0) - f.lineno + 1 for f in functions) <= 30
+
+
+def test_the_worked_example_is_the_code() -> None:
+    """What the README shows of Qwen 3 stands in qwen.py and llama.py."""
+    (shown,) = re.findall(r"```py\n(.*?)```", README, re.DOTALL)
+    code = textwrap.dedent("   " + shown.lstrip()).strip()
+    models = ROOT / "python" / "fewbit" / "models"
+    assert code in (models / "qwen.py").read_text("utf-8")
+    (line,) = re.findall(r"`(q = p\.rms_norm\(.*?)`", README)
+    assert line in (models / "llama.py").read_text("utf-8")
+    for name, lines in re.findall(r"`(\w+\.py)` \((\d+)(?: lines)?\)", README):
+        assert len((models / name).read_text("utf-8").splitlines()) == int(lines)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from os import PathLike
@@ -220,13 +221,6 @@ class Model:
             UnsupportedError: the model is quantized already and `requantize` is False.
 
         """
-        stored = {name: tensor.format for name, tensor in self.checkpoint.tensors.items()}
-        quantized = [n for n, f in self.formats.items() if not find_format(f).is_float]
-        if self.formats != stored or (quantized and not requantize):
-            raise UnsupportedError(
-                f"the model is quantized already: `{quantized[0]}` is {self.formats[quantized[0]]}",
-                hint="quantize the original; `--allow-requantize` (`requantize=True`) rounds twice",
-            )
         importance = imatrix or {}
         chosen = recipes.choose(
             recipe,
@@ -235,20 +229,41 @@ class Model:
             importance=importance.keys(),
             options=options,
         )
+        self._refuse_rounding_twice(chosen, requantize)
         return Model(
             self.checkpoint, chosen, importance=importance, threads=self._threads, kv=self._kv,
             progress=progress, recipe=recipe, backend=self.backend,
         )  # fmt: skip
 
+    def _refuse_rounding_twice(self, chosen: Mapping[str, str], requantize: bool) -> None:
+        """What is stored in few bits already may stay as it is, or change where that is wanted."""
+        stored = {name: tensor.format for name, tensor in self.checkpoint.tensors.items()}
+        quantized = [n for n, f in self.formats.items() if not find_format(f).is_float]
+        changed = [name for name in quantized if chosen[name] != self.formats[name]]
+        altered = [name for name, format_ in self.formats.items() if format_ != stored[name]]
+        if altered or (changed and not requantize):
+            name = (changed or altered)[0]
+            raise UnsupportedError(
+                f"the model is quantized already: `{name}` is {self.formats[name]}",
+                hint="quantize the original; `--allow-requantize` (`requantize=True`) rounds twice",
+            )
+
     def save(self, path: str | PathLike[str], *, progress: Progress | None = None) -> None:
         """Write a GGUF file that fewbit and llama.cpp load; nothing is left behind on failure.
 
+        Warns of what GGUF has no words for, where the file then predicts a little else.
+
         Raises:
             FormatError: GGUF cannot hold one of the formats.
+            UnsupportedError: GGUF has no words for something that the model does not run without.
 
         """
         from fewbit.convert import gguf_formats, write_model
+        from fewbit.io.gguf_config import unsaid
 
+        if self.checkpoint.metadata is None:
+            for what in unsaid(self.config):
+                warnings.warn(what, stacklevel=2)
         stream = self._stream(gguf_formats(self.checkpoint, self.formats))
         write_model(Path(path), stream, self.recipe, progress)
 

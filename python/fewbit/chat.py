@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from fewbit.chat_template import render
 from fewbit.generate import Generation, Session, generate
+from fewbit.reasoning import Piece, Splitter, marker_ids, splitter
 from fewbit.sampling import Sampling
 
 if TYPE_CHECKING:
@@ -14,6 +15,37 @@ if TYPE_CHECKING:
 
 Message = dict[str, str]
 """`role` (system, user or assistant) and `content`."""
+
+
+class Reply(Iterator[Piece]):
+    """An answer as it is made: iterate over its pieces; `text` and `reasoning` grow meanwhile.
+
+    `made` is all that the model writes, with its counts; `text` is what it answers, `reasoning`
+    what it thinks before.
+    """
+
+    def __init__(self, made: Generation, parts: Splitter) -> None:
+        self.made = made
+        self.text = ""
+        self.reasoning = ""
+        self._parts = parts
+        self._pieces = self._run()
+
+    def __next__(self) -> Piece:
+        return next(self._pieces)
+
+    def _run(self) -> Iterator[Piece]:
+        for written in self.made:
+            yield from self._count(self._parts.push(written))
+        yield from self._count(self._parts.finish())
+
+    def _count(self, pieces: Iterator[Piece]) -> Iterator[Piece]:
+        for piece in pieces:
+            if piece.kind == "answer":
+                self.text += piece.text
+            else:
+                self.reasoning += piece.text
+            yield piece
 
 
 class Conversation:
@@ -49,9 +81,7 @@ class Conversation:
         self.messages.append({"role": "user", "content": text})
         self.messages.append({"role": "assistant", "content": answer})
 
-    def ask(
-        self, text: str, *, max_tokens: int = 512, sampling: Sampling | None = None
-    ) -> Generation:
+    def ask(self, text: str, *, max_tokens: int = 512, sampling: Sampling | None = None) -> Reply:
         """The answer to `text`; once it is whole, `remember` keeps both.
 
         Raises:
@@ -62,21 +92,21 @@ class Conversation:
         model = self.session.model
         tokenizer = model.tokenizer
         if tokenizer.chat_template is None:
-            prompt = tokenizer.encode(plain(messages), special=True)
-            stop = ["\nUser:"]
+            written, stop = plain(messages), ["\nUser:"]
+            prompt = tokenizer.encode(written, special=True)
         else:
-            prompt = tokenizer.encode(
-                render(tokenizer, messages), special=False, parse_special=True
-            )
-            stop = []
-        return generate(
+            written, stop = render(tokenizer, messages), []
+            prompt = tokenizer.encode(written, special=False, parse_special=True)
+        made = generate(
             model,
             prompt,
             max_tokens=max_tokens,
             sampling=sampling,
             stop=stop,
             session=self.session,
+            spelled=marker_ids(tokenizer),
         )
+        return Reply(made, splitter(tokenizer, written))
 
 
 def plain(messages: Sequence[Message]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -28,6 +29,7 @@ def render(tokenizer: Tokenizer, messages: Sequence[Mapping[str, str]]) -> str:
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols]
     )
+    environment.filters["tojson"] = _json
     environment.globals |= {"raise_exception": _refuse, "strftime_now": _now}
     try:
         return environment.from_string(tokenizer.chat_template).render(
@@ -41,6 +43,10 @@ def render(tokenizer: Tokenizer, messages: Sequence[Mapping[str, str]]) -> str:
             f"the model's chat template fails: {error}",
             hint="some templates know no system message",
         ) from None
+
+
+def _json(value: Any, indent: int | None = None) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=indent)
 
 
 def _refuse(message: Any) -> NoReturn:

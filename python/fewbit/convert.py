@@ -188,7 +188,7 @@ def _metadata(stream: Stream, recipe: str | None) -> dict[str, Field]:
 
 
 def _converted(checkpoint: Checkpoint, formats: Mapping[str, str]) -> dict[str, Field]:
-    from fewbit.tokenizer_gguf import metadata_from_folder
+    from fewbit.tokenizer_metadata import metadata_from_folder
 
     config = checkpoint.config
     weights = sum(int(np.prod(info.shape)) for info in checkpoint.tensors.values())

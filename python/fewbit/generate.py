@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from fewbit.errors import InputError
 from fewbit.evaluate import BATCH
+from fewbit.reasoning import first_of, held_back
 from fewbit.sampling import Sampling, choose
 
 if TYPE_CHECKING:
@@ -120,6 +121,7 @@ class Generation(Iterator[str]):
         max_tokens: int,
         sampling: Sampling,
         stop: Sequence[str],
+        spelled: frozenset[int] = frozenset(),
     ) -> None:
         if max_tokens < 1:
             raise InputError(f"cannot make {max_tokens} tokens", hint="use 1 or more")
@@ -135,6 +137,7 @@ class Generation(Iterator[str]):
         self._limit = max_tokens
         self._sampling = sampling
         self._stop = tuple(stop)
+        self._spelled = spelled
         self._pieces = self._run()
 
     def __next__(self) -> str:
@@ -150,10 +153,10 @@ class Generation(Iterator[str]):
         held = ""  # may yet become a stop string
         for piece in self._decode():
             held += piece
-            if (end := _first_stop(held, self._stop)) is not None:
-                self.finish, held = "stop", held[:end]
+            if (found := first_of(held, self._stop)) is not None:
+                self.finish, held = "stop", held[: found[0]]
                 break
-            ready = len(held) - _possible_stop(held, self._stop)
+            ready = len(held) - held_back(held, self._stop)
             if ready:
                 self.text += held[:ready]
                 yield held[:ready]
@@ -163,7 +166,7 @@ class Generation(Iterator[str]):
             yield held
 
     def _decode(self) -> Iterator[str]:
-        decoder = self._session.model.tokenizer.stream(self.prompt)
+        decoder = self._session.model.tokenizer.stream(self.prompt, self._spelled)
         for token in self._choose():
             yield decoder.push(token)
         yield decoder.finish()
@@ -204,12 +207,13 @@ def generate(
     stop: Sequence[str] = (),
     acts: str = "int8",
     session: Session | None = None,
+    spelled: frozenset[int] = frozenset(),
 ) -> Generation:
     """What `model` writes after `prompt`, a text or token ids, piece by piece.
 
     Text ends at a token that the model marks as an end, at one of the `stop` strings (left out
     of the text), after `max_tokens` tokens, or when the context is full. A `session` keeps what
-    was computed for the next call.
+    was computed for the next call. Of special tokens those in `spelled` show in the text.
 
     Raises:
         InputError: the prompt is empty or longer than the context, or an option out of range.
@@ -222,7 +226,7 @@ def generate(
     if session is None:
         context = max(min(model.config.context, len(ids) + max_tokens), 2)
         session = Session(model, context, acts)
-    return Generation(session, ids, max_tokens, sampling or Sampling(), stop)
+    return Generation(session, ids, max_tokens, sampling or Sampling(), stop, spelled)
 
 
 def _shared_prefix(a: Sequence[int], b: Sequence[int]) -> int:
@@ -232,17 +236,3 @@ def _shared_prefix(a: Sequence[int], b: Sequence[int]) -> int:
             break
         count += 1
     return count
-
-
-def _first_stop(text: str, stop: Sequence[str]) -> int | None:
-    """Where the first stop string in `text` begins."""
-    found = [at for s in stop if (at := text.find(s)) >= 0]
-    return min(found, default=None)
-
-
-def _possible_stop(text: str, stop: Sequence[str]) -> int:
-    """How many characters at the end of `text` may begin a stop string."""
-    return max(
-        (n for s in stop for n in range(1, min(len(s), len(text) + 1)) if text.endswith(s[:n])),
-        default=0,
-    )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NewType
 
@@ -278,9 +279,14 @@ def _f32(value: float) -> float:
     return float(struct.unpack("<f", struct.pack("<f", value))[0])
 
 
+def attribute_texts(attributes: Mapping[str, Attribute]) -> list[str]:
+    """Attributes as listings have them: of long lists of numbers the first and the last."""
+    return [
+        f"{name}=[{value[0]:g} .. {value[-1]:g}]" if isinstance(value, tuple) else f"{name}={value}"
+        for name, value in attributes.items()
+    ]
+
+
 def _line(index: int, op: Op) -> str:
-    parts = [f"%{i}" for i in op.inputs] + list(op.weights)
-    for name, value in op.attributes:
-        text = f"[{value[0]:g} .. {value[-1]:g}]" if isinstance(value, tuple) else f"{value}"
-        parts.append(f"{name}={text}")
-    return f"%{index:<4}{op.kind:10}{', '.join(parts)} -> [n, {op.width}]"
+    parts = [f"%{i}" for i in op.inputs] + list(op.weights) + attribute_texts(dict(op.attributes))
+    return f"%{index:<4}{op.kind:15}{', '.join(parts)} -> [n, {op.width}]"

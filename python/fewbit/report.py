@@ -20,6 +20,8 @@ from fewbit.bench import Bench
 from fewbit.compare import Row
 from fewbit.inspect_file import Block, Bytes, Contents, Distribution, Explanation
 from fewbit.measures import Divergence, Estimate, Perplexity, Span
+from fewbit.plan import attribute_texts
+from fewbit.plan_listing import Listing
 
 if TYPE_CHECKING:
     from fewbit.gpu.device import Adapter
@@ -202,6 +204,28 @@ def contents_tables(contents: Contents) -> list[object]:
     return ["\n".join(lines), "", tensors, "", totals]
 
 
+def plan_tables(listing: Listing) -> list[object]:
+    """A plan: one line per op, then what all its weights take."""
+    table = _table("value", "op", "of", "shape", "bytes", "bytes/token", text=4, folds=3)
+    for step in listing.steps:
+        parts = [
+            *(f"%{value}" for value in step.inputs),
+            *(f"{w.name} ({' x '.join(map(str, w.shape))} {w.format})" for w in step.weights),
+            *attribute_texts(step.attributes),
+        ]
+        sizes = (f"{size:,}" if size else "" for size in (step.bytes, step.bytes_per_token))
+        table.add_row(
+            f"%{step.value}", step.op, ", ".join(parts), f"[n, {step.width}]", *sizes
+        )  # fmt: skip
+    s = listing.sizes
+    head = f"{listing.path}: {listing.architecture}, {len(listing.steps)} ops, for n new tokens"
+    total = (
+        f"{s.weights:,} weights in {s.bytes:,} bytes, of which a token reads "
+        f"{s.bytes_per_token:,}; a tensor that several ops name counts once"
+    )
+    return [head, "", table, "", total]
+
+
 def distribution_lines(d: Distribution) -> str:
     """Moments, percentiles, outliers and a histogram of one tensor."""
     shape = " x ".join(str(size) for size in d.shape)
@@ -265,12 +289,15 @@ def _shortened(text: str, width: int = 48) -> str:
     return text if len(text) <= width else f"{text[:width]}..."
 
 
-def _table(*columns: str, text: int = 1, gap: int = 1) -> Table:
-    """A plain table whose first `text` columns are words, the others numbers."""
+def _table(*columns: str, text: int = 1, gap: int = 1, folds: int = 0) -> Table:
+    """A plain table whose first `text` columns are words, the others numbers.
+
+    Column `folds`, counted from 1, goes on below where a terminal is too narrow.
+    """
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, gap, 0, 0))
     for index, column in enumerate(columns):
         justify: Any = "left" if index < text else "right"
-        table.add_column(column, justify=justify, no_wrap=True)
+        table.add_column(column, justify=justify, no_wrap=index + 1 != folds)
     return table
 
 

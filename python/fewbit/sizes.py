@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -29,30 +29,44 @@ class Sizes:
 
 
 def sizes(model: Model) -> Sizes:
-    """The sizes of the tensors that `model`'s plan uses, each counted once.
+    """The sizes of the tensors that `model`'s plan uses, each counted once."""
+    return sizes_of(model.plan, model.formats)
+
+
+def sizes_of(plan: Plan, formats: Mapping[str, str]) -> Sizes:
+    """The sizes of the tensors that `plan` uses, stored in `formats`, each counted once.
 
     Of an embedding table a token reads one row, unless the table is the output layer too.
     """
     weights = total = read = 0
-    shares = _shares(model.plan)
-    for name, shape in tensor_shapes(model.plan).items():
-        *matrices, rows, columns = shape
-        count = math.prod(matrices) * rows
-        row_bytes = find_format(model.formats.get(name, "F32")).row_bytes(columns)
-        weights += count * columns
+    shares = _shares(plan)
+    for name, shape in tensor_shapes(plan).items():
+        row_bytes, count = row_size(formats.get(name, "F32"), shape)
+        weights += count * shape[-1]
         total += count * row_bytes
         read += int(count * row_bytes * shares[name]) if name in shares else row_bytes
     return Sizes(weights, total, read)
+
+
+def row_size(format_: str, shape: tuple[int, ...]) -> tuple[int, int]:
+    """The bytes of a row of a tensor, and how many rows it has."""
+    return find_format(format_).row_bytes(shape[-1]), math.prod(shape[:-1])
+
+
+def share_of(plan: Plan, op: Op) -> float | None:
+    """The share of its weights that `op` reads for a token; None where it reads a row of them."""
+    if op.kind in ("embed", "embed_position"):
+        return None
+    if op.kind == "expert_linear":
+        return plan.ops[op.inputs[1]].width / 2 / plan.config.experts
+    return 1.0
 
 
 def _shares(plan: Plan) -> dict[str, float]:
     """The share of each tensor that a token reads; tables of which it reads a row are not named."""
     shares: dict[str, float] = {}
     for op in plan.ops:
-        share = 1.0
-        if op.kind == "expert_linear":
-            share = plan.ops[op.inputs[1]].width / 2 / plan.config.experts
-        if op.kind not in ("embed", "embed_position"):
+        if (share := share_of(plan, op)) is not None:
             shares.update(dict.fromkeys(op.weights, share))
     return shares
 

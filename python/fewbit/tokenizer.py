@@ -18,9 +18,11 @@ if TYPE_CHECKING:
 
 END_TOKENS = (
     "<|eot_id|>", "<|eom_id|>", "<|im_end|>", "<|end|>", "<|endoftext|>", "<|end_of_text|>",
-    "<end_of_turn>", "</s>",
+    "<end_of_turn>", "</s>", "<|return|>", "<|call|>",
 )  # fmt: skip
 """Special tokens that end a text or a turn wherever a vocabulary has them."""
+_CHANNELS, _PART_END = {"<|channel|>", "<|return|>"}, "<|end|>"
+"""Where a vocabulary has channels, this ends what is said in one, and no turn."""
 _REPLACEMENT = "\ufffd"
 _CONTEXT = 8
 """Tokens before a stream that are decoded with its first: more than any character takes."""
@@ -54,9 +56,12 @@ class Tokenizer:
         """The text of `ids`; bytes that are no UTF-8 come out as the replacement character."""
         return str(self.backend.decode(list(ids), skip_special_tokens=skip_special))
 
-    def stream(self, after: Sequence[int] = ()) -> Stream:
-        """A decoder for ids that come one by one, following `after`."""
-        return Stream(self, after)
+    def stream(self, after: Sequence[int] = (), spelled: frozenset[int] = frozenset()) -> Stream:
+        """A decoder for ids that come one by one, following `after`.
+
+        Special tokens leave no text, but for those in `spelled`.
+        """
+        return Stream(self, after, spelled)
 
     def token(self, id_: int) -> str | None:
         """How the vocabulary spells a token; None for ids that it does not have."""
@@ -76,14 +81,22 @@ class Stream:
     before, so each piece is the difference between two decodings of the last few tokens.
     """
 
-    def __init__(self, tokenizer: Tokenizer, after: Sequence[int]) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, after: Sequence[int], spelled: frozenset[int] = frozenset()
+    ) -> None:
         self._tokenizer = tokenizer
+        self._spelled = spelled
         self._ids = list(after[-_CONTEXT:])
         self._shown = len(self._ids)
         self._first = 0
 
     def push(self, token: int) -> str:
         """The text that `token` completes, "" while a character is incomplete."""
+        if token in self._spelled:
+            before = self.finish()
+            self._ids.append(token)
+            self._first = self._shown = len(self._ids)
+            return before + (self._tokenizer.token(token) or "")
         self._ids.append(token)
         text = self._pending()
         if not text or text.endswith(_REPLACEMENT):
@@ -159,7 +172,10 @@ def stop_ids(backend: tokenizers.Tokenizer, declared: Any, eos: int | None) -> f
     """The ids that end a text: those that are declared, and well-known special tokens."""
     listed = declared if isinstance(declared, list) else [declared]
     added = backend.get_added_tokens_decoder()
-    known = [id_ for id_, token in added.items() if token.special and token.content in END_TOKENS]
+    ends = {token.content: id_ for id_, token in added.items() if token.special}
+    if ends.keys() >= _CHANNELS:
+        ends.pop(_PART_END, None)
+    known = [id_ for text, id_ in ends.items() if text in END_TOKENS]
     return frozenset(id_ for id_ in (*listed, eos, *known) if isinstance(id_, int))
 
 

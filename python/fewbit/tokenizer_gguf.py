@@ -1,4 +1,4 @@
-"""Tokenizers in GGUF's words: built from a file's metadata, and said in it.
+"""Tokenizers built from a GGUF file's metadata, and the words that it has for them.
 
 GGUF names two kinds that matter here: ``gpt2``, byte-level BPE whose text is first split by a
 pattern that `tokenizer.ggml.pre` names, and ``llama``, SentencePiece's BPE with scores. What these
@@ -7,7 +7,6 @@ keys cannot say goes along whole as `tokenizer.huggingface.json`, a key of the s
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,14 +17,14 @@ from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tok
 
 from fewbit.errors import FileFormatError, UnsupportedError
 from fewbit.io.gguf import Metadata
-from fewbit.tokenizer import Tokenizer, backend_of_json, from_folder, stop_ids
+from fewbit.tokenizer import Tokenizer, backend_of_json, stop_ids
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 """GGUF's token types."""
 JSON_KEY = "tokenizer.huggingface.json"
 SPACE = "▁"
 
-_GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 _LLAMA3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -65,7 +64,7 @@ class Splitting:
 
 
 SPLITTINGS = (
-    Splitting(("gpt-2", "phi-2", "mpt", "olmo", "jais"), (_GPT2,)),
+    Splitting(("gpt-2", "phi-2", "mpt", "olmo", "jais"), (GPT2,)),
     Splitting(
         ("llama-bpe", "llama3", "llama-v3", "falcon3", "pixtral"),
         (_LLAMA3,),
@@ -77,11 +76,11 @@ SPLITTINGS = (
         (_LLAMA3.replace("{1,3}", ""),),
         normal_form=True,
     ),
-    Splitting(("smollm", "codeshell", "refact", "command-r", "starcoder"), (r"\p{N}", _GPT2)),
+    Splitting(("smollm", "codeshell", "refact", "command-r", "starcoder"), (r"\p{N}", GPT2)),
     Splitting(("tekken",), (_TEKKEN,), whole_words=True, adds_bos=True),
     Splitting(("gpt-4o", "llama4"), (_GPT4O,)),
     Splitting(("qwen35",), (_QWEN35,), normal_form=True),
-    Splitting(("default",), (_PUNCTUATION, _GPT2.removesuffix(r"|\s+"), r"\p{N}+", "[0-9]{3}")),
+    Splitting(("default",), (_PUNCTUATION, GPT2.removesuffix(r"|\s+"), r"\p{N}+", "[0-9]{3}")),
 )
 
 
@@ -279,111 +278,3 @@ def _wrap(backend: tokenizers.Tokenizer, bos: int | None, eos: int | None) -> No
     backend.post_processor = processors.TemplateProcessing(
         single=text, special_tokens=[(token, id_) for id_, token in around.items()]
     )
-
-
-def metadata_from_folder(path: Path, vocab: int) -> dict[str, Any]:
-    """GGUF's tokenizer keys for the tokenizer of a Hugging Face folder, `vocab` tokens in all.
-
-    Raises:
-        FileFormatError: the tokenizer is missing, damaged, or larger than the model's vocabulary.
-
-    """
-    tokenizer = from_folder(path)
-    facts = json.loads(tokenizer.backend.to_str())
-    tokens, types = _typed_tokens(tokenizer, facts, vocab, path)
-    kind, pre, exact = _kind(facts)
-    values: dict[str, Any] = {
-        "tokenizer.ggml.model": kind,
-        "tokenizer.ggml.pre": pre,
-        "tokenizer.ggml.tokens": tokens,
-    }
-    merges = [" ".join(m) if isinstance(m, list) else m for m in facts["model"].get("merges", [])]
-    if kind == "llama":
-        values["tokenizer.ggml.scores"] = _scores(tokens, merges)
-    values["tokenizer.ggml.token_type"] = types
-    if kind != "llama":
-        values["tokenizer.ggml.merges"] = merges
-    unknown = facts["model"].get("unk_token")
-    ids = {"bos": tokenizer.bos, "eos": tokenizer.eos}
-    ids["unknown"] = None if unknown is None else tokenizer.vocab.get(unknown)
-    for name, id_ in ids.items():
-        if id_ is not None:
-            values[f"tokenizer.ggml.{name}_token_id"] = id_
-    values["tokenizer.ggml.add_bos_token"] = tokenizer.adds_bos
-    if tokenizer.chat_template is not None:
-        values["tokenizer.chat_template"] = tokenizer.chat_template
-    greedy = any(a["lstrip"] or a["rstrip"] or a["single_word"] for a in facts["added_tokens"])
-    if not exact or greedy:  # GGUF has no word for tokens that take the space beside them
-        values[JSON_KEY] = tokenizer.backend.to_str()
-    return values
-
-
-def _typed_tokens(
-    tokenizer: Tokenizer, facts: dict[str, Any], vocab: int, path: Path
-) -> tuple[list[str], list[int]]:
-    """Each id's token and type; ids that no token has are unused ones."""
-    by_id = {id_: token for token, id_ in tokenizer.vocab.items()}
-    if by_id and max(by_id) >= vocab:
-        raise FileFormatError(
-            f"`{path}`: the tokenizer has token {max(by_id)}, the model a vocabulary of {vocab}",
-            hint="take the tokenizer that belongs to the weights",
-        )
-    tokens = [by_id.get(id_, f"[PAD{id_}]") for id_ in range(vocab)]
-    types = [NORMAL if id_ in by_id else UNUSED for id_ in range(vocab)]
-    if facts["model"].get("byte_fallback"):
-        for code in range(256):
-            if (id_ := tokenizer.vocab.get(f"<0x{code:02X}>")) is not None:
-                types[id_] = BYTE
-    for added in facts["added_tokens"]:
-        types[added["id"]] = CONTROL if added["special"] else USER_DEFINED
-    if (unknown := tokenizer.vocab.get(facts["model"].get("unk_token") or "")) is not None:
-        types[unknown] = UNKNOWN
-    return tokens, types
-
-
-def _kind(facts: dict[str, Any]) -> tuple[str, str, bool]:
-    """GGUF's model and splitting, and whether they say all that the tokenizer does."""
-    model, normalizer = facts["model"], facts["normalizer"]
-    if model.get("byte_fallback"):
-        steps = [step["type"] for step in (normalizer or {}).get("normalizers", [])]
-        return (
-            "llama",
-            "default",
-            facts["pre_tokenizer"] is None and steps == ["Prepend", "Replace"],
-        )
-    found = tuple(_patterns(facts["pre_tokenizer"]))
-    for splitting in SPLITTINGS:
-        if found == splitting.patterns:
-            same = (normalizer == {"type": "NFC"}) == splitting.normal_form
-            return (
-                "gpt2",
-                splitting.names[0],
-                same and (model.get("ignore_merges", False) == splitting.whole_words),
-            )
-    return "gpt2", "default", False
-
-
-def _patterns(step: dict[str, Any] | None) -> Iterable[str]:
-    """The patterns by which a byte-level pre-tokenizer splits, in order."""
-    match step:
-        case {"type": "Sequence", "pretokenizers": list(steps)}:
-            for inner in steps:
-                yield from _patterns(inner)
-        case {"type": "Split", "pattern": {"Regex": str(pattern)}, "behavior": "Isolated"}:
-            yield pattern
-        case {"type": "Digits", "individual_digits": True}:
-            yield r"\p{N}"
-        case {"type": "ByteLevel", "use_regex": True, "add_prefix_space": False}:
-            yield _GPT2
-        case {"type": "ByteLevel", "add_prefix_space": False}:
-            return
-        case _:
-            yield "unknown"
-
-
-def _scores(tokens: Sequence[str], merges: Sequence[str]) -> list[float]:
-    """Scores that order merges as they are listed; tokens that no merge makes come last."""
-    rank: dict[str, int] = {}
-    for i, merge in enumerate(merges):
-        rank.setdefault("".join(merge.split(" ", 1)), i)
-    return [-float(rank.get(token, len(merges))) for token in tokens]

@@ -1,10 +1,38 @@
 //! The cache: what `attend` keeps of each layer and sequence, and beside it what the recurrent ops
 //! keep (`recurrent.rs`).
 
+use std::alloc::{Layout, alloc_zeroed};
+
 use super::recurrent::{Shapes, State};
 use crate::error::{Error, Result};
 use crate::kernels::attention::{Head, Kept};
 use crate::kernels::isa::LANES;
+
+/// Numbers whose zero has no bit set.
+///
+/// # Safety
+///
+/// Zeroed memory holds values of the type.
+pub(super) unsafe trait Zero: Copy {}
+// SAFETY: 0.0 has no bit set.
+unsafe impl Zero for f32 {}
+// SAFETY: nor has 0.
+unsafe impl Zero for u8 {}
+
+/// `count` zeros that take memory only as they are written, None where there is not so much:
+/// `vec![0.0; count]` would end the process.
+pub(super) fn zeros<T: Zero>(count: usize) -> Option<Vec<T>> {
+    if count == 0 {
+        return Some(Vec::new());
+    }
+    let layout = Layout::array::<T>(count).ok()?;
+    // SAFETY: the layout is not empty; the vector takes over what was allocated for so many
+    // numbers, all of them zero.
+    unsafe {
+        let start = alloc_zeroed(layout).cast::<T>();
+        (!start.is_null()).then(|| Vec::from_raw_parts(start, count, count))
+    }
+}
 
 /// What one attending layer stores.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,32 +71,31 @@ impl Cache {
         kept: Kept,
     ) -> Result<Self> {
         let rounded = capacity.checked_next_multiple_of(LANES);
-        let items = |width: usize| {
-            rounded?
-                .checked_mul(sequences)?
-                .checked_mul(width)
-                .filter(|&n| n < isize::MAX as usize / 4)
+        let count = |width: usize| rounded?.checked_mul(sequences)?.checked_mul(width);
+        let bytes = |width: usize| zeros(count(width)?.checked_mul(kept.bytes())?);
+        let too_large = || {
+            let what = format!(
+                "a cache of {sequences} sequences of {capacity} tokens does not fit memory"
+            );
+            Error::input(what).hint("make it for fewer tokens or sequences")
         };
-        let mut layers = Vec::with_capacity(shapes.len());
-        for &shape in shapes {
-            let keys = items(shape.kv_heads * shape.elements);
-            let values = items(shape.kv_heads * shape.elements.next_multiple_of(LANES));
-            let scales = items(if kept == Kept::Int8 { shape.kv_heads } else { 0 });
-            let (Some(keys), Some(values), Some(scales)) = (keys, values, scales) else {
-                return Err(Error::input(format!(
-                    "a cache of {sequences} sequences of {capacity} tokens does not fit memory"
-                )));
-            };
-            layers.push(Layer {
+        let layer = |shape: LayerShape| {
+            let scales = if kept == Kept::Int8 { shape.kv_heads } else { 0 };
+            Some(Layer {
                 shape,
-                keys: vec![0; keys * kept.bytes()],
-                values: vec![0; values * kept.bytes()],
-                key_scales: vec![0.0; scales],
-                value_scales: vec![0.0; scales],
-            });
-        }
-        let state = State::new(recurrent, sequences)?;
-        Ok(Self { layers, state, lengths: vec![0; sequences], capacity, kept })
+                keys: bytes(shape.kv_heads * shape.elements)?,
+                values: bytes(shape.kv_heads * shape.elements.next_multiple_of(LANES))?,
+                key_scales: zeros(count(scales)?)?,
+                value_scales: zeros(count(scales)?)?,
+            })
+        };
+        let layers: Option<Vec<Layer>> = shapes.iter().copied().map(layer).collect();
+        let layers = layers.ok_or_else(too_large)?;
+        let mut lengths = Vec::new();
+        lengths.try_reserve_exact(sequences).map_err(|_| too_large())?;
+        lengths.resize(sequences, 0);
+        let state = State::new(recurrent, sequences).ok_or_else(too_large)?;
+        Ok(Self { layers, state, lengths, capacity, kept })
     }
 
     /// Tokens that each sequence can hold.

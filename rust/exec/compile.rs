@@ -224,12 +224,14 @@ impl<'a> Compiler<'a> {
         let made: Box<dyn FnOnce(Slot) -> RowOp> = match &op.kind {
             Kind::Embed {} => {
                 let table = weights.find(&op.weights[0], None, op.width)?;
-                self.program.vocab = table.rows;
+                let known = self.program.vocab; // 0 before the first table
+                self.program.vocab = if known == 0 { table.rows } else { known.min(table.rows) };
                 Box::new(|out| RowOp::Embed { table, out })
             }
             Kind::EmbedPosition {} => {
                 let table = weights.find(&op.weights[0], None, op.width)?;
-                self.program.positions = Some(table.rows);
+                let known = self.program.positions.unwrap_or(usize::MAX);
+                self.program.positions = Some(known.min(table.rows));
                 Box::new(|out| RowOp::EmbedPosition { table, out })
             }
             Kind::RmsNorm { eps, heads } => {

@@ -168,6 +168,22 @@ pub fn parse(json: &str) -> Result<Vec<Op>> {
 /// Columns of a value at the most: products of two widths do not overflow.
 const WIDEST: usize = 1 << 30;
 
+/// Experts that a route can tell apart: it gives their indices as f32.
+const MOST_EXPERTS: usize = 1 << 24;
+
+/// What is wrong with an op behind a `take`, which leaves the wanted rows alone.
+fn mistaken(op: &Op, earlier: &[Op]) -> Option<String> {
+    let take = earlier.iter().position(|op| matches!(op.kind, Kind::Take {}))?;
+    if matches!(op.kind, Kind::Take {}) {
+        return Some(format!("takes rows that op {take} has taken already"));
+    }
+    if op.inputs.is_empty() {
+        return Some(format!("makes a row for every token, after the take of op {take}"));
+    }
+    let before = op.inputs.iter().find(|&&value| value < take)?;
+    Some(format!("names value {before}, from before the take of op {take}"))
+}
+
 /// What is wrong with the route of an op that needs one: its numbers are used as indices.
 fn misrouted(op: &Op, earlier: &[Op]) -> Option<String> {
     let experts = match op.kind {
@@ -204,7 +220,7 @@ fn check(index: usize, name: &str, op: &Op, earlier: &[Op]) -> Result<()> {
     if op.width > WIDEST {
         return fail(format!("has {} columns, more than {WIDEST}", op.width));
     }
-    if let Some(what) = misrouted(op, earlier) {
+    if let Some(what) = misrouted(op, earlier).or_else(|| mistaken(op, earlier)) {
         return fail(what);
     }
     let widths: Vec<usize> = op.inputs.iter().map(|&input| earlier[input].width).collect();
@@ -263,6 +279,9 @@ fn misfit(kind: &Kind, out: usize, widths: &[usize]) -> Option<String> {
                     widths[0], widths[1], widths[2]
                 )
             })
+        }
+        Kind::Route { .. } if widths[0] > MOST_EXPERTS => {
+            Some(format!("chooses among {} experts, more than {MOST_EXPERTS}", widths[0]))
         }
         Kind::Route { used, .. } => (*used == 0 || *used > widths[0] || out != 2 * used)
             .then(|| format!("chooses {used} of {} experts in {out} columns", widths[0])),

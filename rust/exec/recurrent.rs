@@ -2,10 +2,10 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::cache::zeros;
 use super::compile::Slot;
 use super::plan::Sharing;
 use super::run::{Step, Token};
-use crate::error::{Error, Result};
 use crate::kernels::delta::{DeltaState, DeltaToken, Place, SPAN};
 use crate::kernels::isa::LANES;
 
@@ -25,8 +25,9 @@ impl ConvShape {
         SPAN + self.kernel
     }
 
-    fn floats(self) -> usize {
-        self.rows() * self.channels
+    /// Floats of one sequence, None where they are beyond counting.
+    fn floats(self) -> Option<usize> {
+        self.rows().checked_mul(self.channels)
     }
 }
 
@@ -48,8 +49,13 @@ impl DeltaShape {
         [self.key_size * self.width(), self.key_size * SPAN, SPAN * self.width(), SPAN]
     }
 
-    fn floats(self) -> usize {
-        self.heads * self.parts().iter().sum::<usize>()
+    /// Floats of one sequence, None where they are beyond counting.
+    fn floats(self) -> Option<usize> {
+        self.key_size.checked_mul(self.width())?;
+        self.parts()
+            .iter()
+            .try_fold(0usize, |sum, &part| sum.checked_add(part))?
+            .checked_mul(self.heads)
     }
 }
 
@@ -72,21 +78,20 @@ pub struct State {
 }
 
 impl State {
-    pub fn new(shapes: &Shapes, sequences: usize) -> Result<Self> {
-        let zeros = |floats: usize| match floats.checked_mul(sequences) {
-            Some(n) if n < isize::MAX as usize / 4 => Ok(vec![0f32; n]),
-            _ => Err(Error::input(format!(
-                "the recurrent state of {sequences} sequences does not fit memory"
-            ))),
-        };
-        Ok(Self {
-            convs: shapes.convs.iter().map(|conv| zeros(conv.floats())).collect::<Result<_>>()?,
+    /// Zeros for so many sequences, None where memory has no room for them.
+    pub fn new(shapes: &Shapes, sequences: usize) -> Option<Self> {
+        let layer = |floats: Option<usize>| zeros(floats?.checked_mul(sequences)?);
+        let mut bases = Vec::new();
+        bases.try_reserve_exact(sequences).ok()?;
+        bases.resize(sequences, 0);
+        Some(Self {
+            convs: shapes.convs.iter().map(|conv| layer(conv.floats())).collect::<Option<_>>()?,
             deltas: shapes
                 .deltas
                 .iter()
-                .map(|delta| zeros(delta.floats()))
-                .collect::<Result<_>>()?,
-            bases: vec![0; sequences],
+                .map(|delta| layer(delta.floats()))
+                .collect::<Option<_>>()?,
+            bases,
             shapes: shapes.clone(),
         })
     }
@@ -185,7 +190,8 @@ impl Step<'_> {
 
     fn convolve(&self, conv: &ShortConv, row: usize, token: &Token, start: usize, count: usize) {
         let ConvShape { channels, kernel } = conv.shape;
-        let kept = self.state.convs[conv.index].wrapping_add(token.sequence * conv.shape.floats());
+        let kept = self.state.convs[conv.index]
+            .wrapping_add(token.sequence * conv.shape.rows() * conv.shape.channels);
         let place =
             |position: usize| kept.wrapping_add(position % conv.shape.rows() * channels + start);
         let first = (token.position + 1).saturating_sub(kernel);
@@ -262,7 +268,7 @@ impl Step<'_> {
         let [state, keys, updates, decays] = shape.parts();
         let size = state + keys + updates + decays;
         let base =
-            self.state.deltas[delta.index].wrapping_add(sequence * shape.floats() + head * size);
+            self.state.deltas[delta.index].wrapping_add((sequence * shape.heads + head) * size);
         DeltaState {
             state: base,
             keys: base.wrapping_add(state),

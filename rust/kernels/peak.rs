@@ -29,13 +29,12 @@ pub unsafe fn peak<I: Isa>(codes: *const u8, acts: *const i8) -> i32 {
             let mut sums = [I::no_sums(); ROWS];
             for step in 0..STEPS {
                 let q = I::bytes(codes.add(step * STEP_BYTES));
-                for row in 0..ROWS {
-                    let a = acts.add(row * CHUNK + 4 * step);
-                    sums[row] = I::accumulate::<4>(sums[row], q, a);
+                for (row, sum) in sums.iter_mut().enumerate() {
+                    *sum = I::accumulate::<4>(*sum, q, acts.add(row * CHUNK + 4 * step));
                 }
             }
-            for row in 0..ROWS {
-                dots[row] = I::fold(dots[row], sums[row]);
+            for (dot, sum) in dots.iter_mut().zip(sums) {
+                *dot = I::fold(*dot, sum);
             }
         }
         dots.into_iter().map(|dot| I::sum_i(dot)).fold(0, i32::wrapping_add)

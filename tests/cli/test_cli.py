@@ -16,6 +16,7 @@ import pytest
 
 from fewbit import cli
 from fewbit.demo import DEMO
+from tests.golden.loading import asset
 
 COMMANDS = (
     "inspect",
@@ -101,6 +102,26 @@ def test_inspect_json(fewbit: Fewbit) -> None:
         {"format": "BF16", "tensors": 38, "weights": 4_196_608, "bytes": 8_393_216}
     ]
     assert len(found["tensors"]) == 38
+
+
+def test_inspect_lists_the_plan(fewbit: Fewbit) -> None:
+    ended = fewbit("inspect", "--plan")
+    assert (ended.code, ended.err) == (0, "")
+    lines = [" ".join(line.split()) for line in ended.out.splitlines()]
+    assert lines[0] == f"{DEMO}: llama, 64 ops, for n new tokens"
+    assert lines[2] == "value op of shape bytes bytes/token"
+    assert "%0 embed token_embd.weight (4096 x 256 BF16) [n, 256] 2,097,152 512" in lines
+    assert "%7 attend %5, %6, %4, layer=0, heads=4, kv_heads=2, scale=0.125, window=0 [n, 256]" in (
+        lines
+    )
+    assert "%63 linear %62, token_embd.weight (4096 x 256 BF16) [n, 4096] 2,097,152 2,097,152" in (
+        lines
+    )
+    assert lines[-1].startswith("4,196,608 weights in 8,393,216 bytes, of which a token reads 8,3")
+    found = fewbit("inspect", "--plan", "--json").json
+    assert found["sizes"]["bytes"] == 8_393_216
+    assert found["steps"][63]["weights"][0]["shape"] == [4096, 256]
+    assert found["steps"][63]["bytes"] == 2_097_152
 
 
 def test_quantize_writes_what_format_encodes_in_memory(fewbit: Fewbit, tmp_path: Path) -> None:
@@ -222,6 +243,17 @@ def test_generate_says_when_the_context_is_full(fewbit: Fewbit) -> None:
     assert ended.err.endswith("\nthe text ends here because the context is full\n")
 
 
+def test_quantize_warns_of_what_the_file_cannot_say(fewbit: Fewbit, tmp_path: Path) -> None:
+    folder, file = str(asset("gpt_oss-mxfp4").parent), tmp_path / "q.gguf"
+    ended = fewbit("quantize", folder, str(file), "--format", "MXFP4_MOE")
+    assert ended.code == 0
+    assert ended.err == (
+        "warning: GGUF cannot say that the YaRN range is not rounded: llama.cpp rounds it, so the "
+        "file predicts a little else than the folder\n"
+    )
+    assert file.exists()
+
+
 def test_chat_answers_each_line(fewbit: Fewbit, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = "Hello\n\n/reset\nHello\nAgain\n/exit\nnever read\n"
     monkeypatch.setattr(sys, "stdin", io.StringIO(lines))
@@ -229,6 +261,7 @@ def test_chat_answers_each_line(fewbit: Fewbit, monkeypatch: pytest.MonkeyPatch)
     answers = [json.loads(line) for line in ended.out.splitlines()]
     assert ended.err == "forgotten\n"
     assert len(answers) == 3
+    assert [answer["reasoning"] for answer in answers] == ["", "", ""]
     assert answers[0]["text"] == answers[1]["text"], "after /reset all is as at the start"
     assert answers[2]["prompt_tokens"] > answers[1]["prompt_tokens"] + answers[1]["tokens"]
 

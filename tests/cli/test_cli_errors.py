@@ -25,6 +25,12 @@ TABLE = [
     ("perplexity --ctx 3", 1, "a window of 3 tokens is too short", "use 4 or more"),
     ("perplexity --chunks 0", 1, "cannot measure 0 chunks", "use 1 or more"),
     (
+        "inspect --plan --tensor attn_q",
+        1,
+        "`--plan` lists ops, `--tensor` and `--block` show tensors",
+        "one at a time",
+    ),
+    (
         "perplexity --acts int4",
         1,
         "unknown activations `int4`",
@@ -88,7 +94,7 @@ TABLE = [
     (
         "inspect --format Q4_K --block 3",
         1,
-        "`--format` explains a format, without a model, `--tensor` or `--block`",
+        "`--format` explains a format, without a model, `--tensor`, `--block` or `--plan`",
         "to take a block of a file apart: `--tensor REGEX --block N`",
     ),
 ]

@@ -35,7 +35,7 @@ def test_attend(kv, size):
     plan.append(op("attend", [1, 2, 3], [], heads * size, layer=0, **attributes))
     got, expected = both(plan, weights, n, kv)
     bounds = [
-        attend_bound(q[i] / 50, k[: i + 1] / 50 * 1.01, v[: i + 1] * 1.01, attributes)
+        attend_bound(q[i] / 50, k[: i + 1] / 50 * 1.01, v[: i + 1] * 1.01, None, attributes)
         for i in range(n)
     ]
     within_bound(got, expected, np.array(bounds))

@@ -1,25 +1,16 @@
-"""Each op of a plan on the CPU executor against the oracle: equal bits, or within its own error.
-
-A plan of one op: the tokens' rows come from an F32 embedding table, the op's result is what the
-executor returns as logits.
-"""
-
-import json
+"""Ops of a plan on the CPU executor against the oracle: equal bits, or within its own error."""
 
 import numpy as np
 import pytest
 
 from fewbit import _core
-from fewbit._core import Executor, Weights
+from fewbit.errors import InputError
 from fewbit.formats import FORMATS as TABLE
 from fewbit.formats import find_format
-from reference import linear, ops, run
-from reference.formats import encode_row
+from reference import linear, ops
 from reference.weights import Weight
 from tests.compare import same_bits, within_bound
-
-U = 2.0**-24
-"""The largest relative error of one f32 rounding."""
+from tests.differential.plans import CAPACITY, U, both, embed, op, run_cpu, stored, values
 
 FORMATS = [
     *("F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"),
@@ -28,50 +19,6 @@ FORMATS = [
     *("Q1_0", "Q2_0", "TQ1_0", "TQ2_0"),
     *("sym4-g16", "asym3-g64", "asym4-g20", "sym8-g256", "asym2-g5"),
 ]
-
-
-def values(seed: int, *shape: int) -> np.ndarray:
-    """Normal numbers with a few large ones, as activations have them."""
-    rng = np.random.default_rng(seed)
-    x = rng.normal(size=shape) * 10 ** rng.uniform(-2, 1, size=(*shape[:-1], 1))
-    x[rng.random(shape) < 0.02] *= 30
-    return np.float32(x)
-
-
-def op(kind: str, inputs: list[int], weights: list[str], width: int, **attributes) -> dict:
-    return {"op": kind, "inputs": inputs, "weights": weights, "width": width, **attributes}
-
-
-def embed(name: str, table: np.ndarray) -> dict:
-    return op("embed", [], [name], table.shape[1])
-
-
-def stored(table: np.ndarray, name: str = "F32") -> Weight:
-    rows = [encode_row(row.tolist(), name) for row in np.atleast_2d(table)]
-    return Weight(name, len(rows), np.atleast_2d(table).shape[1], b"".join(rows))
-
-
-def run_cpu(plan, weights, tokens, outputs=None, acts="f32", threads=1):
-    held = Weights()
-    for name, w in weights.items():
-        data = np.frombuffer(w.data, np.uint8).reshape(w.rows, -1)
-        held.add(name, w.format, w.rows, w.columns, data)
-    executor = Executor(json.dumps(plan), held, threads)
-    cache = executor.cache(1, 64)
-    outputs = range(len(tokens)) if outputs is None else outputs
-    return executor.forward(
-        cache,
-        np.uint32(tokens),
-        np.zeros(len(tokens), np.uint32),
-        np.uint32(list(outputs)),
-        acts,
-    )
-
-
-def both(plan, weights, tokens, outputs=None, acts="f32"):
-    got = run_cpu(plan, weights, tokens, outputs, acts)
-    expected = run.forward(plan, weights, tokens, outputs=outputs, acts=acts)
-    return got, np.float32(expected)
 
 
 @pytest.mark.parametrize("acts", ["f32", "int8"])
@@ -121,10 +68,56 @@ def test_rope(pairing, pairs):
     same_bits(*both([embed("x", x), rope], {"x": stored(x)}, list(range(12))))
 
 
-def test_add_and_take():
+@pytest.mark.parametrize("width", [1, 16, 21])
+def test_add(width):
+    x = values(6, 9, width)
+    same_bits(*both([embed("x", x), op("add", [0, 0], [], width)], {"x": stored(x)}, range(9)))
+
+
+@pytest.mark.parametrize("outputs", [[0, 4, 8], [8], [0], []])
+def test_take(outputs):
     x = values(6, 9, 21)
-    plan = [embed("x", x), op("add", [0, 0], [], 21), op("take", [1], [], 21)]
-    same_bits(*both(plan, {"x": stored(x)}, list(range(9)), outputs=[0, 4, 8]))
+    plan = [embed("x", x), op("take", [0], [], 21), op("add", [1, 1], [], 21)]
+    got, expected = both(plan, {"x": stored(x)}, range(9), outputs=outputs)
+    same_bits(got, expected.reshape(-1, 21))
+
+
+@pytest.mark.parametrize("name", ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_K", "Q6_K", "MXFP4"])
+def test_embed(name):
+    """Rows as the format's own decoding has them, in any order and more than once."""
+    plan, weights = [op("embed", [], ["x"], 256)], {"x": stored(values(13, 20, 256), name)}
+    same_bits(*both(plan, weights, [19, 0, 3, 3, 16]))
+
+
+def test_embed_position():
+    """A row per position, whatever the tokens; a cache is no longer than the table."""
+    x, table = values(14, 5, 24), values(15, CAPACITY, 24)
+    weights = {"x": stored(x), "p": stored(table)}
+    plan = [embed("x", x), op("embed_position", [], ["p"], 24), op("add", [0, 1], [], 24)]
+    same_bits(*both(plan, weights, [4, 0, 2, 2, 1, 0]))
+    with pytest.raises(InputError, match="the model has 12 positions"):
+        run_cpu(plan, weights | {"p": stored(table[:12])}, [0])
+
+
+@pytest.mark.parametrize("original", [10, CAPACITY - 1, CAPACITY])
+def test_long_rope(original):
+    """The long frequencies from a cache of one token more on."""
+    x = values(16, 12, 48)
+    short, long = [0.7**i for i in range(6)], [0.1 * 0.5**i for i in range(6)]
+    rope = op(
+        "long_rope", [0], [], 48, heads=3, short=short, long=long, original=original, factor=1.1,
+        pairing="halves",
+    )  # fmt: skip
+    same_bits(*both([embed("x", x), rope], {"x": stored(x)}, range(12)))
+
+
+@pytest.mark.parametrize(
+    ("parts", "start", "width"), [(1, 0, 48), (3, 5, 9), (4, 11, 4), (2, 0, 40)]
+)
+def test_part(parts, start, width):
+    x = values(17, 4, 48)
+    part = op("part", [0], [], width, parts=parts, start=start)
+    same_bits(*both([embed("x", x), part], {"x": stored(x)}, range(4)))
 
 
 @pytest.mark.parametrize("heads", [1, 3])
@@ -149,8 +142,9 @@ def test_swiglu():
     within_bound(got, expected, 7 * U * np.abs(expected) + 1.01 * floor)
 
 
+@pytest.mark.parametrize("sunk", [False, True], ids=["", "sinks"])
 @pytest.mark.parametrize("window", [0, 1, 5])
-def test_attend(window):
+def test_attend(window, sunk):
     """Within what the roundings of scores, weights and sums can add up to."""
     heads, kv_heads, size, n, scale = 4, 2, 12, 20, 0.3
     q, k, v = values(10, n, heads * size), values(11, n, kv_heads * size), values(12, n, 24)
@@ -164,17 +158,24 @@ def test_attend(window):
         plan.append(op("linear", [0], [name], width))
         at += width
     attributes = {"heads": heads, "kv_heads": kv_heads, "scale": scale, "window": window}
-    plan.append(op("attend", [1, 2, 3], [], heads * size, layer=0, **attributes))
+    sinks = np.float32([0, -5, 40, 2]) if sunk else None
+    if sunk:
+        weights["sinks"] = stored(sinks)
+    names = ["sinks"] if sunk else []
+    plan.append(op("attend", [1, 2, 3], names, heads * size, layer=0, **attributes))
     got, expected = both(plan, weights, list(range(n)))
-    bounds = [attend_bound(q[i] / 5, k[: i + 1] / 5, v[: i + 1], attributes) for i in range(n)]
+    bounds = [
+        attend_bound(q[i] / 5, k[: i + 1] / 5, v[: i + 1], sinks, attributes) for i in range(n)
+    ]
     within_bound(got, expected, np.array(bounds))
 
 
-def attend_bound(q, keys, vals, attributes) -> list[float]:
-    """How far f32 may be off: (2 score + n + 6) U * sum p |v|.
+def attend_bound(q, keys, vals, sinks, attributes) -> list[float]:
+    """How far f32 may be off: (2 score + n + 6) U * sum p |v|; a sink is one more score, exact.
 
     A score is off by (size + 1) U sum |q k| scale, and by 3 U once the largest is subtracted and
-    exp taken, relative to e; that enters numerator and denominator. Each sums n products.
+    exp taken, relative to e (and by U of the distance, which a sink widens); that enters numerator
+    and denominator. Each sums n products.
     """
     size = len(q) // attributes["heads"]
     score = (
@@ -187,5 +188,7 @@ def attend_bound(q, keys, vals, attributes) -> list[float]:
             for b in range(0, keys.shape[1], size)
         )
     )
-    near = ops.attend(q.tolist(), keys.tolist(), np.abs(vals).tolist(), **attributes)
+    score += 0 if sinks is None else float(np.abs(sinks).max())
+    sunk = None if sinks is None else sinks.tolist()
+    near = ops.attend(q.tolist(), keys.tolist(), np.abs(vals).tolist(), sunk, **attributes)
     return [2 * (2 * score + len(keys) + 6) * U * y for y in near]

@@ -103,18 +103,23 @@ def load(name: str) -> Golden:
 
 def opened(folder: Path) -> Golden:
     model = fewbit.load(folder)
-    weights = {}
-    for name in model.plan.weights():
-        data, columns = model.data(name), model.checkpoint.tensors[name].shape[-1]
-        weights[name] = Weight(model.formats[name], len(data), columns, data.tobytes())
     return Golden(
         model.config,
         model.plan.to_dicts(),
-        weights,
+        stored_weights(model),
         np.load(folder / "ids.npy").tolist(),
         np.load(folder / "logits.npy"),
         np.load(folder / "greedy.npy").tolist(),
     )
+
+
+def stored_weights(model: fewbit.Model) -> dict[str, Weight]:
+    """The tensors of `model`'s plan as the oracle takes them."""
+    weights = {}
+    for name in model.plan.weights():
+        data, columns = model.data(name), model.checkpoint.tensors[name].shape[-1]
+        weights[name] = Weight(model.formats[name], len(data), columns, data.tobytes())
+    return weights
 
 
 def gguf_name(name: str) -> str:

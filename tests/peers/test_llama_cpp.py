@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -19,35 +18,14 @@ from fewbit.io.gguf import read_gguf
 from fewbit.mixtures import FILE_TYPES
 from tests.compare import within_bound
 from tests.golden.loading import MODELS, NOISE
+from tests.peers.peer import Peer, llama_quantize, same_tensors
 
-llama_cpp = pytest.importorskip("llama_cpp", reason="needs the extra `peers`: llama-cpp-python")
-
-Importance = dict[str, NDArray[np.float32]] | None
 QUANTIZED = [name for name in FILE_TYPES if name != "F32"]
 MODELS_HERE = {
     "llama": MODELS / "llama",  # 256 wide, untied
     "qwen2": MODELS / "qwen2",  # 128 wide, tied: K formats fall back
     "demo": fewbit.DEMO,
 }
-
-
-def llama_quantize(
-    source: Path, target: Path, file_type: int, pure: bool = False, importance: Importance = None
-) -> bool:
-    """Whether llama.cpp did it."""
-    params = llama_cpp.llama_model_quantize_default_params()
-    params.ftype, params.nthread, params.pure = file_type, 2, pure
-    entry = llama_cpp.llama_cpp.llama_model_imatrix_data
-    entries = (entry * (len(importance or {}) + 1))()
-    for slot, (name, values) in zip(entries, (importance or {}).items(), strict=False):
-        slot.name, slot.size = name.encode(), values.size
-        slot.data = values.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
-    if importance:
-        params.imatrix = ctypes.cast(entries, ctypes.POINTER(entry))
-    code = llama_cpp.llama_model_quantize(
-        str(source).encode(), str(target).encode(), ctypes.byref(params)
-    )
-    return bool(code == 0)
 
 
 def random_importance(source: Path) -> dict[str, NDArray[np.float32]]:
@@ -58,15 +36,6 @@ def random_importance(source: Path) -> dict[str, NDArray[np.float32]]:
         for name, entry in read_gguf(source).tensors.items()
         if name.startswith("blk.") and len(entry.shape) == 2
     }
-
-
-def same_tensors(ours: Path, theirs: Path) -> None:
-    found, expected = read_gguf(ours).tensors, read_gguf(theirs).tensors
-    assert list(found) == list(expected)
-    formats = {name: (found[name].format, entry.format) for name, entry in expected.items()}
-    assert not {name: pair for name, pair in formats.items() if pair[0] != pair[1]}
-    for name, entry in expected.items():
-        assert found[name].data.tobytes() == entry.data.tobytes(), name
 
 
 @pytest.fixture(scope="session")
@@ -173,21 +142,6 @@ def test_a_collected_importance_matrix_weighs_alike_in_both(
     assert llama_quantize(sources["llama"], target, file_type, importance=dict(importance))
     model.quantize(recipe, importance).save(tmp_path / "ours.gguf")
     same_tensors(tmp_path / "ours.gguf", target)
-
-
-class Peer:
-    """A GGUF file in llama.cpp: tokens of texts and logits after them."""
-
-    def __init__(self, path: Path) -> None:
-        self.llama = llama_cpp.Llama(
-            str(path), n_ctx=512, n_batch=512, logits_all=True, verbose=False, n_threads=2,
-            type_k=llama_cpp.GGML_TYPE_F32, type_v=llama_cpp.GGML_TYPE_F32,
-        )  # fmt: skip
-
-    def logits(self, ids: list[int]) -> NDArray[np.float32]:
-        self.llama.reset()
-        self.llama.eval(ids)
-        return np.array(self.llama.scores[: len(ids)], np.float32)
 
 
 @pytest.mark.parametrize("name", ["llama", "llama-spm", "mistral", "qwen2", "qwen3"])

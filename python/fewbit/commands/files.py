@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -14,7 +15,8 @@ from fewbit.checkpoint import open_checkpoint
 from fewbit.commands.options import Json, ModelName, Threads, model_path
 from fewbit.errors import InputError
 from fewbit.imatrix import read_imatrix
-from fewbit.progress import progress
+from fewbit.plan_listing import list_plan
+from fewbit.progress import progress, stderr
 from fewbit.recipes import Options
 from fewbit.sizes import sizes
 
@@ -46,23 +48,33 @@ def inspect(
             show_default=False,
         ),
     ] = None,
+    plan: Annotated[
+        bool,
+        typer.Option("--plan", help="List the ops that run the model: shapes, weights, bytes."),
+    ] = False,
     json: Json = False,
 ) -> None:
     """What is in a file: configuration, tokenizer, tensors, formats, bits per weight."""
     if format_ is not None:
-        if model is not None or tensor is not None or block is not None:
+        if model is not None or tensor is not None or block is not None or plan:
             raise InputError(
-                "`--format` explains a format, without a model, `--tensor` or `--block`",
+                "`--format` explains a format, without a model, `--tensor`, `--block` or `--plan`",
                 hint="to take a block of a file apart: `--tensor REGEX --block N`",
             )
         _show(inspect_file.explain(format_), report.explanation_tables, json)
         return
+    if plan and (tensor is not None or block is not None):
+        raise InputError(
+            "`--plan` lists ops, `--tensor` and `--block` show tensors", hint="one at a time"
+        )
     if block is not None and tensor is None:
         raise InputError(
             f"block {block} of which tensor?", hint="name it, as in `--tensor 'blk.0.attn_q'`"
         )
     checkpoint = open_checkpoint(model_path(model))
-    if tensor is None:
+    if plan:
+        _show(list_plan(checkpoint), report.plan_tables, json)
+    elif tensor is None:
         _show(inspect_file.inspect(checkpoint), report.contents_tables, json)
     elif block is None:
         _show_each(
@@ -118,8 +130,14 @@ def quantize(
     encoded = load(model_path(model), threads=threads).quantize(
         format_, importance, options=options, requantize=allow_requantize
     )
-    with progress(f"encoding {format_}", in_bytes=True) as update:
+    with (
+        warnings.catch_warnings(record=True) as caught,
+        progress(f"encoding {format_}", in_bytes=True) as update,
+    ):
+        warnings.simplefilter("always", UserWarning)
         encoded.save(output, progress=update)
+    for warning in caught:
+        stderr().print(f"warning: {warning.message}", markup=False, soft_wrap=True)
     size, written = sizes(encoded), output.stat().st_size
     if json:
         report.write_json({"path": str(output), "bytes": written, "sizes": size})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import secrets
 import sys
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from typing import Annotated, TypeAlias
 import typer
 
 from fewbit import report
-from fewbit.chat import Conversation
+from fewbit.chat import Conversation, Reply
 from fewbit.commands.options import (
     Device,
     FormatOption,
@@ -104,7 +105,8 @@ def chat(
 ) -> None:
     """Talk with a model: one line in, an answer out. /reset forgets, /exit ends.
 
-    With --json each answer is one line of JSON.
+    What a model thinks before it answers is dim on a terminal, else on stderr. With --json each
+    answer is one line of JSON, `reasoning` a field of its own.
     """
     sampling = _sampling(temperature, top_k, top_p, min_p, seed)
     talk = Conversation(
@@ -123,19 +125,38 @@ def chat(
 
 
 def _turn(talk: Conversation, line: str, max_tokens: int, sampling: Sampling, json: bool) -> None:
-    made = talk.ask(line, max_tokens=max_tokens, sampling=sampling)
+    reply = talk.ask(line, max_tokens=max_tokens, sampling=sampling)
     try:
         if json:
-            for _ in made:
+            for _ in reply:
                 pass
-            report.write_json_line(_facts(made, sampling))
+            said = {"text": reply.text, "reasoning": reply.reasoning}
+            report.write_json_line(_facts(reply.made, sampling) | said)
         else:
-            _stream(made)
-            _note(made, sampling)
+            show_reply(reply)
+            _note(reply.made, sampling)
     except InputError as error:  # too long for the context: the talk can go on anew
         stderr().print(f"error: {error.message}\n\nhint: /reset forgets the conversation")
         return
-    talk.remember(line, made.text)
+    talk.remember(line, reply.text)
+
+
+def show_reply(reply: Reply) -> None:
+    """The answer to stdout; the reasoning before it dim on a terminal, else to stderr."""
+    terminal = sys.stdout.isatty()
+    dim, plain = ("\x1b[2m", "\x1b[0m") if terminal and not os.environ.get("NO_COLOR") else ("", "")
+    before = "answer"
+    for kind, text in reply:
+        if kind != before:
+            sys.stdout.write(f"{plain}\n\n" if kind == "answer" and terminal else dim)
+        before = kind
+        out = sys.stdout if terminal or kind == "answer" else sys.stderr
+        out.write(text)
+        out.flush()
+    if before == "reasoning":
+        sys.stdout.write(plain)
+    sys.stdout.write("\n")
+    sys.stdout.flush()
 
 
 def _lines() -> Iterator[str]:

@@ -334,11 +334,19 @@ def _delta_values(c: Config) -> dict[str, Any]:
     return values
 
 
+def unsaid(c: Config) -> list[str]:
+    """What of `c` a GGUF file leaves out though the model runs without, so that it predicts a
+    little else; what no file could make up for is refused instead.
+    """
+    if c.rope.kind == "yarn" and not c.rope.truncate:
+        return [
+            "GGUF cannot say that the YaRN range is not rounded: llama.cpp rounds it, so the file "
+            "predicts a little else than the folder"
+        ]
+    return []
+
+
 def _yarn_values(rope: Rope) -> dict[str, Any]:
-    if not rope.truncate:
-        raise UnsupportedError(
-            "GGUF cannot say that the YaRN range is not rounded", hint="keep the original folder"
-        )
     values: dict[str, Any] = {"rope.scaling.original_context_length": rope.original_context}
     if rope.attention_factor is not None:
         values["rope.scaling.yarn_attn_factor"] = rope.attention_factor / yarn_attention(

@@ -169,6 +169,8 @@ def _reshaped(name: str, source: Source, config: Config) -> Source:
         return _interleaved(name, source, heads, config.head_dim)
     if architecture == "gpt2" and len(source.shape) == 2 and name.startswith("blk."):
         return source.map(lambda x: x.T, source.shape[::-1])
+    if name.endswith(_ALWAYS_F32) and source.format != "F32":
+        source = source.floats(lambda w: w)
     if name.endswith("_norm.weight") and architecture in _ONE_ADDED and "ssm_norm" not in name:
         return source.floats(lambda w: w + np.float32(1))
     if delta is None:
@@ -182,6 +184,14 @@ def _reshaped(name: str, source: Source, config: Config) -> Source:
     return _turned(name, source, delta) if architecture.startswith("qwen35") else source
 
 
+_ALWAYS_F32 = (
+    ".ffn_gate_inp.weight",
+    ".ffn_gate_inp_shexp.weight",
+    "_exps.bias",
+    "position_embd.weight",
+)
+"""Tensors with rows that llama.cpp's converter stores as F32 whatever the checkpoint has; of
+biases of experts llama.cpp runs no other kind."""
 _ONE_ADDED = ("gemma3", "qwen3next", "qwen35", "qwen35moe")
 """Architectures whose norms multiply by 1 + w; GGUF has the sum."""
 
