@@ -1,11 +1,13 @@
 """Prompt and generation tokens/s of random models, beside llama.cpp in the same run.
 
-A Llama of 1.1 billion weights, and a mixture of experts of 3.2 of which a token reads 0.32.
-
-Every round first runs llama.cpp (where llama-cpp-python is installed) and then fewbit, so that a
-change in the machine's load meets both; the ratio is that of the medians.
+A Llama of 1.1 billion weights, and a mixture of experts of 3.2 of which a token reads 0.32. Every
+round first runs llama.cpp (where llama-cpp-python is installed) and then fewbit, so that a change
+in the machine's load meets both; the ratio is that of the medians.
 
     pytest benches/bench_generate.py --benchmark-enable --benchmark-only
+    FEWBIT_BENCH_NEIGHBOURS=1 pytest benches/bench_generate.py --benchmark-enable -k "llama-Q8_0"
+
+With neighbours, so many processes that do nothing but count run beside both.
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ from __future__ import annotations
 import importlib.util
 import os
 import statistics
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -21,7 +25,9 @@ import pytest
 
 import fewbit
 from benches import random_llama, random_moe
-from fewbit import _core, bench
+from benches.conftest import THREADS
+from fewbit import _core
+from fewbit.bench import Case, Filled
 from fewbit.sizes import sizes
 
 if TYPE_CHECKING:
@@ -29,20 +35,21 @@ if TYPE_CHECKING:
 
     from benches.llama_cpp_peer import Peer
 
-THREADS = int(os.environ.get("FEWBIT_BENCH_THREADS", "0")) or len(os.sched_getaffinity(0))
-ROUNDS = 3
-TESTS = {"pp512": (512, 512), "tg32": (32, 1)}
-"""Tokens, and how many of them go in at a time."""
-
-
+ROUNDS = int(os.environ.get("FEWBIT_BENCH_ROUNDS", "3"))
+NEIGHBOURS = int(os.environ.get("FEWBIT_BENCH_NEIGHBOURS", "0"))
+CASES = {"pp512": Case("pp", 512), "tg32": Case("tg", 32)}
 FILES = {"llama": random_llama.path, "experts": random_moe.path}
+FORMATS = {
+    "llama": ("Q8_0", "Q4_0", "Q4_1", "Q4_K", "Q6_K", "Q2_K", "BF16"),
+    "experts": ("Q8_0", "Q4_0"),
+}
 
 
-@pytest.fixture(scope="module", params=[f"{kind}-{f}" for kind in FILES for f in ("Q8_0", "Q4_0")])
+@pytest.fixture(scope="module", params=[f"{kind}-{f}" for kind in FILES for f in FORMATS[kind]])
 def loaded(request: pytest.FixtureRequest) -> Iterator[tuple[fewbit.Model, Peer | None]]:
     kind, _, format_ = request.param.partition("-")
     file = FILES[kind](format_)
-    model = fewbit.load(str(file), threads=THREADS)
+    model = fewbit.load(str(file), "cpu", threads=THREADS)
     if importlib.util.find_spec("llama_cpp") is None:
         yield model, None
         return
@@ -53,8 +60,17 @@ def loaded(request: pytest.FixtureRequest) -> Iterator[tuple[fewbit.Model, Peer 
     peer.close()
 
 
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize("name", TESTS)
+@pytest.fixture(scope="module", autouse=True)
+def neighbours() -> Iterator[None]:
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(NEIGHBOURS)]
+    yield
+    for process in busy:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("name", CASES)
 def test_tokens_per_second(
     loaded: tuple[fewbit.Model, Peer | None],
     name: str,
@@ -62,29 +78,33 @@ def test_tokens_per_second(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     model, peer = loaded
-    count, batch = TESTS[name]
-    tokens = np.random.default_rng(0).integers(300, model.config.vocab, count).astype(np.int32)
+    case = CASES[name]
+    filled = Filled(model, case, "int8")
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(300, model.config.vocab, case.tokens).astype(np.int32)
     ours: list[float] = []
     theirs: list[float] = []
+    read: list[float] = []
 
     def beside() -> None:
+        read.append(_core.read_rate(THREADS))
         if peer is not None:
-            theirs.append(peer.measure(tokens, batch))
+            theirs.append(peer.measure(tokens, 512 if case.kind == "pp" else 1))
 
     benchmark.pedantic(
-        lambda: ours.append(bench.measure(model, count, batch, "int8")),
-        setup=beside,
-        rounds=ROUNDS,
-        warmup_rounds=1,
+        lambda: ours.append(filled.measure()), setup=beside, rounds=ROUNDS, warmup_rounds=1
     )
-    rate = statistics.median(ours[1:] or ours)
+    rate, most = statistics.median(ours[1:]), statistics.median(read[1:])
     line = f"{name}: fewbit {rate:.1f} tokens/s"
-    if batch == 1:
+    if case.kind == "tg":
         gb = rate * sizes(model).bytes_per_token / 1e9
-        line += f" ({gb:.1f} GB/s of {_core.read_rate(THREADS):.1f})"
+        line += f" ({gb:.1f} GB/s, {gb / most:.0%} of {most:.1f})"
     if theirs:
-        peer_rate = statistics.median(theirs[1:] or theirs)
+        peer_rate = statistics.median(theirs[1:])
         line += f", llama.cpp {peer_rate:.1f}, ratio {rate / peer_rate:.2f}"
-    benchmark.extra_info.update(tokens_per_second=ours, llama_cpp=theirs, threads=THREADS)
+    benchmark.extra_info.update(
+        tokens_per_second=ours, llama_cpp=theirs, read_rate=read, threads=THREADS,
+        neighbours=NEIGHBOURS,
+    )  # fmt: skip
     with capsys.disabled():
         print(f"\n{line}, {THREADS} threads")

@@ -6,7 +6,8 @@ import statistics
 
 import pytest
 
-from fewbit.bench import bench, measure
+import fewbit
+from fewbit.bench import Case, Filled, bench
 from fewbit.errors import InputError
 from fewbit.sizes import sizes
 from tests.bigram import Bigram
@@ -14,11 +15,37 @@ from tests.bigram import Bigram
 
 def test_a_prompt_goes_in_batches_and_generation_token_by_token() -> None:
     model = Bigram(context=2000)
-    measure(model, 1200, 512, "int8")
+    Filled(model, Case("pp", 1200), "int8").measure()
     assert model.calls == [(512, 1), (512, 1), (176, 1)]
     model.calls.clear()
-    measure(model, 5, 1, "int8")
+    Filled(model, Case("tg", 5), "int8").measure()
     assert model.calls == [(1, 1)] * 5
+
+
+def test_what_is_before_goes_in_once() -> None:
+    model = Bigram(context=2000)
+    filled = Filled(model, Case("tg", 2, depth=600), "int8")
+    filled.measure()
+    filled.measure()
+    assert model.calls == [(512, 1), (88, 1), (1, 1), (1, 1), (1, 1), (1, 1)]
+    assert len(filled.cache.tokens) == 602
+
+
+def test_several_texts_at_once() -> None:
+    model = fewbit.load(fewbit.DEMO)
+    filled = Filled(model, Case("tg", 3, depth=5, sequences=4), "int8")
+    assert filled.measure() > 0
+    assert [filled.cache.length(sequence) for sequence in range(4)] == [8] * 4
+    (rate,) = bench(model, prompt=0, generate=3, sequences=4, repetitions=1).rates
+    assert rate.name == "tg3 x4"
+    assert rate.bytes_per_token == sizes(model).bytes_per_token // 4
+
+
+def test_names_are_those_of_llama_bench() -> None:
+    names = [
+        r.name for r in bench(Bigram(), prompt=8, generate=2, depths=(0, 16), repetitions=1).rates
+    ]
+    assert names == ["pp8", "tg2", "pp8 @ d16", "tg2 @ d16"]
 
 
 def test_one_warm_up_comes_before_the_repetitions() -> None:
@@ -63,6 +90,11 @@ def test_one_of_the_two_can_be_left_out() -> None:
             {"prompt": 0, "generate": 0},
             "nothing to measure\n\nhint: set `--prompt` or `--generate` above 0",
         ),
+        (
+            {"depths": (60,)},
+            "cannot measure pp8 @ d60: the model's context is 64 tokens\n\nhint: use 0 to 64",
+        ),
+        ({"sequences": 0}, "cannot measure 0 sequences\n\nhint: use 1 or more"),
         ({"repetitions": 0}, "cannot measure 0 repetitions\n\nhint: use 1 or more"),
     ],
 )

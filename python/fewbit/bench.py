@@ -6,20 +6,44 @@ weight once per token, so the one rate is the other's ceiling, measured under th
 
 from __future__ import annotations
 
+import platform
 import statistics
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fewbit import _core
 from fewbit.errors import InputError
 from fewbit.evaluate import BATCH, Progress
 from fewbit.sizes import sizes
 
 if TYPE_CHECKING:
     from fewbit.api import Model
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is timed: a prompt ("pp") of `tokens`, or generation ("tg") of so many one by one.
+
+    It comes behind `depth` tokens that are in the cache already; generation goes on for
+    `sequences` sequences side by side, whose tokens read the weights together.
+    """
+
+    kind: str
+    tokens: int
+    depth: int = 0
+    sequences: int = 1
+
+    @property
+    def name(self) -> str:
+        """As ``llama-bench`` writes it: "tg128 x4 @ d2048"."""
+        many = f" x{self.sequences}" if self.sequences > 1 else ""
+        return f"{self.kind}{self.tokens}{many}" + (f" @ d{self.depth}" if self.depth else "")
 
 
 @dataclass(frozen=True)
@@ -58,6 +82,9 @@ class Bench:
     rates: tuple[Rate, ...]
     acts: str
     read_rates: tuple[float, ...]
+    machine: str
+    isa: str
+    fewbit: str
 
     @property
     def read_rate(self) -> float:
@@ -70,54 +97,90 @@ def bench(
     *,
     prompt: int = 512,
     generate: int = 128,
+    depths: Sequence[int] = (0,),
+    sequences: int = 1,
     repetitions: int = 5,
     acts: str = "int8",
     threads: int = 0,
     progress: Progress | None = None,
 ) -> Bench:
-    """Tokens per second of a prompt of `prompt` tokens and of `generate` tokens after it.
+    """Tokens per second of a prompt of `prompt` tokens and of `generate` tokens one by one.
 
-    0 leaves one of the two out. Each is run once unmeasured, then `repetitions` times.
+    0 leaves one of the two out. Both come behind each of `depths` tokens that the cache holds
+    before; `sequences` generate side by side. Each is run once unmeasured, then `repetitions`
+    times.
 
     Raises:
         InputError: a length is beyond the model's context, or nothing is left to measure.
 
     """
-    lengths = {"pp": prompt, "tg": generate}
-    _check(lengths, repetitions, model.config.context)
-    tests = {f"{kind}{count}": count for kind, count in lengths.items() if count}
-    samples: dict[str, list[float]] = {name: [] for name in tests}
+    tests = [
+        test
+        for depth in depths
+        for test in (Case("pp", prompt, depth), Case("tg", generate, depth, sequences))
+        if test.tokens
+    ]
+    _check(tests, repetitions, sequences, model.config.context)
+    caches = {test: Filled(model, test, acts) for test in tests}
+    samples: dict[Case, list[float]] = {test: [] for test in tests}
     read_rates = []
     for repetition in range(repetitions + 1):
         if progress:
             progress(repetition, repetitions + 1, "warm-up" if repetition == 0 else "")
-        for name, count in tests.items():
-            one_by_one = name.startswith("tg")
-            rate = measure(model, count, 1 if one_by_one else BATCH, acts, seed=repetition)
+        for test in tests:
+            rate = caches[test].measure(seed=repetition)
             if repetition:
-                samples[name].append(rate)
+                samples[test].append(rate)
         if repetition:
             read_rates.append(model.memory_rate(threads))
     read = sizes(model).bytes_per_token
     rates = tuple(
-        Rate(name, count, tuple(samples[name]), read if name.startswith("tg") else None)
-        for name, count in tests.items()
+        Rate(
+            test.name,
+            test.tokens,
+            tuple(samples[test]),
+            read // test.sequences if test.kind == "tg" else None,
+        )
+        for test in tests
     )
-    return Bench(rates, acts, tuple(read_rates))
+    machine = platform.processor() or platform.machine()
+    return Bench(rates, acts, tuple(read_rates), machine, _core.isa(), version("fewbit"))
 
 
-def measure(model: Model, count: int, batch: int, acts: str, seed: int = 0) -> float:
-    """Tokens per second of `count` random tokens that go in `batch` at a time, from an empty cache.
+class Filled:
+    """A cache that holds the tokens before a test's, and is brought back to them each time."""
 
-    Each batch asks for the logits of its last token.
-    """
-    tokens = _random_tokens(model, count, seed)
-    cache = model.cache(1, count)
-    start = time.perf_counter()
-    for at in range(0, count, batch):
-        part = tokens[at : at + batch]
-        model.forward(cache, part, outputs=np.array([len(part) - 1], np.uint32), acts=acts)
-    return count / (time.perf_counter() - start)
+    def __init__(self, model: Model, test: Case, acts: str) -> None:
+        self.model, self.test, self.acts = model, test, acts
+        self.sequences = test.sequences if test.kind == "tg" else 1
+        self.cache: Any = model.cache(self.sequences, test.depth + test.tokens)
+
+    def measure(self, seed: int = 0) -> float:
+        """Tokens per second of random tokens; each step asks for its last logits."""
+        test = self.test
+        for sequence in range(self.sequences):
+            self._refill(sequence)
+        tokens = _random_tokens(self.model, test.tokens * self.sequences, seed)
+        step = BATCH if test.kind == "pp" else self.sequences
+        owners = np.arange(step, dtype=np.uint32) % self.sequences
+        wanted = range(self.sequences) if test.kind == "tg" else [-1]
+        start = time.perf_counter()
+        for at in range(0, tokens.size, step):
+            part = tokens[at : at + step]
+            outputs = np.array([i % len(part) for i in wanted], np.uint32)
+            self.model.forward(self.cache, part, owners[: len(part)], outputs, acts=self.acts)
+        return tokens.size / (time.perf_counter() - start)
+
+    def _refill(self, sequence: int) -> None:
+        depth = self.test.depth
+        kept = self.cache.reachable(sequence, depth)
+        self.cache.truncate(sequence, kept)
+        tokens = _random_tokens(self.model, depth, seed=0)[kept:]
+        for at in range(0, tokens.size, BATCH):
+            part = tokens[at : at + BATCH]
+            owners = np.full(part.size, sequence, np.uint32)
+            last = np.array([part.size - 1], np.uint32)
+            self.model.forward(self.cache, part, owners, last, acts=self.acts)
 
 
 def _random_tokens(model: Model, count: int, seed: int) -> NDArray[np.uint32]:
@@ -125,15 +188,17 @@ def _random_tokens(model: Model, count: int, seed: int) -> NDArray[np.uint32]:
     return rng.integers(0, model.config.vocab, count, dtype=np.uint32)
 
 
-def _check(lengths: dict[str, int], repetitions: int, context: int) -> None:
+def _check(tests: Sequence[Case], repetitions: int, sequences: int, context: int) -> None:
     if repetitions < 1:
         raise InputError(f"cannot measure {repetitions} repetitions", hint="use 1 or more")
-    if not any(lengths.values()):
+    if sequences < 1:
+        raise InputError(f"cannot measure {sequences} sequences", hint="use 1 or more")
+    if not tests:
         raise InputError("nothing to measure", hint="set `--prompt` or `--generate` above 0")
-    for kind, count in lengths.items():
-        if not 0 <= count <= context:
+    for test in tests:
+        if test.tokens < 0 or test.depth < 0 or test.depth + test.tokens > context:
             raise InputError(
-                f"cannot measure {kind}{count}: the model's context is {context} tokens",
+                f"cannot measure {test.name}: the model's context is {context} tokens",
                 hint=f"use 0 to {context}",
                 context=context,
             )

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fewbit import bench
+from fewbit.bench import Case, Filled
 from fewbit.evaluate import Progress, Variant, divergences
 from fewbit.formats import find_format
 from fewbit.measures import Divergence
@@ -99,8 +99,8 @@ def _rounds_activations(model: Model) -> bool:
 
 def _speed(model: Model) -> float:
     count = min(SPEED_TOKENS, model.config.context)
-    bench.measure(model, min(4, count), 1, "int8")
-    return bench.measure(model, count, 1, "int8")
+    Filled(model, Case("tg", min(4, count)), "int8").measure()
+    return Filled(model, Case("tg", count), "int8").measure()
 
 
 def _measuring(progress: Progress | None) -> Progress | None:

@@ -175,7 +175,8 @@ def bench_table(result: Bench) -> list[object]:
         gb = rate.gb_per_second
         cells = ("", "") if gb is None else (f"{gb:.1f}", f"{100 * gb / result.read_rate:.0f} %")
         table.add_row(rate.name, f"{rate.mean:,.1f}", f"{rate.deviation:,.1f}", *cells)
-    return [table, "", f"acts {result.acts}; this machine reads {result.read_rate:.1f} GB/s"]
+    machine = f"this machine ({result.machine}, {result.isa}) reads {result.read_rate:.1f} GB/s"
+    return [table, "", f"acts {result.acts}; {machine}"]
 
 
 def contents_tables(contents: Contents) -> list[object]:

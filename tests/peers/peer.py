@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import ctypes
+import importlib
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pytest
 from numpy.typing import NDArray
 
 from fewbit.io.gguf import read_gguf
 from tests.compare import within_bound
 
-llama_cpp = pytest.importorskip("llama_cpp", reason="needs the extra `peers`: llama-cpp-python")
+NEEDS = "needs the extra `peers`: llama-cpp-python"
+llama_cpp: Any = importlib.import_module("llama_cpp") if find_spec("llama_cpp") else None
+"""None where it is not installed: each test file then skips itself."""
 
 Importance = dict[str, NDArray[np.float32]] | None
 

@@ -18,7 +18,9 @@ from fewbit.io.gguf import read_gguf
 from fewbit.mixtures import FILE_TYPES
 from tests.compare import within_bound
 from tests.golden.loading import MODELS, NOISE
-from tests.peers.peer import Peer, llama_quantize, same_tensors
+from tests.peers.peer import NEEDS, Peer, llama_quantize, same_tensors
+
+pytest.importorskip("llama_cpp", reason=NEEDS)
 
 QUANTIZED = [name for name in FILE_TYPES if name != "F32"]
 MODELS_HERE = {

@@ -12,8 +12,10 @@ import fewbit
 from fewbit.mixtures import FILE_TYPES
 from tests.compare import same_bits, within_bound
 from tests.golden.loading import GGUFS, NOISE, asset
-from tests.peers.peer import Peer, llama_quantize, same_tensors
+from tests.peers.peer import NEEDS, Peer, llama_quantize, same_tensors
 from tests.random_models import MAKERS
+
+pytest.importorskip("llama_cpp", reason=NEEDS)
 
 PLAIN = ["gpt_oss", "phi3", "phi3-longrope", "qwen3_moe", "qwen3_next", "qwen3_5", "qwen3_5-hub"]
 RANDOM = ["mixtral", "qwen3_5_moe"]

@@ -10,6 +10,7 @@ from fewbit import bench as benches
 from fewbit import report
 from fewbit.commands.options import Device, FormatOption, Json, Kv, ModelName, Threads, open_model
 from fewbit.commands.writing import RunActs
+from fewbit.errors import InputError
 from fewbit.progress import progress
 
 
@@ -18,6 +19,12 @@ def bench(
     format_: FormatOption = None,
     prompt: Annotated[int, typer.Option("--prompt", "-p", help="Tokens of the prompt.")] = 512,
     generate: Annotated[int, typer.Option("--generate", "-n", help="Tokens one by one.")] = 128,
+    depth: Annotated[
+        str, typer.Option("--depth", "-d", help="Tokens in the cache before, as 0,2048,8192.")
+    ] = "0",
+    sequences: Annotated[
+        int, typer.Option("--sequences", "-s", help="Texts that generate side by side.")
+    ] = 1,
     repetitions: Annotated[int, typer.Option("--repetitions", "-r", help="After a warm-up.")] = 5,
     acts: RunActs = "int8",
     threads: Threads = 0,
@@ -32,6 +39,8 @@ def bench(
             loaded,
             prompt=prompt,
             generate=generate,
+            depths=_numbers(depth),
+            sequences=sequences,
             repetitions=repetitions,
             acts=acts,
             threads=threads,
@@ -41,3 +50,10 @@ def bench(
         report.write_json(result)
     else:
         report.show(*report.bench_table(result))
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise InputError(f"`{text}` is no list of numbers", hint="as in `--depth 0,2048`") from None
