@@ -75,7 +75,7 @@ pub struct Head {
     pub scale: f32,
 }
 
-/// Attends each of `queries` over `head`.
+/// Attends each of `queries`, at most `MOST` of them, over `head`.
 ///
 /// # Safety
 ///

@@ -1,9 +1,12 @@
 //! The vocabulary for AVX2 with FMA and F16C: two registers a vector.
 //!
-//! There is no byte dot product here. Codes of up to 7 bits go through `vpmaddubsw`, and as many
+//! There is no byte dot product in AVX2. Codes of up to 7 bits go through `vpmaddubsw`, and as many
 //! steps as cannot overflow are summed in 16 bits before they are widened. Codes of 8 bits would
 //! overflow there: they are centred, and the sign moves from the code to the activation.
+//! AVX-VNNI has one, `vpdpbusd`, written as assembly: so the functions of both have the same features,
+//! and the compiler takes the instruction nowhere else.
 
+use std::arch::asm;
 use std::arch::x86_64::*;
 
 use super::isa::{Isa, own_functions};
@@ -13,9 +16,9 @@ use super::scales::Source;
 use super::span::Span;
 use crate::formats::{Codes, Format};
 
-/// AVX2, FMA and F16C.
+/// AVX2, FMA and F16C, with AVX-VNNI or without.
 #[derive(Clone, Copy)]
-pub struct Avx2;
+pub struct Avx2<const VNNI: bool>;
 
 #[derive(Clone, Copy)]
 pub struct Pair<V>(V, V);
@@ -38,15 +41,32 @@ const fn room(bits: usize) -> usize {
     32767 / (2 * ((1 << bits) - 1) * 127)
 }
 
+/// sums + the products of eight rows' codes with four activations.
+#[target_feature(enable = "avx2")]
+#[inline]
+unsafe fn dot(mut sums: __m256i, q: __m256i, a: __m256i) -> __m256i {
+    // SAFETY: the caller's CPU has AVX-VNNI.
+    unsafe {
+        asm!(
+            "{{vex}} vpdpbusd {sums}, {q}, {a}",
+            sums = inlateout(ymm_reg) sums,
+            q = in(ymm_reg) q,
+            a = in(ymm_reg) a,
+            options(pure, nomem, nostack, preserves_flags)
+        );
+    }
+    sums
+}
+
 // SAFETY: every method is inlined into an entry point with these features enabled.
-unsafe impl Isa for Avx2 {
+unsafe impl<const VNNI: bool> Isa for Avx2<VNNI> {
     type F = Pair<__m256>;
     type I = Pair<__m256i>;
     type B = Pair<__m256i>;
-    /// 16-bit sums.
+    /// 16-bit sums, with VNNI 32-bit sums.
     type W = Pair<__m256i>;
-    const ROOM: [usize; 5] = [room(4), room(5), room(6), room(7), 1];
-    const CENTER: i32 = 128;
+    const ROOM: [usize; 5] = if VNNI { [8; 5] } else { [room(4), room(5), room(6), room(7), 1] };
+    const CENTER: i32 = if VNNI { 0 } else { 128 };
     const TILE: [usize; 5] = [4, 2, 2, 4, 4];
 
     #[inline(always)]
@@ -318,6 +338,9 @@ unsafe impl Isa for Avx2 {
         // SAFETY: the trait's contract.
         unsafe {
             let a = _mm256_set1_epi32(acts.cast::<i32>().read_unaligned());
+            if VNNI {
+                return Pair(dot(sums.0, q.0, a), dot(sums.1, q.1, a));
+            }
             let words = if BITS == 8 {
                 // |code - 128| x (activation with its sign): at most 2 x 128 x 127.
                 let center = _mm256_set1_epi8(-128);
@@ -336,6 +359,9 @@ unsafe impl Isa for Avx2 {
     unsafe fn fold(x: Self::I, sums: Self::W) -> Self::I {
         // SAFETY: the trait's contract.
         unsafe {
+            if VNNI {
+                return both!(_mm256_add_epi32, x, sums);
+            }
             let ones = _mm256_set1_epi16(1);
             Pair(
                 _mm256_add_epi32(x.0, _mm256_madd_epi16(sums.0, ones)),

@@ -1,6 +1,6 @@
 //! Kernels: one generic algorithm each, a thin file per instruction set, chosen once at run time.
 //!
-//! `FEWBIT_ISA=scalar|avx2|avx512|neon|neon-dotprod` forces an instruction set, so that one machine tests all it has;
+//! `FEWBIT_ISA=scalar|avx2|avx-vnni|avx512|neon|neon-dotprod` forces an instruction set, so that one machine tests all it has;
 //! all of them give the same bits.
 
 pub mod activations;
@@ -167,7 +167,11 @@ macro_rules! entry_points {
 
 entry_points!(SCALAR, "scalar", scalar::Scalar);
 #[cfg(target_arch = "x86_64")]
-entry_points!(AVX2, "avx2", avx2::Avx2, #[target_feature(enable = "avx2,fma,f16c")]);
+entry_points!(AVX2, "avx2", avx2::Avx2<false>, #[target_feature(enable = "avx2,fma,f16c")]);
+#[cfg(target_arch = "x86_64")]
+entry_points!(
+    AVX_VNNI, "avx-vnni", avx2::Avx2<true>, #[target_feature(enable = "avx2,fma,f16c")]
+);
 #[cfg(target_arch = "x86_64")]
 entry_points!(
     AVX512, "avx512", avx512::Avx512,
@@ -193,6 +197,9 @@ pub fn available() -> Vec<&'static Kernels> {
             && is_x86_feature_detected!("avx512vnni");
         if avx2 && avx512 {
             found.push(&AVX512);
+        }
+        if avx2 && is_x86_feature_detected!("avxvnni") {
+            found.push(&AVX_VNNI);
         }
         if avx2 {
             found.push(&AVX2);
