@@ -42,6 +42,25 @@ class Peer:
             llama_cpp.llama_synchronize(self.context)
         return len(tokens) / (time.perf_counter() - start)
 
+    def measure_scored(self, tokens: NDArray[np.int32], first: int) -> float:
+        """Tokens per second of one window whose tokens from `first` on give logits.
+
+        What ``llama-perplexity`` makes of the logits is not in it.
+        """
+        llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self.context), True)
+        batch = llama_cpp.llama_batch_init(len(tokens), 0, 1)
+        batch.n_tokens = len(tokens)
+        for at, token in enumerate(tokens.tolist()):
+            batch.token[at], batch.pos[at], batch.logits[at] = token, at, at >= first
+            batch.n_seq_id[at], batch.seq_id[at][0] = 1, 0
+        start = time.perf_counter()
+        if llama_cpp.llama_decode(self.context, batch):
+            raise RuntimeError("llama_decode failed")
+        llama_cpp.llama_synchronize(self.context)
+        seconds = time.perf_counter() - start
+        llama_cpp.llama_batch_free(batch)
+        return len(tokens) / seconds
+
     def close(self) -> None:
         """Free the context and the model."""
         llama_cpp.llama_free(self.context)
