@@ -25,6 +25,17 @@ pub fn decode_row(format: Format, bytes: &[u8], out: &mut [f32]) {
     }
 }
 
+/// Reads one element as f32.
+#[inline(always)]
+pub fn element(format: Format, bytes: &[u8]) -> f32 {
+    let two = || u16::from_le_bytes([bytes[0], bytes[1]]);
+    match format {
+        Format::F32 => f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]),
+        Format::F16 => from_f16(two()),
+        _ => from_bf16(two()),
+    }
+}
+
 /// Stores a row, each element to nearest even.
 #[inline(always)]
 pub fn encode_row(format: Format, x: &[f32], out: &mut [u8]) {

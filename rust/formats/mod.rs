@@ -15,7 +15,7 @@ mod affine;
 mod codebook;
 mod codes;
 mod encode;
-mod floats;
+pub mod floats;
 mod grid;
 mod grid_encode;
 mod grids;

@@ -14,6 +14,7 @@ use super::linear::Product;
 use super::packed::Packed;
 use super::scales::Source;
 use super::span::Span;
+use super::tiles::Shares;
 use crate::formats::{Codes, Format};
 
 /// AVX2, FMA and F16C, with AVX-VNNI or without.
@@ -58,6 +59,17 @@ unsafe fn dot(mut sums: __m256i, q: __m256i, a: __m256i) -> __m256i {
     sums
 }
 
+/// No instruction, but the compiler may not move the work on `sums` past it.
+#[target_feature(enable = "avx2")]
+#[inline]
+unsafe fn settle(mut sums: __m256i) -> __m256i {
+    // SAFETY: it does nothing.
+    unsafe {
+        asm!("/* {0} */", inout(ymm_reg) sums, options(nomem, nostack, preserves_flags));
+    }
+    sums
+}
+
 // SAFETY: every method is inlined into an entry point with these features enabled.
 unsafe impl<const VNNI: bool> Isa for Avx2<VNNI> {
     type F = Pair<__m256>;
@@ -67,7 +79,7 @@ unsafe impl<const VNNI: bool> Isa for Avx2<VNNI> {
     type W = Pair<__m256i>;
     const ROOM: [usize; 5] = if VNNI { [8; 5] } else { [room(4), room(5), room(6), room(7), 1] };
     const CENTER: i32 = if VNNI { 0 } else { 128 };
-    const TILE: [usize; 5] = [4, 2, 2, 4, 4];
+    const TILE: [usize; 5] = [4, 4, 2, 4, 4];
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self::F {
@@ -354,6 +366,11 @@ unsafe impl<const VNNI: bool> Isa for Avx2<VNNI> {
             };
             both!(_mm256_add_epi16, sums, words)
         }
+    }
+    #[inline(always)]
+    unsafe fn settle(sums: Self::W) -> Self::W {
+        // SAFETY: the trait's contract.
+        unsafe { both!(settle, sums) }
     }
     #[inline(always)]
     unsafe fn fold(x: Self::I, sums: Self::W) -> Self::I {

@@ -1,5 +1,6 @@
 //! The vocabulary for AVX-512 with VNNI: one register a vector, one instruction a step.
 
+use std::arch::asm;
 use std::arch::x86_64::*;
 
 use super::isa::{Isa, own_functions};
@@ -7,11 +8,23 @@ use super::linear::Product;
 use super::packed::Packed;
 use super::scales::Source;
 use super::span::Span;
+use super::tiles::Shares;
 use crate::formats::{Codes, Format};
 
 /// AVX-512 F, BW, VL and VNNI.
 #[derive(Clone, Copy)]
 pub struct Avx512;
+
+/// No instruction, but the compiler may not move the work on `sums` past it.
+#[target_feature(enable = "avx512f")]
+#[inline]
+unsafe fn settle(mut sums: __m512i) -> __m512i {
+    // SAFETY: it does nothing.
+    unsafe {
+        asm!("/* {0} */", inout(zmm_reg) sums, options(nomem, nostack, preserves_flags));
+    }
+    sums
+}
 
 // SAFETY: every method is inlined into an entry point with these features enabled.
 unsafe impl Isa for Avx512 {
@@ -239,6 +252,11 @@ unsafe impl Isa for Avx512 {
             let a = _mm512_set1_epi32(acts.cast::<i32>().read_unaligned());
             _mm512_dpbusd_epi32(sums, q, a)
         }
+    }
+    #[inline(always)]
+    unsafe fn settle(sums: __m512i) -> __m512i {
+        // SAFETY: the trait's contract.
+        unsafe { settle(sums) }
     }
     #[inline(always)]
     unsafe fn fold(x: __m512i, sums: __m512i) -> __m512i {

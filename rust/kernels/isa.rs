@@ -16,6 +16,7 @@ use super::linear::Product;
 use super::packed::Packed;
 use super::scales::Source;
 use super::span::Span;
+use super::tiles::Shares;
 use crate::formats::{Codes, Format};
 
 /// Rows in one block of a packed matrix; lanes of a vector.
@@ -130,6 +131,8 @@ pub unsafe trait Isa: Copy {
     /// Adds one step's products, code x activation: codes of `BITS` bits, four activations within
     /// -127..=127 that all rows share.
     unsafe fn accumulate<const BITS: usize>(sums: Self::W, q: Self::B, acts: *const i8) -> Self::W;
+    /// The sums as they are: whatever went into them is done before what comes after.
+    unsafe fn settle(sums: Self::W) -> Self::W;
     /// x + the sums.
     unsafe fn fold(x: Self::I, sums: Self::W) -> Self::I;
 
@@ -145,11 +148,12 @@ pub unsafe trait Isa: Copy {
         blocks: Range<usize>,
         span: Span,
     );
-    /// `linear::Product::tiles`.
+    /// `tiles::Product::tiles`.
     unsafe fn tiles<const WIDTH: usize, const PARTS: usize>(
         product: &Product,
         block: usize,
         span: Span,
+        shares: Shares,
     );
 }
 
@@ -213,18 +217,18 @@ macro_rules! own_functions {
         }
         #[inline(always)]
         unsafe fn tiles<const WIDTH: usize, const PARTS: usize>(
-            product: &Product, block: usize, span: Span,
+            product: &Product, block: usize, span: Span, shares: Shares,
         ) {
             $(#[$feature])?
             #[inline(never)]
             unsafe fn own<I: Isa, const WIDTH: usize, const PARTS: usize>(
-                product: &Product, block: usize, span: Span,
+                product: &Product, block: usize, span: Span, shares: Shares,
             ) {
                 // SAFETY: the trait's contract.
-                unsafe { product.tiles::<I, WIDTH, PARTS>(block, span) }
+                unsafe { product.tiles::<I, WIDTH, PARTS>(block, span, shares) }
             }
             // SAFETY: the trait's contract.
-            unsafe { own::<Self, WIDTH, PARTS>(product, block, span) }
+            unsafe { own::<Self, WIDTH, PARTS>(product, block, span, shares) }
         }
     };
 }

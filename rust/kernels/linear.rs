@@ -10,10 +10,8 @@
 //!
 //! and with f32 activations (`linear_f32.rs`), for each column: `acc = fma(weight, x, acc)`. The
 //! bias comes last.
-//! Codes are unpacked once for a block and all rows of activations; for a single row as they are
-//! multiplied.
-
-#![allow(clippy::needless_range_loop)] // t counts the tile's rows across several arrays
+//! Codes are unpacked once for a block and all rows of activations (`tiles.rs`); for a single row as
+//! they are multiplied.
 
 use std::ops::Range;
 
@@ -73,18 +71,18 @@ pub unsafe fn linear_int8<I: Isa>(
             let span = scratch.span(SPAN);
             for_codes!(product, I, one_row_of(blocks, span));
         } else {
-            product.rows::<I>(blocks, scratch.span(acts.chunks));
+            product.rows::<I>(blocks, scratch);
         }
     }
 }
 
 /// A product with int8 activations.
 pub struct Product<'a> {
-    w: &'a Packed,
-    codes: Codes,
-    acts: Acts,
-    n: usize,
-    out: Output,
+    pub(super) w: &'a Packed,
+    pub(super) codes: Codes,
+    pub(super) acts: Acts,
+    pub(super) n: usize,
+    pub(super) out: Output,
 }
 
 /// Runs a block for each step of a chunk, its number a constant: shifts by it are then part of
@@ -156,7 +154,7 @@ impl Product<'_> {
         // SAFETY: the contract of `linear_int8`.
         unsafe {
             let data = self.w.data.as_ptr().add(block * self.w.block_bytes);
-            let mut sums = [I::splat(0.0)];
+            let mut sum = I::splat(0.0);
             let mut first = 0;
             while first < self.acts.chunks {
                 let count = (self.acts.chunks - first).min(SPAN);
@@ -171,103 +169,15 @@ impl Product<'_> {
                     if BITS != 0 {
                         here.codes = data.add((first + chunk) * STEP_BYTES * BITS).cast_mut();
                     }
-                    self.chunk::<I, BITS, WIDTH, LOOK, PARTS, 1>(here, first + chunk, 0, &mut sums);
+                    sum = self.chunk::<I, BITS, WIDTH, LOOK, PARTS>(here, first + chunk, sum);
                 }
                 first += count;
             }
-            sums[0]
+            sum
         }
     }
 
-    /// Several rows of activations: a block is unpacked once.
-    #[inline(always)]
-    unsafe fn rows<I: Isa>(&self, blocks: Range<usize>, span: Span) {
-        for block in blocks {
-            // SAFETY: the contract of `linear_int8`.
-            unsafe {
-                let mut first = 0;
-                while first < self.acts.chunks {
-                    let count = (self.acts.chunks - first).min(SPAN);
-                    let here = span.after(first, parts(&self.codes));
-                    I::unpack_span(self.w, block, first, count, here);
-                    first += count;
-                }
-                match self.codes.bits {
-                    ..=4 => self.tiles_of::<I, 4>(block, span),
-                    5 => self.tiles_of::<I, 5>(block, span),
-                    6 => self.tiles_of::<I, 6>(block, span),
-                    7 => self.tiles_of::<I, 7>(block, span),
-                    _ => self.tiles_of::<I, 8>(block, span),
-                }
-            }
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn tiles_of<I: Isa, const WIDTH: usize>(&self, block: usize, span: Span) {
-        // SAFETY: the contract of `linear_int8`.
-        unsafe {
-            if parts(&self.codes) == 2 {
-                I::tiles::<WIDTH, 2>(self, block, span);
-            } else {
-                I::tiles::<WIDTH, 1>(self, block, span);
-            }
-        }
-    }
-
-    /// All rows of activations against an unpacked block.
-    ///
-    /// # Safety
-    ///
-    /// That of `linear_int8`; `span` holds the block.
-    #[inline(always)]
-    pub unsafe fn tiles<I: Isa, const WIDTH: usize, const PARTS: usize>(
-        &self,
-        block: usize,
-        span: Span,
-    ) {
-        let mut row = 0;
-        // SAFETY: the contract of `linear_int8`.
-        unsafe {
-            while I::TILE[WIDTH - 4] == 8 && row + 8 <= self.n {
-                self.tile::<I, WIDTH, PARTS, 8>(block, span, row);
-                row += 8;
-            }
-            while I::TILE[WIDTH - 4] >= 4 && row + 4 <= self.n {
-                self.tile::<I, WIDTH, PARTS, 4>(block, span, row);
-                row += 4;
-            }
-            while row + 2 <= self.n {
-                self.tile::<I, WIDTH, PARTS, 2>(block, span, row);
-                row += 2;
-            }
-            if row < self.n {
-                self.tile::<I, WIDTH, PARTS, 1>(block, span, row);
-            }
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn tile<I: Isa, const WIDTH: usize, const PARTS: usize, const T: usize>(
-        &self,
-        block: usize,
-        span: Span,
-        row: usize,
-    ) {
-        // SAFETY: the contract of `linear_int8`.
-        unsafe {
-            let mut sums = [I::splat(0.0); T];
-            for chunk in 0..self.acts.chunks {
-                let here = span.after(chunk, PARTS);
-                self.chunk::<I, 0, WIDTH, false, PARTS, T>(here, chunk, row, &mut sums);
-            }
-            for (t, sum) in sums.into_iter().enumerate() {
-                finish::<I>(self.w, block, sum, row + t, self.out);
-            }
-        }
-    }
-
-    /// One chunk of 16 rows of weights against T rows of activations from `row` on.
+    /// One chunk of 16 rows of weights.
     #[inline(always)]
     unsafe fn chunk<
         I: Isa,
@@ -275,22 +185,16 @@ impl Product<'_> {
         const WIDTH: usize,
         const LOOK: bool,
         const PARTS: usize,
-        const T: usize,
     >(
         &self,
         at: Span,
         chunk: usize,
-        row: usize,
-        sums: &mut [I::F; T],
-    ) {
+        mut sum: I::F,
+    ) -> I::F {
         // SAFETY: the contract of `linear_int8`; `at` holds the chunk.
         unsafe {
-            let mut acts = [std::ptr::null(); T];
-            let mut dots = [I::splat_i(0); T];
-            let mut products = [I::no_sums(); T];
-            for t in 0..T {
-                acts[t] = self.acts.codes(row + t).add(chunk * CHUNK).cast_const();
-            }
+            let acts = self.acts.codes(0).add(chunk * CHUNK).cast_const();
+            let (mut dots, mut products) = (I::splat_i(0), I::no_sums());
             each_step!(STEP => {
                 let mut q = if BITS == 0 {
                     I::bytes(at.codes.add(STEP * STEP_BYTES))
@@ -300,37 +204,32 @@ impl Product<'_> {
                 if LOOK {
                     q = I::look_up(q, self.w.levels.as_ptr());
                 }
-                for t in 0..T {
-                    products[t] = I::accumulate::<WIDTH>(products[t], q, acts[t].add(4 * STEP));
-                }
                 let room = I::ROOM[WIDTH - 4];
                 let steps = if PARTS == 2 { STEP % 4 } else { STEP };
+                let before = if steps % room == 0 { I::no_sums() } else { products };
+                products = I::accumulate::<WIDTH>(before, q, acts.add(4 * STEP));
                 let ends = STEP == 7 || (PARTS == 2 && STEP == 3);
                 if ends || (steps + 1) % room == 0 {
                     let part = if PARTS == 2 { STEP / 4 } else { 0 };
-                    for t in 0..T {
-                        let before = if steps < room {
-                            self.start::<I, WIDTH, PARTS>(row + t, chunk, part)
-                        } else {
-                            dots[t]
-                        };
-                        dots[t] = I::fold(before, products[t]);
-                        products[t] = I::no_sums();
+                    if steps < room {
+                        dots = self.start::<I, WIDTH, PARTS>(chunk, part);
                     }
+                    dots = I::fold(dots, products);
                     if ends {
-                        self.scale::<I, PARTS, T>(at, chunk, part, row, &dots, sums);
+                        sum = self.scale::<I, PARTS>(at, chunk, part, dots, sum);
                     }
                 }
             });
         }
+        sum
     }
 
     /// The sum of the activations of part `part` of a chunk.
     #[inline(always)]
-    unsafe fn total<const PARTS: usize>(&self, row: usize, chunk: usize, part: usize) -> i32 {
+    unsafe fn total<const PARTS: usize>(&self, chunk: usize, part: usize) -> i32 {
         // SAFETY: the contract of `linear_int8`.
         unsafe {
-            let halves = self.acts.halves(row).add(2 * chunk);
+            let halves = self.acts.halves(0).add(2 * chunk);
             if PARTS == 2 { *halves.add(part) } else { *halves + *halves.add(1) }
         }
     }
@@ -339,44 +238,37 @@ impl Product<'_> {
     #[inline(always)]
     unsafe fn start<I: Isa, const WIDTH: usize, const PARTS: usize>(
         &self,
-        row: usize,
         chunk: usize,
         part: usize,
     ) -> I::I {
         let center = if WIDTH == 8 { I::CENTER } else { 0 };
         // SAFETY: the contract of `linear_int8`.
         unsafe {
-            let total = self.total::<PARTS>(row, chunk, part);
+            let total = self.total::<PARTS>(chunk, part);
             I::splat_i((center - i32::from(self.codes.offset)) * total)
         }
     }
 
-    /// Adds one part's dot products to the sums.
+    /// Adds one part's dot products to the sum.
     #[inline(always)]
-    unsafe fn scale<I: Isa, const PARTS: usize, const T: usize>(
+    unsafe fn scale<I: Isa, const PARTS: usize>(
         &self,
         at: Span,
         chunk: usize,
         part: usize,
-        row: usize,
-        dots: &[I::I; T],
-        sums: &mut [I::F; T],
-    ) {
+        dots: I::I,
+        sum: I::F,
+    ) -> I::F {
         // SAFETY: the contract of `linear_int8`.
         unsafe {
             let scale = I::load(at.scales.add(part * LANES));
-            for t in 0..T {
-                let d = I::splat(*self.acts.scales(row + t).add(chunk));
-                sums[t] = I::fma(I::float(dots[t]), I::mul(scale, d), sums[t]);
+            let d = *self.acts.scales(0).add(chunk);
+            let sum = I::fma(I::float(dots), I::mul(scale, I::splat(d)), sum);
+            if !self.codes.has_min {
+                return sum;
             }
-            if self.codes.has_min {
-                let min = I::load(at.mins.add(part * LANES));
-                for t in 0..T {
-                    let total = self.total::<PARTS>(row + t, chunk, part) as f32;
-                    let d = *self.acts.scales(row + t).add(chunk);
-                    sums[t] = I::fma(min, I::splat(d * total), sums[t]);
-                }
-            }
+            let low = d * self.total::<PARTS>(chunk, part) as f32;
+            I::fma(I::load(at.mins.add(part * LANES)), I::splat(low), sum)
         }
     }
 }

@@ -26,6 +26,7 @@ pub mod rows;
 mod scalar;
 pub mod scales;
 pub mod span;
+mod tiles;
 
 use std::ops::Range;
 use std::sync::OnceLock;

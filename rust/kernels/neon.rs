@@ -11,6 +11,7 @@ use super::linear::Product;
 use super::packed::Packed;
 use super::scales::Source;
 use super::span::Span;
+use super::tiles::Shares;
 use crate::formats::{Codes, Format};
 
 /// NEON, with dot products of bytes (`FEAT_DotProd`) or without.
@@ -375,6 +376,21 @@ unsafe impl<const DOT: bool> Isa for Neon<DOT> {
                 dot::<DOT>(sums.3, q.3, a),
             )
         }
+    }
+    #[inline(always)]
+    unsafe fn settle(mut sums: Self::W) -> Self::W {
+        // SAFETY: no instruction.
+        unsafe {
+            asm!(
+                "/* {0:v} {1:v} {2:v} {3:v} */",
+                inout(vreg) sums.0,
+                inout(vreg) sums.1,
+                inout(vreg) sums.2,
+                inout(vreg) sums.3,
+                options(nomem, nostack, preserves_flags)
+            );
+        }
+        sums
     }
     #[inline(always)]
     unsafe fn fold(x: Self::I, sums: Self::W) -> Self::I {

@@ -18,6 +18,8 @@ pub struct Scratch {
     codes: Vec<u8>,
     scales: Vec<f32>,
     mins: Vec<f32>,
+    pub(super) starts: Vec<i32>,
+    pub(super) lows: Vec<f32>,
     pub(super) weights: Vec<f32>,
     pub(super) sums: Vec<f32>,
 }

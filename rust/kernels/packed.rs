@@ -19,7 +19,7 @@ use super::memory::{Aligned, SharedBytes};
 use super::pack::{Packer, read_code};
 use super::scales::{self, Source, block_is_finite};
 use crate::error::{Error, Result};
-use crate::formats::{Codes, Format, Scales};
+use crate::formats::{Codes, Format, Scales, floats};
 
 /// How a matrix is stored.
 pub enum Storage {
@@ -208,7 +208,14 @@ impl Packed {
         let (block, lane) = (row / LANES, row % LANES);
         let data = &self.data.as_slice()[block * self.block_bytes..][..self.block_bytes];
         match &self.storage {
-            Storage::Floats(format) | Storage::Blocks(format, _) => {
+            Storage::Floats(format) => {
+                let size = format.block_bytes();
+                let elements = data.chunks_exact(size).skip(lane).step_by(LANES);
+                for (value, bytes) in out.iter_mut().zip(elements) {
+                    *value = floats::element(*format, bytes);
+                }
+            }
+            Storage::Blocks(format, _) => {
                 let size = format.block_bytes();
                 for (k, out) in out.chunks_exact_mut(format.block()).enumerate() {
                     format.decode_row(&data[(k * LANES + lane) * size..][..size], out);

@@ -32,6 +32,9 @@ pub unsafe fn peak<I: Isa>(codes: *const u8, acts: *const i8) -> i32 {
                 for (row, sum) in sums.iter_mut().enumerate() {
                     *sum = I::accumulate::<4>(*sum, q, acts.add(row * CHUNK + 4 * step));
                 }
+                for sum in &mut sums {
+                    *sum = I::settle(*sum);
+                }
             }
             for (dot, sum) in dots.iter_mut().zip(sums) {
                 *dot = I::fold(*dot, sum);

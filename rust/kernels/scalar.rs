@@ -5,6 +5,7 @@ use super::linear::Product;
 use super::packed::Packed;
 use super::scales::Source;
 use super::span::Span;
+use super::tiles::Shares;
 use crate::formats::{Codes, Format};
 
 /// Plain Rust, on any CPU.
@@ -229,6 +230,10 @@ unsafe impl Isa for Scalar {
                 sums[lane] += i32::from(q[4 * lane + element]) * a;
             }
         }
+        sums
+    }
+    #[inline(always)]
+    unsafe fn settle(sums: I) -> I {
         sums
     }
     #[inline(always)]
