@@ -16,7 +16,7 @@ mod codebook;
 mod codes;
 mod encode;
 pub mod floats;
-mod grid;
+pub mod grid;
 mod grid_encode;
 mod grids;
 mod iq1_encode;
@@ -27,7 +27,6 @@ mod ternary;
 
 pub use affine::Affine;
 pub use codes::{Codes, ScaleBytes, Scales};
-pub use grid::Eights;
 
 use crate::error::{Error, Result};
 
@@ -216,7 +215,14 @@ impl Format {
             Self::IQ4_XS => codebook::unpack_iq4_xs,
             Self::MXFP4 => codebook::unpack_mxfp4,
             Self::NVFP4 => codebook::unpack_nvfp4,
-            _ => return self.look_up_row(bytes, q, scale),
+            Self::TQ1_0 => ternary::unpack_tq1_0,
+            Self::IQ1_S => grid::unpack_iq1_s,
+            Self::IQ1_M => grid::unpack_iq1_m,
+            Self::IQ2_XXS => grid::unpack_iq2_xxs,
+            Self::IQ2_XS => grid::unpack_iq2_xs,
+            Self::IQ2_S => grid::unpack_iq2_s,
+            Self::IQ3_XXS => grid::unpack_iq3_xxs,
+            Self::IQ3_S => grid::unpack_iq3_s,
         };
         let (block, size) = (self.block(), self.block_bytes());
         let groups = block / self.codes().map_or(block, |codes| codes.group);
@@ -224,31 +230,6 @@ impl Format {
             let part = i * groups..(i + 1) * groups;
             let q = &mut q[i * block..(i + 1) * block];
             unpack(bytes, q, &mut scale[part.clone()], &mut min[part]);
-        }
-    }
-
-    fn look_up_row(&self, bytes: &[u8], q: &mut [u8], scale: &mut [f32]) {
-        let groups = self.block() / self.codes().map_or(self.block(), |codes| codes.group);
-        let parts = q.chunks_exact_mut(self.block()).zip(scale.chunks_mut(groups));
-        for (block, (q, scale)) in bytes.chunks_exact(self.block_bytes()).zip(parts) {
-            self.look_up_block(block, q, scale);
-        }
-    }
-
-    /// As `unpack_row`, one block of a format whose codes are looked up; inlined, so that it has the
-    /// instruction set of the kernel that calls it.
-    #[inline(always)]
-    pub fn look_up_block(&self, block: &[u8], q: impl Eights, scale: &mut [f32]) {
-        match self {
-            Self::TQ1_0 => ternary::unpack_tq1_0(block, q, scale),
-            Self::IQ1_S => grid::unpack_iq1_s(block, q, scale),
-            Self::IQ1_M => grid::unpack_iq1_m(block, q, scale),
-            Self::IQ2_XXS => grid::unpack_iq2_xxs(block, q, scale),
-            Self::IQ2_XS => grid::unpack_iq2_xs(block, q, scale),
-            Self::IQ2_S => grid::unpack_iq2_s(block, q, scale),
-            Self::IQ3_XXS => grid::unpack_iq3_xxs(block, q, scale),
-            Self::IQ3_S => grid::unpack_iq3_s(block, q, scale),
-            _ => unreachable!("other formats are packed as planes"),
         }
     }
 

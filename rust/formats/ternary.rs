@@ -7,7 +7,6 @@
 //! TQ2_0   66 bytes for 256  four codes a byte; d                  value = d (q - 1)
 //! ```
 
-use super::grid::Eights;
 use super::k::{join_planes, split_planes};
 use crate::floats::{read_f16, write_f16};
 
@@ -37,13 +36,12 @@ pub fn unpack_tq2_0(block: &[u8], q: &mut [u8], scale: &mut [f32], _min: &mut [f
 }
 
 /// A byte holds the fraction 0.t0 t1 t2 t3 t4 in base 3, as n / 256 rounded up.
-#[inline(always)]
-pub fn unpack_tq1_0(block: &[u8], mut q: impl Eights, scale: &mut [f32]) {
-    let (mut first, mut trits) = (0, [0; 256]);
+pub fn unpack_tq1_0(block: &[u8], q: &mut [u8], scale: &mut [f32], _min: &mut [f32]) {
+    let mut first = 0;
     for (at, stride, count) in STRETCHES {
         let mut power = 1u8;
         for _ in 0..count {
-            for (q, byte) in trits[first..first + stride].iter_mut().zip(&block[at..]) {
+            for (q, byte) in q[first..first + stride].iter_mut().zip(&block[at..]) {
                 *q = ((u16::from(byte.wrapping_mul(power)) * 3) >> 8) as u8;
             }
             first += stride;
@@ -51,9 +49,6 @@ pub fn unpack_tq1_0(block: &[u8], mut q: impl Eights, scale: &mut [f32]) {
         }
     }
     scale[0] = read_f16(&block[52..]);
-    for (l, eight) in trits.as_chunks().0.iter().enumerate() {
-        q.put(l, u64::from_le_bytes(*eight));
-    }
 }
 
 pub fn encode_q1_0(x: &[f32], out: &mut [u8]) {

@@ -11,6 +11,7 @@ use std::arch::x86_64::*;
 
 use super::isa::{Isa, own_functions};
 use super::linear::Product;
+use super::look_up::LookUp;
 use super::packed::Packed;
 use super::scales::Source;
 use super::span::Span;
@@ -22,7 +23,7 @@ use crate::formats::{Codes, Format};
 pub struct Avx2<const VNNI: bool>;
 
 #[derive(Clone, Copy)]
-pub struct Pair<V>(V, V);
+pub struct Pair<V>(pub V, pub V);
 
 macro_rules! both {
     ($f:ident, $x:expr) => {

@@ -5,6 +5,7 @@ use std::arch::x86_64::*;
 
 use super::isa::{Isa, own_functions};
 use super::linear::Product;
+use super::look_up::LookUp;
 use super::packed::Packed;
 use super::scales::Source;
 use super::span::Span;

@@ -136,8 +136,8 @@ pub unsafe trait Isa: Copy {
     /// x + the sums.
     unsafe fn fold(x: Self::I, sums: Self::W) -> Self::I;
 
-    /// `span::look_up_blocks`.
-    unsafe fn look_up_blocks(format: Format, blocks: *const u8, out: Span);
+    /// `look_up::look_up_span`.
+    unsafe fn look_up_span(format: Format, data: *const u8, out: Span);
     /// `span::unpack_span`.
     unsafe fn unpack_span(w: &Packed, block: usize, first: usize, count: usize, out: Span);
     /// `scales::widen_span`.
@@ -162,15 +162,15 @@ pub unsafe trait Isa: Copy {
 macro_rules! own_functions {
     ($(#[$feature:meta])?) => {
         #[inline(always)]
-        unsafe fn look_up_blocks(format: Format, blocks: *const u8, out: Span) {
+        unsafe fn look_up_span(format: Format, data: *const u8, out: Span) {
             $(#[$feature])?
             #[inline(never)]
-            unsafe fn own(format: Format, blocks: *const u8, out: Span) {
+            unsafe fn own<I: LookUp>(format: Format, data: *const u8, out: Span) {
                 // SAFETY: the trait's contract.
-                unsafe { crate::kernels::span::look_up_blocks(format, blocks, out) }
+                unsafe { crate::kernels::look_up::look_up_span::<I>(format, data, out) }
             }
             // SAFETY: the trait's contract.
-            unsafe { own(format, blocks, out) }
+            unsafe { own::<Self>(format, data, out) }
         }
         #[inline(always)]
         unsafe fn unpack_span(w: &Packed, block: usize, first: usize, count: usize, out: Span) {

@@ -30,9 +30,9 @@ use crate::formats::Codes;
 macro_rules! for_codes {
     ($self:ident, $i:ident, $method:ident ($($argument:expr),*)) => {
         match ($self.codes.stored_bits(), $self.codes.bits, &$self.w.storage) {
-            (_, ..=4, Storage::Blocks(..)) => $self.$method::<$i, 0, 4, false>($($argument),*),
-            (_, 5, Storage::Blocks(..)) => $self.$method::<$i, 0, 5, false>($($argument),*),
-            (_, _, Storage::Blocks(..)) => $self.$method::<$i, 0, 7, false>($($argument),*),
+            (_, ..=4, Storage::Words(..)) => $self.$method::<$i, 0, 4, false>($($argument),*),
+            (_, 5, Storage::Words(..)) => $self.$method::<$i, 0, 5, false>($($argument),*),
+            (_, _, Storage::Words(..)) => $self.$method::<$i, 0, 7, false>($($argument),*),
             (1, 2, _) => $self.$method::<$i, 1, 4, true>($($argument),*),
             (4, 5, _) => $self.$method::<$i, 4, 5, true>($($argument),*),
             (4, 8, _) => $self.$method::<$i, 4, 8, true>($($argument),*),

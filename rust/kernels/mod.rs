@@ -15,6 +15,7 @@ pub mod gates;
 pub mod isa;
 pub mod linear;
 pub mod linear_f32;
+mod look_up;
 mod memory;
 #[cfg(target_arch = "aarch64")]
 mod neon;
@@ -27,6 +28,7 @@ mod scalar;
 pub mod scales;
 pub mod span;
 mod tiles;
+mod words;
 
 use std::ops::Range;
 use std::sync::OnceLock;

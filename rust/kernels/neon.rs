@@ -8,6 +8,7 @@ use std::arch::asm;
 
 use super::isa::{Isa, own_functions};
 use super::linear::Product;
+use super::look_up::LookUp;
 use super::packed::Packed;
 use super::scales::Source;
 use super::span::Span;
@@ -19,7 +20,7 @@ use crate::formats::{Codes, Format};
 pub struct Neon<const DOT: bool>;
 
 #[derive(Clone, Copy)]
-pub struct Quad<V>(V, V, V, V);
+pub struct Quad<V>(pub V, pub V, pub V, pub V);
 
 macro_rules! each {
     ($f:ident, $x:expr) => {

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Scales (and minima) lie apart, see `scales.rs`. Floats lie as [row block][column][16], and
-//! formats whose codes are looked up as [row block][block of the row][16] blocks of the file.
+//! formats whose codes are looked up as words of their blocks, see `words.rs`.
 //! Nothing is rounded: a row reads back exactly.
 
 use rayon::prelude::*;
@@ -18,6 +18,7 @@ use super::isa::{CHUNK, LANES, STEP_BYTES};
 use super::memory::{Aligned, SharedBytes};
 use super::pack::{Packer, read_code};
 use super::scales::{self, Source, block_is_finite};
+use super::words;
 use crate::error::{Error, Result};
 use crate::formats::{Codes, Format, Scales, floats};
 
@@ -27,8 +28,8 @@ pub enum Storage {
     Floats(Format),
     /// Planes of codes with scales.
     Planes(Codes),
-    /// Blocks as a file has them.
-    Blocks(Format, Codes),
+    /// Words of blocks, see `words.rs`.
+    Words(Format, Codes),
 }
 
 /// A weight matrix [rows, columns] in the run-time layout.
@@ -67,14 +68,14 @@ impl Packed {
         let (packed, finite) = match format.codes() {
             None => {
                 let packed = Self::shape(Storage::Floats(format), rows, columns);
-                (packed.with_blocks(data, format.block_bytes()), all_finite(data, format))
+                (packed.with_floats(data, format.block_bytes()), all_finite(data, format))
             }
             Some(codes) if codes.scales == Scales::Blocks => {
                 let size = format.block_bytes();
-                let packed = Self::shape(Storage::Blocks(format, codes), rows, columns);
+                let packed = Self::shape(Storage::Words(format, codes), rows, columns);
                 let finite =
                     data.par_chunks_exact(size).all(|block| block_is_finite(format, block));
-                (packed.with_blocks(data, size), finite)
+                (packed.with_words(data, format), finite)
             }
             Some(codes) => {
                 Self::shape(Storage::Planes(codes), rows, columns).with_codes(data, format)
@@ -108,21 +109,32 @@ impl Packed {
         }
     }
 
-    /// Elements or blocks of `size` bytes, column by column: 16 rows' first, then their second ...
-    fn with_blocks(mut self, data: &[u8], size: usize) -> Self {
+    /// Elements of `size` bytes, column by column.
+    fn with_floats(mut self, data: &[u8], size: usize) -> Self {
         let row_bytes = data.len() / self.rows;
         self.block_bytes = row_bytes * LANES;
         self.data = Aligned::zeroed(self.blocks() * self.block_bytes);
-        let sources = data.par_chunks(LANES * row_bytes);
-        let targets = self.data.as_mut_slice().par_chunks_mut(LANES * row_bytes);
+        let sources = data.par_chunks(self.block_bytes);
+        let targets = self.data.as_mut_slice().par_chunks_mut(self.block_bytes);
         targets.zip(sources).for_each(|(out, rows)| match size {
             2 => interleave::<2>(rows, row_bytes, out),
-            4 => interleave::<4>(rows, row_bytes, out),
-            _ => {
-                for (lane, row) in rows.chunks_exact(row_bytes).enumerate() {
-                    for (k, block) in row.chunks_exact(size).enumerate() {
-                        out[(k * LANES + lane) * size..][..size].copy_from_slice(block);
-                    }
+            _ => interleave::<4>(rows, row_bytes, out),
+        });
+        self
+    }
+
+    /// Spans of words, 256 columns each.
+    fn with_words(mut self, data: &[u8], format: Format) -> Self {
+        let (row_bytes, size) = (data.len() / self.rows, format.block_bytes());
+        self.block_bytes = row_bytes * LANES;
+        self.data = Aligned::zeroed(self.blocks() * self.block_bytes);
+        let sources = data.par_chunks(self.block_bytes);
+        let targets = self.data.as_mut_slice().par_chunks_mut(self.block_bytes);
+        targets.zip(sources).for_each(|(out, rows)| {
+            for (lane, row) in rows.chunks_exact(row_bytes).enumerate() {
+                for (block, span) in row.chunks_exact(size).zip(out.chunks_exact_mut(LANES * size))
+                {
+                    words::take_apart(format, lane, block, span);
                 }
             }
         });
@@ -180,7 +192,7 @@ impl Packed {
     pub fn codes(&self) -> Option<Codes> {
         match self.storage {
             Storage::Floats(_) => None,
-            Storage::Planes(codes) | Storage::Blocks(_, codes) => Some(codes),
+            Storage::Planes(codes) | Storage::Words(_, codes) => Some(codes),
         }
     }
 
@@ -215,10 +227,12 @@ impl Packed {
                     *value = floats::element(*format, bytes);
                 }
             }
-            Storage::Blocks(format, _) => {
-                let size = format.block_bytes();
-                for (k, out) in out.chunks_exact_mut(format.block()).enumerate() {
-                    format.decode_row(&data[(k * LANES + lane) * size..][..size], out);
+            Storage::Words(format, _) => {
+                let mut block = vec![0; format.block_bytes()];
+                let spans = data.chunks_exact(LANES * block.len());
+                for (span, out) in spans.zip(out.chunks_exact_mut(format.block())) {
+                    words::put_together(*format, lane, span, &mut block);
+                    format.decode_row(&block, out);
                 }
             }
             Storage::Planes(codes) => {

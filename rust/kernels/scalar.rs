@@ -2,6 +2,7 @@
 
 use super::isa::{Isa, LANES, own_functions};
 use super::linear::Product;
+use super::look_up::LookUp;
 use super::packed::Packed;
 use super::scales::Source;
 use super::span::Span;

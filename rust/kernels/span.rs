@@ -9,7 +9,7 @@ use super::isa::{CHUNK, Isa, LANES, STEP_BYTES, STEPS};
 use super::pack::planes;
 use super::packed::{Packed, Storage};
 use super::scales::SPAN;
-use crate::formats::{Codes, Eights, Format};
+use crate::formats::Codes;
 
 /// Bytes of a chunk's codes.
 pub const CHUNK_BYTES: usize = CHUNK * LANES;
@@ -54,9 +54,9 @@ pub unsafe fn unpack_span<I: Isa>(w: &Packed, block: usize, first: usize, count:
         let data = w.data.as_ptr().add(block * w.block_bytes);
         match w.storage {
             Storage::Floats(_) => {}
-            Storage::Blocks(format, _) => {
-                let blocks = data.add(first / SPAN * LANES * format.block_bytes());
-                I::look_up_blocks(format, blocks, out);
+            Storage::Words(format, _) => {
+                let words = data.add(first / SPAN * LANES * format.block_bytes());
+                I::look_up_span(format, words, out);
             }
             Storage::Planes(codes) => {
                 unpack_chunks::<I>(w, &codes, data, first, count, out.codes);
@@ -145,43 +145,4 @@ unsafe fn field<I: Isa>(bytes: I::B, step: usize, plane: usize) -> I::B {
     }
     // SAFETY: the CPU has the instruction set.
     unsafe { I::field(bytes, (step * plane % 8) as u32, plane as u32) }
-}
-
-/// Looks up the codes and scales of 16 blocks of 256 elements that lie one after the other.
-///
-/// # Safety
-///
-/// `blocks` holds them, and `out` has room for a span.
-#[inline(always)]
-pub unsafe fn look_up_blocks(format: Format, blocks: *const u8, out: Span) {
-    let (size, groups) =
-        (format.block_bytes(), SPAN * CHUNK / format.codes().map_or(256, |c| c.group));
-    let parts = groups.max(SPAN);
-    for lane in 0..LANES {
-        let mut scale = [0f32; 16];
-        // SAFETY: the caller's promise.
-        unsafe {
-            let block = std::slice::from_raw_parts(blocks.add(lane * size), size);
-            let codes = out.codes.cast::<u32>().add(lane);
-            format.look_up_block(block, Lane(codes), &mut scale);
-            for part in 0..parts {
-                *out.scales.add(part * LANES + lane) = scale[part * groups / parts];
-            }
-        }
-    }
-}
-
-/// The codes of one row of a span: four a step, `LANES` integers from step to step.
-struct Lane(*mut u32);
-
-impl Eights for Lane {
-    #[inline(always)]
-    fn put(&mut self, l: usize, codes: u64) {
-        assert!(l < SPAN * CHUNK / 8);
-        // SAFETY: `look_up_blocks` promises a span.
-        unsafe {
-            *self.0.add(2 * l * LANES) = (codes as u32).to_le();
-            *self.0.add((2 * l + 1) * LANES) = ((codes >> 32) as u32).to_le();
-        }
-    }
 }

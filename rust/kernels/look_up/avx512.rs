@@ -1,0 +1,88 @@
+//! Looking up with AVX-512: points are gathered.
+
+use std::arch::x86_64::*;
+
+use super::super::avx512::Avx512;
+use super::LookUp;
+
+// SAFETY: every method is inlined into an entry point with these features enabled.
+unsafe impl LookUp for Avx512 {
+    #[inline(always)]
+    unsafe fn words(p: *const u8) -> __m512i {
+        // SAFETY: the trait's contract.
+        unsafe { _mm512_loadu_si512(p.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn store_words(p: *mut i32, x: __m512i) {
+        // SAFETY: the trait's contract.
+        unsafe { _mm512_storeu_si512(p.cast(), x) }
+    }
+    #[inline(always)]
+    unsafe fn bits(x: __m512i, shift: u32, count: u32) -> __m512i {
+        // SAFETY: the trait's contract.
+        unsafe {
+            let shifted = _mm512_srl_epi32(x, _mm_cvtsi32_si128(shift as i32));
+            _mm512_and_si512(shifted, _mm512_set1_epi32((1 << count) - 1))
+        }
+    }
+    #[inline(always)]
+    unsafe fn xor(x: __m512i, y: __m512i) -> __m512i {
+        // SAFETY: the trait's contract.
+        unsafe { _mm512_xor_si512(x, y) }
+    }
+    #[inline(always)]
+    unsafe fn spread(x: __m512i) -> __m512i {
+        // SAFETY: the trait's contract.
+        unsafe {
+            let low = _mm_setr_epi8(0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12);
+            _mm512_shuffle_epi8(x, _mm512_broadcast_i32x4(low))
+        }
+    }
+    #[inline(always)]
+    unsafe fn add_bytes(x: __m512i, y: __m512i) -> __m512i {
+        // SAFETY: the trait's contract.
+        unsafe { _mm512_add_epi8(x, y) }
+    }
+    #[inline(always)]
+    unsafe fn signed(magnitudes: __m512i, signs: __m512i, first: u32) -> __m512i {
+        // SAFETY: the trait's contract.
+        unsafe {
+            let bit = if first == 0 { 0x0804_0201 } else { 0x8040_2010u32 as i32 };
+            let negative = _mm512_test_epi8_mask(signs, _mm512_set1_epi32(bit));
+            let middle = _mm512_set1_epi8(64);
+            let value = _mm512_add_epi8(middle, magnitudes);
+            _mm512_mask_sub_epi8(value, negative, middle, magnitudes)
+        }
+    }
+    #[inline(always)]
+    unsafe fn points(book: *const u64, indices: *const i32) -> [__m512i; 2] {
+        // SAFETY: the trait's contract; the indices are within the book.
+        unsafe {
+            let first = _mm256_loadu_si256(indices.cast());
+            let first = _mm512_i32gather_epi64::<8>(first, book.cast());
+            let last = _mm256_loadu_si256(indices.add(8).cast());
+            let last = _mm512_i32gather_epi64::<8>(last, book.cast());
+            let even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+            let odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
+            [
+                _mm512_permutex2var_epi32(first, even, last),
+                _mm512_permutex2var_epi32(first, odd, last),
+            ]
+        }
+    }
+    #[inline(always)]
+    unsafe fn points_of_four(book: *const u32, indices: *const i32) -> __m512i {
+        // SAFETY: the trait's contract; the indices are within the book.
+        unsafe { _mm512_i32gather_epi32::<4>(Self::words(indices.cast()), book.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn trit(x: __m512i) -> __m512i {
+        // SAFETY: the trait's contract.
+        unsafe {
+            let one = _mm512_cmpge_epu8_mask(x, _mm512_set1_epi8(86));
+            let two = _mm512_cmpge_epu8_mask(x, _mm512_set1_epi8(171u8 as i8));
+            let trits = _mm512_maskz_set1_epi8(one, 1);
+            _mm512_mask_add_epi8(trits, two, trits, _mm512_set1_epi8(1))
+        }
+    }
+}
