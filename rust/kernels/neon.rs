@@ -70,6 +70,14 @@ unsafe fn dot<const DOT: bool>(mut sums: int32x4_t, q: int8x16_t, a: int8x16_t) 
     }
 }
 
+/// No instruction, but the compiler may not move the work on `sums` past it.
+#[inline(always)]
+unsafe fn settle(mut sums: int32x4_t) -> int32x4_t {
+    // SAFETY: it does nothing.
+    unsafe { asm!("/* {0:v} */", inout(vreg) sums, options(nomem, nostack, preserves_flags)) };
+    sums
+}
+
 // SAFETY: NEON is part of every aarch64 CPU that Rust has a standard library for, and the entry
 // points with `DOT` are only taken where `available` finds `sdot`.
 unsafe impl<const DOT: bool> Isa for Neon<DOT> {
@@ -379,19 +387,9 @@ unsafe impl<const DOT: bool> Isa for Neon<DOT> {
         }
     }
     #[inline(always)]
-    unsafe fn settle(mut sums: Self::W) -> Self::W {
-        // SAFETY: no instruction.
-        unsafe {
-            asm!(
-                "/* {0:v} {1:v} {2:v} {3:v} */",
-                inout(vreg) sums.0,
-                inout(vreg) sums.1,
-                inout(vreg) sums.2,
-                inout(vreg) sums.3,
-                options(nomem, nostack, preserves_flags)
-            );
-        }
-        sums
+    unsafe fn settle(sums: Self::W) -> Self::W {
+        // SAFETY: the trait's contract.
+        unsafe { each!(settle, sums) }
     }
     #[inline(always)]
     unsafe fn fold(x: Self::I, sums: Self::W) -> Self::I {

@@ -44,6 +44,8 @@ pub unsafe trait LookUp: Isa {
     unsafe fn points(book: *const u64, indices: *const i32) -> [Self::B; 2];
     /// The points of 16 rows, of four bytes.
     unsafe fn points_of_four(book: *const u32, indices: *const i32) -> Self::B;
+    /// 3 x of each byte, modulo 256.
+    unsafe fn triple(x: Self::B) -> Self::B;
     /// 3 x / 256 of each byte, rounded down.
     unsafe fn trit(x: Self::B) -> Self::B;
 }
@@ -227,7 +229,7 @@ impl<I: LookUp> Rows<I> {
                     let mut x = I::bytes(self.words.add((first + k) * WORD_BYTES));
                     for n in 0..trits {
                         put::<I>(out, step + n * words + k, I::trit(x));
-                        x = I::add_bytes(x, I::add_bytes(x, x));
+                        x = I::triple(x);
                     }
                 }
             }

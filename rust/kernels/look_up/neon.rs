@@ -135,6 +135,11 @@ unsafe impl<const DOT: bool> LookUp for Neon<DOT> {
         }
     }
     #[inline(always)]
+    unsafe fn triple(x: Self::B) -> Self::B {
+        // SAFETY: the trait's contract.
+        unsafe { both!(vaddq_u8, x, both!(vaddq_u8, x, x)) }
+    }
+    #[inline(always)]
     unsafe fn trit(x: Self::B) -> Self::B {
         // SAFETY: the trait's contract.
         unsafe { each!(trit, x) }

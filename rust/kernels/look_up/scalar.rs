@@ -57,6 +57,10 @@ unsafe impl LookUp for Scalar {
         std::array::from_fn(|i| points[i / 4][i % 4])
     }
     #[inline(always)]
+    unsafe fn triple(x: B) -> B {
+        x.map(|x| x.wrapping_mul(3))
+    }
+    #[inline(always)]
     unsafe fn trit(x: B) -> B {
         x.map(|x| (u16::from(x) * 3 >> 8) as u8)
     }
