@@ -2,6 +2,19 @@
 
 use memmap2::MmapMut;
 
+/// Asks for `bytes` bytes at `p` to come nearer; they need not exist.
+#[inline(always)]
+pub fn prefetch(p: *const u8, bytes: usize) {
+    #[cfg(target_arch = "x86_64")]
+    for at in (0..bytes).step_by(64) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a prefetch may be of any address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.wrapping_add(at).cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (p, bytes);
+}
+
 /// Memory on cache lines, of any length.
 ///
 /// It is mapped, not allocated: the system gives zero pages as they are first written, by the

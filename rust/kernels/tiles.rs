@@ -7,6 +7,7 @@ use std::ops::Range;
 
 use super::isa::{CHUNK, Isa, LANES, STEP_BYTES, STEPS};
 use super::linear::Product;
+use super::memory::prefetch;
 use super::output::{Scratch, finish, grow};
 use super::scales::SPAN;
 use super::span::{Span, parts};
@@ -132,6 +133,9 @@ impl Product<'_> {
         row: usize,
     ) {
         let chunks = self.acts.chunks;
+        // The first tile asks for the next block's codes, so that memory works meanwhile.
+        let next = self.w.data.as_ptr().wrapping_add((block + 1) * self.w.block_bytes);
+        let share = self.w.block_bytes / (chunks * PARTS);
         // SAFETY: the contract of `linear_int8`; `span` and `shares` hold all chunks.
         unsafe {
             let mut sums = [I::splat(0.0); T];
@@ -140,6 +144,9 @@ impl Product<'_> {
                 acts[t] = self.acts.codes(row + t).cast_const();
             }
             for part in 0..chunks * PARTS {
+                if row == 0 {
+                    prefetch(next.wrapping_add(part * share), share);
+                }
                 let at = row * chunks * PARTS + part;
                 let mut dots = [I::splat_i(0); T];
                 for t in 0..T {

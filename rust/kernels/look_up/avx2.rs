@@ -38,8 +38,8 @@ unsafe fn eight_of_four(book: *const u32, index: *const i32) -> __m256i {
     // SAFETY: the indices are within the book.
     unsafe {
         let mut points = [0; 8];
-        for row in 0..8 {
-            points[row] = *book.add(*index.add(row) as usize) as i32;
+        for (row, point) in points.iter_mut().enumerate() {
+            *point = *book.add(*index.add(row) as usize) as i32;
         }
         let [a, b, c, d, e, f, g, h] = points;
         _mm256_setr_epi32(a, b, c, d, e, f, g, h)

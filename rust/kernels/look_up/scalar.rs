@@ -62,6 +62,6 @@ unsafe impl LookUp for Scalar {
     }
     #[inline(always)]
     unsafe fn trit(x: B) -> B {
-        x.map(|x| (u16::from(x) * 3 >> 8) as u8)
+        x.map(|x| ((u16::from(x) * 3) >> 8) as u8)
     }
 }
