@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,6 +34,8 @@ PIECE = 16 << 20
 
 ROOM = 256 << 20
 """Bytes of a piece of memory that is taken to see whether there is room."""
+
+INCLUDE = re.compile(r"^// include (\w+)$", re.MULTILINE)
 
 INSTALL = (
     "install the card's driver with Vulkan (containers: NVIDIA_DRIVER_CAPABILITIES=all), or "
@@ -172,7 +175,7 @@ class Device:
         self.queue = self._device.queue
         self.allocated = 0
         self._layouts: dict[tuple[tuple[int, bool], ...], tuple[Any, Any]] = {}
-        self._modules: dict[tuple[str, ...], Any] = {}
+        self._modules: dict[str, Any] = {}
         self._pipelines: dict[Any, Any] = {}
 
     def buffer(self, size: int, what: str = "working memory") -> Any:
@@ -289,7 +292,8 @@ class Device:
     ) -> Any:
         """The shader that the last of `files` holds under its own name, with these constants.
 
-        `bindings` say which bindings there are, and whether the shader writes to them.
+        `bindings` say which bindings there are, and whether the shader writes to them. Each file
+        brings the others that it includes.
         """
         key = (files, tuple(sorted(bindings.items())), tuple(sorted(constants.items())))
         if key not in self._pipelines:
@@ -331,10 +335,19 @@ class Device:
         return self._layouts[key]
 
     def _module(self, files: tuple[str, ...]) -> Any:
-        if files not in self._modules:
-            code = "\n".join(shader(name) for name in files)
-            self._modules[files] = self._device.create_shader_module(code=code)
-        return self._modules[files]
+        code = self.source(files)
+        if code not in self._modules:
+            self._modules[code] = self._device.create_shader_module(code=code)
+        return self._modules[code]
+
+    def source(self, files: Sequence[str]) -> str:
+        """The text of a module of these files: behind common.wgsl, what they include, once each."""
+        return source(("common", *files), {"reduce": self._reduction})
+
+    @property
+    def _reduction(self) -> str:
+        """The file that ``include reduce`` means on this card."""
+        return "reduce_subgroup" if "subgroup" in self.features else "reduce_shared"
 
     def copy_rate(self, size: int = 256 << 20, repetitions: int = 8) -> float:
         """GB/s (10^9 bytes) that a copy within the card's memory reads and writes, the best run."""
@@ -367,6 +380,25 @@ class Device:
 def shader(name: str) -> str:
     """The text of one .wgsl file."""
     return (resources.files("fewbit.gpu") / "shaders" / f"{name}.wgsl").read_text("utf-8")
+
+
+def source(files: Sequence[str], stands_for: Mapping[str, str]) -> str:
+    """These files and all that they include, none twice; their order says nothing in WGSL.
+
+    A line ``// include NAME`` of a file asks for NAME.wgsl, or for what NAME `stands_for`.
+    """
+    texts: dict[str, str] = {}
+
+    def add(name: str) -> None:
+        name = stands_for.get(name, name)
+        if name not in texts:
+            texts[name] = shader(name)
+            for included in INCLUDE.findall(texts[name]):
+                add(included)
+
+    for name in files:
+        add(name)
+    return "\n".join(texts.values())
 
 
 _OPEN: dict[Adapter, Device] = {}

@@ -281,17 +281,12 @@ class Executor:
         }
         flags = {at: writes for at, (_, writes) in found.items()}
         constants = {**stage.constants, "BATCH": self.batch}
-        few = self.device.pipeline(self.files(stage.files), flags, constants | {"LANES": LANES})
+        few = self.device.pipeline(stage.files, flags, constants | {"LANES": LANES})
         many = None
         if stage.many:
             files, late, _ = stage.many
             many = self.device.pipeline(files, flags, {**late, "BATCH": self.batch})
         return Bound(stage, few, many, self.device.bind(found))
-
-    def files(self, files: Sequence[str]) -> tuple[str, ...]:
-        """The files of a shader, with the reductions that this card has."""
-        kind = "subgroup" if "subgroup" in self.device.features else "shared"
-        return tuple(f"reduce_{kind}" if name == "reduce" else name for name in files)
 
     def encode(self, encoder: Any, bound: Sequence[Bound], rows: Mapping[str, int]) -> None:
         """Record all stages, in one pass, for so many rows before and after `take`."""

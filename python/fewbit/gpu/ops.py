@@ -145,13 +145,10 @@ class Compiler(Stateful):
         self, name: str, x: View, weights: Mapping[int, Any], parts: int, **constants: float
     ) -> View:
         y = self.new(x.width)
-        numbers = {"SIZE": x.width // parts, **of(x), **constants}
-        if name != "layer_norm":
-            numbers["PARTS"] = parts
-        needs = ("reduce", "rounding") if name == "rms_norm" else ("reduce",)
+        numbers = {"SIZE": x.width // parts, "PARTS": parts, **of(x), **constants}
         bindings = {3: x.slot, 4: y.slot, **weights}
         writes = (4, 8) if name == "rms_norm" else (4,)
-        self.stage(name, bindings, numbers, parts, needs=needs, writes=writes)
+        self.stage(name, bindings, numbers, parts, writes=writes)
         return y
 
     # ---- products
@@ -176,7 +173,7 @@ class Compiler(Stateful):
         for part in weight.slices:
             self.stage(
                 "linear", bindings, constants | {"FIRST": part.first}, -(-part.rows // 4),
-                part=part, needs=("reduce",), tiled=True,
+                part=part, tiled=True,
                 shader="linear_int8" if packed else "linear",
             )  # fmt: skip
         return y
@@ -210,19 +207,19 @@ class Compiler(Stateful):
 
     def softcap(self, op: Op, x: View) -> View:
         """The value, held below a cap."""
-        return self._gate("softcap", x, CAP=op["cap"])
+        return self.each("softcap", x, CAP=op["cap"])
 
     def gelu(self, op: Op, x: View) -> View:
         """The activation function."""
-        return self._gate("gelu", x)
+        return self.each("gelu", x)
 
     def silu(self, op: Op, x: View) -> View:
         """The activation function."""
-        return self._gate("silu", x)
+        return self.each("silu", x)
 
     def sigmoid(self, op: Op, x: View) -> View:
         """The activation function."""
-        return self._gate("sigmoid", x)
+        return self.each("sigmoid", x)
 
     def swiglu(self, op: Op, gate: View, up: View) -> View:
         """The gated value."""
@@ -230,11 +227,11 @@ class Compiler(Stateful):
 
     def geglu(self, op: Op, gate: View, up: View) -> View:
         """The gated value."""
-        return self._gate("geglu", gate, up)
+        return self.each("geglu", gate, up)
 
     def clamped_swiglu(self, op: Op, gate: View, up: View) -> View:
         """The gated value, its halves within a limit."""
-        return self._gate("clamped_swiglu", gate, up, ALPHA=op["alpha"], LIMIT=op["limit"])
+        return self.each("clamped_swiglu", gate, up, ALPHA=op["alpha"], LIMIT=op["limit"])
 
     def log_decay(self, op: Op, x: View) -> View:
         """By what a state fades, as a logarithm."""
@@ -242,7 +239,7 @@ class Compiler(Stateful):
         rate, bias = map(self.vector, op["weights"])
         bindings = {3: x.slot, 4: y.slot, 5: rate, 6: bias}
         constants = {"WIDTH": x.width, **of(x)}
-        self.stage("log_decay", bindings, constants, self.items(x.width), needs=("logarithm",))
+        self.stage("log_decay", bindings, constants, self.items(x.width))
         return y
 
     def take(self, op: Op, x: View) -> View:
@@ -259,9 +256,9 @@ class Compiler(Stateful):
         """Which experts, and how much each counts."""
         y = self.new(op["width"])
         constants = {
-            "EXPERTS": x.width, "USED": op["used"], "NORMALIZE": op["normalize"], **of(x),
+            "COUNT": x.width, "K": op["used"], "NORMALIZE": op["normalize"], **of(x),
         }  # fmt: skip
-        self.stage("route", {3: x.slot, 4: y.slot}, constants, 1, needs=("reduce",))
+        self.stage("route", {3: x.slot, 4: y.slot}, constants, 1)
         return y
 
     def expert_linear(self, at: int, op: Op, x: View, route: View) -> View:
@@ -282,7 +279,7 @@ class Compiler(Stateful):
         for part in weight.slices:
             self.stage(
                 "expert_linear", bindings, constants | {"FIRST": part.first},
-                used * -(-width // 4), part=part, needs=("reduce",),
+                used * -(-width // 4), part=part,
             )  # fmt: skip
         return y
 
@@ -296,9 +293,6 @@ class Compiler(Stateful):
         self.stage("expert_sum", bindings, constants, self.items(y.width))
         return y
 
-    def _gate(self, name: str, x: View, *others: View, **constants: float) -> View:
-        return self.each(name, x, *others, needs=("gates",), **constants)
-
     def round(self, value: int, x: View, size: int) -> View:
         """The value `value` with its activations rounded, in rows of `size`."""
         if (value, size, "f32") not in self.rounded:
@@ -309,9 +303,7 @@ class Compiler(Stateful):
             }  # fmt: skip
             groups = self.items(x.width // size * -(-size // 32))
             bindings = {3: x.slot, 4: y.slot, 8: packed.slot if packed else "waste"}
-            self.stage(
-                "round_activations", bindings, constants, groups, needs=("rounding",), writes=(4, 8)
-            )
+            self.stage("round_activations", bindings, constants, groups, writes=(4, 8))
             self.rounded[value, size, "f32"] = y
         return self.rounded[value, size, "f32"]
 

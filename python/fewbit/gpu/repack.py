@@ -37,7 +37,7 @@ HEADS: dict[str, tuple[int, int]] = {
 class Packed:
     """A matrix as the shaders of its format read it: `arrays` by binding, `constants` by name."""
 
-    files: tuple[str, ...]
+    file: str
     arrays: dict[int, Bytes]
     constants: dict[str, float] = field(default_factory=dict)
 
@@ -55,18 +55,17 @@ def repack(format_: str, rows: int, columns: int, data: Bytes) -> Packed:
         return _affine(found, rows, columns, data)
     shape: dict[str, float] = {"ROWS": rows, "COLUMNS": columns, "FORMAT": found.gguf_id or 0}
     if found.is_float:
-        return Packed(("floats",), {0: data.reshape(-1)}, shape)
+        return Packed("floats", {0: data.reshape(-1)}, shape)
     start, size = HEADS[found.name]
     blocks = data.reshape(-1, found.bytes)
     codes = blocks
     if size:
         codes = np.concatenate([blocks[:, :start], blocks[:, start + size :]], axis=1)
     arrays = {0: codes.reshape(-1), 1: blocks[:, start : start + size].reshape(-1)}
-    files = ("blocks", found.family, "levels")
     if found.family == "grid":
         arrays[2] = grid(found.name)
     shape |= {"BLOCK": found.block, "WORDS": (found.bytes - size) // 4}
-    return Packed(files, arrays, shape)
+    return Packed(found.family, arrays, shape)
 
 
 def check_matrix(format_: str, columns: int) -> Format:
@@ -111,7 +110,7 @@ def _affine(found: Format, rows: int, columns: int, data: Bytes) -> Packed:
         "BITS": int(found.name.removeprefix("a").removeprefix("sym").split("-")[0]),
         "SYMMETRIC": symmetric,
     }
-    return Packed(("affine", "levels"), arrays, constants)
+    return Packed("affine", arrays, constants)
 
 
 def grid(name: str) -> Bytes:

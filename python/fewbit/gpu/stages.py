@@ -171,9 +171,7 @@ class Builder:
         """The tensor's values as f32."""
         return self.weights[name].vector
 
-    def each(
-        self, name: str, x: View, *others: View, needs: tuple[str, ...] = (), **constants: float
-    ) -> View:
+    def each(self, name: str, x: View, *others: View, **constants: float) -> View:
         """The value of an op that takes rows element by element; a second input is `OTHER`."""
         y = self.new(x.width)
         bindings = {3: x.slot, 4: y.slot}
@@ -181,7 +179,7 @@ class Builder:
         for other in others:
             bindings[6] = other.slot
             numbers |= of(other, "OTHER_")
-        self.stage(name, bindings, numbers, self.items(x.width), needs=needs)
+        self.stage(name, bindings, numbers, self.items(x.width))
         return y
 
     def items(self, count: int) -> int:
@@ -190,19 +188,19 @@ class Builder:
 
     def stage(
         self, op: str, bindings: Mapping[int, Ref], constants: Mapping[str, float], groups: int, *,
-        part: Slice | None = None, writes: tuple[int, ...] = (4,), needs: tuple[str, ...] = (),
-        tiled: bool = False, rows: Rows = "any", shader: str | None = None,
+        part: Slice | None = None, writes: tuple[int, ...] = (4,), tiled: bool = False,
+        rows: Rows = "any", shader: str | None = None,
     ) -> None:  # fmt: skip
-        """Add a dispatch of `shader`, or the op's own, with the files it `needs` put in front."""
-        files = part.files if part else ()
+        """Add a dispatch of `shader`, or the op's own."""
+        files = (part.file,) if part else ()
         if part:
             bindings = {**part.buffers, **bindings}
             constants = {**part.constants, **constants}
         many = None
         if tiled and part:
             late = {**constants, "AFTER_TAKE": self.domain == "outputs"}
-            many = (("common", *files, "matmul"), late, -(-part.rows // TILE))
-        names = ("common", *needs, *files, shader or op)
+            many = ((*files, "matmul"), late, -(-part.rows // TILE))
+        names = (*files, shader or op)
         self.program.stages.append(
             Stage(op, names, bindings, writes, constants, groups, self.domain, many, rows)
         )

@@ -59,12 +59,12 @@ class Stateful(Builder):
         }  # fmt: skip
         sinks = self.vector(op["weights"][0]) if op["weights"] else "empty"
         bindings = {3: q.slot, 4: y.slot, 5: keys, 6: values, 7: "step", 8: sinks}
-        needs, heads = ("reduce",), op["heads"]
-        self.stage("attend", bindings, constants, heads, needs=needs, rows="many")
+        heads = op["heads"]
+        self.stage("attend", bindings, constants, heads, rows="many")
         # of a few tokens, each head's positions go to several workgroups where they may be many
         self.program.parts = max(self.program.parts, heads * (size + 4))
         apart = constants | {"SPLITS": 1}
-        self.stage("attend", bindings | {4: "parts"}, apart, heads, needs=needs, rows="few")
+        self.stage("attend", bindings | {4: "parts"}, apart, heads, rows="few")
         merge = {"SIZE": size, "HEADS": heads, "SINKS": bool(op["weights"]), "SPLITS": 1}
         self.stage("attend_merge", {3: "parts", 4: y.slot, 8: sinks}, merge, heads, rows="few")
         return y
@@ -81,10 +81,7 @@ class Stateful(Builder):
         y = self.new(x.width)
         constants = {"WIDTH": x.width, "KERNEL": weight.columns, "KEPT": kept, **of(x)}
         bindings = {3: x.slot, 4: y.slot, 5: weight.vector, 7: "step", 10: state}
-        self.stage(
-            "short_conv", bindings, constants, self.items(x.width), writes=(4, 10),
-            needs=("sequence",),
-        )  # fmt: skip
+        self.stage("short_conv", bindings, constants, self.items(x.width), writes=(4, 10))
         return y
 
     def delta_rule(self, op: Op, q: View, k: View, v: View, decay: View, beta: View) -> View:
@@ -105,7 +102,5 @@ class Stateful(Builder):
             3: q.slot, 4: y.slot, 5: k.slot, 6: v.slot, 7: "step", 8: decay.slot, 9: beta.slot,
             10: state,
         }  # fmt: skip
-        self.stage(
-            "delta_rule", bindings, constants, heads * blocks, writes=(4, 10), needs=("sequence",)
-        )
+        self.stage("delta_rule", bindings, constants, heads * blocks, writes=(4, 10))
         return y

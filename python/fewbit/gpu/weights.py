@@ -27,7 +27,7 @@ class Slice:
 
     first: int
     rows: int
-    files: tuple[str, ...]
+    file: str
     buffers: dict[int, Any]
     constants: dict[str, float]
 
@@ -105,7 +105,7 @@ class Tensor:
         except BaseException:
             self._free(buffers)
             raise
-        return Slice(first, len(data), packed.files, buffers, packed.constants)
+        return Slice(first, len(data), packed.file, buffers, packed.constants)
 
 
 def sizes(tensor: Tensor) -> tuple[int, int]:
@@ -227,7 +227,7 @@ class Weights:
                 self.device.release(buffer)
             raise
         rows = sum(part.rows for part in parts)
-        return Slice(0, rows, parts[0].files, buffers, {**parts[0].constants, "ROWS": rows})
+        return Slice(0, rows, parts[0].file, buffers, {**parts[0].constants, "ROWS": rows})
 
     def __getitem__(self, name: str) -> Tensor:
         """The tensor called `name`.

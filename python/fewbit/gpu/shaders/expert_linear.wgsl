@@ -4,6 +4,8 @@
 // The experts' matrices lie one below the other; a slice of them begins at row FIRST and has ROWS,
 // and rows that lie in another slice are left to it. Each expert has the same row of x, or its own.
 
+// include reduce
+
 override FIRST: u32 = 0;
 override WIDTH: u32;
 override USED: u32;

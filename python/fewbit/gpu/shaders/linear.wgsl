@@ -3,6 +3,8 @@
 // Neighbouring lanes take neighbouring fours of columns, so their loads are one run of memory; the
 // x that they load once serves four rows. A slice of W begins at row FIRST of the WIDTH outputs.
 
+// include reduce
+
 override FIRST: u32 = 0;
 override WIDTH: u32;
 override BIAS: bool = false;

@@ -3,6 +3,8 @@
 //
 // Rows of `packed` hold four codes to a word, then a scale for each 32; see rounding.wgsl.
 
+// include reduce
+
 override FIRST: u32 = 0;
 override WIDTH: u32;
 override BIAS: bool = false;

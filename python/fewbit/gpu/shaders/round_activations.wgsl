@@ -1,6 +1,8 @@
 // Activations rounded to 8 bits in groups of 32, the last of each part of WIDTH may be shorter. An
 // invocation does one group.
 
+// include rounding
+
 override WIDTH: u32;
 override PARTS: u32 = 1;
 
