@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
 from typing import Any
 
 import numpy as np
@@ -25,6 +23,7 @@ from wgpu.classes import GPUError
 
 from fewbit.errors import DeviceError, UnsupportedError
 from fewbit.gpu.guard import LESS, guarded, is_lost, wait
+from fewbit.gpu.source import source
 
 FEATURES = ("subgroup", "shader-f16", "timestamp-query")
 """What is used where a device has it; nothing of it is needed."""
@@ -34,8 +33,6 @@ PIECE = 16 << 20
 
 ROOM = 256 << 20
 """Bytes of a piece of memory that is taken to see whether there is room."""
-
-INCLUDE = re.compile(r"^// include (\w+)$", re.MULTILINE)
 
 INSTALL = (
     "install the card's driver with Vulkan (containers: NVIDIA_DRIVER_CAPABILITIES=all), or "
@@ -374,31 +371,6 @@ class Device:
     def destroy(self) -> None:
         """Give the card back; what was made on it is lost."""
         self._device.destroy()
-
-
-@cache
-def shader(name: str) -> str:
-    """The text of one .wgsl file."""
-    return (resources.files("fewbit.gpu") / "shaders" / f"{name}.wgsl").read_text("utf-8")
-
-
-def source(files: Sequence[str], stands_for: Mapping[str, str]) -> str:
-    """These files and all that they include, none twice; their order says nothing in WGSL.
-
-    A line ``// include NAME`` of a file asks for NAME.wgsl, or for what NAME `stands_for`.
-    """
-    texts: dict[str, str] = {}
-
-    def add(name: str) -> None:
-        name = stands_for.get(name, name)
-        if name not in texts:
-            texts[name] = shader(name)
-            for included in INCLUDE.findall(texts[name]):
-                add(included)
-
-    for name in files:
-        add(name)
-    return "\n".join(texts.values())
 
 
 _OPEN: dict[Adapter, Device] = {}

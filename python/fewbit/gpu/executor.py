@@ -21,7 +21,7 @@ from fewbit.gpu.fuse import fuse
 from fewbit.gpu.guard import guarded
 from fewbit.gpu.measure import Predictions
 from fewbit.gpu.ops import Compiler, check_ops
-from fewbit.gpu.stages import FEW, HEAD, LANES, TILE, Program, Stage
+from fewbit.gpu.stages import HEAD, LANES, Program, Stage
 from fewbit.gpu.weights import Weights
 
 BATCH = 512
@@ -62,8 +62,9 @@ class Executor:
         check_ops(ops)
         if fused:
             ops = fuse(ops, weights.can_join)
-            for names in sorted({name for op in ops for name in op["weights"] if "+" in name}):
-                weights.join(names.split("+"))
+            joined = {name: op.get("experts", 1) for op in ops for name in op["weights"]}
+            for name in sorted(name for name in joined if "+" in name):
+                weights.join(name.split("+"), joined[name])
         self._programs = {acts: Compiler(ops, weights, acts).run() for acts in ACTS}
         self.batch, self.outputs = self._rows(batch)
         self._spare: list[Predictions] = []
@@ -283,9 +284,9 @@ class Executor:
         constants = {**stage.constants, "BATCH": self.batch}
         few = self.device.pipeline(stage.files, flags, constants | {"LANES": LANES})
         many = None
-        if stage.many:
-            files, late, _ = stage.many
-            many = self.device.pipeline(files, flags, {**late, "BATCH": self.batch})
+        if stage.tiles:
+            late = constants | {"AFTER_TAKE": stage.domain == "outputs"}
+            many = self.device.pipeline(stage.tiles.files, flags, late)
         return Bound(stage, few, many, self.device.bind(found))
 
     def encode(self, encoder: Any, bound: Sequence[Bound], rows: Mapping[str, int]) -> None:
@@ -295,12 +296,12 @@ class Executor:
         most = self.device.max_groups
         for item in bound:
             count = rows[item.stage.domain]
-            kind = "few" if count <= FEW else "many"
+            kind = "few" if count <= item.stage.few else "many"
             if not count or item.stage.rows not in ("any", kind):
                 continue
-            if item.many is not None and count > FEW:
-                assert item.stage.many is not None
-                chosen, x, y, z = item.many, item.stage.many[2], -(-count // TILE), 1
+            if item.stage.tiles and kind == "many":
+                tiles = item.stage.tiles
+                chosen, x, y, z = item.many, tiles.groups, tiles.count(count), 1
             else:
                 chosen, x, y, z = item.few, item.stage.groups, count, 1
             if x > most:  # products alone have so many: they count on in z

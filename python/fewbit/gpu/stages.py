@@ -23,7 +23,7 @@ Ref = Any
 LANES = 64
 """Invocations of a workgroup, a power of two."""
 TILE = 64
-"""Rows and columns of a tile of matmul.wgsl."""
+"""Rows and columns of a tile of a product, as tile.wgsl has it."""
 FEW = 4
 """Up to so many rows `linear` takes a row at a time; more go through `matmul` in tiles."""
 HEAD = 4
@@ -37,20 +37,43 @@ SPAN = 32
 
 @dataclass(frozen=True)
 class View:
-    """A value: `width` columns from `offset` of rows that are `stride` apart in a slot."""
+    """A value: `width` columns from `offset` of rows that are `stride` apart in a slot.
+
+    They lie together, or, for ops that take them element by element, in `pieces` that are `apart`.
+    """
 
     slot: str
     stride: int
     offset: int
     width: int
     domain: Domain
+    pieces: int = 1
+    apart: int = 0
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """The shader of a product for many rows: `groups` in x for each tile of up to TILE places.
+
+    Each row has `used` places, of as many of `experts`, each of which has tiles of its own.
+    """
+
+    files: tuple[str, ...]
+    groups: int
+    used: int = 1
+    experts: int = 0
+
+    def count(self, rows: int) -> int:
+        """Tiles that so many rows take at most."""
+        places = rows * self.used
+        return -(-places // TILE) + min(self.experts, places)
 
 
 @dataclass(frozen=True)
 class Stage:
     """One dispatch of a shader: `groups` in x for each row of its domain, `writes` to bindings.
 
-    `many` is the shader for many rows at once, used in place of this one from FEW + 1 rows on.
+    `tiles`, where there are, take the place of this from `few` + 1 rows on.
     """
 
     op: str
@@ -60,16 +83,18 @@ class Stage:
     constants: Mapping[str, float]
     groups: int
     domain: Domain
-    many: tuple[tuple[str, ...], Mapping[str, float], int] | None = None
+    tiles: Tiles | None = None
     rows: Rows = "any"
-    """Where a cache is long enough to be split: for how many rows this dispatch is made."""
+    """For how many rows this dispatch is made."""
+    few: int = FEW
+    """So many are few."""
 
     def for_cache(self, capacity: int) -> Stage | None:
         """The stage for a cache of `capacity` tokens, None if there is nothing to do."""
         constants = dict(self.constants)
         if "CAPACITY" in constants:
             constants["CAPACITY"] = capacity
-        if self.rows == "any":
+        if self.rows == "any" or not {"CAPACITY", "SPLITS"} & set(constants):
             return replace(self, constants=constants)
         parts, groups = splits(capacity), self.groups
         if parts == 1:
@@ -126,7 +151,8 @@ class Builder:
         self.plan, self.weights, self.acts = plan, weights, acts
         self.program = Program(takes=any(op["op"] == "take" for op in plan))
         self.values: dict[int, View] = {}
-        self.rounded: dict[tuple[int, int, str], View] = {}
+        self.derived: dict[tuple[int, int, str], View] = {}
+        """What is made of a value for all that read it, by the value, a size and what it is."""
         self.domain: Domain = "tokens"
         self._last = {i: at for at, op in enumerate(plan) for i in op["inputs"]}
         self._last[len(plan) - 1] = len(plan)
@@ -156,8 +182,8 @@ class Builder:
         """Let go of what op `at` was the last to read."""
         for value in set(self.plan[at]["inputs"]):
             if self._last[value] == at:
-                mine = [key for key in self.rounded if key[0] == value]
-                views = [self.values[value], *(self.rounded.pop(key) for key in mine)]
+                mine = [key for key in self.derived if key[0] == value]
+                views = [self.values[value], *(self.derived.pop(key) for key in mine)]
                 for view in views:
                     self._let_go(view)
 
@@ -188,24 +214,25 @@ class Builder:
 
     def stage(
         self, op: str, bindings: Mapping[int, Ref], constants: Mapping[str, float], groups: int, *,
-        part: Slice | None = None, writes: tuple[int, ...] = (4,), tiled: bool = False,
-        rows: Rows = "any", shader: str | None = None,
+        part: Slice | None = None, writes: tuple[int, ...] = (4,), rows: Rows = "any",
+        few: int = FEW,
     ) -> None:  # fmt: skip
-        """Add a dispatch of `shader`, or the op's own."""
+        """Add a dispatch of the op's shader."""
         files = (part.file,) if part else ()
         if part:
             bindings = {**part.buffers, **bindings}
             constants = {**part.constants, **constants}
-        many = None
-        if tiled and part:
-            late = {**constants, "AFTER_TAKE": self.domain == "outputs"}
-            many = ((*files, "matmul"), late, -(-part.rows // TILE))
-        names = (*files, shader or op)
         self.program.stages.append(
-            Stage(op, names, bindings, writes, constants, groups, self.domain, many, rows)
-        )
+            Stage(
+                op, (*files, op), bindings, writes, constants, groups, self.domain,
+                rows=rows, few=few,
+            )
+        )  # fmt: skip
 
 
 def of(x: View, prefix: str = "") -> dict[str, float]:
     """Where a shader finds an input."""
-    return {f"{prefix}STRIDE": x.stride, f"{prefix}OFFSET": x.offset}
+    found: dict[str, float] = {f"{prefix}STRIDE": x.stride, f"{prefix}OFFSET": x.offset}
+    if x.pieces > 1:
+        found |= {f"{prefix}PIECE": x.width // x.pieces, f"{prefix}APART": x.apart}
+    return found

@@ -26,12 +26,17 @@ fn rms_norm(@builtin(workgroup_id) group: vec3u, lane: Lane) {
             amax = max(amax, abs(x[start + i] / root * weight[i]));
         }
         let by = rounding(amax);
+        var sums = vec2i();
         for (var i = first; i < end; i += 4) {
             let a = vec4f(x[start + i], x[start + i + 1], x[start + i + 2], x[start + i + 3]);
             let w = vec4f(weight[i], weight[i + 1], weight[i + 2], weight[i + 3]);
             let four = a / root * w;
-            for (var k = 0u; k < 4; k++) { y[to + i + k] = rounded(four[k], by); }
-            pack(group.y, SIZE, i, four, by);
+            if PACKED {
+                sums += pack(group.y, SIZE, i, four, by);
+            } else {
+                for (var k = 0u; k < 4; k++) { y[to + i + k] = rounded(four[k], by); }
+            }
         }
+        if PACKED { pack_scale(group.y, SIZE, first, by.x, sums); }
     }
 }
