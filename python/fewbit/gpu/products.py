@@ -15,6 +15,9 @@ from fewbit.gpu.weights import Slice, Tensor
 
 Op = Mapping[str, Any]
 
+FLOATS, BYTES = ("dots", "tile_f32"), ("dots_int8", "tile_int8")
+"""The shaders that multiply few rows and many, in front of those of the ops."""
+
 
 class Products(Builder):
     """The methods of `linear` and `expert_linear`."""
@@ -33,10 +36,12 @@ class Products(Builder):
             3: x.slot, 4: y.slot, 5: bias, 6: other.slot if other else "empty", 7: "step",
             8: packed.slot if packed else "empty",
         }  # fmt: skip
+        few, many = BYTES if packed else FLOATS
         for part in weight.slices:
-            kind = "int8" if packed else "f32"
-            tiles = Tiles((part.file, f"tile_{kind}", "matmul"), -(-part.rows // TILE))
-            self._product("linear", part, bindings, constants, -(-part.rows // 4), tiles)
+            tiles = Tiles((part.file, many, "matmul"), -(-part.rows // TILE))
+            self._product(
+                (part.file, few, "linear"), part, bindings, constants, -(-part.rows // 4), tiles
+            )
         return y
 
     def expert_linear(self, at: int, op: Op, x: View, route: View) -> View:
@@ -46,8 +51,8 @@ class Products(Builder):
         shared = x.width == weight.columns
         columns = x.width if shared else x.width // used
         check_shape(at, op, weight, experts * width, columns)
-        few = max(FEW, experts // used)  # more rows than that, and some expert has two
-        grouped = self._grouped(op["inputs"][1], route, experts, few)
+        most = max(FEW, experts // used)  # more rows than that, and some expert has two
+        grouped = self._grouped(op["inputs"][1], route, experts, most)
         x, packed = self._activations(op["inputs"][0], x, weight)
         y = self.new(op["width"])
         bias = self.vector(op["weights"][1]) if len(op["weights"]) > 1 else "empty"
@@ -59,24 +64,24 @@ class Products(Builder):
             3: x.slot, 4: y.slot, 5: bias, 6: route.slot, 8: packed.slot if packed else "empty",
             9: grouped.slot,
         }  # fmt: skip
+        few, many = BYTES if packed else FLOATS
         for part in weight.slices:
-            kind = "int8" if packed else "f32"
-            files = (part.file, f"tile_{kind}", "expert_matmul")
-            tiles = Tiles(files, -(-width // TILE), used, experts)
-            groups = used * -(-width // 4)
-            self._product("expert_linear", part, bindings, constants, groups, tiles, few)
+            tiles = Tiles((part.file, many, "expert_matmul"), -(-width // TILE), used, experts)
+            self._product(
+                (part.file, few, "expert_linear"), part, bindings, constants,
+                used * -(-width // 4), tiles, most,
+            )  # fmt: skip
         return y
 
     def _product(
-        self, op: str, part: Slice, bindings: Mapping[int, Ref], constants: Mapping[str, float],
-        groups: int, tiles: Tiles, few: int = FEW,
+        self, files: tuple[str, ...], part: Slice, bindings: Mapping[int, Ref],
+        constants: Mapping[str, float], groups: int, tiles: Tiles, few: int = FEW,
     ) -> None:  # fmt: skip
-        """Add the product with a slice of a matrix: rows one by one in the form of the tiles."""
-        dots = "dots_int8" if "tile_int8" in tiles.files else "dots"
+        """Add the product with a slice of a matrix."""
         numbers = {**part.constants, **constants, "FIRST": part.first}
         stage = Stage(
-            op, (part.file, dots, op), {**part.buffers, **bindings}, (4,), numbers, groups,
-            self.domain, tiles, few=few,
+            files[-1], files, {**part.buffers, **bindings}, (4,), numbers, groups, self.domain,
+            tiles, few=few,
         )  # fmt: skip
         self.program.stages.append(stage)
 
