@@ -45,6 +45,7 @@ from fewbit.formats import find_format
 from fewbit.gpu.cache import Cache
 from fewbit.gpu.device import Device, find_adapter, open_device
 from fewbit.gpu.executor import ACTS, Executor
+from fewbit.gpu.stages import FEW, Stage
 from fewbit.gpu.weights import Weights
 from fewbit.models import build_plan
 from fewbit.plan import Plan
@@ -184,7 +185,12 @@ def encode_time(
         executor.encode(encoder, bound, {"tokens": 1, "outputs": 1})
         encoder.finish()
         times.append(time.perf_counter() - start)
-    return sorted(times)[repetitions // 2], sum(item.stage.rows != "many" for item in bound)
+    return sorted(times)[repetitions // 2], sum(is_made(item.stage, 1) for item in bound)
+
+
+def is_made(stage: Stage, tokens: int) -> bool:
+    """Whether a dispatch is made in a step of so many tokens."""
+    return stage.rows in ("any", "few" if tokens <= FEW else "many") and tokens > stage.above
 
 
 def op_times(
@@ -192,8 +198,7 @@ def op_times(
 ) -> dict[str, Any]:
     """Of each op its dispatches in a step, and the ms that these take in one submission."""
     bound, device, found = executor.bound(cache, acts), executor.device, {}
-    wrong = "many" if tokens == 1 else "few"
-    bound = [item for item in bound if item.stage.rows != wrong]
+    bound = [item for item in bound if is_made(item.stage, tokens)]
     rows = {"tokens": tokens, "outputs": 1}
     if tokens > 1:
         ids, repetitions = np.arange(tokens, dtype=np.uint32), 1

@@ -21,7 +21,7 @@ from fewbit.gpu.fuse import fuse
 from fewbit.gpu.guard import guarded
 from fewbit.gpu.measure import Predictions
 from fewbit.gpu.ops import Compiler, check_ops
-from fewbit.gpu.stages import HEAD, LANES, Program, Stage
+from fewbit.gpu.stages import FEW, HEAD, LANES, Program, Stage
 from fewbit.gpu.weights import Weights
 
 BATCH = 512
@@ -296,11 +296,11 @@ class Executor:
         most = self.device.max_groups
         for item in bound:
             count = rows[item.stage.domain]
-            kind = "few" if count <= item.stage.few else "many"
-            if not count or item.stage.rows not in ("any", kind):
+            kind = "few" if count <= FEW else "many"
+            if count <= item.stage.above or item.stage.rows not in ("any", kind):
                 continue
-            if item.stage.tiles and kind == "many":
-                tiles = item.stage.tiles
+            tiles = item.stage.tiles
+            if tiles and count > tiles.above:
                 chosen, x, y, z = item.many, tiles.groups, tiles.count(count), 1
             else:
                 chosen, x, y, z = item.few, item.stage.groups, count, 1

@@ -66,26 +66,27 @@ class Products(Builder):
         }  # fmt: skip
         few, many = BYTES if packed else FLOATS
         for part in weight.slices:
-            tiles = Tiles((part.file, many, "expert_matmul"), -(-width // TILE), used, experts)
+            files = (part.file, many, "expert_matmul")
+            tiles = Tiles(files, -(-width // TILE), most, used, experts)
             self._product(
                 (part.file, few, "expert_linear"), part, bindings, constants,
-                used * -(-width // 4), tiles, most,
+                used * -(-width // 4), tiles,
             )  # fmt: skip
         return y
 
     def _product(
         self, files: tuple[str, ...], part: Slice, bindings: Mapping[int, Ref],
-        constants: Mapping[str, float], groups: int, tiles: Tiles, few: int = FEW,
+        constants: Mapping[str, float], groups: int, tiles: Tiles,
     ) -> None:  # fmt: skip
         """Add the product with a slice of a matrix."""
         numbers = {**part.constants, **constants, "FIRST": part.first}
         stage = Stage(
             files[-1], files, {**part.buffers, **bindings}, (4,), numbers, groups, self.domain,
-            tiles, few=few,
+            tiles,
         )  # fmt: skip
         self.program.stages.append(stage)
 
-    def _grouped(self, value: int, route: View, experts: int, few: int) -> View:
+    def _grouped(self, value: int, route: View, experts: int, most: int) -> View:
         """The places of a route, which is the value `value`, by expert: made once for all."""
         if (value, 0, "grouped") not in self.derived:
             used = route.width // 2
@@ -95,7 +96,7 @@ class Products(Builder):
                 "AFTER_TAKE": self.domain == "outputs", **of(route),
             }  # fmt: skip
             bindings = {3: route.slot, 4: y.slot, 7: "step"}
-            self.stage("group_experts", bindings, constants, 1, rows="many", few=few)
+            self.stage("group_experts", bindings, constants, 1, above=most)
         return self.derived[value, 0, "grouped"]
 
     # ---- rounded activations

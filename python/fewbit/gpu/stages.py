@@ -53,13 +53,14 @@ class View:
 
 @dataclass(frozen=True)
 class Tiles:
-    """The shader of a product for many rows: `groups` in x for each tile of up to TILE places.
+    """The shader of a product for more rows than `above`: `groups` in x for each tile of places.
 
     Each row has `used` places, of as many of `experts`, each of which has tiles of its own.
     """
 
     files: tuple[str, ...]
     groups: int
+    above: int = FEW
     used: int = 1
     experts: int = 0
 
@@ -73,7 +74,7 @@ class Tiles:
 class Stage:
     """One dispatch of a shader: `groups` in x for each row of its domain, `writes` to bindings.
 
-    `tiles`, where there are, take the place of this from `few` + 1 rows on.
+    `tiles`, where there are, take the place of this for many rows.
     """
 
     op: str
@@ -85,16 +86,16 @@ class Stage:
     domain: Domain
     tiles: Tiles | None = None
     rows: Rows = "any"
-    """For how many rows this dispatch is made."""
-    few: int = FEW
-    """So many are few."""
+    """Where a cache is long enough to be split: for how many rows this dispatch is made."""
+    above: int = 0
+    """It is not made for so many rows."""
 
     def for_cache(self, capacity: int) -> Stage | None:
         """The stage for a cache of `capacity` tokens, None if there is nothing to do."""
         constants = dict(self.constants)
         if "CAPACITY" in constants:
             constants["CAPACITY"] = capacity
-        if self.rows == "any" or not {"CAPACITY", "SPLITS"} & set(constants):
+        if self.rows == "any":
             return replace(self, constants=constants)
         parts, groups = splits(capacity), self.groups
         if parts == 1:
@@ -214,18 +215,18 @@ class Builder:
 
     def stage(
         self, op: str, bindings: Mapping[int, Ref], constants: Mapping[str, float], groups: int, *,
-        part: Slice | None = None, writes: tuple[int, ...] = (4,), rows: Rows = "any",
-        few: int = FEW,
+        part: Slice | None = None, writes: tuple[int, ...] = (4,), needs: tuple[str, ...] = (),
+        rows: Rows = "any", above: int = 0,
     ) -> None:  # fmt: skip
-        """Add a dispatch of the op's shader."""
+        """Add a dispatch of the op's shader, behind files that it `needs` and does not include."""
         files = (part.file,) if part else ()
         if part:
             bindings = {**part.buffers, **bindings}
             constants = {**part.constants, **constants}
         self.program.stages.append(
             Stage(
-                op, (*files, op), bindings, writes, constants, groups, self.domain,
-                rows=rows, few=few,
+                op, (*needs, *files, op), bindings, writes, constants, groups, self.domain,
+                rows=rows, above=above,
             )
         )  # fmt: skip
 

@@ -59,12 +59,12 @@ class Stateful(Builder):
         }  # fmt: skip
         sinks = self.vector(op["weights"][0]) if op["weights"] else "empty"
         bindings = {3: q.slot, 4: y.slot, 5: keys, 6: values, 7: "step", 8: sinks}
-        heads = op["heads"]
-        self.stage("attend", bindings, constants, heads, rows="many")
+        needs, heads = ("reduce",), op["heads"]
+        self.stage("attend", bindings, constants, heads, needs=needs, rows="many")
         # of a few tokens, each head's positions go to several workgroups where they may be many
         self.program.parts = max(self.program.parts, heads * (size + 4))
         apart = constants | {"SPLITS": 1}
-        self.stage("attend", bindings | {4: "parts"}, apart, heads, rows="few")
+        self.stage("attend", bindings | {4: "parts"}, apart, heads, needs=needs, rows="few")
         merge = {"SIZE": size, "HEADS": heads, "SINKS": bool(op["weights"]), "SPLITS": 1}
         self.stage("attend_merge", {3: "parts", 4: y.slot, 8: sinks}, merge, heads, rows="few")
         return y

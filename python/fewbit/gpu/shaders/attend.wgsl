@@ -5,8 +5,6 @@
 // largest score so far may grow, and what was summed before is scaled down to it. Within a block
 // first each lane takes a position, then each lane takes columns of the values.
 
-// include reduce
-
 override SIZE: u32;       // columns of a head, a multiple of 4
 override HEADS: u32;
 override KV_HEADS: u32;
