@@ -1,10 +1,13 @@
 """Mixtures of experts on a card against the oracle."""
 
+import json
+
 import numpy as np
 import pytest
 
 from fewbit.errors import InputError, ShapeError
 from fewbit.gpu.device import Device
+from fewbit.gpu.executor import Executor
 from reference import experts
 from tests.compare import same_bits, within_bound
 from tests.gpu.running import (
@@ -18,6 +21,7 @@ from tests.gpu.running import (
     run_gpu,
     stored,
     table,
+    upload,
     values,
 )
 
@@ -114,6 +118,20 @@ def test_an_experts_rows_in_any_order(card):
     runs = [run_gpu(card, plan, weights, range(70), acts="int8") for _ in range(3)]
     same_bits(runs[1], runs[0])
     same_bits(runs[2], runs[0])
+
+
+def test_a_step_after_a_longer_one(card):
+    """What the longer one left of its tiles says nothing any more."""
+    plan, weights, _, _ = routed(6, 2, 70)
+    weights["w"] = stored(values(7, 6 * 72, 64), "Q4_0")
+    plan = [*plan, op("expert_linear", [1, 3], ["w"], 2 * 72, experts=6)]
+    executor = Executor(json.dumps(plan), upload(card, weights, plan))
+    found = []
+    for tokens in (9, 70, 9):
+        cache, ids = executor.cache(1, tokens), np.arange(tokens, dtype=np.uint32)
+        found.append(executor.forward(cache, ids, 0 * ids, ids, "f32")[:9])
+    same_bits(found[1], found[0])
+    same_bits(found[2], found[0])
 
 
 @pytest.mark.parametrize("acts", ["f64", "int8"])
