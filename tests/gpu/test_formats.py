@@ -77,8 +77,9 @@ def test_a_card_without_products_of_bytes(card):
     plan, weights = [embed("x", x), op("linear", [0], ["w"], 21)], {"x": stored(x), "w": w}
     executor = Executor(json.dumps(plan), upload(other, weights))
     assert forms(executor) == ("dots", "tile_f32")
-    rows = [run_gpu(device, plan, weights, [0], acts="int8") for device in (card, other)]
-    within_bound(rows[1], rows[0], 4 * linear_bound(x, w))
+    for tokens in ([0], [0] * 9):
+        rows = [run_gpu(device, plan, weights, tokens, acts="int8") for device in (card, other)]
+        within_bound(rows[1], rows[0], np.repeat(4 * linear_bound(x, w), len(tokens), axis=0))
 
 
 def test_which_products_are_of_bytes(card):
