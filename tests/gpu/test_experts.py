@@ -110,6 +110,27 @@ def test_tokens_by_expert(card, acts, kind):
     check(card, "Q5_1", acts, routing, 72)
 
 
+@pytest.mark.parametrize("acts", ["f64", "int8"])
+def test_experts_after_take(card, acts):
+    """Of 300 tokens 11 are wanted: the others have no places, and no tiles."""
+    plan, weights, x, _ = routed(6, 2, 300)
+    w = stored(values(7, 6 * 24, 64) * 0.1, "Q8_0")
+    plan = [plan[0], op("take", [0], [], plan[0]["width"]), *shifted(plan[1:])]
+    plan.append(op("expert_linear", [2, 4], ["w"], 2 * 24, experts=6))
+    wanted = list(range(0, 33, 3))
+    got, expected = both(card, plan, weights | {"w": w}, range(300), outputs=wanted, acts=acts)
+    chosen = np.int64(run_gpu(card, plan[:-1], weights, range(300), outputs=wanted))[:, :2]
+    bound = rounded_bound(x, w) if acts == "int8" else 2 * linear_bound(x, w)
+    bound = bound[wanted].reshape(len(wanted), 6, 24)
+    own = np.take_along_axis(bound, chosen[:, :, None], axis=1).reshape(len(wanted), -1)
+    within_bound(got, expected, own + 2 * U * np.abs(expected))
+
+
+def shifted(plan):
+    """The ops, which have one more before them."""
+    return [step | {"inputs": [i + 1 for i in step["inputs"]]} for step in plan]
+
+
 def test_an_experts_rows_in_any_order(card):
     """Which place of a tile a token has is left to chance; the bits are the same."""
     plan, weights, _, _ = routed(6, 2, 70)
@@ -138,21 +159,25 @@ def test_a_step_after_a_longer_one(card):
 
 @pytest.mark.parametrize("acts", ["f64", "int8"])
 @pytest.mark.parametrize("tokens", [3, 9])
-def test_expert_linear_of_each_experts_row(card, acts, tokens):
-    """Each expert has its own row of x; rounded activations count groups from each row's start."""
+@pytest.mark.parametrize("size", [40, 64])
+def test_expert_linear_of_each_experts_row(card, acts, tokens, size):
+    """Each expert has its own row of x; rounded activations count groups from each row's start.
+
+    Rows of 64 are of whole groups, which go as bytes.
+    """
     count, used, width = 6, 2, 20
     plan, weights, x, _ = routed(count, used, tokens)
-    first = stored(np.concatenate([np.eye(40, 64, 3 * e) for e in range(count)]))
-    w = stored(values(6, count * width, 40) * 0.1, "sym4-g20" if acts == "f64" else "sym8-g32")
+    first = stored(np.concatenate([np.eye(size, 64, 3 * e) for e in range(count)]))
+    w = stored(values(6, count * width, size) * 0.1, "sym4-g20" if acts == "f64" else "sym8-g32")
     weights |= {"e": first, "w": w}
     plan = [
         *plan,
-        op("expert_linear", [1, 3], ["e"], used * 40, experts=count),
+        op("expert_linear", [1, 3], ["e"], used * size, experts=count),
         op("expert_linear", [4, 3], ["w"], used * width, experts=count),
     ]
     got, expected = both(card, plan, weights, range(tokens), acts=acts)
-    size = np.abs(x).sum(axis=1, keepdims=True) * np.abs(np.array(w.values)).max()
-    within_bound(got, expected, 2 * (40 + 24) * U * size)
+    sizes = np.abs(x).sum(axis=1, keepdims=True) * np.abs(np.array(w.values)).max()
+    within_bound(got, expected, 2 * (size + 24) * U * sizes)
 
 
 def test_expert_sum(card):

@@ -110,6 +110,31 @@ def test_only_what_has_one_format_is_joined(card, formats):
     assert len(products) == (3 if formats[0].startswith("sym") else 2)
 
 
+@pytest.mark.parametrize(("width", "products"), [(5, 2), (6, 1)])
+def test_experts_are_joined_where_each_is_of_whole_words(card, width, products):
+    """Copies are of whole words: five rows have heads of ten bytes."""
+    x = np.concatenate([values(1, 9, 32), values(2, 9, 8)], axis=1)
+    weights = {"x": stored(x)} | {
+        name: stored(values(3 + at, 8 * width, 32), "Q4_0") for at, name in enumerate("gu")
+    }
+    plan = [
+        embed("x", x),
+        *(op("part", [0], [], n, parts=1, start=start) for n, start in ((32, 0), (8, 32))),
+        op("route", [2], [], 8, used=4, normalize=True),
+        *(op("expert_linear", [1, 3], [name], 4 * width, experts=8) for name in "gu"),
+        op("swiglu", [4, 5], [], 4 * width),
+    ]
+    rows = []
+    for fused in (False, True):
+        executor = Executor(json.dumps(plan), upload(card, weights, plan), fused=fused)
+        for count in (1, 9):
+            rows.append(forward(executor, executor.cache(1, count), range(count)))
+    same_bits(rows[2], rows[0])
+    same_bits(rows[3], rows[1])
+    stages = [s for s in executor.program("f32").stages if s.op == "expert_linear"]
+    assert len(stages) == products
+
+
 def test_the_same_weights_serve_further_executors(card):
     g = load("llama")
     held = upload(card, g.weights, g.plan)
