@@ -137,13 +137,13 @@ def encode_time(
         executor.encode(encoder, bound, {"tokens": 1, "outputs": 1})
         encoder.finish()
         times.append(time.perf_counter() - start)
-    return sorted(times)[repetitions // 2], sum(item.stage.rows != "many" for item in bound)
+    return sorted(times)[repetitions // 2], sum("few" in item.stage.kinds for item in bound)
 
 
 def op_times(executor: Executor, cache: Cache, acts: str, repetitions: int = 5) -> dict[str, Any]:
     """Of each op its dispatches in a step, and the ms that these take in one submission."""
     bound, device, found = executor.bound(cache, acts), executor.device, {}
-    bound = [item for item in bound if item.stage.rows != "many"]
+    bound = [item for item in bound if "few" in item.stage.kinds]
     for kind in dict.fromkeys(item.stage.op for item in bound):
         mine, best = [item for item in bound if item.stage.op == kind], float("inf")
         for _ in range(3):

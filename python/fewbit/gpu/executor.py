@@ -21,7 +21,17 @@ from fewbit.gpu.fuse import fuse
 from fewbit.gpu.guard import guarded
 from fewbit.gpu.measure import Predictions
 from fewbit.gpu.ops import Compiler, check_ops
-from fewbit.gpu.stages import FEW, HEAD, LANES, TILE, Program, Stage
+from fewbit.gpu.stages import (
+    FEW,
+    HEAD,
+    LANES,
+    TILE,
+    TILE_QUERIES,
+    Kind,
+    Program,
+    Stage,
+    kind_of,
+)
 from fewbit.gpu.weights import Weights
 
 BATCH = 512
@@ -172,7 +182,7 @@ class Executor:
             done = 0
             for part, taken in self._batches(len(tokens), outputs):
                 self.write_step(cache, tokens[part], positions[part], sequences[part], taken)
-                self._submit(cache, part.stop - part.start, len(taken), acts)
+                self._submit(cache, sequences[part], len(taken), acts)
                 whole = not self._programs[acts].takes
                 receive(done, taken if whole else np.arange(len(taken), dtype=np.uint32))
                 done += len(taken)
@@ -243,12 +253,12 @@ class Executor:
         with guarded("the card does not take a step"):
             self.device.queue.write_buffer(cache.buffers["step"], 0, words)
 
-    def _submit(self, cache: Cache, tokens: int, outputs: int, acts: str) -> None:
-        """Run one step, whose tokens are written already."""
-        bound = self.bound(cache, acts)
+    def _submit(self, cache: Cache, sequences: Ids, outputs: int, acts: str) -> None:
+        """Run one step, whose tokens, of these sequences, are written already."""
+        bound, tokens = self.bound(cache, acts), len(sequences)
         with guarded(f"{self.device.adapter.name} failed in a step of {tokens} tokens"):
-            encoder = self.device.encoder()
-            self.encode(encoder, bound, {"tokens": tokens, "outputs": outputs})
+            encoder, rows = self.device.encoder(), {"tokens": tokens, "outputs": outputs}
+            self.encode(encoder, bound, rows, kind_of(sequences, self._programs[acts].queries))
             self.device.queue.submit([encoder.finish()])
 
     def _logits(self, acts: str) -> Any:
@@ -289,25 +299,29 @@ class Executor:
         return Bound(stage, few, many, self.device.bind(found))
 
     def files(self, files: Sequence[str]) -> tuple[str, ...]:
-        """The files of a shader, with the reductions that this card has."""
+        """The files of a shader, with the reductions that this card has, and the cache's kind."""
         kind = "subgroup" if "subgroup" in self.device.features else "shared"
-        return tuple(f"reduce_{kind}" if name == "reduce" else name for name in files)
+        chosen = {"reduce": f"reduce_{kind}", "kept": "kept_f32"}
+        return tuple(chosen.get(name, name) for name in files)
 
-    def encode(self, encoder: Any, bound: Sequence[Bound], rows: Mapping[str, int]) -> None:
+    def encode(
+        self, encoder: Any, bound: Sequence[Bound], rows: Mapping[str, int], kind: Kind = "few"
+    ) -> None:
         """Record all stages, in one pass, for so many rows before and after `take`."""
         compute = encoder.begin_compute_pass()
         pipeline = None
         most = self.device.max_groups
         for item in bound:
             count = rows[item.stage.domain]
-            kind = "few" if count <= FEW else "many"
-            if not count or item.stage.rows not in ("any", kind):
+            if not count or kind not in item.stage.kinds:
                 continue
             if item.many is not None and count > FEW:
                 assert item.stage.many is not None
                 chosen, x, y, z = item.many, item.stage.many[2], -(-count // TILE), 1
             else:
                 chosen, x, y, z = item.few, item.stage.groups, count, 1
+                if item.stage.queries:
+                    y = -(-count * item.stage.queries // TILE_QUERIES)
             if x > most:  # products alone have so many: they count on in z
                 z = -(-x // most)
                 x = -(-x // z)

@@ -13,10 +13,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fewbit.gpu.weights import Slice, Weights
 
 Domain = Literal["tokens", "outputs"]
-Rows = Literal["any", "few", "many"]
+Kind = Literal["few", "apart", "tiled"]
+"""What a step's tokens are to `attend`: up to FEW; more, one by one; more, enough to fill tiles."""
+KINDS: frozenset[Kind] = frozenset(("few", "apart", "tiled"))
 Ref = Any
 """A buffer, or the name of one."""
 
@@ -28,6 +33,10 @@ FEW = 4
 """Up to so many rows `linear` takes a row at a time; more go through `matmul` in tiles."""
 HEAD = 4
 """Words of a step before its tokens, as common.wgsl has them."""
+TILE_QUERIES = 32
+"""Queries of a workgroup of attend_tile.wgsl."""
+WIDEST_TILE = 512
+"""Columns of a head that attend_tile.wgsl takes at most."""
 SPLIT = 256
 """Positions of a part of `attend` at least, where a few tokens meet a long cache."""
 MOST_SPLITS = 32
@@ -61,28 +70,44 @@ class Stage:
     groups: int
     domain: Domain
     many: tuple[tuple[str, ...], Mapping[str, float], int] | None = None
-    rows: Rows = "any"
-    """Where a cache is long enough to be split: for how many rows this dispatch is made."""
+    kinds: frozenset[Kind] = KINDS
+    """For which steps this dispatch is made, where a cache is long enough to be split."""
+    kinds_short: frozenset[Kind] | None = None
+    """And where it is not, if these are others."""
+    queries: int = 0
+    """Of each token, in tiles of TILE_QUERIES; 0 where a workgroup takes one token."""
 
     def for_cache(self, capacity: int) -> Stage | None:
         """The stage for a cache of `capacity` tokens, None if there is nothing to do."""
         constants = dict(self.constants)
         if "CAPACITY" in constants:
             constants["CAPACITY"] = capacity
-        if self.rows == "any":
-            return replace(self, constants=constants)
-        parts, groups = splits(capacity), self.groups
-        if parts == 1:
-            return replace(self, constants=constants, rows="any") if self.rows == "many" else None
-        if "SPLITS" in constants:
+        parts, groups, kinds = splits(capacity), self.groups, self.kinds
+        if parts == 1 and self.kinds_short is not None:
+            kinds = self.kinds_short
+        elif "SPLITS" in constants:
             constants["SPLITS"] = parts
             groups *= parts if self.op == "attend" else 1
-        return replace(self, constants=constants, groups=groups)
+        return replace(self, constants=constants, groups=groups, kinds=kinds) if kinds else None
 
 
 def splits(capacity: int) -> int:
     """Parts in which a few tokens meet a cache of so many: a workgroup a head starves a card."""
     return min(max(capacity // SPLIT, 1), MOST_SPLITS)
+
+
+def kind_of(sequences: NDArray[np.uint32], queries: int) -> Kind:
+    """What a step is whose tokens, of `queries` each, belong to these sequences.
+
+    A tile walks every sequence that it meets and does so for all of its queries; it is worth that
+    if half of them belong there (benches/gpu_attend.py).
+    """
+    count = len(sequences)
+    if count <= FEW:
+        return "few"
+    tiles = np.arange(count) // max(TILE_QUERIES // queries, 1)
+    walks = len(set(zip(tiles.tolist(), sequences.tolist(), strict=True)))
+    return "tiled" if 2 * count * queries >= TILE_QUERIES * walks else "apart"
 
 
 @dataclass(frozen=True)
@@ -111,6 +136,8 @@ class Program:
     """Buffers that keep so many floats for each sequence."""
     parts: int = 0
     """Floats of what a part of `attend` leaves of a token, of all heads of a layer."""
+    queries: int = TILE_QUERIES
+    """Of a token, that share a key/value head: the fewest of any layer."""
     turns: list[Turns] = field(default_factory=list)
     positions: int | None = None
     """How many positions have an embedding, where the plan asks for one."""
@@ -191,7 +218,8 @@ class Builder:
     def stage(
         self, op: str, bindings: Mapping[int, Ref], constants: Mapping[str, float], groups: int, *,
         part: Slice | None = None, writes: tuple[int, ...] = (4,), needs: tuple[str, ...] = (),
-        tiled: bool = False, rows: Rows = "any", shader: str | None = None,
+        tiled: bool = False, shader: str | None = None, kinds: frozenset[Kind] = KINDS,
+        short: frozenset[Kind] | None = None, queries: int = 0,
     ) -> None:  # fmt: skip
         """Add a dispatch of `shader`, or the op's own, with the files it `needs` put in front."""
         files = part.files if part else ()
@@ -204,8 +232,11 @@ class Builder:
             many = (("common", *files, "matmul"), late, -(-part.rows // TILE))
         names = ("common", *needs, *files, shader or op)
         self.program.stages.append(
-            Stage(op, names, bindings, writes, constants, groups, self.domain, many, rows)
-        )
+            Stage(
+                op, names, bindings, writes, constants, groups, self.domain, many, kinds, short,
+                queries,
+            )
+        )  # fmt: skip
 
 
 def of(x: View, prefix: str = "") -> dict[str, float]:

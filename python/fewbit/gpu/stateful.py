@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fewbit.errors import ShapeError
-from fewbit.gpu.stages import LANES, SPAN, Builder, Turns, View, of
+from fewbit.gpu.stages import LANES, SPAN, WIDEST_TILE, Builder, Kind, Turns, View, of
 
 Op = Mapping[str, Any]
 
@@ -59,15 +59,38 @@ class Stateful(Builder):
         }  # fmt: skip
         sinks = self.vector(op["weights"][0]) if op["weights"] else "empty"
         bindings = {3: q.slot, 4: y.slot, 5: keys, 6: values, 7: "step", 8: sinks}
-        needs, heads = ("reduce",), op["heads"]
-        self.stage("attend", bindings, constants, heads, needs=needs, rows="many")
+        self._attend_many(op, bindings, constants)
+        needs, heads, few = ("reduce", "kept"), op["heads"], frozenset[Kind](("few",))
         # of a few tokens, each head's positions go to several workgroups where they may be many
         self.program.parts = max(self.program.parts, heads * (size + 4))
-        apart = constants | {"SPLITS": 1}
-        self.stage("attend", bindings | {4: "parts"}, apart, heads, needs=needs, rows="few")
+        parts, none = constants | {"SPLITS": 1}, frozenset[Kind]()
+        self.stage(
+            "attend", bindings | {4: "parts"}, parts, heads, needs=needs, kinds=few, short=none
+        )
         merge = {"SIZE": size, "HEADS": heads, "SINKS": bool(op["weights"]), "SPLITS": 1}
-        self.stage("attend_merge", {3: "parts", 4: y.slot, 8: sinks}, merge, heads, rows="few")
+        self.stage(
+            "attend_merge", {3: "parts", 4: y.slot, 8: sinks}, merge, heads, kinds=few, short=none
+        )
         return y
+
+    def _attend_many(
+        self, op: Op, bindings: Mapping[int, Any], constants: Mapping[str, float]
+    ) -> None:
+        """A token at a time, or in tiles of queries that share a key/value head."""
+        heads, kv_heads = op["heads"], op["kv_heads"]
+        tiles: frozenset[Kind] = frozenset()
+        if constants["SIZE"] <= WIDEST_TILE and heads % kv_heads == 0:
+            tiles, queries = frozenset(("tiled",)), heads // kv_heads
+            self.program.queries = min(self.program.queries, queries)
+            self.stage(
+                "attend", bindings, constants, kv_heads, needs=("kept",), shader="attend_tile",
+                kinds=tiles, queries=queries,
+            )  # fmt: skip
+        apart = frozenset[Kind](("apart", "tiled")) - tiles
+        self.stage(
+            "attend", bindings, constants, heads, needs=("reduce", "kept"), kinds=apart,
+            short=apart | {"few"},
+        )  # fmt: skip
 
     def short_conv(self, op: Op, x: View) -> View:
         """Over inputs that are kept for as many positions as can be taken back, and a kernel."""
