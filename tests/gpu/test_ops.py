@@ -102,7 +102,7 @@ def test_unknown_ops_are_refused_by_name(card):
 def test_heads_that_no_workgroup_holds_are_refused(card):
     """Before a tensor is uploaded."""
     kind = {"layer": 0, "heads": 1, "kv_heads": 1, "scale": 1.0, "window": 0}
-    for size in (6, 260):
+    for size in (6, 1028):
         plan = [embed("x", values(1, 1, size)), op("attend", [0, 0, 0], [], size, **kind)]
         with pytest.raises(UnsupportedError, match=f"no `attend` with heads of {size} columns"):
             check_ops(plan)

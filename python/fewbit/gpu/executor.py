@@ -290,8 +290,8 @@ class Executor:
             for at, ref in stage.bindings.items()
         }
         flags = {at: writes for at, (_, writes) in found.items()}
-        constants = {**stage.constants, "BATCH": self.batch}
-        few = self.device.pipeline(self.files(stage.files), flags, constants | {"LANES": LANES})
+        constants = {"LANES": LANES, **stage.constants, "BATCH": self.batch}
+        few = self.device.pipeline(self.files(stage.files), flags, constants)
         many = None
         if stage.many:
             files, late, _ = stage.many

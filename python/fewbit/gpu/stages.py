@@ -27,6 +27,8 @@ Ref = Any
 
 LANES = 64
 """Invocations of a workgroup, a power of two."""
+WIDEST = 1024
+"""Columns of a head at most: `attend` takes four a lane, of up to 256."""
 TILE = 64
 """Rows and columns of a tile of matmul.wgsl."""
 FEW = 4

@@ -57,25 +57,27 @@ class Stateful(Builder):
             "SIZE": size, "HEADS": op["heads"], "KV_HEADS": op["kv_heads"], "SCALE": op["scale"],
             "WINDOW": op["window"], "SINKS": bool(op["weights"]), "CAPACITY": 0, **of(q),
         }  # fmt: skip
+        lanes = {"LANES": max(LANES, 1 << (size // 4 - 1).bit_length())}
         sinks = self.vector(op["weights"][0]) if op["weights"] else "empty"
         bindings = {3: q.slot, 4: y.slot, 5: keys, 6: values, 7: "step", 8: sinks}
-        self._attend_many(op, bindings, constants)
+        self._attend_many(op, bindings, constants, lanes)
         needs, heads, few = ("reduce", "kept"), op["heads"], frozenset[Kind](("few",))
         # of a few tokens, each head's positions go to several workgroups where they may be many
         self.program.parts = max(self.program.parts, heads * (size + 4))
-        parts, none = constants | {"SPLITS": 1}, frozenset[Kind]()
+        parts, none = constants | lanes | {"SPLITS": 1}, frozenset[Kind]()
         self.stage(
             "attend", bindings | {4: "parts"}, parts, heads, needs=needs, kinds=few, short=none
         )
-        merge = {"SIZE": size, "HEADS": heads, "SINKS": bool(op["weights"]), "SPLITS": 1}
+        merge = lanes | {"SIZE": size, "HEADS": heads, "SINKS": bool(op["weights"]), "SPLITS": 1}
         self.stage(
             "attend_merge", {3: "parts", 4: y.slot, 8: sinks}, merge, heads, kinds=few, short=none
         )
         return y
 
     def _attend_many(
-        self, op: Op, bindings: Mapping[int, Any], constants: Mapping[str, float]
-    ) -> None:
+        self, op: Op, bindings: Mapping[int, Any], constants: Mapping[str, float],
+        lanes: Mapping[str, float],
+    ) -> None:  # fmt: skip
         """A token at a time, or in tiles of queries that share a key/value head."""
         heads, kv_heads = op["heads"], op["kv_heads"]
         tiles: frozenset[Kind] = frozenset()
@@ -88,8 +90,8 @@ class Stateful(Builder):
             )  # fmt: skip
         apart = frozenset[Kind](("apart", "tiled")) - tiles
         self.stage(
-            "attend", bindings, constants, heads, needs=("reduce", "kept"), kinds=apart,
-            short=apart | {"few"},
+            "attend", bindings, {**constants, **lanes}, heads, needs=("reduce", "kept"),
+            kinds=apart, short=apart | {"few"},
         )  # fmt: skip
 
     def short_conv(self, op: Op, x: View) -> View:
