@@ -50,7 +50,7 @@ def op(kind: str, inputs: list[int], weights: list[str], width: int, **attribute
 
 def times(executor: Executor, tokens: int, depth: int, kv: str) -> dict[Kind, float]:
     """Seconds of `attend` for `tokens` tokens behind `depth` others, by its two forms."""
-    cache = executor.cache(1, depth + tokens)
+    cache = executor.cache(1, depth + tokens, kv)
     ids = np.arange(depth + tokens, dtype=np.uint32) % 64
     executor.forward(cache, ids, 0 * ids, ids[:0], "f32")
     bound = [item for item in executor.bound(cache, "f32") if item.stage.op == "attend"]

@@ -15,6 +15,7 @@ from fewbit.gpu.device import Device
 from fewbit.gpu.executor import Executor
 from fewbit.gpu.stages import TILE_QUERIES, Kind, kind_of, splits
 from reference import ops
+from reference.cache import kept
 from tests.compare import within_bound
 from tests.gpu.running import U, both, embed, op, stored, upload, values
 
@@ -33,11 +34,12 @@ class Case:
     order: tuple[int, ...]
     window: int = 0
     sinks: bool = False
+    kv: str = "f32"
 
     def __str__(self) -> str:
         share = f"{self.size}x{self.heads}/{self.kv_heads}"
         seen = f"w{self.window}" + "s" * self.sinks
-        return f"{share}-{seen}-{len(self.order)}of{len(self.depths)}"
+        return f"{share}-{seen}-{len(self.order)}of{len(self.depths)}-{self.kv}"
 
     @property
     def attributes(self) -> dict[str, float]:
@@ -51,8 +53,18 @@ class Case:
         return tuple(self.size * n for n in (self.heads, self.kv_heads, self.kv_heads))
 
     def table(self) -> np.ndarray:
-        """Queries, keys and values of ROWS tokens, side by side."""
-        return np.random.default_rng(self.size).normal(size=(ROWS, sum(self.widths))).astype("f4")
+        """Queries, keys and values of ROWS tokens, side by side; none is on a tie of int8."""
+        x = np.random.default_rng(self.size).normal(size=(ROWS, sum(self.widths)))
+        heads = x.reshape(-1, self.size)
+        steps = np.abs(heads).max(axis=1, keepdims=True) / 127
+        doubt = np.abs(np.abs(heads / steps) % 1 - 0.5) < 1e-3
+        return np.float32(np.where(doubt, heads - 0.01 * steps, heads).reshape(x.shape))
+
+    def kept(self, x: np.ndarray) -> np.ndarray:
+        """The table as a cache has it."""
+        q, k, v = np.split(x, np.cumsum(self.widths)[:2], axis=1)
+        rows = [[kept(row, self.kv, self.kv_heads) for row in part.tolist()] for part in (k, v)]
+        return np.concatenate([q, *np.float32(rows)], axis=1)
 
 
 def one(tokens: int) -> tuple[int, ...]:
@@ -72,6 +84,12 @@ CASES = [
     Case(512, 2, 1, (70,), one(21), window=60),
     Case(516, 1, 1, (0,), one(9)),
     Case(1024, 1, 1, (64,), one(6), sinks=True),
+    Case(64, 4, 2, (66,), one(19), window=70, sinks=True, kv="f16"),
+    Case(64, 4, 2, (66,), one(19), window=70, sinks=True, kv="int8"),
+    Case(300, 2, 1, (0, 5), (1,) * 5 + (0,) * 9, kv="f16"),
+    Case(300, 2, 1, (0, 5), (1,) * 5 + (0,) * 9, kv="int8"),
+    Case(12, 6, 6, (0,), one(70), window=3, kv="f16"),
+    Case(12, 6, 6, (0,), one(70), window=3, kv="int8"),
     Case(64, 4, 2, (0, 90), (0,) * 21 + (1,) * 12),
     Case(64, 2, 2, (40, 0, 7), tuple(i * i % 3 for i in range(45)), window=30, sinks=True),
     Case(32, 4, 1, tuple(range(0, 60, 5)), tuple(range(12))),
@@ -86,26 +104,41 @@ def test_forms(card: Device, monkeypatch: pytest.MonkeyPatch, case: Case, form: 
     check(card, case)
 
 
-def check(card: Device, case: Case) -> None:
+PARTS = [
+    Case(64, 4, 2, (500, 300), (0, 1, 1), window=400),
+    Case(64, 4, 2, (500, 300), (0, 1, 1), kv="f16"),
+    Case(64, 4, 2, (500, 300), (0, 1, 1), sinks=True, kv="int8"),
+    Case(516, 1, 1, (510,), one(2), sinks=True),
+]
+
+
+@pytest.mark.parametrize("case", PARTS, ids=str)
+def test_parts(card: Device, case: Case) -> None:
+    """A few tokens, each head's positions in two parts."""
+    assert splits(512) == 2
+    check(card, case, capacity=512)
+
+
+def check(card: Device, case: Case, capacity: int = 0) -> None:
     """Fill the sequences, then attend from the new tokens, of which some are compared."""
     x, plan = case.table(), plan_of(case)
     weights = {"x": stored(x), "s": stored(values(13, case.heads))}
     executor = Executor(json.dumps(plan), upload(card, weights, plan))
     sequences = len(case.depths)
     most = max(d + case.order.count(s) for s, d in enumerate(case.depths))
-    cache = executor.cache(sequences, most)
+    cache = executor.cache(sequences, max(most, capacity), case.kv)
     rng = np.random.default_rng(1)
     seen = [rng.integers(0, ROWS, depth).tolist() for depth in case.depths]
     for sequence, ids in enumerate(seen):
         where = np.full(len(ids), sequence, np.uint32)
         executor.forward(cache, np.uint32(ids), where, where[:0], "f32")
-    ids = rng.integers(0, ROWS, len(case.order)).astype(np.uint32)
+    ids, held = rng.integers(0, ROWS, len(case.order)).astype(np.uint32), case.kept(x)
     everything = np.arange(len(ids), dtype=np.uint32)
     got = executor.forward(cache, ids, np.uint32(case.order), everything, "f32")
     for i, (token, sequence) in enumerate(zip(ids.tolist(), case.order, strict=True)):
         seen[sequence].append(token)
         if i < 3 or i % 8 == 0 or len(ids) - i < 3:
-            expected, bound = attended(case, x, seen[sequence], weights["s"].values[0])
+            expected, bound = attended(case, held, seen[sequence], weights["s"].values[0])
             within_bound(got[i], expected, bound, f"token {i}")
 
 
@@ -177,17 +210,18 @@ def sliced(table, widths):
 
 
 def attend_bound(q, keys, vals, attributes) -> list[float]:
-    """(2 score + exp + n + 10) U * sum p |v|, twice: it enters numerator and denominator.
+    """(2 score + exp + n + 12) U * sum p |v|, twice: it enters numerator and denominator.
 
-    A score is off by (size + 2) U sum |q k| scale; exp of a difference of two scores by its own
-    error; each of numerator and denominator sums n products and is scaled down once a block.
+    A score is off by (size + 4) U sum |q k| scale, with the two factors that it may have; exp of a
+    difference of two scores by its own error; each of numerator and denominator sums n products,
+    which may have a scale, and is scaled down once a block.
     """
     size = len(q) // attributes["heads"]
     by_head = (np.abs(np.float64(x)).reshape(-1, size) for x in (q, keys))
     most = attributes["scale"] * float(np.matmul(next(by_head), next(by_head).T).max())
     exp = 2 * (3 + 2 * 2 * most)
     near = ops.attend(q.tolist(), keys.tolist(), np.abs(vals).tolist(), **attributes)
-    return [2 * (2 * (size + 2) * most + 2 * exp + len(keys) + 10) * U * y for y in near]
+    return [2 * (2 * (size + 4) * most + 2 * exp + len(keys) + 12) * U * y for y in near]
 
 
 @pytest.mark.parametrize("sinks", [False, True], ids=["", "sinks"])

@@ -105,11 +105,11 @@ class Executor:
         assert view is not None
         return view.width
 
-    def cache(self, sequences: int, capacity: int) -> Cache:
-        """An empty cache for `sequences` sequences of up to `capacity` tokens.
+    def cache(self, sequences: int, capacity: int, kv: str = "f32") -> Cache:
+        """An empty cache for `sequences` sequences of up to `capacity` tokens, kept as `kv`.
 
         Raises:
-            InputError: the model has an embedding for fewer positions.
+            InputError: the model has an embedding for fewer positions, or no kind is called so.
 
         """
         positions = self._programs["f32"].positions
@@ -118,7 +118,7 @@ class Executor:
                 f"a cache of {capacity} tokens, the model has {positions} positions",
                 hint="use a shorter context",
             )
-        return Cache(self, sequences, capacity)
+        return Cache(self, sequences, capacity, kv)
 
     def forward(
         self, cache: Cache, tokens: Ids, sequences: Ids, outputs: Ids, acts: str
@@ -279,7 +279,9 @@ class Executor:
         if acts not in cache.bound:
             buffers = {**self._shared, **cache.buffers}
             with guarded(f"cannot prepare the plan on {self.device.adapter.name}"):
-                stages = (s.for_cache(cache.capacity) for s in self._programs[acts].stages)
+                stages = (
+                    s.for_cache(cache.capacity, cache.kv) for s in self._programs[acts].stages
+                )
                 cache.bound[acts] = [self._bind(s, buffers) for s in stages if s is not None]
         found: list[Bound] = cache.bound[acts]
         return found
@@ -299,10 +301,9 @@ class Executor:
         return Bound(stage, few, many, self.device.bind(found))
 
     def files(self, files: Sequence[str]) -> tuple[str, ...]:
-        """The files of a shader, with the reductions that this card has, and the cache's kind."""
+        """The files of a shader, with the reductions that this card has."""
         kind = "subgroup" if "subgroup" in self.device.features else "shared"
-        chosen = {"reduce": f"reduce_{kind}", "kept": "kept_f32"}
-        return tuple(chosen.get(name, name) for name in files)
+        return tuple(f"reduce_{kind}" if name == "reduce" else name for name in files)
 
     def encode(
         self, encoder: Any, bound: Sequence[Bound], rows: Mapping[str, int], kind: Kind = "few"

@@ -37,6 +37,8 @@ HEAD = 4
 """Words of a step before its tokens, as common.wgsl has them."""
 TILE_QUERIES = 32
 """Queries of a workgroup of attend_tile.wgsl."""
+KEPT = ("f32", "f16", "int8")
+"""How a cache keeps keys and values; store.wgsl counts on this order."""
 WIDEST_TILE = 512
 """Columns of a head that attend_tile.wgsl takes at most."""
 SPLIT = 256
@@ -79,18 +81,25 @@ class Stage:
     queries: int = 0
     """Of each token, in tiles of TILE_QUERIES; 0 where a workgroup takes one token."""
 
-    def for_cache(self, capacity: int) -> Stage | None:
-        """The stage for a cache of `capacity` tokens, None if there is nothing to do."""
+    def for_cache(self, capacity: int, kv: str = "f32") -> Stage | None:
+        """The stage for a cache of `capacity` tokens kept as `kv`, None if there is none."""
         constants = dict(self.constants)
-        if "CAPACITY" in constants:
-            constants["CAPACITY"] = capacity
+        numbers = {"CAPACITY": capacity, "KV": KEPT.index(kv)}
+        constants |= {name: numbers[name] for name in numbers if name in constants}
         parts, groups, kinds = splits(capacity), self.groups, self.kinds
         if parts == 1 and self.kinds_short is not None:
             kinds = self.kinds_short
         elif "SPLITS" in constants:
             constants["SPLITS"] = parts
             groups *= parts if self.op == "attend" else 1
-        return replace(self, constants=constants, groups=groups, kinds=kinds) if kinds else None
+        files = tuple(f"kept_{kv}" if name == "kept" else name for name in self.files)
+        found = replace(self, files=files, constants=constants, groups=groups, kinds=kinds)
+        return found if kinds else None
+
+
+def kept_bytes(kv: str, width: int, heads: int) -> int:
+    """Of a row of keys or values: four columns to 4, 2 or 1 words, and of int8 a scale a head."""
+    return (width * 4 >> KEPT.index(kv)) + (4 * heads if kv == "int8" else 0)
 
 
 def splits(capacity: int) -> int:
@@ -132,8 +141,8 @@ class Program:
 
     stages: list[Stage] = field(default_factory=list)
     slots: dict[str, tuple[int, Domain]] = field(default_factory=dict)
-    rows: dict[str, int] = field(default_factory=dict)
-    """Buffers that keep a row of so many floats for each position."""
+    rows: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Buffers that keep so many numbers, of so many heads, for each position."""
     states: dict[str, int] = field(default_factory=dict)
     """Buffers that keep so many floats for each sequence."""
     parts: int = 0

@@ -44,17 +44,20 @@ class Stateful(Builder):
 
     def attend(self, op: Op, q: View, k: View, v: View) -> View:
         """First keys and values go to the cache, then the queries meet all of it."""
-        layer, size = op["layer"], q.width // op["heads"]
+        layer, size, kv_heads = op["layer"], q.width // op["heads"], op["kv_heads"]
         keys, values = f"keys.{layer}", f"values.{layer}"
-        self.program.rows |= {keys: k.width, values: v.width}
+        self.program.rows |= {keys: (k.width, kv_heads), values: (v.width, kv_heads)}
         y = self.new(q.width)
         self.stage(
             "store", {3: k.slot, 4: keys, 5: values, 6: v.slot, 7: "step"},
-            {"WIDTH": k.width, "CAPACITY": 0, **of(k), **of(v, "OTHER_")}, self.items(k.width),
-            writes=(4, 5),
+            {
+                "SIZE": size, "KV_HEADS": kv_heads, "CAPACITY": 0, "KV": 0, **of(k),
+                **of(v, "OTHER_"),
+            },
+            kv_heads, writes=(4, 5), needs=("reduce",),
         )  # fmt: skip
         constants = {
-            "SIZE": size, "HEADS": op["heads"], "KV_HEADS": op["kv_heads"], "SCALE": op["scale"],
+            "SIZE": size, "HEADS": op["heads"], "KV_HEADS": kv_heads, "SCALE": op["scale"],
             "WINDOW": op["window"], "SINKS": bool(op["weights"]), "CAPACITY": 0, **of(q),
         }  # fmt: skip
         lanes = {"LANES": max(LANES, 1 << (size // 4 - 1).bit_length())}
