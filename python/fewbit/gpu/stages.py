@@ -21,7 +21,7 @@ from fewbit.gpu.weights import Slice, Weights
 Domain = Literal["tokens", "outputs"]
 Kind = Literal["few", "apart", "tiled"]
 """What a step's tokens are to `attend`: up to FEW; more, one by one; more, enough to fill tiles."""
-KINDS: frozenset[Kind] = frozenset(("few", "apart", "tiled"))
+KINDS: tuple[Kind, ...] = ("few", "apart", "tiled")
 Ref = Any
 """A buffer, or the name of one."""
 
@@ -74,9 +74,9 @@ class Stage:
     groups: int
     domain: Domain
     many: tuple[tuple[str, ...], Mapping[str, float], int] | None = None
-    kinds: frozenset[Kind] = KINDS
+    kinds: tuple[Kind, ...] = KINDS
     """For which steps this dispatch is made, where a cache is long enough to be split."""
-    kinds_short: frozenset[Kind] | None = None
+    kinds_short: tuple[Kind, ...] | None = None
     """And where it is not, if these are others."""
     queries: int = 0
     """Of each token, in tiles of TILE_QUERIES; 0 where a workgroup takes one token."""
@@ -229,8 +229,8 @@ class Builder:
     def stage(
         self, op: str, bindings: Mapping[int, Ref], constants: Mapping[str, float], groups: int, *,
         part: Slice | None = None, writes: tuple[int, ...] = (4,), needs: tuple[str, ...] = (),
-        tiled: bool = False, shader: str | None = None, kinds: frozenset[Kind] = KINDS,
-        short: frozenset[Kind] | None = None, queries: int = 0,
+        tiled: bool = False, shader: str | None = None, kinds: tuple[Kind, ...] = KINDS,
+        short: tuple[Kind, ...] | None = None, queries: int = 0,
     ) -> None:  # fmt: skip
         """Add a dispatch of `shader`, or the op's own, with the files it `needs` put in front."""
         files = part.files if part else ()

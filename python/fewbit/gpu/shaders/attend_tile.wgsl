@@ -92,13 +92,10 @@ fn first_seen(position: u32) -> u32 {
 // Take in what the queries from `row` on see of the sequence of `token`, the first of it.
 fn walk(kv_head: u32, row: u32, token: u32, end: u32, index: u32) {
     let sequence = step[sequence_at(token)];
-    var low = step[position_at(token)];
+    let low = step[position_at(token)];  // a sequence's positions ascend in a step
     var high = low;
     for (var t = token + 1; t < end; t++) {
-        if step[sequence_at(t)] == sequence {
-            low = min(low, step[position_at(t)]);
-            high = max(high, step[position_at(t)]);
-        }
+        if step[sequence_at(t)] == sequence { high = step[position_at(t)]; }
     }
     let own = row + 4 * (index / LANES_ACROSS);
     var seen_from = vec4u();
