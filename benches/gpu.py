@@ -45,7 +45,7 @@ from fewbit.formats import find_format
 from fewbit.gpu.cache import Cache
 from fewbit.gpu.device import Device, find_adapter, open_device
 from fewbit.gpu.executor import ACTS, Executor
-from fewbit.gpu.stages import FEW, Stage
+from fewbit.gpu.stages import Kind, Stage, kind_of
 from fewbit.gpu.weights import Weights
 from fewbit.models import build_plan
 from fewbit.plan import Plan
@@ -185,12 +185,12 @@ def encode_time(
         executor.encode(encoder, bound, {"tokens": 1, "outputs": 1})
         encoder.finish()
         times.append(time.perf_counter() - start)
-    return sorted(times)[repetitions // 2], sum(is_made(item.stage, 1) for item in bound)
+    return sorted(times)[repetitions // 2], sum(is_made(item.stage, 1, "few") for item in bound)
 
 
-def is_made(stage: Stage, tokens: int) -> bool:
-    """Whether a dispatch is made in a step of so many tokens."""
-    return stage.rows in ("any", "few" if tokens <= FEW else "many") and tokens > stage.above
+def is_made(stage: Stage, tokens: int, step: Kind) -> bool:
+    """Whether a dispatch is made in a step of so many tokens, of this kind."""
+    return step in stage.kinds and tokens > stage.above
 
 
 def op_times(
@@ -198,17 +198,19 @@ def op_times(
 ) -> dict[str, Any]:
     """Of each op its dispatches in a step, and the ms that these take in one submission."""
     bound, device, found = executor.bound(cache, acts), executor.device, {}
-    bound = [item for item in bound if is_made(item.stage, tokens)]
+    sequences = np.zeros(tokens, np.uint32)
+    step = kind_of(sequences, executor.program(acts).queries)
+    bound = [item for item in bound if is_made(item.stage, tokens, step)]
     rows = {"tokens": tokens, "outputs": 1}
     if tokens > 1:
         ids, repetitions = np.arange(tokens, dtype=np.uint32), 1
-        executor.write_step(cache, ids, ids, 0 * ids, ids[-1:])
+        executor.write_step(cache, ids, ids, sequences, ids[-1:])
     for kind in dict.fromkeys(item.stage.op for item in bound):
         mine, best = [item for item in bound if item.stage.op == kind], float("inf")
         for _ in range(3):
             encoder = device.encoder()
             for _ in range(repetitions):
-                executor.encode(encoder, mine, rows)
+                executor.encode(encoder, mine, rows, step)
             start = time.perf_counter()
             device.queue.submit([encoder.finish()])
             device.read(executor.shared("empty"), 0, 4, "cannot time an op")

@@ -13,6 +13,7 @@ import pytest
 from fewbit.formats import FORMATS, find_format
 from fewbit.gpu.ops import Compiler
 from fewbit.gpu.source import INCLUDE
+from fewbit.gpu.stages import KEPT
 from fewbit.plan import OPS
 from reference import ops, run
 from reference.formats import BLOCKS, FLOAT_ROWS
@@ -77,6 +78,7 @@ def test_every_shader_is_of_use() -> None:
     python = "".join(path.read_text("utf-8") for path in SHADERS.parent.glob("*.py"))
     families = {find_format(name).family for name in FORMATS} | {"affine"}
     named = {name for name in texts if re.search(rf'"{name}"', python)}
+    named |= {f"kept_{kind}" for kind in KEPT}
     assert set(texts) <= {*OPS, *families, *included, *named}
     assert included - {"reduce"} <= set(texts)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from fewbit.errors import InputError, UnsupportedError
 from fewbit.gpu.products import Products
-from fewbit.gpu.stages import LANES, Program, View, of
+from fewbit.gpu.stages import WIDEST, Program, View, of
 from fewbit.gpu.stateful import POSITIONED, Stateful
 from fewbit.gpu.weights import Tensor
 
@@ -256,10 +256,10 @@ def check_ops(plan: Sequence[Op]) -> None:
                 f"op {at}: the GPU executor has no `{kind}`", hint="use `--device cpu`", op=kind
             )
         size = op["width"] // op["heads"] if kind == "attend" else 4
-        if size % 4 or size > 4 * LANES:
+        if size % 4 or size > WIDEST:
             raise UnsupportedError(
                 f"op {at}: the GPU executor has no `attend` with heads of {size} columns",
-                hint=f"a multiple of 4 up to {4 * LANES}; use `--device cpu`",
+                hint=f"a multiple of 4 up to {WIDEST}; use `--device cpu`",
                 op=kind,
             )
         if taken and kind in POSITIONED:
