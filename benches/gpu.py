@@ -1,31 +1,37 @@
 """One run on a card: is it right, how fast does it copy, and how much of that do models reach.
 
     python benches/gpu.py [--device gpu:0] [--formats BF16,Q8_0] [--no-check] [--plain]
-                          [--acts int8] [--layers 32] [--width 4096]
+                          [--acts f32,int8] [--layers 32] [--width 4096] [--experts]
                           [--tokens 128] [--prompt 512]
 
 Method: first the tests of tests/gpu on this card. Then, for each format, a Llama of random weights
 (9 billion: width 4096, ffn three times that, 32 layers, a vocabulary of 151,936 that shrinks with
 the square of the width; heads of 128 columns, a quarter as many for keys) is made on the machine,
 tensor by tensor; speed does not depend on the values, so each matrix repeats some encoded rows. A
-prompt (of 512 tokens) is timed, then greedy generation as `fewbit generate` does it. `--plain`
-joins no layers.
+prompt (of 512 tokens) is timed, then greedy generation as `fewbit generate` does it, with both
+kinds of activations where the format rounds them. `--plain` joins no layers; `--experts` gives each
+layer 128 experts, 3/8 of the width wide, of which a token goes to 8 (Qwen3-30B-A3B with 2048).
 
 Reading the tables: "floor" is the time to read the weights of one token once at the copy rate; what
 is above it goes to dispatches that wait for each other, attention and slow kernels. "encode" is the
-host's time to record a step; it hides behind the card's as long as it is the smaller one. The
-second table has each op's dispatches of a token by themselves, one after the other: where a token's
-time goes, the waiting between unlike ops left out.
+host's time to record a step; it hides behind the card's as long as it is the smaller one. "prompt
+GOP/s" counts two operations for each weight that a token of the prompt meets, over its whole time;
+"products" are the forms that the card got for few rows and for many. The second table has each op's
+dispatches of a token by themselves, one after the other: where a token's time goes, the waiting
+between unlike ops left out; and the same of a prompt.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import subprocess
 import sys
 import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,19 +40,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewbit import _core
-from fewbit.config import Config, Rope
+from fewbit.config import Config, Experts, Rope
 from fewbit.formats import find_format
 from fewbit.gpu.cache import Cache
 from fewbit.gpu.device import Device, find_adapter, open_device
 from fewbit.gpu.executor import ACTS, Executor
+from fewbit.gpu.stages import Kind, Stage, kind_of
 from fewbit.gpu.weights import Weights
 from fewbit.models import build_plan
 from fewbit.plan import Plan
 from fewbit.sampling import GREEDY
-from fewbit.sizes import tensor_shapes
+from fewbit.sizes import share_of, sizes_of, tensor_shapes
 
 FORMATS = ("BF16", "Q8_0", "Q4_0", "Q4_1", "Q2_K")
 PATTERN_ROWS = 64
+USED = frozenset(("subgroup",))
+"""Features that shaders have a form for; the others that a device opens are not used yet."""
 
 
 @dataclass(frozen=True)
@@ -54,21 +63,30 @@ class Result:
     """Times in ms of one token, bytes that it reads, and tokens per second of a prompt."""
 
     format: str
+    acts: str
     bytes_per_token: int
     token: float
     encode: float
     stages: int
     prompt_rate: float
+    products: str
+    """Files of the products of few rows and of many."""
+    operations: int
+    """Of the products with matrices, for a token of a prompt."""
     ops: dict[str, tuple[int, float]]
     """Of each op of a token its dispatches, and their ms."""
+    prompt_ops: dict[str, tuple[int, float]]
 
 
-def shape(layers: int, width: int) -> Config:
+def shape(layers: int, width: int, experts: bool) -> Config:
     """The model's numbers."""
     heads, vocab = max(width // 128, 4), 151_936 * width**2 // 4096**2 // 4 * 4
+    mixture: dict[str, Any] = {}
+    if experts:
+        mixture = {"experts": 128, "routing": Experts(used=8, ffn=3 * width // 8 // 32 * 32)}
     return Config(
-        "llama", max(vocab, 1024), layers, width, 3 * width, heads, heads // 4, width // heads,
-        1e-5, 2048, rope=Rope(base=500_000.0),
+        "qwen3moe" if experts else "llama", max(vocab, 1024), layers, width, 3 * width, heads,
+        heads // 4, width // heads, 1e-5, 2048, rope=Rope(base=500_000.0), **mixture,
     )  # fmt: skip
 
 
@@ -82,14 +100,14 @@ def rows_of(format_: str, rows: int, columns: int) -> NDArray[np.uint8]:
 
 def random_weights(device: Device, plan: Plan, format_: str) -> tuple[Weights, int]:
     """All tensors of the plan on the card, and the bytes of them that a token reads."""
-    weights, read = Weights(device), 0
-    tables = {op.weights[0] for op in plan.ops if op.kind == "embed"}
-    for name, (rows, columns) in tensor_shapes(plan).items():
-        kind = format_ if rows > 1 else "F32"
-        data = rows_of(kind, rows, columns) if rows > 1 else ones(columns)
-        weights.add(name, kind, rows, columns, data)
-        read += find_format(kind).row_bytes(columns) * (1 if name in tables else rows)
-    return weights, read
+    weights, kinds = Weights(device), {}
+    for name, (*rows, columns) in tensor_shapes(plan).items():
+        count = math.prod(rows)
+        plain = count == 1 or "gate_inp" in name  # norms and routers
+        kinds[name] = "F32" if plain else format_
+        data = rows_of(kinds[name], count, columns) if count > 1 else ones(columns)
+        weights.add(name, kinds[name], count, columns, data)
+    return weights, sizes_of(plan, kinds).bytes_per_token
 
 
 def ones(columns: int) -> NDArray[np.uint8]:
@@ -98,31 +116,61 @@ def ones(columns: int) -> NDArray[np.uint8]:
 
 
 def measure(
-    device: Device, config: Config, format_: str, tokens: int, prompt: int, acts: str, fused: bool
-) -> Result:
-    """A prompt and `tokens` generated tokens in one format."""
+    device: Device, config: Config, format_: str, tokens: int, prompt: int, kinds: Sequence[str],
+    fused: bool,
+) -> Iterator[Result]:  # fmt: skip
+    """A prompt and `tokens` generated tokens in one format, by each kind of activations."""
     plan = build_plan(config)
     weights, read = random_weights(device, plan, format_)
     executor = Executor(json.dumps(plan.to_dicts()), weights, fused=fused)
     cache = executor.cache(1, prompt + 2 * tokens + 8)
-    ids = np.arange(prompt, dtype=np.uint32)
-    best = float("inf")
+    for acts in kinds:
+        if acts == "int8" and find_format(format_).is_float:
+            continue
+        rate = prompt_rate(executor, cache, prompt, acts)
+        rng = np.random.default_rng(0)
+        list(cache.decode(1, GREEDY, rng, acts, 4) or ())
+        start = time.perf_counter()
+        list(cache.decode(1, GREEDY, rng, acts, tokens) or ())
+        token = (time.perf_counter() - start) / tokens
+        encode, stages = encode_time(executor, cache, acts)
+        yield Result(
+            format_, acts, read, 1e3 * token, 1e3 * encode, stages, rate,
+            products(executor, acts), operations(plan), op_times(executor, cache, acts, 1),
+            op_times(executor, cache, acts, min(prompt, executor.batch)),
+        )  # fmt: skip
+    cache.release()
+    executor.release()
+    weights.release()
+
+
+def prompt_rate(executor: Executor, cache: Cache, prompt: int, acts: str) -> float:
+    """Tokens a second of a prompt whose last logits come back; the best of three."""
+    ids, best = np.arange(prompt, dtype=np.uint32), float("inf")
     for _ in range(3):
         cache.reset()
         start = time.perf_counter()
         executor.forward(cache, ids, 0 * ids, ids[-1:], acts)
         best = min(best, time.perf_counter() - start)
-    rng = np.random.default_rng(0)
-    list(cache.decode(1, GREEDY, rng, acts, 4) or ())
-    start = time.perf_counter()
-    list(cache.decode(1, GREEDY, rng, acts, tokens) or ())
-    token = (time.perf_counter() - start) / tokens
-    encode, stages = encode_time(executor, cache, acts)
-    ops = op_times(executor, cache, acts)
-    cache.release()
-    executor.release()
-    weights.release()
-    return Result(format_, read, 1e3 * token, 1e3 * encode, stages, prompt / best, ops)
+    return prompt / best
+
+
+def operations(plan: Plan) -> int:
+    """Two for each weight of a matrix that a token of a prompt meets."""
+    shapes, found = tensor_shapes(plan), 0
+    for op in plan.ops:
+        if op.kind == "take":
+            break
+        if op.kind in ("linear", "expert_linear"):
+            found += int(2 * math.prod(shapes[op.weights[0]]) * (share_of(plan, op) or 1))
+    return found
+
+
+def products(executor: Executor, acts: str) -> str:
+    """The files that multiply few rows and many, of most products first."""
+    stages = [stage for stage in executor.program(acts).stages if stage.tiles]
+    forms = Counter(f for s in stages if s.tiles for f in (s.files[1], s.tiles.files[1]))
+    return ", ".join(name for name, _ in forms.most_common())
 
 
 def encode_time(
@@ -137,19 +185,32 @@ def encode_time(
         executor.encode(encoder, bound, {"tokens": 1, "outputs": 1})
         encoder.finish()
         times.append(time.perf_counter() - start)
-    return sorted(times)[repetitions // 2], sum(item.stage.rows != "many" for item in bound)
+    return sorted(times)[repetitions // 2], sum(is_made(item.stage, 1, "few") for item in bound)
 
 
-def op_times(executor: Executor, cache: Cache, acts: str, repetitions: int = 5) -> dict[str, Any]:
+def is_made(stage: Stage, tokens: int, step: Kind) -> bool:
+    """Whether a dispatch is made in a step of so many tokens, of this kind."""
+    return step in stage.kinds and tokens > stage.above
+
+
+def op_times(
+    executor: Executor, cache: Cache, acts: str, tokens: int, repetitions: int = 5
+) -> dict[str, Any]:
     """Of each op its dispatches in a step, and the ms that these take in one submission."""
     bound, device, found = executor.bound(cache, acts), executor.device, {}
-    bound = [item for item in bound if item.stage.rows != "many"]
+    sequences = np.zeros(tokens, np.uint32)
+    step = kind_of(sequences, executor.program(acts).queries)
+    bound = [item for item in bound if is_made(item.stage, tokens, step)]
+    rows = {"tokens": tokens, "outputs": 1}
+    if tokens > 1:
+        ids, repetitions = np.arange(tokens, dtype=np.uint32), 1
+        executor.write_step(cache, ids, ids, sequences, ids[-1:])
     for kind in dict.fromkeys(item.stage.op for item in bound):
         mine, best = [item for item in bound if item.stage.op == kind], float("inf")
         for _ in range(3):
             encoder = device.encoder()
             for _ in range(repetitions):
-                executor.encode(encoder, mine, {"tokens": 1, "outputs": 1})
+                executor.encode(encoder, mine, rows, step)
             start = time.perf_counter()
             device.queue.submit([encoder.finish()])
             device.read(executor.shared("empty"), 0, 4, "cannot time an op")
@@ -176,7 +237,8 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=4096)
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--prompt", type=int, default=512)
-    parser.add_argument("--acts", choices=ACTS, default="f32")
+    parser.add_argument("--acts", default=",".join(ACTS))
+    parser.add_argument("--experts", action="store_true")
     parser.add_argument("--plain", action="store_true")
     parser.add_argument("--formats", default=",".join(FORMATS))
     parser.add_argument("--no-check", action="store_true")
@@ -189,34 +251,40 @@ def main() -> None:
     device = open_device(adapter)
     copy = device.copy_rate(size=(16 if adapter.is_software else 1024) << 20)
     print(f"{adapter.name}, {adapter.backend}, {adapter.driver}: copies {copy:,.0f} GB/s")
-    print("| format | GB a token | tokens/s | GB/s | of copy rate | floor ms | ms a token "
-          "| encode ms | dispatches | prompt tokens/s |")  # fmt: skip
-    print("|---" * 10 + "|")
-    config, results = shape(options.layers, options.width), []
+    print(f"uses of what it offers: {', '.join(sorted(device.features & USED)) or 'nothing'}\n")
+    print("| format | acts | GB a token | tokens/s | GB/s | of copy rate | floor ms | ms a token "
+          "| encode ms | dispatches | prompt tokens/s | prompt GOP/s | products |")  # fmt: skip
+    print("|---" * 13 + "|")
+    config = shape(options.layers, options.width, options.experts)
+    size, kinds = (options.tokens, options.prompt), options.acts.split(",")
+    results: list[Result] = []
     for name in options.formats.split(","):
-        size = options.tokens, options.prompt
-        results.append(measure(device, config, name, *size, options.acts, not options.plain))
-        show(results[-1], copy)
-    show_ops(results)
+        for result in measure(device, config, name, *size, kinds, not options.plain):
+            show(result, copy)
+            results.append(result)
+    show_ops("a token", results, [r.ops for r in results])
+    show_ops("a prompt", results, [r.prompt_ops for r in results])
 
 
 def show(r: Result, copy: float) -> None:
     """One line of the table."""
     size, rate = r.bytes_per_token / 1e9, r.bytes_per_token / 1e6 / r.token
     cells = (
-        r.format, f"{size:.3f}", f"{1e3 / r.token:,.1f}", f"{rate:,.1f}", f"{rate / copy:.1%}",
-        f"{1e3 * size / copy:.2f}", f"{r.token:.2f}", f"{r.encode:.2f}", str(r.stages),
-        f"{r.prompt_rate:,.0f}",
+        r.format, r.acts, f"{size:.3f}", f"{1e3 / r.token:,.1f}", f"{rate:,.1f}",
+        f"{rate / copy:.1%}", f"{1e3 * size / copy:.2f}", f"{r.token:.2f}", f"{r.encode:.2f}",
+        str(r.stages), f"{r.prompt_rate:,.0f}", f"{r.prompt_rate * r.operations / 1e9:,.1f}",
+        r.products,
     )  # fmt: skip
     print("| " + " | ".join(cells) + " |", flush=True)
 
 
-def show_ops(results: list[Result]) -> None:
-    """ms of each op in a token, a column a format."""
-    print("\n| op | dispatches | " + " | ".join(f"{r.format} ms" for r in results) + " |")
+def show_ops(what: str, results: list[Result], times: list[dict[str, tuple[int, float]]]) -> None:
+    """ms of each op, a column for each row of the first table."""
+    names = " | ".join(f"{r.format} {r.acts} ms" for r in results)
+    print(f"\n| op of {what} | dispatches | {names} |")
     print("|---" * (2 + len(results)) + "|")
-    for op in dict.fromkeys(op for r in results for op in r.ops):
-        found = [r.ops.get(op, (0, 0.0)) for r in results]
+    for op in dict.fromkeys(op for found in times for op in found):
+        found = [each.get(op, (0, 0.0)) for each in times]
         counts = max(count for count, _ in found)
         print(f"| {op} | {counts} | " + " | ".join(f"{ms:.3f}" for _, ms in found) + " |")
 

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from fewbit.formats import FORMATS
+from fewbit.formats import FORMATS, find_format
 from fewbit.gpu.ops import Compiler
+from fewbit.gpu.source import INCLUDE
+from fewbit.gpu.stages import KEPT
 from fewbit.plan import OPS
 from reference import ops, run
 from reference.formats import BLOCKS, FLOAT_ROWS
@@ -67,6 +69,18 @@ def test_every_format_is_everywhere(name: str) -> None:
     assert name in {*BLOCKS, *FLOAT_ROWS, "F32"}  # F32 is what the oracle computes in
     assert f'"{name}"' in (RUST / "formats" / "mod.rs").read_text("utf-8")
     assert re.search(rf"^\| {name} \|.*\| yes \| yes \| yes \| yes \|$", README, re.MULTILINE)
+
+
+def test_every_shader_is_of_use() -> None:
+    """An op's or a family's by its name, named in Python, or included."""
+    texts = {path.stem: path.read_text("utf-8") for path in SHADERS.glob("*.wgsl")}
+    included = {name for text in texts.values() for name in INCLUDE.findall(text)}
+    python = "".join(path.read_text("utf-8") for path in SHADERS.parent.glob("*.py"))
+    families = {find_format(name).family for name in FORMATS} | {"affine"}
+    named = {name for name in texts if re.search(rf'"{name}"', python)}
+    named |= {f"kept_{kind}" for kind in KEPT}
+    assert set(texts) <= {*OPS, *families, *included, *named}
+    assert included - {"reduce"} <= set(texts)
 
 
 def mapped() -> set[str]:

@@ -24,7 +24,6 @@ from fewbit.executors import (
     discard,
     executor,
     memory_rate,
-    new_cache,
     predict,
     stored_bytes,
 )
@@ -156,7 +155,7 @@ class Model:
 
     def cache(self, sequences: int = 1, capacity: int | None = None) -> Any:
         """An empty key/value cache of `capacity` tokens (the model's context) a sequence."""
-        return new_cache(self.executor, sequences, capacity or self.config.context, self._kv)
+        return self.executor.cache(sequences, capacity or self.config.context, self._kv)
 
     def memory_rate(self, threads: int = 0) -> float:
         """GB/s (10^9 bytes) of the memory that holds the weights: reading it, on a card copying."""

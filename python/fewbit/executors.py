@@ -40,8 +40,13 @@ class Weights(Protocol):
 class Executor(Protocol):
     """A plan bound to weights; its caches are its own kind of object."""
 
-    def cache(self, sequences: int, capacity: int, /) -> Any:
-        """An empty cache for `sequences` sequences of up to `capacity` tokens."""
+    def cache(self, sequences: int, capacity: int, kv: str = "f32", /) -> Any:
+        """An empty cache for `sequences` sequences of up to `capacity` tokens, kept as `kv`.
+
+        Raises:
+            InputError: no kind is called so.
+
+        """
 
     def forward(
         self,
@@ -137,24 +142,6 @@ def executor(plan: Plan, weights: Weights, threads: int) -> Executor:
 
     assert isinstance(weights, Tensors)
     return OnCard(plan.to_json(), weights)
-
-
-def new_cache(executor: Executor, sequences: int, capacity: int, kv: str) -> Any:
-    """An empty cache whose keys and values are kept as `kv`: "f32", "f16" or "int8".
-
-    Raises:
-        InputError: no kind is called so.
-        UnsupportedError: the executor has only f32.
-
-    """
-    if isinstance(executor, _core.Executor):
-        return executor.cache(sequences, capacity, kv)
-    if kv != "f32":
-        raise UnsupportedError(
-            f"a card keeps keys and values in f32, not `{kv}`",
-            hint="leave `--kv` out, or run on the CPU",
-        )
-    return executor.cache(sequences, capacity)
 
 
 def predict(

@@ -7,7 +7,6 @@ import pytest
 
 import fewbit
 from fewbit._core import Executor, Weights
-from fewbit.executors import new_cache
 from reference import run
 from reference.cache import Cache
 from tests.compare import within_bound
@@ -58,12 +57,6 @@ def both(plan, weights, n, kv):
         got.append(executor.forward(cache, part, np.zeros_like(part), rows, "f32"))
         expected += run.forward(plan, weights, part.tolist(), cache=mine)
     return np.concatenate(got), np.array(expected)
-
-
-def test_a_card_has_no_other_kind():
-    """Whatever is no CPU executor keeps f32."""
-    with pytest.raises(fewbit.UnsupportedError, match="keys and values in f32, not `f16`"):
-        new_cache(object(), 1, 4, "f16")
 
 
 @pytest.mark.parametrize("kv", ["f16", "int8"])

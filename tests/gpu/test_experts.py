@@ -1,10 +1,13 @@
 """Mixtures of experts on a card against the oracle."""
 
+import json
+
 import numpy as np
 import pytest
 
 from fewbit.errors import InputError, ShapeError
 from fewbit.gpu.device import Device
+from fewbit.gpu.executor import Executor
 from reference import experts
 from tests.compare import same_bits, within_bound
 from tests.gpu.running import (
@@ -14,9 +17,11 @@ from tests.gpu.running import (
     embed,
     linear_bound,
     op,
+    rounded_bound,
     run_gpu,
     stored,
     table,
+    upload,
     values,
 )
 
@@ -43,9 +48,12 @@ def test_route(card, count, used, normalize):
     )
 
 
-def routed(count: int, used: int, tokens: int) -> tuple[list[dict], dict, np.ndarray, np.ndarray]:
+def routed(
+    count: int, used: int, tokens: int, logits: np.ndarray | None = None
+) -> tuple[list[dict], dict, np.ndarray, np.ndarray]:
     """A table whose rows are an input of 64 columns and logits, with both as values 1 and 2."""
-    x = np.concatenate([values(2, tokens, 64), values(3, tokens, count)], axis=1)
+    logits = values(3, tokens, count) if logits is None else np.float32(logits)
+    x = np.concatenate([values(2, tokens, 64), logits], axis=1)
     plan = [
         embed("x", x),
         op("part", [0], [], 64, parts=1, start=0),
@@ -56,39 +64,120 @@ def routed(count: int, used: int, tokens: int) -> tuple[list[dict], dict, np.nda
     return plan, {"x": table(x)}, x[:, :64], np.int64(chosen)[:, :used]
 
 
-@pytest.mark.parametrize("name", ["F32", "BF16", "Q8_0", "Q4_0", "MXFP4", "sym4-g16"])
+@pytest.mark.parametrize("name", ["F32", "BF16", "Q8_0", "Q4_0", "MXFP4", "sym4-g16", "asym4-g32"])
+@pytest.mark.parametrize("acts", ["f64", "int8"])
 @pytest.mark.parametrize("small", [False, True], ids=["", "cut"])
-def test_expert_linear(card, adapter, name, small):
+@pytest.mark.parametrize("tokens", [3, 7])
+def test_expert_linear(card, adapter, name, acts, small, tokens):
     """One row for all experts, with biases; `cut`: the matrices lie in slices cut anywhere."""
     if small:
         card = Device(adapter, max_binding=4096)
-    count, used, width, tokens = 8, 3, 22, 7
-    plan, weights, x, chosen = routed(count, used, tokens)
+    check(card, name, acts, routed(8, 3, tokens), 22)
+
+
+def check(card, name, acts, routing, width):
+    """The product of each token with its experts' matrices."""
+    plan, weights, x, chosen = routing
+    (tokens, used), count = chosen.shape, plan[2]["width"]
     w, bias = stored(values(4, count * width, 64) * 0.1, name), values(5, count, width)
     weights |= {"w": w, "b": stored(bias)}
     plan = [*plan, op("expert_linear", [1, 3], ["w", "b"], used * width, experts=count)]
-    got, expected = both(card, plan, weights, range(tokens))
-    bound = linear_bound(x, w).reshape(tokens, count, width)
+    got, expected = both(card, plan, weights, range(tokens), acts=acts)
+    bound = rounded_bound(x, w) if acts == "int8" else 2 * linear_bound(x, w)
+    bound = bound.reshape(tokens, count, width)
     own = np.take_along_axis(bound, chosen[:, :, None], axis=1).reshape(tokens, -1)
-    within_bound(got, expected, 2 * own + 2 * U * np.abs(expected), name)
+    within_bound(got, expected, own + 2 * U * np.abs(expected), name)
 
 
 @pytest.mark.parametrize("acts", ["f64", "int8"])
-def test_expert_linear_of_each_experts_row(card, acts):
-    """Each expert has its own row of x; rounded activations count groups from each row's start."""
-    count, used, width, tokens = 6, 2, 20, 3
+@pytest.mark.parametrize("kind", ["one", "few", "uneven"])
+def test_tokens_by_expert(card, acts, kind):
+    """All at the same experts, which fill more than a tile; at one of two; one expert's many."""
+    tokens, count = 70, 6
+    logits = values(6, tokens, count)
+    if kind == "one":
+        logits[:] = np.arange(count)
+    if kind == "few":
+        logits[:, :4] -= 10_000
+    if kind == "uneven":
+        logits[:, 2] += 10_000
+    used = 1 if kind == "few" else 2
+    routing = routed(count, used, tokens, logits)
+    counts = np.bincount(routing[3].reshape(-1), minlength=count)
+    assert {"one": (70, 4), "few": (0, 4), "uneven": (70, 0)}[kind] == (
+        counts[{"one": 5, "few": 0, "uneven": 2}[kind]], (counts == 0).sum()
+    )  # fmt: skip
+    check(card, "Q5_1", acts, routing, 72)
+
+
+@pytest.mark.parametrize("acts", ["f64", "int8"])
+def test_experts_after_take(card, acts):
+    """Of 300 tokens 11 are wanted: the others have no places, and no tiles."""
+    plan, weights, x, _ = routed(6, 2, 300)
+    w = stored(values(7, 6 * 24, 64) * 0.1, "Q8_0")
+    plan = [plan[0], op("take", [0], [], plan[0]["width"]), *shifted(plan[1:])]
+    plan.append(op("expert_linear", [2, 4], ["w"], 2 * 24, experts=6))
+    wanted = list(range(0, 33, 3))
+    got, expected = both(card, plan, weights | {"w": w}, range(300), outputs=wanted, acts=acts)
+    chosen = np.int64(run_gpu(card, plan[:-1], weights, range(300), outputs=wanted))[:, :2]
+    bound = rounded_bound(x, w) if acts == "int8" else 2 * linear_bound(x, w)
+    bound = bound[wanted].reshape(len(wanted), 6, 24)
+    own = np.take_along_axis(bound, chosen[:, :, None], axis=1).reshape(len(wanted), -1)
+    within_bound(got, expected, own + 2 * U * np.abs(expected))
+
+
+def shifted(plan):
+    """The ops, which have one more before them."""
+    return [step | {"inputs": [i + 1 for i in step["inputs"]]} for step in plan]
+
+
+def test_an_experts_rows_in_any_order(card):
+    """Which place of a tile a token has is left to chance; the bits are the same."""
+    plan, weights, _, _ = routed(6, 2, 70)
+    weights["w"] = stored(values(7, 6 * 16, 64), "Q4_0")
+    plan = [*plan, op("expert_linear", [1, 3], ["w"], 2 * 16, experts=6)]
+    runs = [run_gpu(card, plan, weights, range(70), acts="int8") for _ in range(3)]
+    same_bits(runs[1], runs[0])
+    same_bits(runs[2], runs[0])
+
+
+def test_a_step_after_a_longer_one(card):
+    """What the longer one left of its tiles says nothing any more."""
+    plan, weights, _, _ = routed(6, 2, 300)
+    weights["w"] = stored(values(7, 6 * 72, 64), "Q4_0")
+    plan = [*plan, op("expert_linear", [1, 3], ["w"], 2 * 72, experts=6)]
+    executor = Executor(json.dumps(plan), upload(card, weights, plan))
+    found = []
+    for tokens in (9, 300, 9):
+        cache, ids = executor.cache(1, tokens), np.arange(tokens, dtype=np.uint32)
+        found.append(
+            executor.forward(cache, 299 - ids if tokens == 9 else ids, 0 * ids, ids, "f32")
+        )
+    same_bits(found[1][:-10:-1], found[0])
+    same_bits(found[2], found[0])
+
+
+@pytest.mark.parametrize("acts", ["f64", "int8"])
+@pytest.mark.parametrize("tokens", [3, 9])
+@pytest.mark.parametrize("size", [40, 64])
+def test_expert_linear_of_each_experts_row(card, acts, tokens, size):
+    """Each expert has its own row of x; rounded activations count groups from each row's start.
+
+    Rows of 64 are of whole groups, which go as bytes.
+    """
+    count, used, width = 6, 2, 20
     plan, weights, x, _ = routed(count, used, tokens)
-    first = stored(np.concatenate([np.eye(40, 64, 3 * e) for e in range(count)]))
-    w = stored(values(6, count * width, 40) * 0.1, "sym4-g20" if acts == "f64" else "sym8-g32")
+    first = stored(np.concatenate([np.eye(size, 64, 3 * e) for e in range(count)]))
+    w = stored(values(6, count * width, size) * 0.1, "sym4-g20" if acts == "f64" else "sym8-g32")
     weights |= {"e": first, "w": w}
     plan = [
         *plan,
-        op("expert_linear", [1, 3], ["e"], used * 40, experts=count),
+        op("expert_linear", [1, 3], ["e"], used * size, experts=count),
         op("expert_linear", [4, 3], ["w"], used * width, experts=count),
     ]
     got, expected = both(card, plan, weights, range(tokens), acts=acts)
-    size = np.abs(x).sum(axis=1, keepdims=True) * np.abs(np.array(w.values)).max()
-    within_bound(got, expected, 2 * (40 + 24) * U * size)
+    sizes = np.abs(x).sum(axis=1, keepdims=True) * np.abs(np.array(w.values)).max()
+    within_bound(got, expected, 2 * (size + 24) * U * sizes)
 
 
 def test_expert_sum(card):

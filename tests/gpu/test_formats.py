@@ -11,7 +11,7 @@ from fewbit.formats import FORMATS, find_format
 from fewbit.gpu.device import Device
 from fewbit.gpu.executor import Executor
 from reference.legacy import Group
-from reference.linear import GROUP, product_f64, round_activations
+from reference.linear import product_f64
 from tests.compare import same_bits, within_bound
 from tests.gpu.running import (
     U,
@@ -20,6 +20,7 @@ from tests.gpu.running import (
     linear_bound,
     op,
     parts,
+    rounded_bound,
     run_gpu,
     stored,
     upload,
@@ -65,10 +66,7 @@ def test_linear_with_rounded_activations(card, name):
             weights = {"x": stored(x), "w": w, "b": stored(bias)}
             plan = [embed("x", x), op("linear", [0], ["w", "b"], 21)]
             got, expected = both(card, plan, weights, list(range(tokens)), acts="int8")
-            bound = 2 * linear_bound(x, w) + 2 * U * np.abs(expected)
-            if w.takes_int8:
-                sizes = np.abs(np.float64(x)) @ parts(w).T
-                bound += 16 * U * sizes + ties(x) @ np.abs(w.values).T
+            bound = rounded_bound(x, w) + 2 * U * np.abs(expected)
             within_bound(got, expected, bound, f"{name}, {tokens} tokens of {size} columns")
 
 
@@ -78,9 +76,10 @@ def test_a_card_without_products_of_bytes(card):
     w, x = stored(values(3, 21, 96), "Q4_1"), values(5, 1, 96)
     plan, weights = [embed("x", x), op("linear", [0], ["w"], 21)], {"x": stored(x), "w": w}
     executor = Executor(json.dumps(plan), upload(other, weights))
-    assert executor.program("int8").stages[-1].files[-1] == "linear"
-    rows = [run_gpu(device, plan, weights, [0], acts="int8") for device in (card, other)]
-    within_bound(rows[1], rows[0], 4 * linear_bound(x, w))
+    assert forms(executor) == ("dots", "tile_f32")
+    for tokens in ([0], [0] * 9):
+        rows = [run_gpu(device, plan, weights, tokens, acts="int8") for device in (card, other)]
+        within_bound(rows[1], rows[0], np.repeat(4 * linear_bound(x, w), len(tokens), axis=0))
 
 
 def test_which_products_are_of_bytes(card):
@@ -90,22 +89,17 @@ def test_which_products_are_of_bytes(card):
         w, x = stored(values(3, 21, size), name), values(5, 1, size)
         plan, weights = [embed("x", x), op("linear", [0], ["w"], 21)], {"x": stored(x), "w": w}
         executor = Executor(json.dumps(plan), upload(card, weights))
-        found[name] = executor.program("int8").stages[-1].files[-1]
+        found[name] = forms(executor)
+    of_bytes, of_floats = ("dots_int8", "tile_int8"), ("dots", "tile_f32")
     assert found == {
-        "Q8_0": "linear_int8", "IQ2_XS": "linear_int8", "sym4-g16": "linear", "BF16": "linear",
+        "Q8_0": of_bytes, "IQ2_XS": of_bytes, "sym4-g16": of_floats, "BF16": of_floats,
     }  # fmt: skip
 
 
-def ties(x: np.ndarray) -> np.ndarray:
-    """For each activation one step of its group's scale if rounding is in doubt, else 0."""
-    steps = np.zeros(x.shape)
-    for row, out in zip(x, steps, strict=True):
-        for index, (_, d) in enumerate(round_activations(row.tolist())):
-            part = slice(index * GROUP, (index + 1) * GROUP)
-            scaled = np.float64(row[part]) * 127 / max(np.abs(row[part]).max(), 1e-30)
-            doubt = np.abs(np.abs(scaled - np.trunc(scaled)) - 0.5) < 127 * 16 * U
-            out[part] = np.where(doubt, d, 0)
-    return steps
+def forms(executor):
+    """How the last product is made, of few rows and of many."""
+    stage = executor.program("int8").stages[-1]
+    return stage.files[1], stage.tiles.files[1]
 
 
 def test_rounding_is_done(card):

@@ -7,7 +7,7 @@ import pytest
 
 from fewbit.gpu.executor import Executor
 from fewbit.gpu.fuse import fuse
-from reference import run
+from reference import experts, run
 from reference.weights import Weight
 from tests.compare import same_bits, within_bound
 from tests.golden.loading import NAMES, NOISE, load
@@ -16,21 +16,30 @@ from tests.gpu.test_models import forward
 
 STAGES = {
     "llama": (14, 10), "mistral": (14, 10), "qwen2": (14, 10), "qwen3": (16, 13),
-    "phi3": (11, 10), "gpt2": (9, 9), "gemma3": (20, 17), "qwen3_moe": (20, 18),
+    "phi3": (11, 10), "gpt2": (9, 9), "gemma3": (20, 17), "qwen3_moe": (20, 17),
+    "gpt_oss": (18, 14),
 }  # fmt: skip
 """Dispatches of a layer that attends, before and after."""
 
 
 def joined_weights(plan, weights):
-    """With each tensor ``A+B`` that the plan names: the rows of both."""
+    """With each tensor ``A+B`` that the plan names: the rows of both, of experts one by one."""
     made = dict(weights)
-    for name in {name for step in plan for name in step["weights"] if "+" in name}:
+    joined = {name: step.get("experts", 1) for step in plan for name in step["weights"]}
+    for name, matrices in joined.items():
         parts = [weights[n] for n in name.split("+")]
-        if parts[0].rows == 1:
-            made[name] = stored(np.concatenate([w.values[0] for w in parts]))
-        else:
-            rows, data = sum(w.rows for w in parts), b"".join(w.data for w in parts)
-            made[name] = Weight(parts[0].format, rows, parts[0].columns, data)
+        if len(parts) > 1 and name.count(".bias"):
+            rows = [np.array(w.values).reshape(matrices, -1) for w in parts]
+            made[name] = stored(np.concatenate(rows, axis=1))
+        elif len(parts) > 1:
+            rows = [experts.split(w, matrices) for w in parts]
+            data = b"".join(w.data for same in zip(*rows, strict=True) for w in same)
+            made[name] = Weight(
+                parts[0].format,
+                len(data) * parts[0].rows // len(parts[0].data),
+                parts[0].columns,
+                data,
+            )
     return made
 
 
@@ -38,14 +47,16 @@ def joined_weights(plan, weights):
 def test_the_oracle_gives_the_same_bits(name):
     """So the rewritten plan means what the plan meant."""
     g = load(name)
-    plan = fuse(g.plan, lambda names: len({g.weights[n].format for n in names}) == 1)
+    plan = fuse(g.plan, lambda names, _: len({g.weights[n].format for n in names}) == 1)
     assert plan != g.plan or name == "gpt2"
     found = run.forward(plan, joined_weights(plan, g.weights), g.ids[:6], outputs=[5])
     same_bits(np.float32(found), np.float32(run.forward(g.plan, g.weights, g.ids[:6], outputs=[5])))
 
 
 @pytest.mark.parametrize("acts", ["f32", "int8"])
-@pytest.mark.parametrize("name", ["llama", "qwen2", "gemma3", "phi3", "qwen3_5", "gpt_oss"])
+@pytest.mark.parametrize(
+    "name", ["llama", "qwen2", "gemma3", "phi3", "qwen3_5", "qwen3_moe", "gpt_oss"]
+)
 def test_a_card_gives_the_same_bits(card, name, acts):
     """Few rows and many; with biases, rotations of a part of a head, and states."""
     g = load(name)
@@ -72,7 +83,7 @@ def test_dispatches_of_a_layer(card, name):
     for fused in (False, True):
         executor = Executor(json.dumps(g.plan), upload(card, g.weights, g.plan), fused=fused)
         stages = [stage.for_cache(64) for stage in executor.program("f32").stages]
-        ops = [stage.op for stage in stages if stage is not None]
+        ops = [s.op for s in stages if s and "few" in s.kinds and not s.above]
         first, second = [i for i, kind in enumerate(ops) if kind == "attend"][:2]
         found.append(second - first)
     assert tuple(found) == STAGES[name]
@@ -97,6 +108,31 @@ def test_only_what_has_one_format_is_joined(card, formats):
     same_bits(rows[1], rows[0])
     products = [stage for stage in executor.program("f32").stages if stage.op == "linear"]
     assert len(products) == (3 if formats[0].startswith("sym") else 2)
+
+
+@pytest.mark.parametrize(("width", "products"), [(5, 2), (6, 1)])
+def test_experts_are_joined_where_each_is_of_whole_words(card, width, products):
+    """Copies are of whole words: five rows have heads of ten bytes."""
+    x = np.concatenate([values(1, 9, 32), values(2, 9, 8)], axis=1)
+    weights = {"x": stored(x)} | {
+        name: stored(values(3 + at, 8 * width, 32), "Q4_0") for at, name in enumerate("gu")
+    }
+    plan = [
+        embed("x", x),
+        *(op("part", [0], [], n, parts=1, start=start) for n, start in ((32, 0), (8, 32))),
+        op("route", [2], [], 8, used=4, normalize=True),
+        *(op("expert_linear", [1, 3], [name], 4 * width, experts=8) for name in "gu"),
+        op("swiglu", [4, 5], [], 4 * width),
+    ]
+    rows = []
+    for fused in (False, True):
+        executor = Executor(json.dumps(plan), upload(card, weights, plan), fused=fused)
+        for count in (1, 9):
+            rows.append(forward(executor, executor.cache(1, count), range(count)))
+    same_bits(rows[2], rows[0])
+    same_bits(rows[3], rows[1])
+    stages = [s for s in executor.program("f32").stages if s.op == "expert_linear"]
+    assert len(stages) == products
 
 
 def test_the_same_weights_serve_further_executors(card):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fewbit.errors import InputError
 from fewbit.gpu.decode import can_choose, decode
 from fewbit.gpu.guard import guarded
-from fewbit.gpu.stages import FEW, HEAD, SPAN, splits
+from fewbit.gpu.stages import FEW, HEAD, KEPT, SPAN, kept_bytes, splits
 from fewbit.sampling import Sampling
 
 if TYPE_CHECKING:
@@ -21,16 +21,21 @@ Ids = NDArray[np.uint32]
 
 
 class Cache:
-    """What ops keep of `sequences` sequences of up to `capacity` tokens, f32, layer by layer.
+    """What ops keep of `sequences` sequences of up to `capacity` tokens, layer by layer.
 
-    Keys and values are kept for each position. A recurrent state is folded every SPAN positions,
-    and can go back to the beginning of the span before the last.
+    Keys and values are kept for each position as `kv`: "f32", "f16" or "int8", see `kept` in
+    reference/cache.py. A recurrent state is f32; it is folded every SPAN positions, and can go back
+    to the beginning of the span before the last.
     """
 
-    def __init__(self, executor: Executor, sequences: int, capacity: int) -> None:
+    def __init__(self, executor: Executor, sequences: int, capacity: int, kv: str = "f32") -> None:
         if sequences < 1 or capacity < 1:
             raise InputError(f"a cache of {sequences} sequences of {capacity} tokens holds nothing")
-        self.executor = executor
+        if kv not in KEPT:
+            raise InputError(
+                f"unknown kind of keys and values `{kv}`", hint="known: " + ", ".join(KEPT)
+            )
+        self.executor, self.kv = executor, kv
         self.sequences = sequences
         self.capacity = capacity
         self._lengths = [0] * sequences
@@ -50,14 +55,18 @@ class Cache:
         self.buffers["step"] = device.buffer(4 * (HEAD + 4 * self.executor.batch))
         floats = FEW * splits(self.capacity) * program.parts
         self.buffers["parts"] = device.buffer(4 * floats)
-        for name, width in program.rows.items():
-            size = 4 * self.sequences * self.capacity * width
+        for name in program.rows:
+            size = self.sequences * self.capacity * self._row_bytes(name)
             self.buffers[name] = device.buffer(size, "the key/value cache")
         for name, floats in program.states.items():
             self.buffers[name] = device.buffer(4 * self.sequences * floats, "the recurrent state")
         for index, angles in enumerate(program.turns):
             table = turns(angles.freqs(self.capacity), angles.factor, self.capacity)
             self.buffers[f"turns.{index}"] = device.upload(table, "the rotary angles")
+
+    def _row_bytes(self, name: str) -> int:
+        """Of the keys or values of one position."""
+        return kept_bytes(self.kv, *self.executor.program("f32").rows[name])
 
     def reachable(self, sequence: int, length: int) -> int:
         """The most tokens up to `length` that `truncate` can keep.
@@ -126,9 +135,10 @@ class Cache:
         self.length(target)
         if source != target and length:
             encoder, program = self.executor.device.encoder(), self.executor.program("f32")
-            for name, width in program.rows.items():
-                start = 4 * width * self.capacity
-                self._copy_part(encoder, name, source * start, target * start, 4 * width * length)
+            for name in program.rows:
+                row = self._row_bytes(name)
+                start = row * self.capacity
+                self._copy_part(encoder, name, source * start, target * start, row * length)
             for name, floats in program.states.items():
                 size = 4 * floats
                 self._copy_part(encoder, name, source * size, target * size, size)

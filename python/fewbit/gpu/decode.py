@@ -27,7 +27,9 @@ AHEAD = 3
 RING = 8
 """Places for tokens and draws that are under way, more than AHEAD."""
 MOST_CANDIDATES = 256
-"""What choose.wgsl keeps; a sampling that keeps more chooses on the CPU."""
+"""What choose.wgsl is asked to keep; a sampling that keeps more chooses on the CPU."""
+LANES = 256
+"""Invocations that look through the logits."""
 NONE = 0xFFFFFFFF
 LOWEST = -3e38
 
@@ -53,16 +55,17 @@ class Decoder:
             5: (self.draws, False),
             7: (cache.buffers["step"], True),
         }
-        constants: dict[str, float] = {"VOCAB": executor.width, "K": 1, "RING": RING}
+        constants: dict[str, float] = {
+            "COUNT": executor.width, "K": 1, "RING": RING, "BATCH": executor.batch, "LANES": LANES,
+        }  # fmt: skip
         if not sampling.greedy:
             least = math.log(sampling.min_p) if sampling.min_p else LOWEST
             constants |= {
-                "K": sampling.top_k, "TOP_P": sampling.top_p, "MIN_LOG": least,
+                "K": min(sampling.top_k, executor.width), "TOP_P": sampling.top_p, "MIN_LOG": least,
                 "TEMPERATURE": sampling.temperature,
             }  # fmt: skip
         flags = {at: writes for at, (_, writes) in buffers.items()}
-        constants["BATCH"] = executor.batch
-        self.pipeline = self.device.pipeline(("common", "choose"), flags, constants)
+        self.pipeline = self.device.pipeline(("choose",), flags, constants)
         self.group = self.device.bind(buffers)
         self.ring = [self.device.staging(4) for _ in range(RING)]
 

@@ -13,7 +13,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
 from typing import Any
 
 import numpy as np
@@ -24,6 +23,7 @@ from wgpu.classes import GPUError
 
 from fewbit.errors import DeviceError, UnsupportedError
 from fewbit.gpu.guard import LESS, guarded, is_lost, wait
+from fewbit.gpu.source import source
 
 FEATURES = ("subgroup", "shader-f16", "timestamp-query")
 """What is used where a device has it; nothing of it is needed."""
@@ -172,7 +172,7 @@ class Device:
         self.queue = self._device.queue
         self.allocated = 0
         self._layouts: dict[tuple[tuple[int, bool], ...], tuple[Any, Any]] = {}
-        self._modules: dict[tuple[str, ...], Any] = {}
+        self._modules: dict[str, Any] = {}
         self._pipelines: dict[Any, Any] = {}
 
     def buffer(self, size: int, what: str = "working memory") -> Any:
@@ -289,7 +289,8 @@ class Device:
     ) -> Any:
         """The shader that the last of `files` holds under its own name, with these constants.
 
-        `bindings` say which bindings there are, and whether the shader writes to them.
+        `bindings` say which bindings there are, and whether the shader writes to them. Each file
+        brings the others that it includes.
         """
         key = (files, tuple(sorted(bindings.items())), tuple(sorted(constants.items())))
         if key not in self._pipelines:
@@ -331,10 +332,19 @@ class Device:
         return self._layouts[key]
 
     def _module(self, files: tuple[str, ...]) -> Any:
-        if files not in self._modules:
-            code = "\n".join(shader(name) for name in files)
-            self._modules[files] = self._device.create_shader_module(code=code)
-        return self._modules[files]
+        code = self.source(files)
+        if code not in self._modules:
+            self._modules[code] = self._device.create_shader_module(code=code)
+        return self._modules[code]
+
+    def source(self, files: Sequence[str]) -> str:
+        """The text of a module of these files: behind common.wgsl, what they include, once each."""
+        return source(("common", *files), {"reduce": self._reduction})
+
+    @property
+    def _reduction(self) -> str:
+        """The file that ``include reduce`` means on this card."""
+        return "reduce_subgroup" if "subgroup" in self.features else "reduce_shared"
 
     def copy_rate(self, size: int = 256 << 20, repetitions: int = 8) -> float:
         """GB/s (10^9 bytes) that a copy within the card's memory reads and writes, the best run."""
@@ -361,12 +371,6 @@ class Device:
     def destroy(self) -> None:
         """Give the card back; what was made on it is lost."""
         self._device.destroy()
-
-
-@cache
-def shader(name: str) -> str:
-    """The text of one .wgsl file."""
-    return (resources.files("fewbit.gpu") / "shaders" / f"{name}.wgsl").read_text("utf-8")
 
 
 _OPEN: dict[Adapter, Device] = {}

@@ -21,7 +21,7 @@ from fewbit.gpu.fuse import fuse
 from fewbit.gpu.guard import guarded
 from fewbit.gpu.measure import Predictions
 from fewbit.gpu.ops import Compiler, check_ops
-from fewbit.gpu.stages import FEW, HEAD, LANES, TILE, Program, Stage
+from fewbit.gpu.stages import HEAD, LANES, TILE_QUERIES, Kind, Program, Stage, kind_of
 from fewbit.gpu.weights import Weights
 
 BATCH = 512
@@ -62,8 +62,9 @@ class Executor:
         check_ops(ops)
         if fused:
             ops = fuse(ops, weights.can_join)
-            for names in sorted({name for op in ops for name in op["weights"] if "+" in name}):
-                weights.join(names.split("+"))
+            joined = {name: op.get("experts", 1) for op in ops for name in op["weights"]}
+            for name in sorted(name for name in joined if "+" in name):
+                weights.join(name.split("+"), joined[name])
         self._programs = {acts: Compiler(ops, weights, acts).run() for acts in ACTS}
         self.batch, self.outputs = self._rows(batch)
         self._spare: list[Predictions] = []
@@ -95,11 +96,11 @@ class Executor:
         assert view is not None
         return view.width
 
-    def cache(self, sequences: int, capacity: int) -> Cache:
-        """An empty cache for `sequences` sequences of up to `capacity` tokens.
+    def cache(self, sequences: int, capacity: int, kv: str = "f32") -> Cache:
+        """An empty cache for `sequences` sequences of up to `capacity` tokens, kept as `kv`.
 
         Raises:
-            InputError: the model has an embedding for fewer positions.
+            InputError: the model has an embedding for fewer positions, or no kind is called so.
 
         """
         positions = self._programs["f32"].positions
@@ -108,7 +109,7 @@ class Executor:
                 f"a cache of {capacity} tokens, the model has {positions} positions",
                 hint="use a shorter context",
             )
-        return Cache(self, sequences, capacity)
+        return Cache(self, sequences, capacity, kv)
 
     def forward(
         self, cache: Cache, tokens: Ids, sequences: Ids, outputs: Ids, acts: str
@@ -172,7 +173,7 @@ class Executor:
             done = 0
             for part, taken in self._batches(len(tokens), outputs):
                 self.write_step(cache, tokens[part], positions[part], sequences[part], taken)
-                self._submit(cache, part.stop - part.start, len(taken), acts)
+                self._submit(cache, sequences[part], len(taken), acts)
                 whole = not self._programs[acts].takes
                 receive(done, taken if whole else np.arange(len(taken), dtype=np.uint32))
                 done += len(taken)
@@ -243,12 +244,12 @@ class Executor:
         with guarded("the card does not take a step"):
             self.device.queue.write_buffer(cache.buffers["step"], 0, words)
 
-    def _submit(self, cache: Cache, tokens: int, outputs: int, acts: str) -> None:
-        """Run one step, whose tokens are written already."""
-        bound = self.bound(cache, acts)
+    def _submit(self, cache: Cache, sequences: Ids, outputs: int, acts: str) -> None:
+        """Run one step, whose tokens, of these sequences, are written already."""
+        bound, tokens = self.bound(cache, acts), len(sequences)
         with guarded(f"{self.device.adapter.name} failed in a step of {tokens} tokens"):
-            encoder = self.device.encoder()
-            self.encode(encoder, bound, {"tokens": tokens, "outputs": outputs})
+            encoder, rows = self.device.encoder(), {"tokens": tokens, "outputs": outputs}
+            self.encode(encoder, bound, rows, kind_of(sequences, self._programs[acts].queries))
             self.device.queue.submit([encoder.finish()])
 
     def _logits(self, acts: str) -> Any:
@@ -269,7 +270,9 @@ class Executor:
         if acts not in cache.bound:
             buffers = {**self._shared, **cache.buffers}
             with guarded(f"cannot prepare the plan on {self.device.adapter.name}"):
-                stages = (s.for_cache(cache.capacity) for s in self._programs[acts].stages)
+                stages = (
+                    s.for_cache(cache.capacity, cache.kv) for s in self._programs[acts].stages
+                )
                 cache.bound[acts] = [self._bind(s, buffers) for s in stages if s is not None]
         found: list[Bound] = cache.bound[acts]
         return found
@@ -280,34 +283,32 @@ class Executor:
             for at, ref in stage.bindings.items()
         }
         flags = {at: writes for at, (_, writes) in found.items()}
-        constants = {**stage.constants, "BATCH": self.batch}
-        few = self.device.pipeline(self.files(stage.files), flags, constants | {"LANES": LANES})
+        constants = {"LANES": LANES, **stage.constants, "BATCH": self.batch}
+        few = self.device.pipeline(stage.files, flags, constants)
         many = None
-        if stage.many:
-            files, late, _ = stage.many
-            many = self.device.pipeline(files, flags, {**late, "BATCH": self.batch})
+        if stage.tiles:
+            late = constants | {"AFTER_TAKE": stage.domain == "outputs"}
+            many = self.device.pipeline(stage.tiles.files, flags, late)
         return Bound(stage, few, many, self.device.bind(found))
 
-    def files(self, files: Sequence[str]) -> tuple[str, ...]:
-        """The files of a shader, with the reductions that this card has."""
-        kind = "subgroup" if "subgroup" in self.device.features else "shared"
-        return tuple(f"reduce_{kind}" if name == "reduce" else name for name in files)
-
-    def encode(self, encoder: Any, bound: Sequence[Bound], rows: Mapping[str, int]) -> None:
+    def encode(
+        self, encoder: Any, bound: Sequence[Bound], rows: Mapping[str, int], kind: Kind = "few"
+    ) -> None:
         """Record all stages, in one pass, for so many rows before and after `take`."""
         compute = encoder.begin_compute_pass()
         pipeline = None
         most = self.device.max_groups
         for item in bound:
             count = rows[item.stage.domain]
-            kind = "few" if count <= FEW else "many"
-            if not count or item.stage.rows not in ("any", kind):
+            if count <= item.stage.above or kind not in item.stage.kinds:
                 continue
-            if item.many is not None and count > FEW:
-                assert item.stage.many is not None
-                chosen, x, y, z = item.many, item.stage.many[2], -(-count // TILE), 1
+            tiles = item.stage.tiles
+            if tiles and count > tiles.above:
+                chosen, x, y, z = item.many, tiles.groups, tiles.count(count), 1
             else:
                 chosen, x, y, z = item.few, item.stage.groups, count, 1
+                if item.stage.queries:
+                    y = -(-count * item.stage.queries // TILE_QUERIES)
             if x > most:  # products alone have so many: they count on in z
                 z = -(-x // most)
                 x = -(-x // z)

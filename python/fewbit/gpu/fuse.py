@@ -1,9 +1,10 @@
 """A plan in fewer dispatches: rewrites from plan to plan that change no bit of any value.
 
 Every dispatch waits for the one before it, and a card is idle while it does. So linear layers that
-read one value (q, k and v; gate and up) become one, whose matrix has the rows of all of them, and
-rotations of neighbouring columns by the same angles become one. What they made apart are then parts
-of what they make together, and parts cost nothing. The oracle runs the new plan as it runs any.
+read one value (q, k and v; gate and up, of experts too) become one, whose matrix has the rows of
+all of them, and rotations of neighbouring columns by the same angles become one. What they made
+apart are then parts of what they make together, and parts cost nothing. The oracle runs the new
+plan as it runs any.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 Op = Mapping[str, Any]
-Fits = Callable[[tuple[str, ...]], bool]
-"""Whether matrices of these names can be one, in this order."""
+Fits = Callable[[tuple[str, ...], int], bool]
+"""Whether tensors of these names, each of so many matrices, can be one, in this order."""
 
 ROTATION = ("op", "freqs", "short", "long", "original", "factor", "pairing")
 
@@ -25,7 +26,7 @@ def fuse(plan: Sequence[Op], fits: Fits) -> list[Op]:
 
 
 def joined(names: Sequence[str]) -> str:
-    """The name of the tensor with the rows of all these, one below the other."""
+    """The name of the tensor with the rows of all these, one below the other, by matrices."""
     return "+".join(names)
 
 
@@ -46,21 +47,22 @@ def _join_linears(plan: Sequence[Op], fits: Fits) -> list[Op]:
             names = [joined(part) for part in zip(*(m["weights"] for m in members), strict=True)]
             width = sum(m["width"] for m in members)
             made[at] = out.add({**op, "weights": names, "width": width}, op["inputs"])
-        start = sum(plan[i]["width"] for i in group if i < at)
-        out.part(at, made[group[0]], start, op["width"])
+        parts = plan[op["inputs"][1]]["width"] // 2 if op["op"] == "expert_linear" else 1
+        start = sum(plan[i]["width"] // parts for i in group if i < at)
+        out.part(at, made[group[0]], start, op["width"], parts)
     return out.plan
 
 
-def _linears_by_input(plan: Sequence[Op]) -> dict[tuple[int, int], list[int]]:
-    """`linear` ops that read the same value on the same side of `take`, and no tensor twice."""
+def _linears_by_input(plan: Sequence[Op]) -> dict[tuple[Any, ...], list[int]]:
+    """Linear layers that read the same on the same side of `take`, and no tensor twice."""
     uses = Counter(name for op in plan for name in op["weights"])
-    found: dict[tuple[int, int], list[int]] = defaultdict(list)
+    found: dict[tuple[Any, ...], list[int]] = defaultdict(list)
     takes = 0
     for at, op in enumerate(plan):
         takes += op["op"] == "take"
         own = all(uses[name] == 1 for name in op["weights"])
-        if op["op"] == "linear" and own and op["width"] % 4 == 0:
-            found[op["inputs"][0], takes].append(at)
+        if op["op"] in ("linear", "expert_linear") and own and op["width"] % 4 == 0:
+            found[op["op"], *op["inputs"], op.get("experts", 1), takes].append(at)
     return found
 
 
@@ -72,7 +74,7 @@ def _groups(plan: Sequence[Op], readers: Sequence[int], fits: Fits) -> list[list
         for group in groups:
             members = [plan[i]["weights"] for i in group]
             matrices = (*(m[0] for m in members), names[0])
-            if len(members[0]) == len(names) and fits(matrices):
+            if len(members[0]) == len(names) and fits(matrices, plan[at].get("experts", 1)):
                 group.append(at)
                 break
         else:
@@ -148,8 +150,8 @@ class _Rewriter:
         """The old op `at` as it is."""
         self._now[at] = self.add(op, op["inputs"])
 
-    def part(self, at: int, whole: int, start: int, width: int) -> None:
-        """The old value `at` as columns of the new value `whole`."""
-        kind = {"op": "part", "weights": [], "parts": 1, "start": start, "width": width}
+    def part(self, at: int, whole: int, start: int, width: int, parts: int = 1) -> None:
+        """The old value `at` as columns of each of the `parts` of the new value `whole`."""
+        kind = {"op": "part", "weights": [], "parts": parts, "start": start, "width": width}
         self.plan.append({**kind, "inputs": [whole]})
         self._now[at] = len(self.plan) - 1

@@ -157,13 +157,11 @@ class Predictions:
         buffers = {3: (first.logits, False), 4: (piece.found, True), 5: (piece.targets, False)}
         if base is not None:
             buffers[6] = (piece.logits, False)
-        kind = "subgroup" if "subgroup" in self.device.features else "shared"
-        files = ("common", f"reduce_{kind}", "softmax", "logarithm", name)
         flags = {at: writes for at, (_, writes) in buffers.items()}
         constants = {"VOCAB": self.vocab, "LANES": LANES}
         what = f"{self.device.adapter.name} failed to measure {len(targets)} predictions"
         with guarded(what):
-            pipeline = self.device.pipeline(files, flags, constants)
+            pipeline = self.device.pipeline((name,), flags, constants)
             self.device.queue.write_buffer(piece.targets, 0, np.ascontiguousarray(targets))
             encoder = self.device.encoder()
             compute = encoder.begin_compute_pass()

@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fewbit.errors import InputError, ShapeError, UnsupportedError
-from fewbit.gpu.stages import LANES, Program, View, of
+from fewbit.errors import InputError, UnsupportedError
+from fewbit.gpu.products import Products
+from fewbit.gpu.stages import WIDEST, Program, View, of
 from fewbit.gpu.stateful import POSITIONED, Stateful
 from fewbit.gpu.weights import Tensor
 
@@ -19,8 +20,11 @@ VECTORS = {
 }  # fmt: skip
 """Which weights of which ops are read as plain f32, however many rows they have."""
 
+GATES = frozenset(("swiglu", "geglu", "clamped_swiglu"))
+"""Ops that take two values element by element, wherever the elements are."""
 
-class Compiler(Stateful):
+
+class Compiler(Stateful, Products):
     """Walks a plan once; each method of an op's name adds its stages and returns its value."""
 
     OPS = (
@@ -101,36 +105,14 @@ class Compiler(Stateful):
     def rms_norm(self, at: int, op: Op, x: View) -> View:
         """Over each of the row's parts; rounded at once, where all that read it would round it."""
         weight = {5: self.vector(op["weights"][0])}
-        rounds = op["heads"] == 1 and self._is_rounded(at)
-        packed = self._packed(at, x.width, x.width) if rounds else None
+        rounds = op["heads"] == 1 and self.is_rounded(at)
+        packed = self.pack(at, x.width, x.width) if rounds else None
         weight[8] = packed.slot if packed else "waste"
         options = {"EPS": op["eps"], "ROUNDS": rounds, "PACKED": packed is not None}
         y = self._norm("rms_norm", x, weight, op["heads"], **options)
         if rounds:
-            self.rounded[at, x.width, "f32"] = self.hold(y)
+            self.derived[at, x.width, "rounded"] = self.hold(y)
         return y
-
-    def _packed(self, value: int, width: int, size: int) -> View | None:
-        """Room for codes and scales of a value that is rounded in rows of `size`, if it has any.
-
-        For products of bytes, where a card has them: not on Metal, whose shaders spell them out.
-        """
-        if size % 32 or self.weights.device.adapter.backend == "Metal":
-            return None
-        packed = self.rounded[value, size, "packed"] = self.new(width // 4 + width // 32)
-        return packed
-
-    def _is_rounded(self, at: int) -> bool:
-        """Whether whatever reads a value rounds it whole."""
-        readers = [op for op in self.plan if at in op["inputs"]]
-        return (
-            self.acts == "int8"
-            and bool(readers)
-            and all(
-                op["op"] == "linear" and self.weights[op["weights"][0]].rounds_activations
-                for op in readers
-            )
-        )
 
     def l2_norm(self, op: Op, x: View) -> View:
         """Over each of the row's parts."""
@@ -145,48 +127,21 @@ class Compiler(Stateful):
         self, name: str, x: View, weights: Mapping[int, Any], parts: int, **constants: float
     ) -> View:
         y = self.new(x.width)
-        numbers = {"SIZE": x.width // parts, **of(x), **constants}
-        if name != "layer_norm":
-            numbers["PARTS"] = parts
-        needs = ("reduce", "rounding") if name == "rms_norm" else ("reduce",)
+        numbers = {"SIZE": x.width // parts, "PARTS": parts, **of(x), **constants}
         bindings = {3: x.slot, 4: y.slot, **weights}
         writes = (4, 8) if name == "rms_norm" else (4,)
-        self.stage(name, bindings, numbers, parts, needs=needs, writes=writes)
-        return y
-
-    # ---- products
-
-    def linear(self, at: int, op: Op, x: View, other: View | None) -> View:
-        """The product, with its bias and the sum that follows it."""
-        weight = self.weights[op["weights"][0]]
-        check_shape(at, op, weight, op["width"], x.width)
-        packed = None
-        if self.acts == "int8" and weight.rounds_activations:
-            x = self.round(op["inputs"][0], x, x.width)
-            packed = self.rounded.get((op["inputs"][0], x.width, "packed"))
-        y = self.new(op["width"])
-        bias = self.vector(op["weights"][1]) if len(op["weights"]) > 1 else "empty"
-        constants = {"WIDTH": y.width, "BIAS": bias != "empty", "OTHER": other is not None, **of(x)}
-        if other is not None:
-            constants |= of(other, "OTHER_")
-        bindings = {
-            3: x.slot, 4: y.slot, 5: bias, 6: other.slot if other else "empty", 7: "step",
-            8: packed.slot if packed else "empty",
-        }  # fmt: skip
-        for part in weight.slices:
-            self.stage(
-                "linear", bindings, constants | {"FIRST": part.first}, -(-part.rows // 4),
-                part=part, needs=("reduce",), tiled=True,
-                shader="linear_int8" if packed else "linear",
-            )  # fmt: skip
+        self.stage(name, bindings, numbers, parts, writes=writes)
         return y
 
     def part(self, at: int, op: Op, x: View) -> View:
-        """Columns that lie together and begin at a whole four are read where they are."""
-        size, taken = x.width // op["parts"], op["width"] // op["parts"]
+        """Read where it is: what lies together from a whole four on, or what gates read alone."""
+        parts = op["parts"]
+        size, taken = x.width // parts, op["width"] // parts
+        readers = {reader["op"] for reader in self.plan if at in reader["inputs"]}
         aligned = op["start"] % 4 == 0 and x.stride % 4 == 0
-        if op["parts"] == 1 and aligned and at < len(self.plan) - 1:
-            return self.hold(View(x.slot, x.stride, x.offset + op["start"], taken, x.domain))
+        if readers and readers <= GATES if parts > 1 else aligned and at < len(self.plan) - 1:
+            start = x.offset + op["start"]
+            return self.hold(View(x.slot, x.stride, start, op["width"], x.domain, parts, size))
         y = self.new(op["width"])
         constants = {
             "WIDTH": y.width, "SIZE": size, "TAKEN": taken, "START": op["start"], **of(x),
@@ -210,19 +165,19 @@ class Compiler(Stateful):
 
     def softcap(self, op: Op, x: View) -> View:
         """The value, held below a cap."""
-        return self._gate("softcap", x, CAP=op["cap"])
+        return self.each("softcap", x, CAP=op["cap"])
 
     def gelu(self, op: Op, x: View) -> View:
         """The activation function."""
-        return self._gate("gelu", x)
+        return self.each("gelu", x)
 
     def silu(self, op: Op, x: View) -> View:
         """The activation function."""
-        return self._gate("silu", x)
+        return self.each("silu", x)
 
     def sigmoid(self, op: Op, x: View) -> View:
         """The activation function."""
-        return self._gate("sigmoid", x)
+        return self.each("sigmoid", x)
 
     def swiglu(self, op: Op, gate: View, up: View) -> View:
         """The gated value."""
@@ -230,11 +185,11 @@ class Compiler(Stateful):
 
     def geglu(self, op: Op, gate: View, up: View) -> View:
         """The gated value."""
-        return self._gate("geglu", gate, up)
+        return self.each("geglu", gate, up)
 
     def clamped_swiglu(self, op: Op, gate: View, up: View) -> View:
         """The gated value, its halves within a limit."""
-        return self._gate("clamped_swiglu", gate, up, ALPHA=op["alpha"], LIMIT=op["limit"])
+        return self.each("clamped_swiglu", gate, up, ALPHA=op["alpha"], LIMIT=op["limit"])
 
     def log_decay(self, op: Op, x: View) -> View:
         """By what a state fades, as a logarithm."""
@@ -242,7 +197,7 @@ class Compiler(Stateful):
         rate, bias = map(self.vector, op["weights"])
         bindings = {3: x.slot, 4: y.slot, 5: rate, 6: bias}
         constants = {"WIDTH": x.width, **of(x)}
-        self.stage("log_decay", bindings, constants, self.items(x.width), needs=("logarithm",))
+        self.stage("log_decay", bindings, constants, self.items(x.width))
         return y
 
     def take(self, op: Op, x: View) -> View:
@@ -259,31 +214,9 @@ class Compiler(Stateful):
         """Which experts, and how much each counts."""
         y = self.new(op["width"])
         constants = {
-            "EXPERTS": x.width, "USED": op["used"], "NORMALIZE": op["normalize"], **of(x),
+            "COUNT": x.width, "K": op["used"], "NORMALIZE": op["normalize"], **of(x),
         }  # fmt: skip
-        self.stage("route", {3: x.slot, 4: y.slot}, constants, 1, needs=("reduce",))
-        return y
-
-    def expert_linear(self, at: int, op: Op, x: View, route: View) -> View:
-        """Products with the routed matrices, a row of x at a time."""
-        weight, used = self.weights[op["weights"][0]], route.width // 2
-        width, shared = op["width"] // used, x.width == weight.columns
-        columns = x.width if shared else x.width // used
-        check_shape(at, op, weight, op["experts"] * width, columns)
-        if self.acts == "int8" and weight.rounds_activations:
-            x = self.round(op["inputs"][0], x, columns)
-        y = self.new(op["width"])
-        bias = self.vector(op["weights"][1]) if len(op["weights"]) > 1 else "empty"
-        constants = {
-            "WIDTH": width, "USED": used, "BIAS": bias != "empty", "SHARED": shared, **of(x),
-            **of(route, "OTHER_"),
-        }  # fmt: skip
-        bindings = {3: x.slot, 4: y.slot, 5: bias, 6: route.slot}
-        for part in weight.slices:
-            self.stage(
-                "expert_linear", bindings, constants | {"FIRST": part.first},
-                used * -(-width // 4), part=part, needs=("reduce",),
-            )  # fmt: skip
+        self.stage("route", {3: x.slot, 4: y.slot}, constants, 1)
         return y
 
     def expert_sum(self, op: Op, x: View, route: View) -> View:
@@ -295,39 +228,6 @@ class Compiler(Stateful):
         bindings = {3: x.slot, 4: y.slot, 6: route.slot}
         self.stage("expert_sum", bindings, constants, self.items(y.width))
         return y
-
-    def _gate(self, name: str, x: View, *others: View, **constants: float) -> View:
-        return self.each(name, x, *others, needs=("gates",), **constants)
-
-    def round(self, value: int, x: View, size: int) -> View:
-        """The value `value` with its activations rounded, in rows of `size`."""
-        if (value, size, "f32") not in self.rounded:
-            y = self.new(x.width)
-            packed = self._packed(value, x.width, size)
-            constants = {
-                "WIDTH": size, "PARTS": x.width // size, "PACKED": packed is not None, **of(x),
-            }  # fmt: skip
-            groups = self.items(x.width // size * -(-size // 32))
-            bindings = {3: x.slot, 4: y.slot, 8: packed.slot if packed else "waste"}
-            self.stage(
-                "round_activations", bindings, constants, groups, needs=("rounding",), writes=(4, 8)
-            )
-            self.rounded[value, size, "f32"] = y
-        return self.rounded[value, size, "f32"]
-
-
-def check_shape(at: int, op: Op, weight: Tensor, rows: int, columns: int) -> None:
-    """Refuse a matrix of another shape than the plan says.
-
-    Raises:
-        ShapeError: it has.
-
-    """
-    if (weight.rows, weight.columns) != (rows, columns):
-        raise ShapeError(
-            f"op {at} ({op['op']}): `{weight.name}` is [{weight.rows}, {weight.columns}], "
-            f"the plan has [{rows}, {columns}]"
-        )
 
 
 def vectors(plan: Sequence[Op]) -> frozenset[str]:
@@ -356,10 +256,10 @@ def check_ops(plan: Sequence[Op]) -> None:
                 f"op {at}: the GPU executor has no `{kind}`", hint="use `--device cpu`", op=kind
             )
         size = op["width"] // op["heads"] if kind == "attend" else 4
-        if size % 4 or size > 4 * LANES:
+        if size % 4 or size > WIDEST:
             raise UnsupportedError(
                 f"op {at}: the GPU executor has no `attend` with heads of {size} columns",
-                hint=f"a multiple of 4 up to {4 * LANES}; use `--device cpu`",
+                hint=f"a multiple of 4 up to {WIDEST}; use `--device cpu`",
                 op=kind,
             )
         if taken and kind in POSITIONED:

@@ -32,12 +32,18 @@ HEADS: dict[str, tuple[int, int]] = {
 }
 """Where a block's head begins, and its bytes."""
 
+SIXTEENS = frozenset(("Q2_K", "Q3_K", "Q6_K", "IQ2_XS", "IQ2_S", "IQ1_M", "NVFP4"))
+"""Formats with a scale for every 16 columns; the others' are for 32, or a multiple of that."""
+
+WITH_MINIMA = frozenset(("Q4_1", "Q5_1", "Q2_K", "Q4_K", "Q5_K"))
+"""Formats with a minimum beside the scale."""
+
 
 @dataclass(frozen=True)
 class Packed:
     """A matrix as the shaders of its format read it: `arrays` by binding, `constants` by name."""
 
-    files: tuple[str, ...]
+    file: str
     arrays: dict[int, Bytes]
     constants: dict[str, float] = field(default_factory=dict)
 
@@ -55,18 +61,20 @@ def repack(format_: str, rows: int, columns: int, data: Bytes) -> Packed:
         return _affine(found, rows, columns, data)
     shape: dict[str, float] = {"ROWS": rows, "COLUMNS": columns, "FORMAT": found.gguf_id or 0}
     if found.is_float:
-        return Packed(("floats",), {0: data.reshape(-1)}, shape)
+        return Packed("floats", {0: data.reshape(-1)}, shape)
     start, size = HEADS[found.name]
     blocks = data.reshape(-1, found.bytes)
     codes = blocks
     if size:
         codes = np.concatenate([blocks[:, :start], blocks[:, start + size :]], axis=1)
     arrays = {0: codes.reshape(-1), 1: blocks[:, start : start + size].reshape(-1)}
-    files = ("blocks", found.family, "levels")
     if found.family == "grid":
         arrays[2] = grid(found.name)
-    shape |= {"BLOCK": found.block, "WORDS": (found.bytes - size) // 4}
-    return Packed(files, arrays, shape)
+    shape |= {
+        "BLOCK": found.block, "WORDS": (found.bytes - size) // 4,
+        "PART": 16 if found.name in SIXTEENS else 32, "MINIMA": found.name in WITH_MINIMA,
+    }  # fmt: skip
+    return Packed(found.family, arrays, shape)
 
 
 def check_matrix(format_: str, columns: int) -> Format:
@@ -110,8 +118,10 @@ def _affine(found: Format, rows: int, columns: int, data: Bytes) -> Packed:
         "BYTES": found.bytes - head,
         "BITS": int(found.name.removeprefix("a").removeprefix("sym").split("-")[0]),
         "SYMMETRIC": symmetric,
+        "PART": min(found.block, 32),
+        "MINIMA": not symmetric,
     }
-    return Packed(("affine", "levels"), arrays, constants)
+    return Packed("affine", arrays, constants)
 
 
 def grid(name: str) -> Bytes:

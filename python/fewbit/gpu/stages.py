@@ -13,21 +13,34 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fewbit.gpu.weights import Slice, Weights
 
 Domain = Literal["tokens", "outputs"]
-Rows = Literal["any", "few", "many"]
+Kind = Literal["few", "apart", "tiled"]
+"""What a step's tokens are to `attend`: up to FEW; more, one by one; more, enough to fill tiles."""
+KINDS: tuple[Kind, ...] = ("few", "apart", "tiled")
 Ref = Any
 """A buffer, or the name of one."""
 
 LANES = 64
 """Invocations of a workgroup, a power of two."""
+WIDEST = 1024
+"""Columns of a head at most: `attend` takes four a lane, of up to 256."""
 TILE = 64
-"""Rows and columns of a tile of matmul.wgsl."""
+"""Rows and columns of a tile of a product, as tile.wgsl has it."""
 FEW = 4
 """Up to so many rows `linear` takes a row at a time; more go through `matmul` in tiles."""
 HEAD = 4
 """Words of a step before its tokens, as common.wgsl has them."""
+TILE_QUERIES = 32
+"""Queries of a workgroup of attend_tile.wgsl."""
+KEPT = ("f32", "f16", "int8")
+"""How a cache keeps keys and values; store.wgsl counts on this order."""
+WIDEST_TILE = 512
+"""Columns of a head that attend_tile.wgsl takes at most."""
 SPLIT = 256
 """Positions of a part of `attend` at least, where a few tokens meet a long cache."""
 MOST_SPLITS = 32
@@ -37,20 +50,44 @@ SPAN = 32
 
 @dataclass(frozen=True)
 class View:
-    """A value: `width` columns from `offset` of rows that are `stride` apart in a slot."""
+    """A value: `width` columns from `offset` of rows that are `stride` apart in a slot.
+
+    They lie together, or, for ops that take them element by element, in `pieces` that are `apart`.
+    """
 
     slot: str
     stride: int
     offset: int
     width: int
     domain: Domain
+    pieces: int = 1
+    apart: int = 0
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """The shader of a product for more rows than `above`: `groups` in x for each tile of places.
+
+    Each row has `used` places, of as many of `experts`, each of which has tiles of its own.
+    """
+
+    files: tuple[str, ...]
+    groups: int
+    above: int = FEW
+    used: int = 1
+    experts: int = 0
+
+    def count(self, rows: int) -> int:
+        """Tiles that so many rows take at most."""
+        places = rows * self.used
+        return -(-places // TILE) + min(self.experts, places)
 
 
 @dataclass(frozen=True)
 class Stage:
     """One dispatch of a shader: `groups` in x for each row of its domain, `writes` to bindings.
 
-    `many` is the shader for many rows at once, used in place of this one from FEW + 1 rows on.
+    `tiles`, where there are, take the place of this for many rows.
     """
 
     op: str
@@ -60,29 +97,54 @@ class Stage:
     constants: Mapping[str, float]
     groups: int
     domain: Domain
-    many: tuple[tuple[str, ...], Mapping[str, float], int] | None = None
-    rows: Rows = "any"
-    """Where a cache is long enough to be split: for how many rows this dispatch is made."""
+    tiles: Tiles | None = None
+    kinds: tuple[Kind, ...] = KINDS
+    """For which steps this dispatch is made, where a cache is long enough to be split."""
+    kinds_short: tuple[Kind, ...] | None = None
+    """And where it is not, if these are others."""
+    queries: int = 0
+    """Of each token, in tiles of TILE_QUERIES; 0 where a workgroup takes one token."""
+    above: int = 0
+    """It is not made for so many rows."""
 
-    def for_cache(self, capacity: int) -> Stage | None:
-        """The stage for a cache of `capacity` tokens, None if there is nothing to do."""
+    def for_cache(self, capacity: int, kv: str = "f32") -> Stage | None:
+        """The stage for a cache of `capacity` tokens kept as `kv`, None if there is none."""
         constants = dict(self.constants)
-        if "CAPACITY" in constants:
-            constants["CAPACITY"] = capacity
-        if self.rows == "any":
-            return replace(self, constants=constants)
-        parts, groups = splits(capacity), self.groups
-        if parts == 1:
-            return replace(self, constants=constants, rows="any") if self.rows == "many" else None
-        if "SPLITS" in constants:
+        numbers = {"CAPACITY": capacity, "KV": KEPT.index(kv)}
+        constants |= {name: numbers[name] for name in numbers if name in constants}
+        parts, groups, kinds = splits(capacity), self.groups, self.kinds
+        if parts == 1 and self.kinds_short is not None:
+            kinds = self.kinds_short
+        elif "SPLITS" in constants:
             constants["SPLITS"] = parts
             groups *= parts if self.op == "attend" else 1
-        return replace(self, constants=constants, groups=groups)
+        files = tuple(f"kept_{kv}" if name == "kept" else name for name in self.files)
+        found = replace(self, files=files, constants=constants, groups=groups, kinds=kinds)
+        return found if kinds else None
+
+
+def kept_bytes(kv: str, width: int, heads: int) -> int:
+    """Of a row of keys or values: four columns to 4, 2 or 1 words, and of int8 a scale a head."""
+    return (width * 4 >> KEPT.index(kv)) + (4 * heads if kv == "int8" else 0)
 
 
 def splits(capacity: int) -> int:
     """Parts in which a few tokens meet a cache of so many: a workgroup a head starves a card."""
     return min(max(capacity // SPLIT, 1), MOST_SPLITS)
+
+
+def kind_of(sequences: NDArray[np.uint32], queries: int) -> Kind:
+    """What a step is whose tokens, of `queries` each, belong to these sequences.
+
+    A tile walks every sequence that it meets and does so for all of its queries; it is worth that
+    if half of them belong there (benches/gpu_attend.py).
+    """
+    count = len(sequences)
+    if count <= FEW:
+        return "few"
+    tiles = np.arange(count) // max(TILE_QUERIES // queries, 1)
+    walks = len(set(zip(tiles.tolist(), sequences.tolist(), strict=True)))
+    return "tiled" if 2 * count * queries >= TILE_QUERIES * walks else "apart"
 
 
 @dataclass(frozen=True)
@@ -105,12 +167,14 @@ class Program:
 
     stages: list[Stage] = field(default_factory=list)
     slots: dict[str, tuple[int, Domain]] = field(default_factory=dict)
-    rows: dict[str, int] = field(default_factory=dict)
-    """Buffers that keep a row of so many floats for each position."""
+    rows: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Buffers that keep so many numbers, of so many heads, for each position."""
     states: dict[str, int] = field(default_factory=dict)
     """Buffers that keep so many floats for each sequence."""
     parts: int = 0
     """Floats of what a part of `attend` leaves of a token, of all heads of a layer."""
+    queries: int = TILE_QUERIES
+    """Of a token, that share a key/value head: the fewest of any layer."""
     turns: list[Turns] = field(default_factory=list)
     positions: int | None = None
     """How many positions have an embedding, where the plan asks for one."""
@@ -126,7 +190,8 @@ class Builder:
         self.plan, self.weights, self.acts = plan, weights, acts
         self.program = Program(takes=any(op["op"] == "take" for op in plan))
         self.values: dict[int, View] = {}
-        self.rounded: dict[tuple[int, int, str], View] = {}
+        self.derived: dict[tuple[int, int, str], View] = {}
+        """What is made of a value for all that read it, by the value, a size and what it is."""
         self.domain: Domain = "tokens"
         self._last = {i: at for at, op in enumerate(plan) for i in op["inputs"]}
         self._last[len(plan) - 1] = len(plan)
@@ -156,8 +221,8 @@ class Builder:
         """Let go of what op `at` was the last to read."""
         for value in set(self.plan[at]["inputs"]):
             if self._last[value] == at:
-                mine = [key for key in self.rounded if key[0] == value]
-                views = [self.values[value], *(self.rounded.pop(key) for key in mine)]
+                mine = [key for key in self.derived if key[0] == value]
+                views = [self.values[value], *(self.derived.pop(key) for key in mine)]
                 for view in views:
                     self._let_go(view)
 
@@ -171,9 +236,7 @@ class Builder:
         """The tensor's values as f32."""
         return self.weights[name].vector
 
-    def each(
-        self, name: str, x: View, *others: View, needs: tuple[str, ...] = (), **constants: float
-    ) -> View:
+    def each(self, name: str, x: View, *others: View, **constants: float) -> View:
         """The value of an op that takes rows element by element; a second input is `OTHER`."""
         y = self.new(x.width)
         bindings = {3: x.slot, 4: y.slot}
@@ -181,7 +244,7 @@ class Builder:
         for other in others:
             bindings[6] = other.slot
             numbers |= of(other, "OTHER_")
-        self.stage(name, bindings, numbers, self.items(x.width), needs=needs)
+        self.stage(name, bindings, numbers, self.items(x.width))
         return y
 
     def items(self, count: int) -> int:
@@ -191,23 +254,25 @@ class Builder:
     def stage(
         self, op: str, bindings: Mapping[int, Ref], constants: Mapping[str, float], groups: int, *,
         part: Slice | None = None, writes: tuple[int, ...] = (4,), needs: tuple[str, ...] = (),
-        tiled: bool = False, rows: Rows = "any", shader: str | None = None,
+        shader: str | None = None, kinds: tuple[Kind, ...] = KINDS,
+        short: tuple[Kind, ...] | None = None, queries: int = 0, above: int = 0,
     ) -> None:  # fmt: skip
-        """Add a dispatch of `shader`, or the op's own, with the files it `needs` put in front."""
-        files = part.files if part else ()
+        """Add a dispatch of `shader`, or the op's own, behind files that it `needs`."""
+        files = (part.file,) if part else ()
         if part:
             bindings = {**part.buffers, **bindings}
             constants = {**part.constants, **constants}
-        many = None
-        if tiled and part:
-            late = {**constants, "AFTER_TAKE": self.domain == "outputs"}
-            many = (("common", *files, "matmul"), late, -(-part.rows // TILE))
-        names = ("common", *needs, *files, shader or op)
         self.program.stages.append(
-            Stage(op, names, bindings, writes, constants, groups, self.domain, many, rows)
-        )
+            Stage(
+                op, (*needs, *files, shader or op), bindings, writes, constants, groups,
+                self.domain, None, kinds, short, queries, above,
+            )
+        )  # fmt: skip
 
 
 def of(x: View, prefix: str = "") -> dict[str, float]:
     """Where a shader finds an input."""
-    return {f"{prefix}STRIDE": x.stride, f"{prefix}OFFSET": x.offset}
+    found: dict[str, float] = {f"{prefix}STRIDE": x.stride, f"{prefix}OFFSET": x.offset}
+    if x.pieces > 1:
+        found |= {f"{prefix}PIECE": x.width // x.pieces, f"{prefix}APART": x.apart}
+    return found

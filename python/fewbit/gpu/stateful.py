@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fewbit.errors import ShapeError
-from fewbit.gpu.stages import LANES, SPAN, Builder, Turns, View, of
+from fewbit.gpu.stages import LANES, SPAN, WIDEST_TILE, Builder, Kind, Turns, View, of
 
 Op = Mapping[str, Any]
 
@@ -44,30 +44,61 @@ class Stateful(Builder):
 
     def attend(self, op: Op, q: View, k: View, v: View) -> View:
         """First keys and values go to the cache, then the queries meet all of it."""
-        layer, size = op["layer"], q.width // op["heads"]
+        layer, size, heads = op["layer"], q.width // op["heads"], op["heads"]
         keys, values = f"keys.{layer}", f"values.{layer}"
-        self.program.rows |= {keys: k.width, values: v.width}
+        self._store(op, k, v, keys, values)
         y = self.new(q.width)
-        self.stage(
-            "store", {3: k.slot, 4: keys, 5: values, 6: v.slot, 7: "step"},
-            {"WIDTH": k.width, "CAPACITY": 0, **of(k), **of(v, "OTHER_")}, self.items(k.width),
-            writes=(4, 5),
-        )  # fmt: skip
-        constants = {
-            "SIZE": size, "HEADS": op["heads"], "KV_HEADS": op["kv_heads"], "SCALE": op["scale"],
-            "WINDOW": op["window"], "SINKS": bool(op["weights"]), "CAPACITY": 0, **of(q),
-        }  # fmt: skip
         sinks = self.vector(op["weights"][0]) if op["weights"] else "empty"
         bindings = {3: q.slot, 4: y.slot, 5: keys, 6: values, 7: "step", 8: sinks}
-        needs, heads = ("reduce",), op["heads"]
-        self.stage("attend", bindings, constants, heads, needs=needs, rows="many")
-        # of a few tokens, each head's positions go to several workgroups where they may be many
-        self.program.parts = max(self.program.parts, heads * (size + 4))
-        apart = constants | {"SPLITS": 1}
-        self.stage("attend", bindings | {4: "parts"}, apart, heads, needs=needs, rows="few")
-        merge = {"SIZE": size, "HEADS": heads, "SINKS": bool(op["weights"]), "SPLITS": 1}
-        self.stage("attend_merge", {3: "parts", 4: y.slot, 8: sinks}, merge, heads, rows="few")
+        constants = {
+            "SIZE": size, "HEADS": heads, "KV_HEADS": op["kv_heads"], "SCALE": op["scale"],
+            "WINDOW": op["window"], "SINKS": bool(op["weights"]), "CAPACITY": 0, **of(q),
+            "LANES": max(LANES, 1 << (size // 4 - 1).bit_length()),
+        }  # fmt: skip
+        self._attend_many(bindings, constants)
+        self._attend_few(bindings, constants)
         return y
+
+    def _store(self, op: Op, k: View, v: View, keys: str, values: str) -> None:
+        """A workgroup for each head of a token."""
+        heads = op["kv_heads"]
+        self.program.rows |= {keys: (k.width, heads), values: (v.width, heads)}
+        constants = {
+            "SIZE": k.width // heads, "KV_HEADS": heads, "CAPACITY": 0, "KV": 0, **of(k),
+            **of(v, "OTHER_"),
+        }  # fmt: skip
+        bindings = {3: k.slot, 4: keys, 5: values, 6: v.slot, 7: "step"}
+        self.stage("store", bindings, constants, heads, needs=("reduce",), writes=(4, 5))
+
+    def _attend_many(self, bindings: Mapping[int, Any], constants: Mapping[str, Any]) -> None:
+        """In tiles of queries that share a key/value head; a token at a time where none fill."""
+        heads, kv_heads = constants["HEADS"], constants["KV_HEADS"]
+        apart: tuple[Kind, ...] = ("apart", "tiled")
+        if constants["SIZE"] <= WIDEST_TILE and heads % kv_heads == 0:
+            apart, queries = ("apart",), heads // kv_heads
+            self.program.queries = min(self.program.queries, queries)
+            self.stage(
+                "attend", bindings, constants, kv_heads, needs=("kept",), shader="attend_tile",
+                kinds=("tiled",), queries=queries,
+            )  # fmt: skip
+        self.stage(
+            "attend", bindings, constants, heads, needs=("reduce", "kept"), kinds=apart,
+            short=("few", *apart),
+        )  # fmt: skip
+
+    def _attend_few(self, bindings: Mapping[int, Any], constants: Mapping[str, Any]) -> None:
+        """Each head's positions in several parts, where they may be many: one starves a card."""
+        heads, size = constants["HEADS"], constants["SIZE"]
+        self.program.parts = max(self.program.parts, heads * (size + 4))
+        self.stage(
+            "attend", {**bindings, 4: "parts"}, {**constants, "SPLITS": 1}, heads,
+            needs=("reduce", "kept"), kinds=("few",), short=(),
+        )  # fmt: skip
+        merge = {name: constants[name] for name in ("SIZE", "HEADS", "SINKS", "LANES")}
+        self.stage(
+            "attend_merge", {3: "parts", 4: bindings[4], 8: bindings[8]}, merge | {"SPLITS": 1},
+            heads, kinds=("few",), short=(),
+        )  # fmt: skip
 
     def short_conv(self, op: Op, x: View) -> View:
         """Over inputs that are kept for as many positions as can be taken back, and a kernel."""
@@ -81,10 +112,7 @@ class Stateful(Builder):
         y = self.new(x.width)
         constants = {"WIDTH": x.width, "KERNEL": weight.columns, "KEPT": kept, **of(x)}
         bindings = {3: x.slot, 4: y.slot, 5: weight.vector, 7: "step", 10: state}
-        self.stage(
-            "short_conv", bindings, constants, self.items(x.width), writes=(4, 10),
-            needs=("sequence",),
-        )  # fmt: skip
+        self.stage("short_conv", bindings, constants, self.items(x.width), writes=(4, 10))
         return y
 
     def delta_rule(self, op: Op, q: View, k: View, v: View, decay: View, beta: View) -> View:
@@ -105,7 +133,5 @@ class Stateful(Builder):
             3: q.slot, 4: y.slot, 5: k.slot, 6: v.slot, 7: "step", 8: decay.slot, 9: beta.slot,
             10: state,
         }  # fmt: skip
-        self.stage(
-            "delta_rule", bindings, constants, heads * blocks, writes=(4, 10), needs=("sequence",)
-        )
+        self.stage("delta_rule", bindings, constants, heads * blocks, writes=(4, 10))
         return y

@@ -27,7 +27,7 @@ class Slice:
 
     first: int
     rows: int
-    files: tuple[str, ...]
+    file: str
     buffers: dict[int, Any]
     constants: dict[str, float]
 
@@ -105,7 +105,7 @@ class Tensor:
         except BaseException:
             self._free(buffers)
             raise
-        return Slice(first, len(data), packed.files, buffers, packed.constants)
+        return Slice(first, len(data), packed.file, buffers, packed.constants)
 
 
 def sizes(tensor: Tensor) -> tuple[int, int]:
@@ -161,8 +161,8 @@ class Weights:
         self._tensors[name] = tensor
         self.nbytes += data.nbytes
 
-    def can_join(self, names: Sequence[str]) -> bool:
-        """Whether `join` can make one matrix of these: of one format, whose rows lie in order."""
+    def can_join(self, names: Sequence[str], matrices: int = 1) -> bool:
+        """Whether `join` can make one of these: of one format, whose rows lie in order."""
         if any(tuple(names) == whole[: len(names)] for whole in self._joined):
             return True
         if any(name not in self._tensors for name in names):
@@ -176,47 +176,53 @@ class Weights:
         row = first.format.row_bytes(first.columns)
         if sum(t.rows for t in tensors) * row > self.device.max_binding:
             return False
-        whole = all(size % 4 == 0 for t in tensors for size in sizes(t))
+        whole = all(size % (4 * matrices) == 0 for t in tensors for size in sizes(t))
         return whole and all(len(t.slices) == 1 for t in tensors)
 
-    def join(self, names: Sequence[str]) -> None:
+    def join(self, names: Sequence[str], matrices: int = 1) -> None:
         """Make one tensor of these, ``A+B+C``: matrices on the card, vectors as f32.
 
-        The tensors themselves are gone afterwards. Names of what was joined before do nothing.
+        Of several `matrices` in each, the first ones become the first, and so on. The tensors
+        themselves are gone afterwards. Names of what was joined before do nothing.
         """
         name = "+".join(names)
         if name in self._tensors:
             return
         tensors = [self[n] for n in names]
         rows, columns = sum(t.rows for t in tensors), tensors[0].columns
-        if tensors[0].rows == 1:
-            values = np.concatenate([t.values().reshape(-1) for t in tensors])
+        if tensors[0].rows == 1 or names[0] in self._vectors:
+            parts = [t.values().reshape(matrices, -1) for t in tensors]
+            values = np.concatenate(parts, axis=1).reshape(-1)
             data = values.view(np.uint8).reshape(1, -1)
             self._tensors[name] = Tensor(self.device, name, "F32", values.size, data)
         else:
             made = Tensor(self.device, name, tensors[0].format.name, columns, NONE)
             made.rows = rows
-            made.slices = (self._joined_slice(name, [t.slices[0] for t in tensors], tensors),)
+            made.slices = (self._joined_slice(name, tensors, matrices),)
             self._tensors[name] = made
         self._joined.add(tuple(names))
         for tensor in tensors:
             del self._tensors[tensor.name]
             tensor.release()
 
-    def _joined_slice(self, name: str, parts: Sequence[Slice], tensors: Sequence[Tensor]) -> Slice:
-        """Bindings 0 and 1 one after the other; a grid is the same for all."""
+    def _joined_slice(self, name: str, tensors: Sequence[Tensor], matrices: int) -> Slice:
+        """Bindings 0 and 1 one after the other, by matrices; a grid is the same for all."""
         what, encoder = f"`{name}`", self.device.encoder()
+        parts = [t.slices[0] for t in tensors]
         buffers: dict[int, Any] = {}
         try:
             for at in parts[0].buffers:
                 every = [part.buffers[at] for part in parts]
-                pieces = [(every[0], every[0].size)]
+                pieces = [(every[0], 0, every[0].size)]
                 if at < 2:
-                    pieces = [(b, sizes(t)[at]) for b, t in zip(every, tensors, strict=True)]
-                buffers[at] = self.device.buffer(sum(size for _, size in pieces), what)
+                    own = [
+                        (b, sizes(t)[at] // matrices) for b, t in zip(every, tensors, strict=True)
+                    ]
+                    pieces = [(b, i * size, size) for i in range(matrices) for b, size in own]
+                buffers[at] = self.device.buffer(sum(size for _, _, size in pieces), what)
                 start = 0
-                for source, size in pieces:
-                    encoder.copy_buffer_to_buffer(source, 0, buffers[at], start, size)
+                for source, begin, size in pieces:
+                    encoder.copy_buffer_to_buffer(source, begin, buffers[at], start, size)
                     start += size
             with guarded(f"cannot join {what}"):
                 self.device.queue.submit([encoder.finish()])
@@ -227,7 +233,7 @@ class Weights:
                 self.device.release(buffer)
             raise
         rows = sum(part.rows for part in parts)
-        return Slice(0, rows, parts[0].files, buffers, {**parts[0].constants, "ROWS": rows})
+        return Slice(0, rows, parts[0].file, buffers, {**parts[0].constants, "ROWS": rows})
 
     def __getitem__(self, name: str) -> Tensor:
         """The tensor called `name`.

@@ -1,16 +1,8 @@
-// x + y; rows of WIDTH, an invocation an element.
+// x + y.
 
-override WIDTH: u32;
-override OTHER_STRIDE: u32;
-override OTHER_OFFSET: u32 = 0;
-
-@group(0) @binding(3) var<storage, read> x: array<f32>;
-@group(0) @binding(4) var<storage, read_write> y: array<f32>;
-@group(0) @binding(6) var<storage, read> other: array<f32>;
+// include both
 
 @compute @workgroup_size(LANES)
 fn add(@builtin(global_invocation_id) id: vec3u) {
-    if id.x >= WIDTH { return; }
-    let a = x[id.y * STRIDE + OFFSET + id.x];
-    y[id.y * WIDTH + id.x] = a + other[id.y * OTHER_STRIDE + OTHER_OFFSET + id.x];
+    if is_inside(id) { put(id, x_of(id) + other_of(id)); }
 }

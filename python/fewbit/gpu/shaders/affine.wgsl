@@ -3,6 +3,8 @@
 // `codes` holds the groups' packed bits, BYTES each, one after the other; `heads` their f32 scales and
 // then, of the asymmetric kinds, their zeros, a byte each. The last group of a row may be short.
 
+// include levels
+
 override ROWS: u32;
 override COLUMNS: u32;
 override BLOCK: u32;

@@ -5,7 +5,7 @@
 // largest score so far may grow, and what was summed before is scaled down to it. Within a block
 // first each lane takes a position, then each lane takes columns of the values.
 
-override SIZE: u32;       // columns of a head, a multiple of 4
+override SIZE: u32;       // columns of a head, a multiple of 4 up to 4 * LANES
 override HEADS: u32;
 override KV_HEADS: u32;
 override SCALE: f32;
@@ -16,8 +16,6 @@ override CAPACITY: u32;
 
 @group(0) @binding(3) var<storage, read> q: array<vec4f>;
 @group(0) @binding(4) var<storage, read_write> y: array<vec4f>;
-@group(0) @binding(5) var<storage, read> keys: array<vec4f>;
-@group(0) @binding(6) var<storage, read> values: array<vec4f>;
 @group(0) @binding(7) var<storage, read> step: array<u32>;
 @group(0) @binding(8) var<storage, read> sinks: array<f32>;
 
@@ -33,15 +31,14 @@ fn attend(
 ) {
     let quads = SIZE / 4;
     let head = group.x / SPLITS;
-    let own = head * KV_HEADS / HEADS * quads;
-    let apart = KV_HEADS * quads;
     for (var i = lane.index; i < quads; i += LANES) {
         query[i] = q[(group.y * STRIDE + OFFSET) / 4 + head * quads + i] * SCALE;
     }
     workgroupBarrier();
 
     let position = step[position_at(group.y)];
-    let begin = step[sequence_at(group.y)] * CAPACITY;
+    // a head of the cache, position 0
+    let own = step[sequence_at(group.y)] * CAPACITY * KV_HEADS + head * KV_HEADS / HEADS;
     var first = 0u;
     if WINDOW > 0 && position + 1 > WINDOW { first = position + 1 - WINDOW; }
     let blocks = (position + LANES - first) / LANES;
@@ -65,12 +62,16 @@ fn attend(
         var score = LOWEST;
         if at < end {
             score = 0.0;
-            let key = (begin + at) * apart + own;
-            for (var i = 0u; i < quads; i++) { score += dot(query[i], keys[key + i]); }
+            let key = own + at * KV_HEADS;
+            for (var i = 0u; i < quads; i++) { score += dot(query[i], key4(key, i)); }
+            score *= key_scale(key);
         }
         let grown = max(highest, workgroup_max(score, lane));
-        let share = select(0.0, exp(score - grown), at < end);
-        shares[lane.index] = share;
+        var share = 0.0;
+        if at < end {
+            share = exp(score - grown);
+            shares[lane.index] = share * value_scale(own + at * KV_HEADS);
+        }
         let shrink = exp(max(highest - grown, -87.0));
         total = total * shrink + workgroup_sum(vec4f(share, 0, 0, 0), lane).x;
         workgroupBarrier();
@@ -79,7 +80,7 @@ fn attend(
         if turn < turns {
             let count = min(LANES, end - block);
             for (var k = turn; k < count; k += turns) {
-                sum = fma(vec4f(shares[k]), values[(begin + block + k) * apart + own + column], sum);
+                sum = fma(vec4f(shares[k]), value4(own + (block + k) * KV_HEADS, column), sum);
             }
         }
         workgroupBarrier();

@@ -3,6 +3,9 @@
 // Words of codes: IQ4_NL and MXFP4 4 of nibbles; IQ4_XS 1 of low scale bits, 32 of nibbles (its head is
 // d and the high scale bits); NVFP4 8 of nibbles (its head is the four scales).
 
+// include blocks
+// include levels
+
 const IQ4_NL: u32 = 20;
 const IQ4_XS: u32 = 23;
 const MXFP4: u32 = 39;

@@ -11,6 +11,7 @@ override BATCH: u32 = 1;
 override LANES: u32 = 64;
 override STRIDE: u32 = 1;
 override OFFSET: u32 = 0;
+override AFTER_TAKE: bool = false;  // rows are outputs, not tokens
 
 const STEP_TOKENS: u32 = 0;
 const STEP_OUTPUTS: u32 = 1;

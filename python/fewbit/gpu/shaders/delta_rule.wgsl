@@ -11,6 +11,8 @@
 // take turns with two places for all of this, so what a span overwrites is two spans back, and
 // tokens of the last two can be taken back.
 
+// include sequence
+
 override HEADS: u32;
 override KEY_HEADS: u32;
 override KEY_SIZE: u32;

@@ -6,6 +6,10 @@
 // ln(1 + sum of p (e^-t - 1 + t)): no term is negative, and nothing is lost to cancellation, however
 // near the rows are.
 
+// include reduce
+// include softmax
+// include logarithm
+
 override VOCAB: u32;
 
 @group(0) @binding(3) var<storage, read> base: array<f32>;

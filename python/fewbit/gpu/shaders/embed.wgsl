@@ -1,14 +1,6 @@
-// Row `token` of the table; a slice of the table that begins at row FIRST has ROWS of them. An
-// invocation does four columns.
+// Row `token` of the table.
 
-override FIRST: u32 = 0;
-
-@group(0) @binding(4) var<storage, read_write> y: array<vec4f>;
-@group(0) @binding(7) var<storage, read> step: array<u32>;
+// include table
 
 @compute @workgroup_size(LANES)
-fn embed(@builtin(global_invocation_id) id: vec3u) {
-    let token = step[token_at(id.y)];
-    if id.x >= COLUMNS / 4 || token < FIRST || token >= FIRST + ROWS { return; }
-    y[id.y * (COLUMNS / 4) + id.x] = weights4(token - FIRST, id.x);
-}
+fn embed(@builtin(global_invocation_id) id: vec3u) { put_row(step[token_at(id.y)], id); }

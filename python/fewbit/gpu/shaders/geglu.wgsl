@@ -1,17 +1,9 @@
-// gelu(gate) * up; rows of WIDTH, an invocation an element.
+// gelu(gate) * up.
 
-override WIDTH: u32;
-override OTHER_STRIDE: u32;
-override OTHER_OFFSET: u32 = 0;
-
-@group(0) @binding(3) var<storage, read> x: array<f32>;
-@group(0) @binding(4) var<storage, read_write> y: array<f32>;
-@group(0) @binding(6) var<storage, read> other: array<f32>;
+// include both
+// include gates
 
 @compute @workgroup_size(LANES)
 fn geglu(@builtin(global_invocation_id) id: vec3u) {
-    if id.x >= WIDTH { return; }
-    let gate = x[id.y * STRIDE + OFFSET + id.x];
-    let up = other[id.y * OTHER_STRIDE + OTHER_OFFSET + id.x];
-    y[id.y * WIDTH + id.x] = gelu_of(gate) * up;
+    if is_inside(id) { put(id, gelu_of(x_of(id)) * other_of(id)); }
 }

@@ -5,6 +5,9 @@
 // IQ3; of IQ1 8 g + 16, which is above 0. Words of codes are the file's, d left out: IQ1_M's has no
 // place of its own.
 
+// include blocks
+// include levels
+
 const IQ2_XXS: u32 = 16;
 const IQ2_XS: u32 = 17;
 const IQ3_XXS: u32 = 18;

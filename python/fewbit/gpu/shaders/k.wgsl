@@ -4,6 +4,9 @@
 // scales; Q4_K 3 of scales and minima, 32 of nibbles; Q5_K those 3, 8 of fifth bits, 32 of nibbles;
 // Q6_K 32 of low nibbles, 16 of high bits, 4 of scales.
 
+// include blocks
+// include levels
+
 const Q2_K: u32 = 10;
 const Q3_K: u32 = 11;
 const Q4_K: u32 = 12;

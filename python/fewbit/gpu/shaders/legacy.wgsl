@@ -3,6 +3,9 @@
 // Words of codes: Q4 four of nibbles (element j in the low half of byte j, j + 16 in the high half),
 // Q5 the fifth bits, then those four, Q8_0 eight, Q1_0 and Q2_0 four of packed bits.
 
+// include blocks
+// include levels
+
 const Q4_0: u32 = 2;
 const Q4_1: u32 = 3;
 const Q5_0: u32 = 6;

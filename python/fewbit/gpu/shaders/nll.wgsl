@@ -1,6 +1,10 @@
 // -ln softmax(logits)[target] of rows of VOCAB, a workgroup a row: (nll, 1 if a logit is not
 // finite, whose row is left to the host).
 
+// include reduce
+// include softmax
+// include logarithm
+
 override VOCAB: u32;
 
 @group(0) @binding(3) var<storage, read> logits: array<f32>;

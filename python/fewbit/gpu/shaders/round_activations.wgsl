@@ -1,6 +1,8 @@
 // Activations rounded to 8 bits in groups of 32, the last of each part of WIDTH may be shorter. An
 // invocation does one group.
 
+// include rounding
+
 override WIDTH: u32;
 override PARTS: u32 = 1;
 
@@ -18,11 +20,16 @@ fn round_activations(@builtin(global_invocation_id) id: vec3u) {
     var amax = 0.0;
     for (var i = 0u; i < count; i++) { amax = max(amax, abs(x[start + i])); }
     let by = rounding(amax);
-    for (var i = 0u; i < count; i++) {
-        y[id.y * PARTS * WIDTH + column + i] = rounded(x[start + i], by);
+    if !PACKED {
+        for (var i = 0u; i < count; i++) {
+            y[id.y * PARTS * WIDTH + column + i] = rounded(x[start + i], by);
+        }
+        return;
     }
-    for (var i = 0u; PACKED && i < count; i += 4) {
+    var sums = vec2i();
+    for (var i = 0u; i < count; i += 4) {
         let four = vec4f(x[start + i], x[start + i + 1], x[start + i + 2], x[start + i + 3]);
-        pack(id.y, PARTS * WIDTH, column + i, four, by);
+        sums += pack(id.y, PARTS * WIDTH, column + i, four, by);
     }
+    pack_scale(id.y, PARTS * WIDTH, column, by.x, sums);
 }

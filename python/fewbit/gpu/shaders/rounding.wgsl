@@ -1,8 +1,8 @@
 // A group of activations rounded to 8 bits: codes q and d with x about q * d, d = amax / 127 of the
 // group's largest magnitude, q = nearest(x * (127 / amax)). `rounding` gives d and 127 / amax.
 //
-// Beside the rounded values, rows of `packed` hold for integer products four codes to a word, then
-// the groups' d, if PACKED.
+// For products of bytes, PACKED, the codes go to `packed` instead: a row has four codes to a word, then for
+// each group d and, 16 bits each, the sums of its first and its last 16 codes.
 
 override PACKED: bool = false;
 
@@ -17,12 +17,17 @@ fn rounding(amax: f32) -> vec2f {
 
 fn rounded(x: f32, by: vec2f) -> f32 { return round(x * by.y) * by.x; }
 
-// Keep four columns of row `row` of `width`, and with a group's first four its d.
-fn pack(row: u32, width: u32, column: u32, x: vec4f, by: vec2f) {
-    if !PACKED { return; }
-    let start = row * (width / 4 + width / GROUP);
-    packed[start + column / 4] = pack4xI8(vec4i(round(x * by.y)));
-    if column % GROUP == 0 {
-        packed[start + width / 4 + column / GROUP] = bitcast<u32>(by.x);
-    }
+// Keep the codes of a group that begins at `column` of row `row` of `width`, four at a time, and then
+// its scale and sums: `pack` gives what four codes add to them.
+fn pack(row: u32, width: u32, column: u32, x: vec4f, by: vec2f) -> vec2i {
+    let codes = pack4xI8(vec4i(round(x * by.y)));
+    packed[row * (width / 4 + width / 16) + column / 4] = codes;
+    let sum = dot4I8Packed(codes, 0x01010101);
+    return select(vec2i(0, sum), vec2i(sum, 0), column % GROUP < GROUP / 2);
+}
+
+fn pack_scale(row: u32, width: u32, column: u32, d: f32, sums: vec2i) {
+    let at = row * (width / 4 + width / 16) + width / 4 + column / GROUP * 2;
+    packed[at] = bitcast<u32>(d);
+    packed[at + 1] = bitcast<u32>((sums.x & 0xffff) | (sums.y << 16));
 }

@@ -1,14 +1,10 @@
-// x * FACTOR; rows of WIDTH, an invocation an element.
+// x * FACTOR.
 
-override WIDTH: u32;
+// include each
+
 override FACTOR: f32;
-
-@group(0) @binding(3) var<storage, read> x: array<f32>;
-@group(0) @binding(4) var<storage, read_write> y: array<f32>;
 
 @compute @workgroup_size(LANES)
 fn scale(@builtin(global_invocation_id) id: vec3u) {
-    if id.x >= WIDTH { return; }
-    let v = x[id.y * STRIDE + OFFSET + id.x];
-    y[id.y * WIDTH + id.x] = v * FACTOR;
+    if is_inside(id) { put(id, x_of(id) * FACTOR); }
 }

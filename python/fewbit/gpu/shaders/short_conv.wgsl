@@ -3,6 +3,8 @@
 // `state` keeps the inputs of the last KEPT positions, [sequences, KEPT, WIDTH]: a kernel's, and
 // those of tokens that may be taken back.
 
+// include sequence
+
 override WIDTH: u32;
 override KERNEL: u32;
 override KEPT: u32;

@@ -1,13 +1,9 @@
-// x / (1 + exp(-x)); rows of WIDTH, an invocation an element.
+// x / (1 + exp(-x)).
 
-override WIDTH: u32;
-
-@group(0) @binding(3) var<storage, read> x: array<f32>;
-@group(0) @binding(4) var<storage, read_write> y: array<f32>;
+// include each
+// include gates
 
 @compute @workgroup_size(LANES)
 fn silu(@builtin(global_invocation_id) id: vec3u) {
-    if id.x >= WIDTH { return; }
-    let v = x[id.y * STRIDE + OFFSET + id.x];
-    y[id.y * WIDTH + id.x] = v * logistic(v);
+    if is_inside(id) { put(id, x_of(id) * logistic(x_of(id))); }
 }

@@ -1,15 +1,11 @@
-// CAP tanh(x / CAP), as CAP (2 / (1 + exp(-2 x / CAP)) - 1); rows of WIDTH, an invocation an
-// element.
+// CAP tanh(x / CAP), as CAP (2 / (1 + exp(-2 x / CAP)) - 1).
 
-override WIDTH: u32;
+// include each
+// include gates
+
 override CAP: f32;
-
-@group(0) @binding(3) var<storage, read> x: array<f32>;
-@group(0) @binding(4) var<storage, read_write> y: array<f32>;
 
 @compute @workgroup_size(LANES)
 fn softcap(@builtin(global_invocation_id) id: vec3u) {
-    if id.x >= WIDTH { return; }
-    let v = x[id.y * STRIDE + OFFSET + id.x];
-    y[id.y * WIDTH + id.x] = CAP * (2 * logistic(2 * v / CAP) - 1);
+    if is_inside(id) { put(id, CAP * (2 * logistic(2 * x_of(id) / CAP) - 1)); }
 }

@@ -1,18 +1,11 @@
-// gate / (1 + exp(-gate)) * up; rows of WIDTH, an invocation an element.
+// gate / (1 + exp(-gate)) * up.
 
-override WIDTH: u32;
-override OTHER_STRIDE: u32;
-override OTHER_OFFSET: u32 = 0;
-
-@group(0) @binding(3) var<storage, read> x: array<f32>;
-@group(0) @binding(4) var<storage, read_write> y: array<f32>;
-@group(0) @binding(6) var<storage, read> other: array<f32>;
+// include both
 
 @compute @workgroup_size(LANES)
 fn swiglu(@builtin(global_invocation_id) id: vec3u) {
-    if id.x >= WIDTH { return; }
-    let gate = x[id.y * STRIDE + OFFSET + id.x];
-    let up = other[id.y * OTHER_STRIDE + OTHER_OFFSET + id.x];
+    if !is_inside(id) { return; }
+    let gate = x_of(id);
     // infinities are not portable: exp's argument stays where its result is a number
-    y[id.y * WIDTH + id.x] = gate / (1 + exp(clamp(-gate, -87, 87))) * up;
+    put(id, gate / (1 + exp(clamp(-gate, -87, 87))) * other_of(id));
 }

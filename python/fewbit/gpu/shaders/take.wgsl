@@ -1,13 +1,10 @@
-// The rows whose logits are wanted; rows of WIDTH, an invocation an element.
+// The rows whose logits are wanted.
 
-override WIDTH: u32;
+// include each
 
-@group(0) @binding(3) var<storage, read> x: array<f32>;
-@group(0) @binding(4) var<storage, read_write> y: array<f32>;
 @group(0) @binding(7) var<storage, read> step: array<u32>;
 
 @compute @workgroup_size(LANES)
 fn take(@builtin(global_invocation_id) id: vec3u) {
-    if id.x >= WIDTH { return; }
-    y[id.y * WIDTH + id.x] = x[step[taken_at(id.y)] * STRIDE + OFFSET + id.x];
+    if is_inside(id) { put(id, x_of(vec3u(id.x, step[taken_at(id.y)], 0))); }
 }

@@ -3,6 +3,9 @@
 // Words of codes: TQ1_0 8 of five trits (elements 32 apart), 4 of five (16 apart), 1 of four (4
 // apart); TQ2_0 16 of 2-bit codes.
 
+// include blocks
+// include levels
+
 const TQ1_0: u32 = 34;
 
 fn levels4(row: u32, four: u32) -> u32 {
