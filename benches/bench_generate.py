@@ -1,8 +1,8 @@
 """Prompt and generation tokens/s of random models, beside llama.cpp in the same run.
 
-A Llama of 1.1 billion weights, and a mixture of experts of 3.2 of which a token reads 0.32. Every
-round first runs llama.cpp (where llama-cpp-python is installed) and then fewbit, so that a change
-in the machine's load meets both; the ratio is that of the medians.
+A Llama of 1.1 billion weights, Qwen3-0.6B's shape, and a mixture of experts of 3.2 billion of which
+a token reads 0.32. Every round first runs llama.cpp (where llama-cpp-python is installed) and then
+fewbit, so that a change in the machine's load meets both; the ratio is that of the medians.
 
     pytest benches/bench_generate.py --benchmark-enable --benchmark-only
     FEWBIT_BENCH_NEIGHBOURS=1 pytest benches/bench_generate.py --benchmark-enable -k "llama-Q8_0"
@@ -18,6 +18,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -38,9 +39,17 @@ if TYPE_CHECKING:
 ROUNDS = int(os.environ.get("FEWBIT_BENCH_ROUNDS", "3"))
 NEIGHBOURS = int(os.environ.get("FEWBIT_BENCH_NEIGHBOURS", "0"))
 CASES = {"pp512": Case("pp", 512), "tg32": Case("tg", 32)}
-FILES = {"llama": random_llama.path, "experts": random_moe.path}
+FILES = {
+    "llama": random_llama.path,
+    "qwen3": partial(random_llama.path, shape=random_llama.QWEN3),
+    "experts": random_moe.path,
+}
 FORMATS = {
-    "llama": ("Q8_0", "Q4_0", "Q4_1", "Q4_K", "Q6_K", "Q2_K", "BF16"),
+    "llama": (
+        *("BF16", "F16", "Q8_0", "Q6_K", "Q5_K", "Q5_0", "Q4_0", "Q4_1", "Q4_K", "Q3_K", "Q2_K"),
+        *("TQ1_0", "TQ2_0", "IQ4_NL", "IQ4_XS", "MXFP4", "IQ3_S", "IQ2_S", "IQ1_M"),
+    ),
+    "qwen3": ("BF16", "Q8_0", "Q4_0", "Q4_1", "Q4_K", "Q2_K"),
     "experts": ("Q8_0", "Q4_0"),
 }
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import gguf
 import numpy as np
 
-from benches.random_llama import VOCAB, add_vocabulary, cached, pattern
+from benches.random_llama import add_vocabulary, cached, pattern
 
-WIDTH, LAYERS, HEADS, KV_HEADS, HEAD, CONTEXT = 1024, 20, 16, 2, 128, 2048
+WIDTH, LAYERS, HEADS, KV_HEADS, HEAD, VOCAB, CONTEXT = 1024, 20, 16, 2, 128, 32_000, 2048
 EXPERTS, USED, FFN = 128, 8, 384
 SHAPES: dict[str, tuple[int, ...]] = {
     "attn_q": (HEADS * HEAD, WIDTH),
@@ -50,7 +50,7 @@ def _write(file: Path, format_: str) -> None:
     writer.add_expert_used_count(USED)
     writer.add_expert_feed_forward_length(FFN)
     writer.add_vocab_size(VOCAB)
-    add_vocabulary(writer)
+    add_vocabulary(writer, VOCAB)
     kind = gguf.GGMLQuantizationType[format_]
     rows = {columns: pattern(columns, format_) for columns in (WIDTH, FFN, HEADS * HEAD)}
 
