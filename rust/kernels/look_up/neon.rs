@@ -2,7 +2,7 @@
 
 use std::arch::aarch64::*;
 
-use super::super::isa::LANES;
+use super::super::isa::{Isa, LANES};
 use super::super::neon::{Neon, Quad};
 use super::LookUp;
 
