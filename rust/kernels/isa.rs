@@ -51,6 +51,8 @@ pub unsafe trait Isa: Copy {
     /// Rows of activations (8, 4 or 2) that meet codes of 4, 5, 6, 7 and 8 bits at a time: as many
     /// as registers hold.
     const TILE: [usize; 5];
+    /// Rows of f32 activations (8, 6 or 4) that meet a column of weights at a time.
+    const ROWS: usize;
 
     /// All lanes `x`.
     unsafe fn splat(x: f32) -> Self::F;

@@ -6,6 +6,7 @@
 use std::ops::Range;
 
 use super::isa::{CHUNK, Isa, LANES, STEP_BYTES};
+use super::memory::prefetch;
 use super::output::{Output, Scratch, finish, grow};
 use super::packed::{Packed, Storage};
 use super::scales::{SPAN, widen};
@@ -14,8 +15,9 @@ use crate::formats::{Codes, Format};
 
 /// Columns whose weights are widened to f32 at a time: 16 KiB.
 const COLUMNS: usize = SPAN * CHUNK;
-/// Blocks of floats that meet a single row at a time: their sums do not wait for each other.
-const STREAMS: usize = 4;
+/// Rows of activations whose span of columns stays in the second cache, whole tiles of any size: 120
+/// KiB.
+const ROWS: usize = 120;
 
 /// Rows `16 b..16 b + 16`, b in `blocks`, of the product with `n` rows of f32 activations at `x`,
 /// one every `w.columns` floats.
@@ -26,48 +28,95 @@ const STREAMS: usize = 4;
 #[inline(always)]
 pub unsafe fn linear_f32<I: Isa>(
     w: &Packed,
-    mut blocks: Range<usize>,
+    blocks: Range<usize>,
     x: *const f32,
     n: usize,
     out: Output,
     scratch: &mut Scratch,
 ) {
-    if let (Storage::Floats(format), 1) = (&w.storage, n) {
-        while blocks.len() >= STREAMS {
-            // SAFETY: the caller's promise.
-            unsafe { one_row::<I, STREAMS>(w, *format, blocks.start, x, out) }
-            blocks.start += STREAMS;
-        }
-        for block in blocks {
-            // SAFETY: the caller's promise.
-            unsafe { one_row::<I, 1>(w, *format, block, x, out) }
+    if let (Storage::Floats(format), 1..=4) = (&w.storage, n) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match n {
+                1 => few_rows::<I, 4, 1>(w, *format, blocks, x, out),
+                2 => few_rows::<I, 2, 2>(w, *format, blocks, x, out),
+                3 => few_rows::<I, 2, 3>(w, *format, blocks, x, out),
+                _ => few_rows::<I, 1, 4>(w, *format, blocks, x, out),
+            }
         }
         return;
     }
     let span = scratch.span(SPAN);
     grow(&mut scratch.weights, COLUMNS * LANES);
-    grow(&mut scratch.sums, n * LANES);
+    grow(&mut scratch.sums, blocks.len() * n.min(ROWS) * LANES);
+    for first in (0..n).step_by(ROWS) {
+        let rows = first..n.min(first + ROWS);
+        // SAFETY: the caller's promise; the scratch holds a span and the sums of these rows.
+        unsafe { many_rows::<I>(w, blocks.clone(), x, rows, out, span, scratch) }
+    }
+}
+
+/// Some rows: a span of columns meets all blocks before the next, while the second cache holds it.
+#[inline(always)]
+unsafe fn many_rows<I: Isa>(
+    w: &Packed,
+    blocks: Range<usize>,
+    x: *const f32,
+    rows: Range<usize>,
+    out: Output,
+    span: Span,
+    scratch: &mut Scratch,
+) {
+    let n = rows.len();
+    scratch.sums[..blocks.len() * n * LANES].fill(0.0);
     let (weights, sums) = (scratch.weights.as_mut_ptr(), scratch.sums.as_mut_ptr());
-    for block in blocks {
-        scratch.sums[..n * LANES].fill(0.0);
+    // SAFETY: the contract of `linear_f32`.
+    unsafe {
+        let x = x.add(rows.start * w.columns);
         for start in (0..w.columns).step_by(COLUMNS) {
             let columns = start..w.columns.min(start + COLUMNS);
-            // SAFETY: the caller's promise; the scratch holds a span and n sums.
-            unsafe {
+            for (i, block) in blocks.clone().enumerate() {
                 let weights = widen_span::<I>(w, block, columns.clone(), span, weights);
-                multiply_all::<I>(weights, x, w.columns, columns, n, sums);
+                // Memory works while the columns are multiplied.
+                let bytes = w.block_bytes / w.columns * COLUMNS;
+                let next = (block + 1) * w.block_bytes + w.block_bytes / w.columns * start;
+                prefetch(w.data.as_ptr().wrapping_add(next), bytes);
+                let sums = sums.add(i * n * LANES);
+                multiply_all::<I>(weights, x, w.columns, columns.clone(), n, sums);
             }
         }
-        for row in 0..n {
-            // SAFETY: the caller's promise.
-            unsafe { finish::<I>(w, block, I::load(sums.add(row * LANES)), row, out) };
+        for (i, block) in blocks.enumerate() {
+            for (k, row) in rows.clone().enumerate() {
+                let sum = I::load(sums.add((i * n + k) * LANES));
+                finish::<I>(w, block, sum, row, out);
+            }
         }
     }
 }
 
-/// `N` blocks of floats from `first` on against one row.
+/// Blocks of floats against T rows, N at a time: so many sums do not wait for each other.
 #[inline(always)]
-unsafe fn one_row<I: Isa, const N: usize>(
+unsafe fn few_rows<I: Isa, const N: usize, const T: usize>(
+    w: &Packed,
+    format: Format,
+    mut blocks: Range<usize>,
+    x: *const f32,
+    out: Output,
+) {
+    // SAFETY: the contract of `linear_f32`.
+    unsafe {
+        while blocks.len() >= N {
+            few_blocks::<I, N, T>(w, format, blocks.start, x, out);
+            blocks.start += N;
+        }
+        for block in blocks {
+            few_blocks::<I, 1, T>(w, format, block, x, out);
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn few_blocks<I: Isa, const N: usize, const T: usize>(
     w: &Packed,
     format: Format,
     first: usize,
@@ -78,28 +127,29 @@ unsafe fn one_row<I: Isa, const N: usize>(
     unsafe {
         let data = w.data.as_ptr().add(first * w.block_bytes);
         let sums = match format {
-            Format::F32 => sum_columns::<I, N, 0>(w, data, x),
-            Format::F16 => sum_columns::<I, N, 1>(w, data, x),
-            _ => sum_columns::<I, N, 2>(w, data, x),
+            Format::F32 => sum_columns::<I, N, T, 0>(w, data, x),
+            Format::F16 => sum_columns::<I, N, T, 1>(w, data, x),
+            _ => sum_columns::<I, N, T, 2>(w, data, x),
         };
-        for (i, sum) in sums.into_iter().enumerate() {
-            finish::<I>(w, first + i, sum, 0, out);
+        for i in 0..N {
+            for t in 0..T {
+                finish::<I>(w, first + i, sums[i][t], t, out);
+            }
         }
     }
 }
 
 /// `FORMAT` is 0 for F32, 1 for F16, 2 for BF16.
 #[inline(always)]
-unsafe fn sum_columns<I: Isa, const N: usize, const FORMAT: usize>(
+unsafe fn sum_columns<I: Isa, const N: usize, const T: usize, const FORMAT: usize>(
     w: &Packed,
     data: *const u8,
     x: *const f32,
-) -> [I::F; N] {
+) -> [[I::F; T]; N] {
     // SAFETY: the contract of `linear_f32`.
     unsafe {
-        let mut sums = [I::splat(0.0); N];
+        let mut sums = [[I::splat(0.0); T]; N];
         for k in 0..w.columns {
-            let x = I::splat(*x.add(k));
             for i in 0..N {
                 let block = data.add(i * w.block_bytes);
                 let weights = match FORMAT {
@@ -107,7 +157,9 @@ unsafe fn sum_columns<I: Isa, const N: usize, const FORMAT: usize>(
                     1 => I::load_f16(block.cast::<u16>().add(k * LANES)),
                     _ => I::load_bf16(block.cast::<u16>().add(k * LANES)),
                 };
-                sums[i] = I::fma(weights, x, sums[i]);
+                for t in 0..T {
+                    sums[i][t] = I::fma(weights, I::splat(*x.add(t * w.columns + k)), sums[i][t]);
+                }
             }
         }
         sums
@@ -202,13 +254,21 @@ unsafe fn multiply_all<I: Isa>(
     let mut row = 0;
     // SAFETY: the contract of `linear_f32`.
     unsafe {
-        while I::TILE[0] == 8 && row + 8 <= n {
+        while I::ROWS == 8 && row + 8 <= n {
             multiply::<I, 8>(weights, x, stride, columns.clone(), row, sums);
             row += 8;
+        }
+        while I::ROWS == 6 && row + 6 <= n {
+            multiply::<I, 6>(weights, x, stride, columns.clone(), row, sums);
+            row += 6;
         }
         while row + 4 <= n {
             multiply::<I, 4>(weights, x, stride, columns.clone(), row, sums);
             row += 4;
+        }
+        while row + 2 <= n {
+            multiply::<I, 2>(weights, x, stride, columns.clone(), row, sums);
+            row += 2;
         }
         while row < n {
             multiply::<I, 1>(weights, x, stride, columns.clone(), row, sums);

@@ -3,8 +3,7 @@
 //! Both multiply signed bytes: codes of up to 7 bits are that already, those of 8 bits are centred.
 //! `sdot` and `fcvtl` are written as assembly, as their intrinsics are not stable.
 
-use std::arch::aarch64::*;
-use std::arch::asm;
+use std::arch::{aarch64::*, asm};
 
 use super::isa::{Isa, own_functions};
 use super::linear::Product;
@@ -88,6 +87,7 @@ unsafe impl<const DOT: bool> Isa for Neon<DOT> {
     const ROOM: [usize; 5] = [8; 5];
     const CENTER: i32 = 128;
     const TILE: [usize; 5] = [4; 5];
+    const ROWS: usize = 6;
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self::F {
