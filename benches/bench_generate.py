@@ -7,7 +7,9 @@ fewbit, so that a change in the machine's load meets both; the ratio is that of 
     pytest benches/bench_generate.py --benchmark-enable --benchmark-only
     FEWBIT_BENCH_NEIGHBOURS=1 pytest benches/bench_generate.py --benchmark-enable -k "llama-Q8_0"
 
-With neighbours, so many processes that do nothing but count run beside both.
+With neighbours, so many processes that do nothing but count run beside both. FEWBIT_BENCH_DEPTH is
+how many tokens are in both caches before (llama.cpp keeps them as f16), FEWBIT_BENCH_KV the kind of
+ours.
 """
 
 from __future__ import annotations
@@ -38,7 +40,9 @@ if TYPE_CHECKING:
 
 ROUNDS = int(os.environ.get("FEWBIT_BENCH_ROUNDS", "3"))
 NEIGHBOURS = int(os.environ.get("FEWBIT_BENCH_NEIGHBOURS", "0"))
-CASES = {"pp512": Case("pp", 512), "tg32": Case("tg", 32)}
+DEPTH = int(os.environ.get("FEWBIT_BENCH_DEPTH", "0"))
+KV = os.environ.get("FEWBIT_BENCH_KV", "f32")
+CASES = {"pp512": Case("pp", 512, DEPTH), "tg32": Case("tg", 32, DEPTH)}
 FILES = {
     "llama": random_llama.path,
     "qwen3": partial(random_llama.path, shape=random_llama.QWEN3),
@@ -58,13 +62,15 @@ FORMATS = {
 def loaded(request: pytest.FixtureRequest) -> Iterator[tuple[fewbit.Model, Peer | None]]:
     kind, _, format_ = request.param.partition("-")
     file = FILES[kind](format_)
-    model = fewbit.load(str(file), "cpu", threads=THREADS)
+    model = fewbit.load(str(file), "cpu", threads=THREADS, kv=KV)
     if importlib.util.find_spec("llama_cpp") is None:
         yield model, None
         return
     from benches.llama_cpp_peer import Peer
 
-    peer = Peer(file, THREADS)
+    peer = Peer(file, THREADS, DEPTH + 1024)
+    if DEPTH:
+        peer.fill(np.arange(300, 300 + DEPTH, dtype=np.int32) % model.config.vocab)
     yield model, peer
     peer.close()
 
@@ -104,7 +110,7 @@ def test_tokens_per_second(
         lambda: ours.append(filled.measure()), setup=beside, rounds=ROUNDS, warmup_rounds=1
     )
     rate, most = statistics.median(ours[1:]), statistics.median(read[1:])
-    line = f"{name}: fewbit {rate:.1f} tokens/s"
+    line = f"{case.name}: fewbit {rate:.1f} tokens/s"
     if case.kind == "tg":
         gb = rate * sizes(model).bytes_per_token / 1e9
         line += f" ({gb:.1f} GB/s, {gb / most:.0%} of {most:.1f})"
@@ -113,7 +119,7 @@ def test_tokens_per_second(
         line += f", llama.cpp {peer_rate:.1f}, ratio {rate / peer_rate:.2f}"
     benchmark.extra_info.update(
         tokens_per_second=ours, llama_cpp=theirs, read_rate=read, threads=THREADS,
-        neighbours=NEIGHBOURS,
+        neighbours=NEIGHBOURS, depth=DEPTH, kv=KV,
     )  # fmt: skip
     with capsys.disabled():
         print(f"\n{line}, {THREADS} threads")
