@@ -5,7 +5,7 @@
 A run is what `--benchmark-json FILE` wrote. Of products, the first number is the rate (GB/s of one
 token, GMAC/s of a prompt), the second its share of what memory gave or multiply-adds made in the
 same run. Of whole models it is tokens/s, and the ratio to llama.cpp where that was there.
-The plot (`pip install matplotlib`) has multiply-adds a byte of weights across and multiply-adds a
+The plot (`pip install '.[plots]'`) has multiply-adds a byte of weights across and multiply-adds a
 second up: a dot under the slope waits for memory, one under the flat line for arithmetic.
 """
 
