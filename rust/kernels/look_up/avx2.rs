@@ -106,7 +106,7 @@ unsafe impl<const VNNI: bool> LookUp for Avx2<VNNI> {
         // SAFETY: the trait's contract.
         unsafe {
             let by = _mm_cvtsi32_si128(shift as i32);
-            let mask = _mm256_set1_epi32((1 << count) - 1);
+            let mask = _mm256_set1_epi32(((1u32 << count) - 1) as i32);
             Pair(
                 _mm256_and_si256(_mm256_srl_epi32(x.0, by), mask),
                 _mm256_and_si256(_mm256_srl_epi32(x.1, by), mask),

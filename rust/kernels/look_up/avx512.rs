@@ -40,7 +40,7 @@ unsafe impl LookUp for Avx512 {
         // SAFETY: the trait's contract.
         unsafe {
             let shifted = _mm512_srl_epi32(x, _mm_cvtsi32_si128(shift as i32));
-            _mm512_and_si512(shifted, _mm512_set1_epi32((1 << count) - 1))
+            _mm512_and_si512(shifted, _mm512_set1_epi32(((1u32 << count) - 1) as i32))
         }
     }
     #[inline(always)]
