@@ -33,7 +33,8 @@ const FORMATS: &[&str] = &[
 
 /// (rows, columns, tokens): short and long rows, whole and broken blocks and tiles.
 fn shapes(format: Format) -> Vec<(usize, usize, usize)> {
-    let mut shapes = vec![(16, 256, 1), (35, 512, 4), (7, 256, 6), (48, 768, 9), (33, 1024, 2)];
+    let mut shapes =
+        vec![(16, 256, 1), (35, 512, 4), (7, 256, 6), (48, 768, 9), (33, 1024, 2), (17, 256, 125)];
     if format.block() == 1 || format.name().contains("sym") {
         shapes.extend([(5, 172, 3), (17, 33, 5), (1, 1, 1), (20, 600, 5)]);
     }
@@ -157,30 +158,66 @@ fn naive_int8(
     out
 }
 
+/// Products of all instruction sets with `n` rows of random activations, against the definitions.
+fn check_products(
+    random: &mut Random,
+    format: Format,
+    data: &[u8],
+    (rows, columns, n): (usize, usize, usize),
+) {
+    let w = Packed::new(data, format, rows, columns).unwrap();
+    let x = random.floats(n * columns);
+    let bias = if n % 2 == 0 { random.floats(rows) } else { Vec::new() };
+    let f32_want = naive(format, data, rows, &x, n, &bias);
+    let int8_want = w.takes_int8().then(|| {
+        let rounded = Rounded::new(scalar(), &x, n);
+        naive_int8(format, data, rows, &rounded, n, columns)
+    });
+    for kernels in available() {
+        let what = format!("{} {rows}x{columns} n={n} {}", format.name(), kernels.name);
+        let got = product(kernels, &w, &x, n, &bias, false);
+        same_bits(&format!("{what} f32"), &got, &f32_want);
+        if let Some(want) = &int8_want {
+            let got = product(kernels, &w, &x, n, &[], true);
+            same_bits(&format!("{what} int8"), &got, want);
+        }
+    }
+}
+
 #[test]
 fn products_have_the_same_bits_everywhere() {
     let mut random = Random(1);
     for name in FORMATS {
         let format = Format::parse(name).unwrap();
-        for (rows, columns, n) in shapes(format) {
-            let data = blocks(&mut random, format, rows, columns);
-            let w = Packed::new(&data, format, rows, columns).unwrap();
-            let x = random.floats(n * columns);
-            let bias = if n % 2 == 0 { random.floats(rows) } else { Vec::new() };
-            let f32_want = naive(format, &data, rows, &x, n, &bias);
-            let int8_want = w.takes_int8().then(|| {
-                let rounded = Rounded::new(scalar(), &x, n);
-                naive_int8(format, &data, rows, &rounded, n, columns)
-            });
-            for kernels in available() {
-                let what = format!("{name} {rows}x{columns} n={n} {}", kernels.name);
-                let got = product(kernels, &w, &x, n, &bias, false);
-                same_bits(&format!("{what} f32"), &got, &f32_want);
-                if let Some(want) = &int8_want {
-                    let got = product(kernels, &w, &x, n, &[], true);
-                    same_bits(&format!("{what} int8"), &got, want);
+        for shape in shapes(format) {
+            let data = blocks(&mut random, format, shape.0, shape.1);
+            check_products(&mut random, format, &data, shape);
+        }
+    }
+}
+
+#[test]
+fn looked_up_codes_may_be_any_bytes() {
+    // What no encoder writes: all indices, all signs, and bytes that are no five trits.
+    let mut random = Random(2);
+    for name in ["TQ1_0", "IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S"] {
+        let format = Format::parse(name).unwrap();
+        for (rows, columns, n) in [(35, 512, 1), (16, 1024, 3)] {
+            let bytes = rows * format.row_bytes(columns).unwrap();
+            let mut data: Vec<u8> = (0..bytes).map(|_| random.next() as u8).collect();
+            for block in data.chunks_exact_mut(format.block_bytes()) {
+                // A scale of 1: IQ1_M keeps it four bits at a time, in the top of its last halves.
+                match name {
+                    "TQ1_0" => block[52..54].copy_from_slice(&[0x00, 0x3c]),
+                    "IQ1_M" => {
+                        for (byte, nibble) in [(49, 0), (51, 0), (53, 0xc), (55, 0x3)] {
+                            block[byte] = block[byte] & 15 | nibble << 4;
+                        }
+                    }
+                    _ => block[..2].copy_from_slice(&[0x00, 0x3c]),
                 }
             }
+            check_products(&mut random, format, &data, (rows, columns, n));
         }
     }
 }

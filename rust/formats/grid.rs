@@ -29,7 +29,7 @@ pub const OFFSET_1: u8 = 9;
 
 /// A book's points: eight magnitudes in the bytes of an integer, the first in the lowest.
 type Book = Vec<u64>;
-/// Four.
+/// As `Book`, of four magnitudes.
 type BookOfFour = Vec<u32>;
 
 /// The book of a format of eight elements a point.
@@ -161,14 +161,8 @@ pub fn unpack_iq3_xxs(block: &[u8], q: &mut [u8], scale: &mut [f32], _min: &mut 
         scale[k] = d * (0.5 + (signs >> 28) as f32) * 0.5;
         for l in 4 * k..4 * k + 4 {
             let (low, high) = (block[2 + 2 * l], block[3 + 2 * l]);
-            put(
-                q,
-                l,
-                signed(
-                    join(book[usize::from(low)], book[usize::from(high)]),
-                    even(signs >> (7 * (l % 4))),
-                ),
-            );
+            let points = join(book[usize::from(low)], book[usize::from(high)]);
+            put(q, l, signed(points, even(signs >> (7 * (l % 4)))));
         }
     }
 }

@@ -81,7 +81,7 @@ unsafe impl<const VNNI: bool> Isa for Avx2<VNNI> {
     const ROOM: [usize; 5] = if VNNI { [8; 5] } else { [room(4), room(5), room(6), room(7), 1] };
     const CENTER: i32 = if VNNI { 0 } else { 128 };
     const TILE: [usize; 5] = [4, 4, 2, 4, 4];
-    const ROWS: usize = 6;
+    const TILE_F32: usize = 6;
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self::F {

@@ -36,7 +36,7 @@ unsafe impl Isa for Avx512 {
     const ROOM: [usize; 5] = [8; 5];
     const CENTER: i32 = 0;
     const TILE: [usize; 5] = [8; 5];
-    const ROWS: usize = 8;
+    const TILE_F32: usize = 8;
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> __m512 {

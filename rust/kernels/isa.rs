@@ -52,7 +52,7 @@ pub unsafe trait Isa: Copy {
     /// as registers hold.
     const TILE: [usize; 5];
     /// Rows of f32 activations (8, 6 or 4) that meet a column of weights at a time.
-    const ROWS: usize;
+    const TILE_F32: usize;
 
     /// All lanes `x`.
     unsafe fn splat(x: f32) -> Self::F;

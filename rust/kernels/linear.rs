@@ -212,7 +212,8 @@ impl Product<'_> {
                 if ends || (steps + 1) % room == 0 {
                     let part = if PARTS == 2 { STEP / 4 } else { 0 };
                     if steps < room {
-                        dots = self.start::<I, WIDTH, PARTS>(chunk, part);
+                        let total = self.total(PARTS, chunk, part);
+                        dots = I::splat_i(self.start::<I>(WIDTH, total));
                     }
                     dots = I::fold(dots, products);
                     if ends {
@@ -224,29 +225,22 @@ impl Product<'_> {
         sum
     }
 
-    /// The sum of the activations of part `part` of a chunk.
+    /// The sum of the activations of one of `parts` parts of a chunk, counted from the first row's.
     #[inline(always)]
-    unsafe fn total<const PARTS: usize>(&self, chunk: usize, part: usize) -> i32 {
+    pub(super) unsafe fn total(&self, parts: usize, chunk: usize, part: usize) -> i32 {
         // SAFETY: the contract of `linear_int8`.
         unsafe {
             let halves = self.acts.halves(0).add(2 * chunk);
-            if PARTS == 2 { *halves.add(part) } else { *halves + *halves.add(1) }
+            if parts == 2 { *halves.add(part) } else { *halves + *halves.add(1) }
         }
     }
 
-    /// What the offset of the codes takes from a dot product.
+    /// Where a dot product begins: what the offset of codes of `width` bits takes from it, with
+    /// activations whose sum is `total`.
     #[inline(always)]
-    unsafe fn start<I: Isa, const WIDTH: usize, const PARTS: usize>(
-        &self,
-        chunk: usize,
-        part: usize,
-    ) -> I::I {
-        let center = if WIDTH == 8 { I::CENTER } else { 0 };
-        // SAFETY: the contract of `linear_int8`.
-        unsafe {
-            let total = self.total::<PARTS>(chunk, part);
-            I::splat_i((center - i32::from(self.codes.offset)) * total)
-        }
+    pub(super) fn start<I: Isa>(&self, width: usize, total: i32) -> i32 {
+        let center = if width == 8 { I::CENTER } else { 0 };
+        (center - i32::from(self.codes.offset)) * total
     }
 
     /// Adds one part's dot products to the sum.
@@ -267,7 +261,7 @@ impl Product<'_> {
             if !self.codes.has_min {
                 return sum;
             }
-            let low = d * self.total::<PARTS>(chunk, part) as f32;
+            let low = d * self.total(PARTS, chunk, part) as f32;
             I::fma(I::load(at.mins.add(part * LANES)), I::splat(low), sum)
         }
     }

@@ -254,11 +254,11 @@ unsafe fn multiply_all<I: Isa>(
     let mut row = 0;
     // SAFETY: the contract of `linear_f32`.
     unsafe {
-        while I::ROWS == 8 && row + 8 <= n {
+        while I::TILE_F32 == 8 && row + 8 <= n {
             multiply::<I, 8>(weights, x, stride, columns.clone(), row, sums);
             row += 8;
         }
-        while I::ROWS == 6 && row + 6 <= n {
+        while I::TILE_F32 == 6 && row + 6 <= n {
             multiply::<I, 6>(weights, x, stride, columns.clone(), row, sums);
             row += 6;
         }

@@ -87,7 +87,7 @@ unsafe impl<const DOT: bool> Isa for Neon<DOT> {
     const ROOM: [usize; 5] = [8; 5];
     const CENTER: i32 = 128;
     const TILE: [usize; 5] = [4; 5];
-    const ROWS: usize = 6;
+    const TILE_F32: usize = 6;
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self::F {

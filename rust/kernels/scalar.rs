@@ -48,7 +48,7 @@ unsafe impl Isa for Scalar {
     const ROOM: [usize; 5] = [8; 5];
     const CENTER: i32 = 0;
     const TILE: [usize; 5] = [8, 4, 2, 4, 8];
-    const ROWS: usize = 4;
+    const TILE_F32: usize = 4;
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> F {

@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use super::isa::{CHUNK, Isa, LANES, STEP_BYTES, STEPS};
+use super::isa::{Isa, LANES, STEP_BYTES, STEPS};
 use super::linear::Product;
 use super::memory::prefetch;
 use super::output::{Scratch, finish, grow};
@@ -51,21 +51,16 @@ impl Product<'_> {
     /// Works out the shares of all rows, once for all blocks.
     #[inline(always)]
     unsafe fn shares<I: Isa>(&self, scratch: &mut Scratch) -> Shares {
-        let center = if self.codes.bits == 8 { I::CENTER } else { 0 };
-        let by = center - i32::from(self.codes.offset);
+        let width = usize::from(self.codes.bits);
         let (parts, chunks) = (parts(&self.codes), self.n * self.acts.chunks);
         grow(&mut scratch.starts, parts * chunks);
         grow(&mut scratch.lows, if self.codes.has_min { parts * chunks } else { 0 });
         for chunk in 0..chunks {
             for part in 0..parts {
                 // SAFETY: the rows lie one after the other, and `acts` holds them.
-                let (total, d) = unsafe {
-                    let halves = self.acts.halves(0).add(2 * chunk);
-                    let total =
-                        if parts == 2 { *halves.add(part) } else { *halves + *halves.add(1) };
-                    (total, *self.acts.scales(0).add(chunk))
-                };
-                scratch.starts[parts * chunk + part] = by * total;
+                let (total, d) =
+                    unsafe { (self.total(parts, chunk, part), *self.acts.scales(0).add(chunk)) };
+                scratch.starts[parts * chunk + part] = self.start::<I>(width, total);
                 if self.codes.has_min {
                     scratch.lows[parts * chunk + part] = d * total as f32;
                 }
@@ -205,5 +200,3 @@ unsafe fn multiply<I: Isa, const WIDTH: usize, const PARTS: usize, const T: usiz
         }
     }
 }
-
-const _: () = assert!(4 * STEPS == CHUNK);

@@ -126,7 +126,7 @@ impl<I: LookUp> Rows<I> {
     /// Writes the indices of points `4 k..4 k + 4`: a byte of `low` each, and above it `count` bits of
     /// `high`, which has them `apart` bits from each other.
     #[inline(always)]
-    unsafe fn indices(&self, k: usize, low: I::I, high: I::I, [apart, count]: [u32; 2]) {
+    unsafe fn four_indices(&self, k: usize, low: I::I, high: I::I, [apart, count]: [u32; 2]) {
         // SAFETY: as `index`.
         unsafe {
             for l in 0..4 {

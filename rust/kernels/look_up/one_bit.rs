@@ -66,7 +66,7 @@ impl<I: LookUp> Rows<I> {
             for k in 0..8 {
                 let high = 256 + 16 * k;
                 self.odd_scale(out, k, high + 12, self.d);
-                self.indices(k, self.word(k), self.field(high, 12), [3, 3]);
+                self.four_indices(k, self.word(k), self.field(high, 12), [3, 3]);
             }
             for k in 0..8 {
                 let negative = self.field(271 + 16 * k, 1);
@@ -86,7 +86,7 @@ impl<I: LookUp> Rows<I> {
                 self.odd_scale(out, k, 384 + 16 * (k / 4) + 3 * (k % 4), d);
             }
             for k in 0..8 {
-                self.indices(k, self.word(k), self.field(256 + 16 * k, 16), [4, 3]);
+                self.four_indices(k, self.word(k), self.field(256 + 16 * k, 16), [4, 3]);
             }
             for k in 0..8 {
                 let signs = self.field(256 + 16 * k, 16);

@@ -63,7 +63,7 @@ impl<I: LookUp> Rows<I> {
         unsafe {
             let book = grid::points(Format::IQ2_XXS).as_ptr();
             for k in 0..8 {
-                self.indices(k, self.word(2 * k), I::splat_i(0), [0, 0]);
+                self.four_indices(k, self.word(2 * k), I::splat_i(0), [0, 0]);
             }
             for k in 0..8 {
                 self.half_scale(out, k, 64 * k + 60, 0.25);
@@ -110,7 +110,7 @@ impl<I: LookUp> Rows<I> {
                 self.half_scale(out, k, 576 + 4 * k, 0.25);
             }
             for k in 0..8 {
-                self.indices(k, self.word(k), self.field(512 + 8 * k, 8), [2, 2]);
+                self.four_indices(k, self.word(k), self.field(512 + 8 * k, 8), [2, 2]);
             }
             for k in 0..8 {
                 let signs = self.word(8 + k);
@@ -128,7 +128,7 @@ impl<I: LookUp> Rows<I> {
         unsafe {
             let book = grid::points_of_four(Format::IQ3_XXS).as_ptr();
             for k in 0..16 {
-                self.indices(k, self.word(k), I::splat_i(0), [0, 0]);
+                self.four_indices(k, self.word(k), I::splat_i(0), [0, 0]);
             }
             for k in 0..8 {
                 self.half_scale(out, k, 512 + 32 * k + 28, 0.5);
@@ -153,7 +153,7 @@ impl<I: LookUp> Rows<I> {
                 self.scale(out, k, I::mul(self.d, I::add(I::splat(1.0), twice)));
             }
             for k in 0..16 {
-                self.indices(k, self.word(k), self.field(512 + 4 * k, 4), [1, 1]);
+                self.four_indices(k, self.word(k), self.field(512 + 4 * k, 4), [1, 1]);
             }
             for k in 0..8 {
                 let signs = self.word(18 + k);

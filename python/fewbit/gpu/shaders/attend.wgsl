@@ -4,22 +4,11 @@
 // Positions go by in blocks of LANES and no row of scores is ever whole: with each block the
 // largest score so far may grow, and what was summed before is scaled down to it. Within a block
 // first each lane takes a position, then each lane takes columns of the values.
+// Heads have up to 4 * LANES columns.
 
-override SIZE: u32;       // columns of a head, a multiple of 4 up to 4 * LANES
-override HEADS: u32;
-override KV_HEADS: u32;
-override SCALE: f32;
-override WINDOW: u32 = 0;
-override SINKS: bool = false;
+// include attention
+
 override SPLITS: u32 = 1;
-override CAPACITY: u32;
-
-@group(0) @binding(3) var<storage, read> q: array<vec4f>;
-@group(0) @binding(4) var<storage, read_write> y: array<vec4f>;
-@group(0) @binding(7) var<storage, read> step: array<u32>;
-@group(0) @binding(8) var<storage, read> sinks: array<f32>;
-
-const LOWEST: f32 = -3.4e38;
 
 var<workgroup> query: array<vec4f, SIZE / 4>;
 var<workgroup> shares: array<f32, LANES>;

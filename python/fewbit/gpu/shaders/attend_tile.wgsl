@@ -6,21 +6,10 @@
 // of the values: 15 KB for heads of any size. An invocation keeps the scores of four queries with
 // four positions, and after them four columns of each 64 of the four queries' sums. Where tokens
 // belong to several sequences, each sequence is walked in turn, its queries alone seeing it.
+// Heads have up to 512 columns.
 
-override SIZE: u32;       // columns of a head, a multiple of 4 up to 512
-override HEADS: u32;
-override KV_HEADS: u32;
-override SCALE: f32;
-override WINDOW: u32 = 0;
-override SINKS: bool = false;
-override CAPACITY: u32;
+// include attention
 
-@group(0) @binding(3) var<storage, read> q: array<vec4f>;
-@group(0) @binding(4) var<storage, read_write> y: array<vec4f>;
-@group(0) @binding(7) var<storage, read> step: array<u32>;
-@group(0) @binding(8) var<storage, read> sinks: array<f32>;
-
-const LOWEST: f32 = -3.4e38;
 const ROWS: u32 = 32;
 const BLOCK: u32 = 64;
 const DEPTH: u32 = 16;
