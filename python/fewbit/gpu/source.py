@@ -17,19 +17,23 @@ def shader(name: str) -> str:
 
 
 def source(files: Sequence[str], stands_for: Mapping[str, str]) -> str:
-    """These files and all that they include, none twice; their order says nothing in WGSL.
+    """These files and all that they include, none twice; a file comes behind what it includes.
 
-    A line ``// include NAME`` of a file asks for NAME.wgsl, or for what NAME `stands_for`.
+    WGSL does not ask for that order, but naga 29 aborts where an array comes before the override
+    that is its length. A line ``// include NAME`` of a file asks for NAME.wgsl, or for what NAME
+    `stands_for`.
     """
-    texts: dict[str, str] = {}
+    begun: set[str] = set()
+    texts: list[str] = []
 
     def add(name: str) -> None:
         name = stands_for.get(name, name)
-        if name not in texts:
-            texts[name] = shader(name)
-            for included in INCLUDE.findall(texts[name]):
+        if name not in begun:
+            begun.add(name)
+            for included in INCLUDE.findall(shader(name)):
                 add(included)
+            texts.append(shader(name))
 
     for name in files:
         add(name)
-    return "\n".join(texts.values())
+    return "\n".join(texts)
