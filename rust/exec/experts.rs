@@ -198,6 +198,7 @@ impl Step<'_> {
         let row = |slot: usize| work.row_of(slot);
         let x = work.rows();
         let n = slots.len();
+        linear.forget();
         // SAFETY: shapes were checked when the plan was compiled; the blocks are this thread's.
         unsafe {
             if self.int8 && weight.takes_int8() {

@@ -156,6 +156,7 @@ impl Step<'_> {
     ) {
         let total: usize = jobs.iter().map(|job| job.weight.blocks()).sum();
         let share = (total / (8 * self.workspaces.len())).clamp(1, 8);
+        scratch.forget();
         loop {
             let start = claims.fetch_add(share, Ordering::Relaxed);
             if start >= total {

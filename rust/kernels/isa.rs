@@ -15,8 +15,8 @@ use std::ops::Range;
 use super::linear::Product;
 use super::packed::Packed;
 use super::scales::Source;
+use super::shares::Shares;
 use super::span::Span;
-use super::tiles::Shares;
 use crate::formats::{Codes, Format};
 
 /// Rows in one block of a packed matrix; lanes of a vector.
@@ -149,6 +149,7 @@ pub unsafe trait Isa: Copy {
         product: &Product,
         blocks: Range<usize>,
         span: Span,
+        shares: Shares,
     );
     /// `tiles::Product::tiles`.
     unsafe fn tiles<const WIDTH: usize, const PARTS: usize>(
@@ -202,20 +203,20 @@ macro_rules! own_functions {
         unsafe fn one_row<
             const BITS: usize, const WIDTH: usize, const LOOK: bool, const PARTS: usize,
         >(
-            product: &Product, blocks: std::ops::Range<usize>, span: Span,
+            product: &Product, blocks: std::ops::Range<usize>, span: Span, shares: Shares,
         ) {
             $(#[$feature])?
             #[inline(never)]
             unsafe fn own<
                 I: Isa, const BITS: usize, const WIDTH: usize, const LOOK: bool, const PARTS: usize,
             >(
-                product: &Product, blocks: std::ops::Range<usize>, span: Span,
+                product: &Product, blocks: std::ops::Range<usize>, span: Span, shares: Shares,
             ) {
                 // SAFETY: the trait's contract.
-                unsafe { product.one_row::<I, BITS, WIDTH, LOOK, PARTS>(blocks, span) }
+                unsafe { product.one_row::<I, BITS, WIDTH, LOOK, PARTS>(blocks, span, shares) }
             }
             // SAFETY: the trait's contract.
-            unsafe { own::<Self, BITS, WIDTH, LOOK, PARTS>(product, blocks, span) }
+            unsafe { own::<Self, BITS, WIDTH, LOOK, PARTS>(product, blocks, span, shares) }
         }
         #[inline(always)]
         unsafe fn tiles<const WIDTH: usize, const PARTS: usize>(

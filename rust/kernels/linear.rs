@@ -17,10 +17,12 @@ use std::ops::Range;
 
 use super::activations::Acts;
 use super::isa::{CHUNK, Isa, LANES, STEP_BYTES};
+use super::memory::prefetch;
 use super::output::finish;
 pub use super::output::{Output, Scratch};
 use super::packed::{Packed, Storage};
 use super::scales::SPAN;
+use super::shares::Shares;
 use super::span::{Span, parts, unpack_step};
 use crate::formats::Codes;
 
@@ -68,8 +70,8 @@ pub unsafe fn linear_int8<I: Isa>(
     // SAFETY: the caller's promise.
     unsafe {
         if n == 1 {
-            let span = scratch.span(SPAN);
-            for_codes!(product, I, one_row_of(blocks, span));
+            let (span, shares) = (scratch.span(SPAN), product.shares::<I>(scratch));
+            for_codes!(product, I, one_row_of(blocks, span, shares));
         } else {
             product.rows::<I>(blocks, scratch);
         }
@@ -84,6 +86,9 @@ pub struct Product<'a> {
     pub(super) n: usize,
     pub(super) out: Output,
 }
+
+/// How far ahead of a single row's product its codes are asked for, in bytes.
+const AHEAD: usize = 2048;
 
 /// Runs a block for each step of a chunk, its number a constant: shifts by it are then part of
 /// the instruction.
@@ -102,13 +107,14 @@ impl Product<'_> {
         &self,
         blocks: Range<usize>,
         span: Span,
+        shares: Shares,
     ) {
         // SAFETY: the contract of `linear_int8`.
         unsafe {
             if parts(&self.codes) == 2 {
-                I::one_row::<BITS, WIDTH, LOOK, 2>(self, blocks, span);
+                I::one_row::<BITS, WIDTH, LOOK, 2>(self, blocks, span, shares);
             } else {
-                I::one_row::<BITS, WIDTH, LOOK, 1>(self, blocks, span);
+                I::one_row::<BITS, WIDTH, LOOK, 1>(self, blocks, span, shares);
             }
         }
     }
@@ -129,11 +135,12 @@ impl Product<'_> {
         &self,
         blocks: Range<usize>,
         span: Span,
+        shares: Shares,
     ) {
         for block in blocks {
             // SAFETY: the caller's promise.
             unsafe {
-                let sum = self.spans::<I, BITS, WIDTH, LOOK, PARTS>(block, span);
+                let sum = self.spans::<I, BITS, WIDTH, LOOK, PARTS>(block, span, shares);
                 finish::<I>(self.w, block, sum, 0, self.out);
             }
         }
@@ -150,6 +157,7 @@ impl Product<'_> {
         &self,
         block: usize,
         span: Span,
+        shares: Shares,
     ) -> I::F {
         // SAFETY: the contract of `linear_int8`.
         unsafe {
@@ -168,8 +176,13 @@ impl Product<'_> {
                     let mut here = span.after(chunk, PARTS);
                     if BITS != 0 {
                         here.codes = data.add((first + chunk) * STEP_BYTES * BITS).cast_mut();
+                        // Wider codes are read as fast as memory gives them.
+                        if BITS < 7 {
+                            prefetch(here.codes.wrapping_add(AHEAD), STEP_BYTES * BITS);
+                        }
                     }
-                    sum = self.chunk::<I, BITS, WIDTH, LOOK, PARTS>(here, first + chunk, sum);
+                    sum =
+                        self.chunk::<I, BITS, WIDTH, LOOK, PARTS>(here, first + chunk, shares, sum);
                 }
                 first += count;
             }
@@ -189,6 +202,7 @@ impl Product<'_> {
         &self,
         at: Span,
         chunk: usize,
+        shares: Shares,
         mut sum: I::F,
     ) -> I::F {
         // SAFETY: the contract of `linear_int8`; `at` holds the chunk.
@@ -212,35 +226,16 @@ impl Product<'_> {
                 if ends || (steps + 1) % room == 0 {
                     let part = if PARTS == 2 { STEP / 4 } else { 0 };
                     if steps < room {
-                        let total = self.total(PARTS, chunk, part);
-                        dots = I::splat_i(self.start::<I>(WIDTH, total));
+                        dots = I::splat_i(*shares.starts.add(chunk * PARTS + part));
                     }
                     dots = I::fold(dots, products);
                     if ends {
-                        sum = self.scale::<I, PARTS>(at, chunk, part, dots, sum);
+                        sum = self.scale::<I, PARTS>(at, chunk, part, shares, dots, sum);
                     }
                 }
             });
         }
         sum
-    }
-
-    /// The sum of the activations of one of `parts` parts of a chunk, counted from the first row's.
-    #[inline(always)]
-    pub(super) unsafe fn total(&self, parts: usize, chunk: usize, part: usize) -> i32 {
-        // SAFETY: the contract of `linear_int8`.
-        unsafe {
-            let halves = self.acts.halves(0).add(2 * chunk);
-            if parts == 2 { *halves.add(part) } else { *halves + *halves.add(1) }
-        }
-    }
-
-    /// Where a dot product begins: what the offset of codes of `width` bits takes from it, with
-    /// activations whose sum is `total`.
-    #[inline(always)]
-    pub(super) fn start<I: Isa>(&self, width: usize, total: i32) -> i32 {
-        let center = if width == 8 { I::CENTER } else { 0 };
-        (center - i32::from(self.codes.offset)) * total
     }
 
     /// Adds one part's dot products to the sum.
@@ -250,6 +245,7 @@ impl Product<'_> {
         at: Span,
         chunk: usize,
         part: usize,
+        shares: Shares,
         dots: I::I,
         sum: I::F,
     ) -> I::F {
@@ -261,8 +257,8 @@ impl Product<'_> {
             if !self.codes.has_min {
                 return sum;
             }
-            let low = d * self.total(PARTS, chunk, part) as f32;
-            I::fma(I::load(at.mins.add(part * LANES)), I::splat(low), sum)
+            let low = I::splat(*shares.lows.add(chunk * PARTS + part));
+            I::fma(I::load(at.mins.add(part * LANES)), low, sum)
         }
     }
 }

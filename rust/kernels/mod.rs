@@ -26,6 +26,7 @@ pub mod peak;
 pub mod rows;
 mod scalar;
 pub mod scales;
+pub mod shares;
 pub mod span;
 mod tiles;
 mod words;

@@ -10,8 +10,8 @@ use super::linear::Product;
 use super::look_up::LookUp;
 use super::packed::Packed;
 use super::scales::Source;
+use super::shares::Shares;
 use super::span::Span;
-use super::tiles::Shares;
 use crate::formats::{Codes, Format};
 
 /// NEON, with dot products of bytes (`FEAT_DotProd`) or without.

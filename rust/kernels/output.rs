@@ -2,6 +2,7 @@
 
 use super::isa::{Isa, LANES};
 use super::packed::Packed;
+use super::shares::Subject;
 use super::span::{CHUNK_BYTES, Span};
 
 /// Where the results go: row `n` of [n, stride], an optional bias of one float a column.
@@ -12,28 +13,46 @@ pub struct Output {
     pub bias: Option<*const f32>,
 }
 
+/// A cache line: a vector of 64 bytes that lies across two costs half as much again.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+struct Line(#[allow(dead_code)] [u8; 64]);
+
+impl Default for Line {
+    fn default() -> Self {
+        Self([0; 64])
+    }
+}
+
 /// Working memory of one thread.
 #[derive(Default)]
 pub struct Scratch {
-    codes: Vec<u8>,
-    scales: Vec<f32>,
-    mins: Vec<f32>,
+    codes: Vec<Line>,
+    scales: Vec<Line>,
+    mins: Vec<Line>,
     pub(super) starts: Vec<i32>,
     pub(super) lows: Vec<f32>,
+    pub(super) shares_of: Option<Subject>,
     pub(super) weights: Vec<f32>,
     pub(super) sums: Vec<f32>,
 }
 
 impl Scratch {
+    /// Forgets what it keeps from product to product: to be called when activations have changed.
+    pub fn forget(&mut self) {
+        self.shares_of = None;
+    }
+
     /// Room for `chunks` chunks, unpacked.
     pub(super) fn span(&mut self, chunks: usize) -> Span {
-        grow(&mut self.codes, chunks * CHUNK_BYTES);
-        grow(&mut self.scales, 2 * chunks * LANES);
-        grow(&mut self.mins, 2 * chunks * LANES);
+        // 16 scales of a part take a line.
+        grow(&mut self.codes, chunks * CHUNK_BYTES / size_of::<Line>());
+        grow(&mut self.scales, 2 * chunks);
+        grow(&mut self.mins, 2 * chunks);
         Span {
-            codes: self.codes.as_mut_ptr(),
-            scales: self.scales.as_mut_ptr(),
-            mins: self.mins.as_mut_ptr(),
+            codes: self.codes.as_mut_ptr().cast(),
+            scales: self.scales.as_mut_ptr().cast(),
+            mins: self.mins.as_mut_ptr().cast(),
         }
     }
 }

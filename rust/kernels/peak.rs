@@ -44,6 +44,10 @@ pub unsafe fn peak<I: Isa>(codes: *const u8, acts: *const i8) -> i32 {
     }
 }
 
+/// What `peak` reads, on cache lines.
+#[repr(align(64))]
+struct Lines([u8; STEPS * STEP_BYTES], [i8; ROWS * CHUNK]);
+
 /// Billions of multiply-adds a second of `threads` threads (0: all cores) together: the best of
 /// several calls. Takes some milliseconds.
 pub fn peak_rate(kernels: &'static Kernels, threads: usize) -> f64 {
@@ -51,7 +55,7 @@ pub fn peak_rate(kernels: &'static Kernels, threads: usize) -> f64 {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         given => given,
     };
-    let (codes, acts) = ([1u8; STEPS * STEP_BYTES], [1i8; ROWS * CHUNK]);
+    let Lines(codes, acts) = Lines([1; STEPS * STEP_BYTES], [1; ROWS * CHUNK]);
     let call = || {
         let start = Instant::now();
         // SAFETY: the buffers are as long as `peak` needs; the CPU has what its kernels need.

@@ -8,18 +8,10 @@ use std::ops::Range;
 use super::isa::{Isa, LANES, STEP_BYTES, STEPS};
 use super::linear::Product;
 use super::memory::prefetch;
-use super::output::{Scratch, finish, grow};
+use super::output::{Scratch, finish};
 use super::scales::SPAN;
+use super::shares::Shares;
 use super::span::{Span, parts};
-
-/// What depends on a row of activations and the format, but not on the weights: [n][chunks][part].
-#[derive(Clone, Copy)]
-pub struct Shares {
-    /// (center - offset) times the sum of a part's activations: where its dot products begin.
-    starts: *const i32,
-    /// The scale times that sum: what a minimum is multiplied by.
-    lows: *const f32,
-}
 
 impl Product<'_> {
     /// Several rows of activations: a block is unpacked once.
@@ -46,27 +38,6 @@ impl Product<'_> {
                 }
             }
         }
-    }
-
-    /// Works out the shares of all rows, once for all blocks.
-    #[inline(always)]
-    unsafe fn shares<I: Isa>(&self, scratch: &mut Scratch) -> Shares {
-        let width = usize::from(self.codes.bits);
-        let (parts, chunks) = (parts(&self.codes), self.n * self.acts.chunks);
-        grow(&mut scratch.starts, parts * chunks);
-        grow(&mut scratch.lows, if self.codes.has_min { parts * chunks } else { 0 });
-        for chunk in 0..chunks {
-            for part in 0..parts {
-                // SAFETY: the rows lie one after the other, and `acts` holds them.
-                let (total, d) =
-                    unsafe { (self.total(parts, chunk, part), *self.acts.scales(0).add(chunk)) };
-                scratch.starts[parts * chunk + part] = self.start::<I>(width, total);
-                if self.codes.has_min {
-                    scratch.lows[parts * chunk + part] = d * total as f32;
-                }
-            }
-        }
-        Shares { starts: scratch.starts.as_ptr(), lows: scratch.lows.as_ptr() }
     }
 
     #[inline(always)]
@@ -144,10 +115,8 @@ impl Product<'_> {
                 }
                 let at = row * chunks * PARTS + part;
                 let mut dots = [I::splat_i(0); T];
-                for t in 0..T {
-                    dots[t] = I::splat_i(*shares.starts.add(at + t * chunks * PARTS));
-                }
-                multiply::<I, WIDTH, PARTS, T>(span.codes, &acts, part, &mut dots);
+                let starts = Column { first: shares.starts.add(at), stride: chunks * PARTS };
+                multiply::<I, WIDTH, PARTS, T>(span.codes, &acts, part, starts, &mut dots);
                 let scale = I::load(span.scales.add(part * LANES));
                 for t in 0..T {
                     let d = I::splat(*self.acts.scales(row + t).add(part / PARTS));
@@ -168,7 +137,14 @@ impl Product<'_> {
     }
 }
 
-/// Adds the products of part `part` of 16 rows' codes with T rows of activations to `dots`.
+/// One number of each row of activations.
+#[derive(Clone, Copy)]
+struct Column {
+    first: *const i32,
+    stride: usize,
+}
+
+/// The products of part `part` of 16 rows' codes with T rows of activations, from `starts` on.
 ///
 /// Each step's codes are loaded once and meet all T rows before the next: left alone, a compiler
 /// takes the rows one after the other, which costs half the speed in reloads.
@@ -177,6 +153,7 @@ unsafe fn multiply<I: Isa, const WIDTH: usize, const PARTS: usize, const T: usiz
     codes: *const u8,
     acts: &[*const i8; T],
     part: usize,
+    starts: Column,
     dots: &mut [I::I; T],
 ) {
     let (steps, room) = (STEPS / PARTS, I::ROOM[WIDTH - 4].min(STEPS / PARTS));
@@ -184,19 +161,45 @@ unsafe fn multiply<I: Isa, const WIDTH: usize, const PARTS: usize, const T: usiz
     unsafe {
         for first in (0..steps).step_by(room) {
             let mut products = [I::no_sums(); T];
-            for step in first..first + room {
-                let at = part * steps + step;
-                let q = I::bytes(codes.add(at * STEP_BYTES));
-                for t in 0..T {
-                    products[t] = I::accumulate::<WIDTH>(products[t], q, acts[t].add(4 * at));
+            let at = part * steps + first;
+            if room % 4 == 0 {
+                for four in (0..room).step_by(4) {
+                    multiply_step::<I, WIDTH, T>(codes, acts, at + four, &mut products);
+                    multiply_step::<I, WIDTH, T>(codes, acts, at + four + 1, &mut products);
+                    multiply_step::<I, WIDTH, T>(codes, acts, at + four + 2, &mut products);
+                    multiply_step::<I, WIDTH, T>(codes, acts, at + four + 3, &mut products);
                 }
-                for t in 0..T {
-                    products[t] = I::settle(products[t]);
+            } else {
+                for step in 0..room {
+                    multiply_step::<I, WIDTH, T>(codes, acts, at + step, &mut products);
                 }
             }
             for t in 0..T {
-                dots[t] = I::fold(dots[t], products[t]);
+                let before = match first {
+                    0 => I::splat_i(*starts.first.add(t * starts.stride)),
+                    _ => dots[t],
+                };
+                dots[t] = I::fold(before, products[t]);
             }
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn multiply_step<I: Isa, const WIDTH: usize, const T: usize>(
+    codes: *const u8,
+    acts: &[*const i8; T],
+    step: usize,
+    products: &mut [I::W; T],
+) {
+    // SAFETY: the contract of `tile`.
+    unsafe {
+        let q = I::bytes(codes.add(step * STEP_BYTES));
+        for t in 0..T {
+            products[t] = I::accumulate::<WIDTH>(products[t], q, acts[t].add(4 * step));
+        }
+        for t in 0..T {
+            products[t] = I::settle(products[t]);
         }
     }
 }
