@@ -218,7 +218,7 @@ impl Step<'_> {
                     Some(space) => space.rows(self.slots[x.index], x.width, slots, row),
                     None => self.at(x, row(slots[0])).cast_const(),
                 };
-                (self.kernels.linear_f32)(weight, blocks, rows, n, out, linear);
+                (self.linear_of(weight))(weight, blocks, rows, n, out, linear);
             }
         }
     }

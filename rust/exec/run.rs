@@ -10,10 +10,11 @@ use super::experts::Gathered;
 use super::recurrent::StatePointers;
 use super::row::RowOp;
 use super::threads::Barrier;
-use crate::kernels::Kernels;
 use crate::kernels::activations::Acts;
 use crate::kernels::attention::{MOST, Query, TILE};
 use crate::kernels::linear::{Output, Scratch};
+use crate::kernels::packed::Packed;
+use crate::kernels::{Kernels, LinearFloats};
 
 /// Scores that one thread has at a time, if 4 queries need no more.
 const SCORES: usize = 1 << 17;
@@ -191,8 +192,17 @@ impl Step<'_> {
                 (self.kernels.linear_int8)(&job.weight, blocks, &self.acts_of(x), n, out, scratch);
             } else {
                 let x = self.slots[x.index].cast_const();
-                (self.kernels.linear_f32)(&job.weight, blocks, x, n, out, scratch);
+                (self.linear_of(&job.weight))(&job.weight, blocks, x, n, out, scratch);
             }
+        }
+    }
+
+    /// The product with a matrix that does not take int8.
+    pub(super) fn linear_of(&self, weight: &Packed) -> LinearFloats {
+        if self.int8 && weight.takes_bf16() {
+            self.kernels.linear_bf16
+        } else {
+            self.kernels.linear_f32
         }
     }
 

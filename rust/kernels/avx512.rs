@@ -12,9 +12,9 @@ use super::shares::Shares;
 use super::span::Span;
 use crate::formats::{Codes, Format};
 
-/// AVX-512 F, BW, VL and VNNI.
+/// AVX-512 F, BW, VL and VNNI, with or without products of bfloat16.
 #[derive(Clone, Copy)]
-pub struct Avx512;
+pub struct Avx512<const BF16: bool>;
 
 /// No instruction, but the compiler may not move the work on `sums` past it.
 #[target_feature(enable = "avx512f")]
@@ -27,8 +27,23 @@ unsafe fn settle(mut sums: __m512i) -> __m512i {
     sums
 }
 
+/// `vdpbf16ps`, as assembly: its feature needs not be that of a whole entry point.
+#[target_feature(enable = "avx512f")]
+#[inline]
+unsafe fn add_pairs(mut acc: __m512, weights: __m512, x: *const f32) -> __m512 {
+    // SAFETY: the caller's promise; four bytes are read.
+    unsafe {
+        asm!(
+            "vdpbf16ps {acc}, {weights}, dword ptr [{x}]{{1to16}}",
+            acc = inout(zmm_reg) acc, weights = in(zmm_reg) weights, x = in(reg) x,
+            options(pure, readonly, nostack, preserves_flags)
+        );
+    }
+    acc
+}
+
 // SAFETY: every method is inlined into an entry point with these features enabled.
-unsafe impl Isa for Avx512 {
+unsafe impl<const BF16: bool> Isa for Avx512<BF16> {
     type F = __m512;
     type I = __m512i;
     type B = __m512i;
@@ -37,6 +52,7 @@ unsafe impl Isa for Avx512 {
     const CENTER: i32 = 0;
     const TILE: [usize; 5] = [8; 5];
     const TILE_F32: usize = 8;
+    const PAIRS: bool = BF16;
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> __m512 {
@@ -105,6 +121,20 @@ unsafe impl Isa for Avx512 {
     unsafe fn abs(x: __m512) -> __m512 {
         // SAFETY: the trait's contract.
         unsafe { _mm512_abs_ps(x) }
+    }
+    #[inline(always)]
+    unsafe fn pair(first: *const u16, second: *const u16) -> __m512 {
+        // SAFETY: the trait's contract.
+        unsafe {
+            let high = _mm512_cvtepu16_epi32(_mm256_loadu_si256(first.cast()));
+            let low = _mm512_cvtepu16_epi32(_mm256_loadu_si256(second.cast()));
+            _mm512_castsi512_ps(_mm512_or_si512(_mm512_slli_epi32(high, 16), low))
+        }
+    }
+    #[inline(always)]
+    unsafe fn add_pairs(acc: __m512, weights: __m512, x: *const f32) -> __m512 {
+        // SAFETY: the trait's contract; the CPU has AVX512-BF16 where `PAIRS` is asked for.
+        unsafe { add_pairs(acc, weights, x) }
     }
     #[inline(always)]
     unsafe fn sum(x: __m512) -> f32 {

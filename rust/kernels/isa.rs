@@ -53,6 +53,8 @@ pub unsafe trait Isa: Copy {
     const TILE: [usize; 5];
     /// Rows of f32 activations (8, 6 or 4) that meet a column of weights at a time.
     const TILE_F32: usize;
+    /// Whether `pair` and `add_pairs` are more than their definitions here.
+    const PAIRS: bool = false;
 
     /// All lanes `x`.
     unsafe fn splat(x: f32) -> Self::F;
@@ -80,6 +82,15 @@ pub unsafe trait Isa: Copy {
     unsafe fn min(x: Self::F, y: Self::F) -> Self::F;
     /// |x|.
     unsafe fn abs(x: Self::F) -> Self::F;
+    /// 16 bfloat16 of a column and of the next, in 32 bits, the first in the higher half.
+    unsafe fn pair(_first: *const u16, _second: *const u16) -> Self::F {
+        unreachable!("only where PAIRS says so")
+    }
+    /// acc + the products of a pair of columns with the pair at `x`, the higher half first, each as
+    /// an FMA that knows no subnormal numbers.
+    unsafe fn add_pairs(_acc: Self::F, _weights: Self::F, _x: *const f32) -> Self::F {
+        unreachable!("only where PAIRS says so")
+    }
     /// The lanes' sum by halving: lane i + lane i+8, then i+4, i+2, i+1.
     unsafe fn sum(x: Self::F) -> f32;
     /// The largest lane.

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use super::isa::{CHUNK, Isa, LANES, STEP_BYTES};
 use super::memory::prefetch;
-use super::output::{Output, Scratch, finish, grow};
+use super::output::{Line, Output, Scratch, finish, grow};
 use super::packed::{Packed, Storage};
 use super::scales::{SPAN, widen};
 use super::span::{Span, parts};
@@ -46,19 +46,50 @@ pub unsafe fn linear_f32<I: Isa>(
         }
         return;
     }
+    // SAFETY: the caller's promise.
+    unsafe { all_rows::<I, false>(w, blocks, x, n, out, scratch) }
+}
+
+/// The same for bfloat16: at `x`, pairs of columns in 32 bits, the first in the higher half.
+///
+/// # Safety
+///
+/// As `linear_f32`; `I::PAIRS`, and the CPU has what that takes.
+#[inline(always)]
+pub unsafe fn linear_pairs<I: Isa>(
+    w: &Packed,
+    blocks: Range<usize>,
+    x: *const f32,
+    n: usize,
+    out: Output,
+    scratch: &mut Scratch,
+) {
+    // SAFETY: the caller's promise.
+    unsafe { all_rows::<I, true>(w, blocks, x, n, out, scratch) }
+}
+
+#[inline(always)]
+unsafe fn all_rows<I: Isa, const PAIRS: bool>(
+    w: &Packed,
+    blocks: Range<usize>,
+    x: *const f32,
+    n: usize,
+    out: Output,
+    scratch: &mut Scratch,
+) {
     let span = scratch.span(SPAN);
-    grow(&mut scratch.weights, COLUMNS * LANES);
-    grow(&mut scratch.sums, blocks.len() * n.min(ROWS) * LANES);
+    grow(&mut scratch.weights, COLUMNS);
+    grow(&mut scratch.sums, blocks.len() * n.min(ROWS));
     for first in (0..n).step_by(ROWS) {
         let rows = first..n.min(first + ROWS);
         // SAFETY: the caller's promise; the scratch holds a span and the sums of these rows.
-        unsafe { many_rows::<I>(w, blocks.clone(), x, rows, out, span, scratch) }
+        unsafe { many_rows::<I, PAIRS>(w, blocks.clone(), x, rows, out, span, scratch) }
     }
 }
 
 /// Some rows: a span of columns meets all blocks before the next, while the second cache holds it.
 #[inline(always)]
-unsafe fn many_rows<I: Isa>(
+unsafe fn many_rows<I: Isa, const PAIRS: bool>(
     w: &Packed,
     blocks: Range<usize>,
     x: *const f32,
@@ -68,21 +99,29 @@ unsafe fn many_rows<I: Isa>(
     scratch: &mut Scratch,
 ) {
     let n = rows.len();
-    scratch.sums[..blocks.len() * n * LANES].fill(0.0);
-    let (weights, sums) = (scratch.weights.as_mut_ptr(), scratch.sums.as_mut_ptr());
+    scratch.sums[..blocks.len() * n].fill(Line::default());
+    let weights: *mut f32 = scratch.weights.as_mut_ptr().cast();
+    let sums: *mut f32 = scratch.sums.as_mut_ptr().cast();
+    let per = if PAIRS { 2 } else { 1 };
     // SAFETY: the contract of `linear_f32`.
     unsafe {
-        let x = x.add(rows.start * w.columns);
+        let stride = w.columns.div_ceil(per);
+        let x = x.add(rows.start * stride);
         for start in (0..w.columns).step_by(COLUMNS) {
             let columns = start..w.columns.min(start + COLUMNS);
             for (i, block) in blocks.clone().enumerate() {
-                let weights = widen_span::<I>(w, block, columns.clone(), span, weights);
+                let weights = if PAIRS {
+                    pair_span::<I>(w, block, columns.clone(), weights)
+                } else {
+                    widen_span::<I>(w, block, columns.clone(), span, weights)
+                };
                 // Memory works while the columns are multiplied.
                 let bytes = w.block_bytes / w.columns * COLUMNS;
                 let next = (block + 1) * w.block_bytes + w.block_bytes / w.columns * start;
                 prefetch(w.data.as_ptr().wrapping_add(next), bytes);
                 let sums = sums.add(i * n * LANES);
-                multiply_all::<I>(weights, x, w.columns, columns.clone(), n, sums);
+                let taken = start / per..columns.end.div_ceil(per);
+                multiply_all::<I, PAIRS>(weights, x, stride, taken, n, sums);
             }
         }
         for (i, block) in blocks.enumerate() {
@@ -202,6 +241,29 @@ unsafe fn widen_span<I: Isa>(
     }
 }
 
+/// What stands beside an odd last column.
+static NONE: [u16; LANES] = [0; LANES];
+
+/// The bfloat16 weights of some columns in pairs, [pair][16] of 32 bits.
+#[inline(always)]
+unsafe fn pair_span<I: Isa>(
+    w: &Packed,
+    block: usize,
+    columns: Range<usize>,
+    out: *mut f32,
+) -> *const f32 {
+    // SAFETY: the columns lie within `w`, `out` holds a span.
+    unsafe {
+        let data = w.data.as_ptr().add(block * w.block_bytes).cast::<u16>();
+        for k in columns.clone().step_by(2) {
+            let first = data.add(k * LANES);
+            let second = if k + 1 < columns.end { first.add(LANES) } else { NONE.as_ptr() };
+            I::store(out.add((k - columns.start) / 2 * LANES), I::pair(first, second));
+        }
+        out
+    }
+}
+
 /// scale (code - offset) + min of each column.
 #[inline(always)]
 unsafe fn widen_codes<I: Isa>(
@@ -241,9 +303,9 @@ unsafe fn widen_codes<I: Isa>(
     }
 }
 
-/// Adds the products of some columns to the sums of all rows of activations.
+/// Adds the products of some columns (or pairs of them) to the sums of all rows of activations.
 #[inline(always)]
-unsafe fn multiply_all<I: Isa>(
+unsafe fn multiply_all<I: Isa, const PAIRS: bool>(
     weights: *const f32,
     x: *const f32,
     stride: usize,
@@ -255,23 +317,23 @@ unsafe fn multiply_all<I: Isa>(
     // SAFETY: the contract of `linear_f32`.
     unsafe {
         while I::TILE_F32 == 8 && row + 8 <= n {
-            multiply::<I, 8>(weights, x, stride, columns.clone(), row, sums);
+            multiply::<I, 8, PAIRS>(weights, x, stride, columns.clone(), row, sums);
             row += 8;
         }
         while I::TILE_F32 == 6 && row + 6 <= n {
-            multiply::<I, 6>(weights, x, stride, columns.clone(), row, sums);
+            multiply::<I, 6, PAIRS>(weights, x, stride, columns.clone(), row, sums);
             row += 6;
         }
         while row + 4 <= n {
-            multiply::<I, 4>(weights, x, stride, columns.clone(), row, sums);
+            multiply::<I, 4, PAIRS>(weights, x, stride, columns.clone(), row, sums);
             row += 4;
         }
         while row + 2 <= n {
-            multiply::<I, 2>(weights, x, stride, columns.clone(), row, sums);
+            multiply::<I, 2, PAIRS>(weights, x, stride, columns.clone(), row, sums);
             row += 2;
         }
         while row < n {
-            multiply::<I, 1>(weights, x, stride, columns.clone(), row, sums);
+            multiply::<I, 1, PAIRS>(weights, x, stride, columns.clone(), row, sums);
             row += 1;
         }
     }
@@ -279,7 +341,7 @@ unsafe fn multiply_all<I: Isa>(
 
 /// Adds the products of some columns to the sums of T rows of activations.
 #[inline(always)]
-unsafe fn multiply<I: Isa, const T: usize>(
+unsafe fn multiply<I: Isa, const T: usize, const PAIRS: bool>(
     weights: *const f32,
     x: *const f32,
     stride: usize,
@@ -298,7 +360,11 @@ unsafe fn multiply<I: Isa, const T: usize>(
         for k in 0..columns.len() {
             let w = I::load(weights.add(k * LANES));
             for t in 0..T {
-                acc[t] = I::fma(w, I::splat(*rows[t].add(k)), acc[t]);
+                acc[t] = if PAIRS {
+                    I::add_pairs(acc[t], w, rows[t].add(k))
+                } else {
+                    I::fma(w, I::splat(*rows[t].add(k)), acc[t])
+                };
             }
         }
         for t in 0..T {

@@ -1,6 +1,7 @@
 //! Kernels: one generic algorithm each, a thin file per instruction set, chosen once at run time.
 //!
-//! `FEWBIT_ISA=scalar|avx2|avx-vnni|avx512|neon|neon-dotprod` forces an instruction set, so that one machine tests all it has;
+//! `FEWBIT_ISA=scalar|avx2|avx-vnni|avx512|avx512-bf16|neon|neon-dotprod` forces an instruction set, so that one
+//! machine tests all it has;
 //! all of them give the same bits.
 
 pub mod activations;
@@ -14,6 +15,7 @@ pub mod experts;
 pub mod gates;
 pub mod isa;
 pub mod linear;
+pub mod linear_bf16;
 pub mod linear_f32;
 mod look_up;
 mod memory;
@@ -42,12 +44,16 @@ use packed::Packed;
 
 use crate::error::{Error, Result};
 
+/// A product with rows of floats.
+pub type LinearFloats = unsafe fn(&Packed, Range<usize>, *const f32, usize, Output, &mut Scratch);
+
 /// The entry points of one instruction set. The functions' contracts are those of the generic
 /// functions of the same name; that the CPU has the instruction set holds by construction.
 pub struct Kernels {
     pub name: &'static str,
     pub linear_int8: unsafe fn(&Packed, Range<usize>, &Acts, usize, Output, &mut Scratch),
-    pub linear_f32: unsafe fn(&Packed, Range<usize>, *const f32, usize, Output, &mut Scratch),
+    pub linear_f32: LinearFloats,
+    pub linear_bf16: LinearFloats,
     pub quantize_row: unsafe fn(*const f32, usize, &Acts, usize),
     pub rms_norm: unsafe fn(*const f32, *const f32, *mut f32, usize, f32),
     pub add: unsafe fn(*const f32, *const f32, *mut f32, usize),
@@ -84,7 +90,7 @@ macro_rules! entry {
 /// Writes an instruction set's entry points: the generic functions under its target features.
 macro_rules! entry_points {
     ($table:ident, $name:literal, $isa:ty $(, #[$feature:meta])?) => {
-        static $table: Kernels = {
+        const $table: Kernels = {
             type I = $isa;
             $(#[$feature])?
             unsafe fn linear_int8(
@@ -100,6 +106,10 @@ macro_rules! entry_points {
                 // SAFETY: the caller's promise.
                 unsafe { linear_f32::linear_f32::<I>(w, blocks, x, n, out, s) }
             }
+            entry!(I, $(#[$feature])? linear_bf16::linear_bf16(
+                w: &Packed, blocks: Range<usize>, x: *const f32, n: usize, out: Output,
+                scratch: &mut Scratch
+            ));
             $(#[$feature])?
             unsafe fn quantize_row(x: *const f32, columns: usize, acts: &Acts, row: usize) {
                 // SAFETY: the caller's promise.
@@ -161,7 +171,8 @@ macro_rules! entry_points {
                 unsafe { peak::peak::<I>(codes, acts) }
             }
             Kernels {
-                name: $name, linear_int8, linear_f32, quantize_row, rms_norm, add, swiglu, attend,
+                name: $name, linear_int8, linear_f32, linear_bf16, quantize_row, rms_norm, add, swiglu,
+                attend,
                 layer_norm, l2_norm, gelu, silu, sigmoid, scale, softcap, mul, geglu,
                 clamped_swiglu, route, expert_sum, delta_rule, short_conv, peak,
             }
@@ -178,9 +189,21 @@ entry_points!(
 );
 #[cfg(target_arch = "x86_64")]
 entry_points!(
-    AVX512, "avx512", avx512::Avx512,
+    AVX512, "avx512", avx512::Avx512<false>,
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
 );
+#[cfg(target_arch = "x86_64")]
+const AVX512_BF16: Kernels = {
+    entry!(
+        avx512::Avx512<true>,
+        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
+        linear_bf16::linear_bf16(
+            w: &Packed, blocks: Range<usize>, x: *const f32, n: usize, out: Output,
+            scratch: &mut Scratch
+        )
+    );
+    Kernels { name: "avx512-bf16", linear_bf16, ..AVX512 }
+};
 
 #[cfg(target_arch = "aarch64")]
 entry_points!(NEON_DOT, "neon-dotprod", neon::Neon<true>);
@@ -189,7 +212,7 @@ entry_points!(NEON, "neon", neon::Neon<false>);
 
 /// The instruction sets that this CPU has, the best first.
 pub fn available() -> Vec<&'static Kernels> {
-    let mut found = Vec::new();
+    let mut found: Vec<&'static Kernels> = Vec::new();
     #[cfg(target_arch = "x86_64")]
     {
         let avx2 = is_x86_feature_detected!("avx2")
@@ -199,6 +222,9 @@ pub fn available() -> Vec<&'static Kernels> {
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512vl")
             && is_x86_feature_detected!("avx512vnni");
+        if avx2 && avx512 && is_x86_feature_detected!("avx512bf16") {
+            found.push(&AVX512_BF16);
+        }
         if avx2 && avx512 {
             found.push(&AVX512);
         }

@@ -2,8 +2,8 @@
 
 use super::isa::{Isa, LANES};
 use super::packed::Packed;
-use super::shares::Subject;
 use super::span::{CHUNK_BYTES, Span};
+use super::{linear_bf16, shares};
 
 /// Where the results go: row `n` of [n, stride], an optional bias of one float a column.
 #[derive(Clone, Copy)]
@@ -16,7 +16,7 @@ pub struct Output {
 /// A cache line: a vector of 64 bytes that lies across two costs half as much again.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
-struct Line(#[allow(dead_code)] [u8; 64]);
+pub(super) struct Line(#[allow(dead_code)] [u8; 64]);
 
 impl Default for Line {
     fn default() -> Self {
@@ -32,15 +32,17 @@ pub struct Scratch {
     mins: Vec<Line>,
     pub(super) starts: Vec<i32>,
     pub(super) lows: Vec<f32>,
-    pub(super) shares_of: Option<Subject>,
-    pub(super) weights: Vec<f32>,
-    pub(super) sums: Vec<f32>,
+    pub(super) shares_of: Option<shares::Subject>,
+    pub(super) weights: Vec<Line>,
+    pub(super) sums: Vec<Line>,
+    pub(super) rounded: Vec<u32>,
+    pub(super) rounded_of: Option<linear_bf16::Subject>,
 }
 
 impl Scratch {
     /// Forgets what it keeps from product to product: to be called when activations have changed.
     pub fn forget(&mut self) {
-        self.shares_of = None;
+        (self.shares_of, self.rounded_of) = (None, None);
     }
 
     /// Room for `chunks` chunks, unpacked.

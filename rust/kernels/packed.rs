@@ -15,6 +15,7 @@
 use rayon::prelude::*;
 
 use super::isa::{CHUNK, LANES, STEP_BYTES};
+use super::linear_bf16::LEAST;
 use super::memory::{Aligned, SharedBytes};
 use super::pack::{Packer, read_code};
 use super::scales::{self, Source, block_is_finite};
@@ -48,6 +49,7 @@ pub struct Packed {
     mins: Aligned,
     min_bytes: usize,
     groups: usize,
+    takes_bf16: bool,
 }
 
 impl Packed {
@@ -67,7 +69,8 @@ impl Packed {
         }
         let (packed, finite) = match format.codes() {
             None => {
-                let packed = Self::shape(Storage::Floats(format), rows, columns);
+                let mut packed = Self::shape(Storage::Floats(format), rows, columns);
+                packed.takes_bf16 = format == Format::BF16 && none_tiny(data);
                 (packed.with_floats(data, format.block_bytes()), all_finite(data, format))
             }
             Some(codes) if codes.scales == Scales::Blocks => {
@@ -106,6 +109,7 @@ impl Packed {
             mins,
             min_bytes,
             groups,
+            takes_bf16: false,
         }
     }
 
@@ -201,6 +205,12 @@ impl Packed {
         self.codes().is_some_and(|codes| codes.group == CHUNK / 2 || codes.group % CHUNK == 0)
     }
 
+    /// Whether the weights can meet activations rounded to bfloat16: bfloat16 that are zero or not
+    /// below 2^-54, see `linear_bf16.rs`.
+    pub fn takes_bf16(&self) -> bool {
+        self.takes_bf16
+    }
+
     /// The scales of block `block`.
     pub fn source(&self, block: usize) -> Source {
         assert!(block < self.blocks());
@@ -265,6 +275,19 @@ fn interleave<const N: usize>(rows: &[u8], row_bytes: usize, out: &mut [u8]) {
             out[k * LANES + lane] = *value;
         }
     }
+}
+
+/// Whether no bfloat16 is below 2^-54 but zero.
+fn none_tiny(data: &[u8]) -> bool {
+    let least = (LEAST >> 16) as u16;
+    data.par_chunks(1 << 16).all(|part| {
+        let mut tiny = false;
+        for b in part.as_chunks::<2>().0 {
+            // Zero wraps to the largest.
+            tiny |= (u16::from_le_bytes(*b) & 0x7fff).wrapping_sub(1) < least - 1;
+        }
+        !tiny
+    })
 }
 
 /// Whether none of the floats has an exponent of all ones.

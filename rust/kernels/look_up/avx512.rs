@@ -24,7 +24,7 @@ unsafe fn triple(mut x: __m512i) -> __m512i {
 }
 
 // SAFETY: every method is inlined into an entry point with these features enabled.
-unsafe impl LookUp for Avx512 {
+unsafe impl<const BF16: bool> LookUp for Avx512<BF16> {
     #[inline(always)]
     unsafe fn words(p: *const u8) -> __m512i {
         // SAFETY: the trait's contract.

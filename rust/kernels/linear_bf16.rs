@@ -1,0 +1,131 @@
+//! Products of bfloat16 weights with activations that are rounded to bfloat16.
+//!
+//! An activation is rounded to nearest, ties to even; one that ends below 2^-54 counts as zero. Then
+//! `acc = fma(weight, x, acc)` for each column, as with f32 activations. So most instruction sets
+//! round and go on as `linear_f32.rs` does.
+//!
+//! `vdpbf16ps` adds two columns' products, each fused and rounded as an FMA, the higher half of a
+//! pair first, but takes subnormal numbers for zero. None occurs: weights (`Packed::takes_bf16`)
+//! and activations from 2^-54 up are multiples of 2^-61, their products and all sums multiples of
+//! 2^-122, so what is not zero is above 2^-126. (Intel, Instruction Set Reference, VDPBF16PS.)
+
+use std::ops::Range;
+
+use super::isa::Isa;
+use super::linear_f32::{linear_f32, linear_pairs};
+use super::output::{Output, Scratch, grow};
+use super::packed::Packed;
+
+/// The bits of 2^-54, from where on nothing is lost by instructions that know no subnormal numbers.
+pub const LEAST: u32 = (127 - 54) << 23;
+
+/// What a thread's rounded rows are of.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) struct Subject {
+    x: usize,
+    floats: usize,
+    pairs: bool,
+}
+
+/// Rows `16 b..16 b + 16`, b in `blocks`, of the product with `n` rows of activations at `x`, one every
+/// `w.columns` floats.
+///
+/// # Safety
+///
+/// As `linear_f32`; `w.takes_bf16()`.
+#[inline(always)]
+pub unsafe fn linear_bf16<I: Isa>(
+    w: &Packed,
+    blocks: Range<usize>,
+    x: *const f32,
+    n: usize,
+    out: Output,
+    scratch: &mut Scratch,
+) {
+    // One to four rows wait for memory; FMAs are as fast there.
+    let pairs = I::PAIRS && n > 4;
+    // SAFETY: the caller's promise; the rounded rows lie as the products expect them.
+    unsafe {
+        let x = rounded(std::slice::from_raw_parts(x, n * w.columns), w.columns, pairs, scratch);
+        if pairs {
+            linear_pairs::<I>(w, blocks, x, n, out, scratch);
+        } else {
+            linear_f32::<I>(w, blocks, x, n, out, scratch);
+        }
+    }
+}
+
+/// The rows at `x`, rounded: as floats, or two columns in 32 bits, the first in the higher half.
+///
+/// They stay in `scratch` for the next product of the same rows.
+#[inline(always)]
+fn rounded(x: &[f32], columns: usize, pairs: bool, scratch: &mut Scratch) -> *const f32 {
+    let subject = Subject { x: x.as_ptr().addr(), floats: x.len(), pairs };
+    if scratch.rounded_of != Some(subject) {
+        scratch.rounded_of = Some(subject);
+        let width = if pairs { columns.div_ceil(2) } else { columns };
+        grow(&mut scratch.rounded, x.len() / columns * width);
+        let rows = scratch.rounded.chunks_exact_mut(width);
+        for (row, x) in rows.zip(x.chunks_exact(columns)) {
+            if pairs {
+                round_pairs(x, row);
+            } else {
+                for (bits, x) in row.iter_mut().zip(x) {
+                    *bits = round(*x);
+                }
+            }
+        }
+    }
+    scratch.rounded.as_ptr().cast()
+}
+
+#[inline(always)]
+fn round_pairs(x: &[f32], out: &mut [u32]) {
+    let (twos, rest) = x.as_chunks::<2>();
+    for (bits, [first, second]) in out.iter_mut().zip(twos) {
+        *bits = round(*first) | round(*second) >> 16;
+    }
+    if let (Some(bits), [last]) = (out.last_mut(), rest) {
+        *bits = round(*last);
+    }
+}
+
+/// The bits of `x` as the nearest bfloat16, widened; NaN stays NaN.
+#[inline(always)]
+fn round(x: f32) -> u32 {
+    let bits = x.to_bits();
+    let nearest = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) & 0xffff_0000;
+    let magnitude = bits & 0x7fff_ffff;
+    if magnitude > 0x7f80_0000 {
+        0x7fc0_0000
+    } else if nearest & 0x7fff_ffff < LEAST {
+        0
+    } else {
+        nearest
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounds_to_nearest_even_and_drops_what_is_tiny() {
+        let least = f32::from_bits(LEAST);
+        let cases = [
+            (1.0, 1.0),
+            (1.0 + 2f32.powi(-8), 1.0),
+            (1.0 + 3.0 * 2f32.powi(-8), 1.0 + 2f32.powi(-6)),
+            (-1.0 - 2f32.powi(-8) - 2f32.powi(-20), -1.0 - 2f32.powi(-7)),
+            (least, least),
+            (least.next_down(), least),
+            (-least * 0.99, 0.0),
+            (f32::MAX, f32::INFINITY),
+            (f32::NEG_INFINITY, f32::NEG_INFINITY),
+        ];
+        for (x, want) in cases {
+            assert_eq!(f32::from_bits(round(x)), want, "{x:e}");
+        }
+        assert!(f32::from_bits(round(f32::from_bits(0x7fff_ffff))).is_nan());
+    }
+}
