@@ -8,8 +8,9 @@ int8    the activations are rounded to 8 bits in groups of 32, then for each pie
         acc = fma(float(sum (level * q)), scale * d, acc)
         acc = fma(minimum, d * float(sum q), acc)           where the format has a minimum
 
-"f32" and "int8" define every bit of the result. Formats of floats, and groups that are neither 16
-nor a multiple of 32, take "f32" where "int8" is asked for.
+"f32" and "int8" define every bit of the result. Where "int8" is asked for, BF16 takes "f32" with
+activations rounded to bfloat16 (`product_bf16`); other floats, groups that are neither 16 nor a
+multiple of 32, and BF16 with weights below 2^-54 take "f32".
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from itertools import repeat
 from operator import mul
 
 from reference.f32 import div, f32, f32s, fmas
+from reference.formats import decode_row, encode_row
 from reference.legacy import Group
 from reference.weights import Weight
 
@@ -69,6 +71,19 @@ def product_f32(x: Sequence[float], w: Weight) -> list[float]:
     for column, v in zip(w.by_column, x, strict=True):
         acc = fmas(column, [v] * w.rows, acc)
     return acc
+
+
+def product_bf16(x: Sequence[float], w: Weight) -> list[float]:
+    """`product_f32` of activations as bfloat16, to nearest even; what is below 2^-54 is zero.
+
+    With weights that are not smaller either, every sum is a multiple of 2^-122: never subnormal,
+    so that instructions that take subnormal numbers for zero (x86's VDPBF16PS) give the same.
+
+    >>> product_bf16([1 + 2.0**-8, 1 + 3 * 2.0**-8, 1e-17], Weight.of([[1.0, 1.0, 1.0]], "BF16"))
+    [2.015625]
+    """
+    rounded = decode_row(encode_row(x, "BF16"), "BF16", len(x))
+    return product_f32([v if abs(v) >= 2.0**-54 else 0.0 for v in rounded], w)
 
 
 def product_int8(x: Sequence[float], w: Weight) -> list[float]:

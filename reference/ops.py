@@ -12,7 +12,7 @@ from operator import add as plus
 from operator import mul
 
 from reference.f32 import f32, f32s
-from reference.linear import PRODUCTS, product_f32
+from reference.linear import PRODUCTS, product_bf16, product_f32
 from reference.weights import Weight
 
 Row = Sequence[float]
@@ -62,7 +62,7 @@ def linear(x: Row, weight: Weight, bias: Row | None = None, acts: str = "f64") -
     """
     product = PRODUCTS[acts]
     if acts == "int8" and not weight.takes_int8:
-        product = product_f32
+        product = product_bf16 if weight.takes_bf16 else product_f32
     result = product(x, weight)
     return result if bias is None else f32s(map(plus, result, bias))
 

@@ -69,6 +69,13 @@ class Weight:
         size = int(group) if group else len(groups_of(self._bytes(0), name, self.columns)[0].levels)
         return size == 16 or size % 32 == 0
 
+    @cached_property
+    def takes_bf16(self) -> bool:
+        """Whether products round their activations to bfloat16: BF16, zero or from 2^-54 up."""
+        return self.format == "BF16" and all(
+            v == 0 or abs(v) >= 2.0**-54 for row in self.values for v in row
+        )
+
     def _bytes(self, index: int) -> bytes:
         size = row_bytes(self.format, self.columns)
         return self.data[index * size : (index + 1) * size]

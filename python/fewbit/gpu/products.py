@@ -1,7 +1,8 @@
 """Products with matrices, dense ones and those of experts: what they read, and in which form.
 
 Few rows of x are taken one by one, many in tiles. With `acts="int8"` what meets integer levels is
-rounded, and multiplied as bytes where the card has products of bytes and a row is of whole groups.
+rounded, and multiplied as bytes where the card has products of bytes and a row is of whole groups;
+what meets bfloat16 is rounded to bfloat16 as it is read.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ class Products(Builder):
             8: packed.slot if packed else "empty",
         }  # fmt: skip
         few, many = BYTES if packed else FLOATS
+        if not packed:
+            constants["BF16"] = self.acts == "int8" and weight.takes_bf16
         for part in weight.slices:
             tiles = Tiles((part.file, many, "matmul"), -(-part.rows // TILE))
             self._product(
@@ -65,6 +68,8 @@ class Products(Builder):
             9: grouped.slot,
         }  # fmt: skip
         few, many = BYTES if packed else FLOATS
+        if not packed:
+            constants["BF16"] = self.acts == "int8" and weight.takes_bf16
         for part in weight.slices:
             files = (part.file, many, "expert_matmul")
             tiles = Tiles(files, -(-width // TILE), most, used, experts)

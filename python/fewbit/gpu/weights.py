@@ -45,6 +45,8 @@ class Tensor:
         self.rows = len(data)
         self._device = device
         self._data: NDArray[np.uint8] | None = data
+        self.takes_bf16 = format_ == "BF16" and not _has_tiny(data)
+        """Whether `acts="int8"` rounds what meets this matrix to bfloat16, as in the core."""
 
     @property
     def rounds_activations(self) -> bool:
@@ -106,6 +108,13 @@ class Tensor:
             self._free(buffers)
             raise
         return Slice(first, len(data), packed.file, buffers, packed.constants)
+
+
+def _has_tiny(data: NDArray[np.uint8]) -> bool:
+    """Whether bfloat16 numbers are below 2^-54 but not zero."""
+    least = (127 - 54) << 7
+    magnitude = np.ascontiguousarray(data).view(np.uint16) & 0x7FFF
+    return bool(((magnitude > 0) & (magnitude < least)).any())
 
 
 def sizes(tensor: Tensor) -> tuple[int, int]:

@@ -25,7 +25,7 @@ fn multiply(tile: Tile, lane: Invocation) {
             let four = depth / 4 + i;
             var a = vec4f();
             var b = vec4f();
-            if has_x && four < COLUMNS / 4 { a = x[start + four]; }
+            if has_x && four < COLUMNS / 4 { a = x4(start + four); }
             if has_w && four < COLUMNS / 4 { b = weights4(row, four); }
             let at = 4 * i * PITCH + own / 4;
             left[at][own % 4] = a.x;
