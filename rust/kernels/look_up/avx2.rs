@@ -18,7 +18,7 @@ unsafe fn two(book: *const u64, index: *const i32) -> __m128d {
 
 /// Points of eight rows: their first halves, and their last.
 #[inline(always)]
-unsafe fn eight(book: *const u64, index: *const i32) -> (__m256i, __m256i) {
+pub(super) unsafe fn eight(book: *const u64, index: *const i32) -> (__m256i, __m256i) {
     // SAFETY: the indices are within the book.
     unsafe {
         // Rows 0 1 4 5 and 2 3 6 7, as the shuffle stays within halves.
@@ -34,7 +34,7 @@ unsafe fn eight(book: *const u64, index: *const i32) -> (__m256i, __m256i) {
 
 /// Points of four bytes of eight rows.
 #[inline(always)]
-unsafe fn eight_of_four(book: *const u32, index: *const i32) -> __m256i {
+pub(super) unsafe fn eight_of_four(book: *const u32, index: *const i32) -> __m256i {
     // SAFETY: the indices are within the book.
     unsafe {
         let mut points = [0; 8];

@@ -1,10 +1,11 @@
-//! Looking up with AVX-512: points are gathered.
+//! Looking up with AVX-512: points are fetched as AVX2 does, as gathers are slower, and signs are masks.
 
 use std::arch::asm;
 use std::arch::x86_64::*;
 
 use super::super::avx512::Avx512;
 use super::LookUp;
+use super::avx2::{eight, eight_of_four};
 
 /// Assembly, as a compiler makes one product of several in turn, and AVX-512 has none of bytes.
 #[target_feature(enable = "avx512bw")]
@@ -21,6 +22,12 @@ unsafe fn triple(mut x: __m512i) -> __m512i {
         );
     }
     x
+}
+
+#[inline(always)]
+unsafe fn join(low: __m256i, high: __m256i) -> __m512i {
+    // SAFETY: the caller's CPU has AVX-512 F.
+    unsafe { _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high) }
 }
 
 // SAFETY: every method is inlined into an entry point with these features enabled.
@@ -74,24 +81,16 @@ unsafe impl<const BF16: bool> LookUp for Avx512<BF16> {
     }
     #[inline(always)]
     unsafe fn points(book: *const u64, indices: *const i32) -> [__m512i; 2] {
-        // SAFETY: the trait's contract; the indices are within the book.
+        // SAFETY: the trait's contract.
         unsafe {
-            let first = _mm256_loadu_si256(indices.cast());
-            let first = _mm512_i32gather_epi64::<8>(first, book.cast());
-            let last = _mm256_loadu_si256(indices.add(8).cast());
-            let last = _mm512_i32gather_epi64::<8>(last, book.cast());
-            let even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
-            let odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
-            [
-                _mm512_permutex2var_epi32(first, even, last),
-                _mm512_permutex2var_epi32(first, odd, last),
-            ]
+            let (low, high) = (eight(book, indices), eight(book, indices.add(8)));
+            [join(low.0, high.0), join(low.1, high.1)]
         }
     }
     #[inline(always)]
     unsafe fn points_of_four(book: *const u32, indices: *const i32) -> __m512i {
-        // SAFETY: the trait's contract; the indices are within the book.
-        unsafe { _mm512_i32gather_epi32::<4>(Self::words(indices.cast()), book.cast()) }
+        // SAFETY: the trait's contract.
+        unsafe { join(eight_of_four(book, indices), eight_of_four(book, indices.add(8))) }
     }
     #[inline(always)]
     unsafe fn triple(x: __m512i) -> __m512i {
