@@ -70,7 +70,7 @@ pub unsafe fn linear_int8<I: Isa>(
     // SAFETY: the caller's promise.
     unsafe {
         if n == 1 {
-            let (span, shares) = (scratch.span(SPAN), product.shares::<I>(scratch));
+            let (span, shares) = (scratch.span(SPAN), product.shares::<I>(1, scratch));
             for_codes!(product, I, one_row_of(blocks, span, shares));
         } else {
             product.rows::<I>(blocks, scratch);

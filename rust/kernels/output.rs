@@ -27,10 +27,11 @@ impl Default for Line {
 /// Working memory of one thread.
 #[derive(Default)]
 pub struct Scratch {
-    codes: Vec<Line>,
-    scales: Vec<Line>,
-    mins: Vec<Line>,
+    span_codes: Vec<Line>,
+    span_scales: Vec<Line>,
+    span_mins: Vec<Line>,
     pub(super) starts: Vec<i32>,
+    pub(super) scales: Vec<f32>,
     pub(super) lows: Vec<f32>,
     pub(super) shares_of: Option<shares::Subject>,
     pub(super) weights: Vec<Line>,
@@ -48,13 +49,13 @@ impl Scratch {
     /// Room for `chunks` chunks, unpacked.
     pub(super) fn span(&mut self, chunks: usize) -> Span {
         // 16 scales of a part take a line.
-        grow(&mut self.codes, chunks * CHUNK_BYTES / size_of::<Line>());
-        grow(&mut self.scales, 2 * chunks);
-        grow(&mut self.mins, 2 * chunks);
+        grow(&mut self.span_codes, chunks * CHUNK_BYTES / size_of::<Line>());
+        grow(&mut self.span_scales, 2 * chunks);
+        grow(&mut self.span_mins, 2 * chunks);
         Span {
-            codes: self.codes.as_mut_ptr().cast(),
-            scales: self.scales.as_mut_ptr().cast(),
-            mins: self.mins.as_mut_ptr().cast(),
+            codes: self.span_codes.as_mut_ptr().cast(),
+            scales: self.span_scales.as_mut_ptr().cast(),
+            mins: self.span_mins.as_mut_ptr().cast(),
         }
     }
 }

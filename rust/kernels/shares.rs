@@ -5,12 +5,15 @@ use super::linear::Product;
 use super::output::{Scratch, grow};
 use super::span::parts;
 
-/// What depends on a row of activations and the format, but not on the weights: [n][chunks][part].
+/// What depends on rows of activations and the format, but not on the weights: [n / group][chunks x
+/// parts][group], so that what a tile takes at a time lies together.
 #[derive(Clone, Copy)]
 pub struct Shares {
     /// (center - offset) times the sum of a part's activations: where its dot products begin.
     pub(super) starts: *const i32,
-    /// The scale times that sum: what a minimum is multiplied by.
+    /// The scale of the part's chunk.
+    pub(super) scales: *const f32,
+    /// The scale times the sum: what a minimum is multiplied by.
     pub(super) lows: *const f32,
 }
 
@@ -18,44 +21,58 @@ pub struct Shares {
 #[derive(Clone, Copy, PartialEq)]
 pub(super) struct Subject {
     acts: usize,
+    rows: usize,
     chunks: usize,
-    offset: i32,
     parts: usize,
+    group: usize,
+    offset: i32,
     has_min: bool,
 }
 
 impl Product<'_> {
     /// The shares of all rows: those in `scratch`, where they are of the same activations and format.
     #[inline(always)]
-    pub(super) unsafe fn shares<I: Isa>(&self, scratch: &mut Scratch) -> Shares {
-        let (parts, chunks) = (parts(&self.codes), self.n * self.acts.chunks);
+    pub(super) unsafe fn shares<I: Isa>(&self, group: usize, scratch: &mut Scratch) -> Shares {
         let center = if self.codes.bits == 8 { I::CENTER } else { 0 };
-        let offset = center - i32::from(self.codes.offset);
-        let has_min = self.codes.has_min;
-        let subject = Subject { acts: self.acts.q.addr(), chunks, offset, parts, has_min };
+        let subject = Subject {
+            acts: self.acts.q.addr(),
+            rows: self.n,
+            chunks: self.acts.chunks,
+            parts: parts(&self.codes),
+            group,
+            offset: center - i32::from(self.codes.offset),
+            has_min: self.codes.has_min,
+        };
         if scratch.shares_of != Some(subject) {
             scratch.shares_of = Some(subject);
-            grow(&mut scratch.starts, parts * chunks);
-            grow(&mut scratch.lows, if has_min { parts * chunks } else { 0 });
+            let room = self.n.next_multiple_of(group) * subject.chunks * subject.parts;
+            grow(&mut scratch.starts, room);
+            grow(&mut scratch.scales, room);
+            grow(&mut scratch.lows, if subject.has_min { room } else { 0 });
             // SAFETY: the contract of `linear_int8`; there is room for all parts.
-            unsafe { self.fill(parts, offset, &mut scratch.starts, &mut scratch.lows) }
+            unsafe { self.fill(&subject, scratch) }
         }
-        Shares { starts: scratch.starts.as_ptr(), lows: scratch.lows.as_ptr() }
+        let Scratch { starts, scales, lows, .. } = scratch;
+        Shares { starts: starts.as_ptr(), scales: scales.as_ptr(), lows: lows.as_ptr() }
     }
 
-    unsafe fn fill(&self, parts: usize, offset: i32, starts: &mut [i32], lows: &mut [f32]) {
-        for chunk in 0..self.n * self.acts.chunks {
-            for part in 0..parts {
-                // SAFETY: the rows lie one after the other, and `acts` holds them.
-                let (total, d) = unsafe {
-                    let halves = self.acts.halves(0).add(2 * chunk);
-                    let total =
-                        if parts == 2 { *halves.add(part) } else { *halves + *halves.add(1) };
-                    (total, *self.acts.scales(0).add(chunk))
+    unsafe fn fill(&self, of: &Subject, out: &mut Scratch) {
+        for row in 0..of.rows {
+            let mut at = row / of.group * of.group * of.chunks * of.parts + row % of.group;
+            for chunk in 0..of.chunks {
+                // SAFETY: `acts` holds the row and its chunks.
+                let (halves, d) = unsafe {
+                    let halves = self.acts.halves(row).add(2 * chunk);
+                    ([*halves, *halves.add(1)], *self.acts.scales(row).add(chunk))
                 };
-                starts[parts * chunk + part] = offset * total;
-                if self.codes.has_min {
-                    lows[parts * chunk + part] = d * total as f32;
+                for part in 0..of.parts {
+                    let total = if of.parts == 2 { halves[part] } else { halves[0] + halves[1] };
+                    out.starts[at] = of.offset * total;
+                    out.scales[at] = d;
+                    if of.has_min {
+                        out.lows[at] = d * total as f32;
+                    }
+                    at += of.group;
                 }
             }
         }

@@ -20,7 +20,8 @@ impl Product<'_> {
         let span = scratch.span(self.acts.chunks);
         // SAFETY: the contract of `linear_int8`.
         unsafe {
-            let shares = self.shares::<I>(scratch);
+            let group = I::TILE[usize::from(self.codes.bits).max(4) - 4];
+            let shares = self.shares::<I>(group, scratch);
             for block in blocks {
                 let mut first = 0;
                 while first < self.acts.chunks {
@@ -98,7 +99,7 @@ impl Product<'_> {
         shares: Shares,
         row: usize,
     ) {
-        let chunks = self.acts.chunks;
+        let (chunks, group) = (self.acts.chunks, I::TILE[WIDTH - 4]);
         // The first tile asks for the next block's codes, so that memory works meanwhile.
         let next = self.w.data.as_ptr().wrapping_add((block + 1) * self.w.block_bytes);
         let share = self.w.block_bytes / (chunks * PARTS);
@@ -113,19 +114,19 @@ impl Product<'_> {
                 if row == 0 {
                     prefetch(next.wrapping_add(part * share), share);
                 }
-                let at = row * chunks * PARTS + part;
+                let at = row / group * group * chunks * PARTS + part * group + row % group;
                 let mut dots = [I::splat_i(0); T];
-                let starts = Column { first: shares.starts.add(at), stride: chunks * PARTS };
+                let starts = shares.starts.add(at);
                 multiply::<I, WIDTH, PARTS, T>(span.codes, &acts, part, starts, &mut dots);
                 let scale = I::load(span.scales.add(part * LANES));
                 for t in 0..T {
-                    let d = I::splat(*self.acts.scales(row + t).add(part / PARTS));
+                    let d = I::splat(*shares.scales.add(at + t));
                     sums[t] = I::fma(I::float(dots[t]), I::mul(scale, d), sums[t]);
                 }
                 if self.codes.has_min {
                     let min = I::load(span.mins.add(part * LANES));
                     for t in 0..T {
-                        let low = I::splat(*shares.lows.add(at + t * chunks * PARTS));
+                        let low = I::splat(*shares.lows.add(at + t));
                         sums[t] = I::fma(min, low, sums[t]);
                     }
                 }
@@ -137,13 +138,6 @@ impl Product<'_> {
     }
 }
 
-/// One number of each row of activations.
-#[derive(Clone, Copy)]
-struct Column {
-    first: *const i32,
-    stride: usize,
-}
-
 /// The products of part `part` of 16 rows' codes with T rows of activations, from `starts` on.
 ///
 /// Each step's codes are loaded once and meet all T rows before the next: left alone, a compiler
@@ -153,7 +147,7 @@ unsafe fn multiply<I: Isa, const WIDTH: usize, const PARTS: usize, const T: usiz
     codes: *const u8,
     acts: &[*const i8; T],
     part: usize,
-    starts: Column,
+    starts: *const i32,
     dots: &mut [I::I; T],
 ) {
     let (steps, room) = (STEPS / PARTS, I::ROOM[WIDTH - 4].min(STEPS / PARTS));
@@ -176,7 +170,7 @@ unsafe fn multiply<I: Isa, const WIDTH: usize, const PARTS: usize, const T: usiz
             }
             for t in 0..T {
                 let before = match first {
-                    0 => I::splat_i(*starts.first.add(t * starts.stride)),
+                    0 => I::splat_i(*starts.add(t)),
                     _ => dots[t],
                 };
                 dots[t] = I::fold(before, products[t]);
