@@ -9,7 +9,7 @@ fewbit, so that a change in the machine's load meets both; the ratio is that of 
 
 With neighbours, so many processes that do nothing but count run beside both. FEWBIT_BENCH_DEPTH is
 how many tokens are in both caches before (llama.cpp keeps them as f16), FEWBIT_BENCH_KV the kind of
-ours.
+ours. FEWBIT_BENCH_IK names ik_llama.cpp's ``llama-bench`` (`ik_peer.py`): then it runs in turn too.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
 import fewbit
-from benches import random_llama, random_moe
+from benches import ik_peer, random_llama, random_moe
 from benches.conftest import THREADS
 from fewbit import _core
 from fewbit.bench import Case, Filled
@@ -59,19 +60,19 @@ FORMATS = {
 
 
 @pytest.fixture(scope="module", params=[f"{kind}-{f}" for kind in FILES for f in FORMATS[kind]])
-def loaded(request: pytest.FixtureRequest) -> Iterator[tuple[fewbit.Model, Peer | None]]:
+def loaded(request: pytest.FixtureRequest) -> Iterator[tuple[fewbit.Model, Peer | None, Path]]:
     kind, _, format_ = request.param.partition("-")
     file = FILES[kind](format_)
     model = fewbit.load(str(file), "cpu", threads=THREADS, kv=KV)
     if importlib.util.find_spec("llama_cpp") is None:
-        yield model, None
+        yield model, None, file
         return
     from benches.llama_cpp_peer import Peer
 
     peer = Peer(file, THREADS, DEPTH + 1024)
     if DEPTH:
         peer.fill(np.arange(300, 300 + DEPTH, dtype=np.int32) % model.config.vocab)
-    yield model, peer
+    yield model, peer, file
     peer.close()
 
 
@@ -87,24 +88,28 @@ def neighbours() -> Iterator[None]:
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("name", CASES)
 def test_tokens_per_second(
-    loaded: tuple[fewbit.Model, Peer | None],
+    loaded: tuple[fewbit.Model, Peer | None, Path],
     name: str,
     benchmark: BenchmarkFixture,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    model, peer = loaded
+    model, peer, file = loaded
     case = CASES[name]
     filled = Filled(model, case, "int8")
     rng = np.random.default_rng(0)
     tokens = rng.integers(300, model.config.vocab, case.tokens).astype(np.int32)
     ours: list[float] = []
     theirs: list[float] = []
+    iks: list[float] = []
     read: list[float] = []
 
     def beside() -> None:
         read.append(_core.read_rate(THREADS))
         if peer is not None:
             theirs.append(peer.measure(tokens, 512 if case.kind == "pp" else 1))
+        if ik_peer.PROGRAM and not DEPTH:
+            sizes_of = (case.tokens, 0) if case.kind == "pp" else (0, case.tokens)
+            iks.append(ik_peer.measure(file, THREADS, *sizes_of))
 
     benchmark.pedantic(
         lambda: ours.append(filled.measure()), setup=beside, rounds=ROUNDS, warmup_rounds=1
@@ -117,8 +122,11 @@ def test_tokens_per_second(
     if theirs:
         peer_rate = statistics.median(theirs[1:])
         line += f", llama.cpp {peer_rate:.1f}, ratio {rate / peer_rate:.2f}"
+    if iks:
+        ik_rate = statistics.median(iks[1:])
+        line += f", ik_llama.cpp {ik_rate:.1f}, ratio {rate / ik_rate:.2f}"
     benchmark.extra_info.update(
-        tokens_per_second=ours, llama_cpp=theirs, read_rate=read, threads=THREADS,
+        tokens_per_second=ours, llama_cpp=theirs, ik_llama_cpp=iks, read_rate=read, threads=THREADS,
         neighbours=NEIGHBOURS, depth=DEPTH, kv=KV,
     )  # fmt: skip
     with capsys.disabled():

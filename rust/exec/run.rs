@@ -1,5 +1,6 @@
 //! One step of the walk: every thread goes through all stages and claims pieces of each.
 
+use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -146,6 +147,17 @@ impl Step<'_> {
         Acts { chunks: x.width.div_ceil(crate::kernels::isa::CHUNK), ..self.acts }
     }
 
+    /// Claims a share of what is left of `total`: large while there is much, as memory that is read in
+    /// one run is read faster, and small at the end, where a thread may be late. With many rows, few
+    /// blocks: their sums are to stay in a cache.
+    fn claim(&self, claims: &AtomicUsize, total: usize, n: usize) -> Option<Range<usize>> {
+        let most = if n > 4 { 8 } else { 64 };
+        let share = |done: usize| ((total - done) / (3 * self.workspaces.len())).clamp(1, most);
+        let next = |done: usize| (done < total).then(|| done + share(done));
+        let start = claims.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).ok()?;
+        Some(start..start + share(start))
+    }
+
     /// Claims blocks of 16 rows of the weights, over all products of the stage.
     fn products(
         &self,
@@ -156,14 +168,8 @@ impl Step<'_> {
         scratch: &mut Scratch,
     ) {
         let total: usize = jobs.iter().map(|job| job.weight.blocks()).sum();
-        let share = (total / (8 * self.workspaces.len())).clamp(1, 8);
         scratch.forget();
-        loop {
-            let start = claims.fetch_add(share, Ordering::Relaxed);
-            if start >= total {
-                return;
-            }
-            let end = total.min(start + share);
+        while let Some(Range { start, end }) = self.claim(claims, total, n) {
             let mut first = 0;
             for job in jobs {
                 let blocks = job.weight.blocks();
@@ -180,7 +186,7 @@ impl Step<'_> {
         &self,
         x: Slot,
         job: &Linear,
-        blocks: std::ops::Range<usize>,
+        blocks: Range<usize>,
         n: usize,
         scratch: &mut Scratch,
     ) {
@@ -227,7 +233,7 @@ impl Step<'_> {
         &self,
         attend: &Attend,
         kv_head: usize,
-        tokens: std::ops::Range<usize>,
+        tokens: Range<usize>,
         scores: &mut Vec<f32>,
     ) {
         let group = attend.heads / attend.kv_heads;

@@ -1,0 +1,34 @@
+"""ik_llama.cpp through its own ``llama-bench``, which `FEWBIT_BENCH_IK` names.
+
+The binary wheel on PyPI knows no AVX-512, so build its source for this machine. It lacks two files
+that a checkout makes: an empty ``common/cmake/build-info-gen-cpp.cmake``, and ``common/build-info.cpp``
+with the variables of ``build-info.cpp.in``.
+
+    pip download --no-deps --no-binary ik_llama_cpp_python ik_llama_cpp_python
+    tar xf ik_llama_cpp_python-*.tar.gz
+    cmake -S ik_llama_cpp_python-*/vendor/ik_llama.cpp -B build -DGGML_NATIVE=ON
+    cmake --build build -t llama-bench
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+PROGRAM = os.environ.get("FEWBIT_BENCH_IK")
+
+
+def measure(file: Path, threads: int, prompt: int, generated: int) -> float:
+    """Tokens per second of a prompt or of generation, the better of with and without repacking."""
+    return max(_run(file, threads, prompt, generated, repack) for repack in (0, 1))
+
+
+def _run(file: Path, threads: int, prompt: int, generated: int, repack: int) -> float:
+    options = {"-m": file, "-t": threads, "-p": prompt, "-n": generated, "-r": 1, "-rtr": repack}
+    words = [str(word) for option in options.items() for word in option]
+    done = subprocess.run(
+        [str(PROGRAM), *words, "-o", "json"], capture_output=True, text=True, check=True
+    )
+    return float(json.loads(done.stdout)[0]["avg_ts"])
