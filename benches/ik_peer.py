@@ -1,8 +1,8 @@
 """ik_llama.cpp through its own ``llama-bench``, which `FEWBIT_BENCH_IK` names.
 
 The binary wheel on PyPI knows no AVX-512, so build its source for this machine. It lacks two files
-that a checkout makes: an empty ``common/cmake/build-info-gen-cpp.cmake``, and ``common/build-info.cpp``
-with the variables of ``build-info.cpp.in``.
+that a checkout makes: an empty ``common/cmake/build-info-gen-cpp.cmake``, and
+``common/build-info.cpp`` with the variables of ``build-info.cpp.in``.
 
     pip download --no-deps --no-binary ik_llama_cpp_python ik_llama_cpp_python
     tar xf ik_llama_cpp_python-*.tar.gz
