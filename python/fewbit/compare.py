@@ -93,8 +93,8 @@ def base_name(model: Model) -> str:
 
 
 def _rounds_activations(model: Model) -> bool:
-    """Whether int8 changes anything: weights stored as floats leave their activations alone."""
-    return any(not find_format(name).is_float for name in model.formats.values())
+    """Whether int8 changes anything: of weights stored as floats, only BF16 rounds activations."""
+    return any(name == "BF16" or not find_format(name).is_float for name in model.formats.values())
 
 
 def _speed(model: Model) -> float:
