@@ -55,7 +55,8 @@ macro_rules! for_codes {
 /// # Safety
 ///
 /// The CPU has the instruction set, `w.takes_int8()`, `acts` and `out` hold `n` rows of `w`'s
-/// columns and rows, and no other thread writes the same rows of the output.
+/// columns and rows, and no other thread writes the same rows of the output. `scratch` keeps what it
+/// worked out of the same `acts` before: `Scratch::forget` is called when they hold other numbers.
 #[inline(always)]
 pub unsafe fn linear_int8<I: Isa>(
     w: &Packed,

@@ -32,7 +32,7 @@ pub(super) struct Subject {
 ///
 /// # Safety
 ///
-/// As `linear_f32`; `w.takes_bf16()`.
+/// As `linear_f32`; `w.takes_bf16()`. `scratch` keeps the rows that it rounded, as in `linear_int8`.
 #[inline(always)]
 pub unsafe fn linear_bf16<I: Isa>(
     w: &Packed,
