@@ -161,6 +161,9 @@ UNPACK = {
 }
 """Per format: its function, the size of a block, the scale and the code that stand for zero."""
 
+WHOLE = ("Q2_K", "Q3_K")
+"""What products sum up as integers, scales and all (`linear.py`)."""
+
 
 def groups_k(data: bytes, name: str) -> list[Group]:
     """The blocks of one super-block: signed levels, the f32 scale d * scale, -(dmin * minimum).
@@ -179,6 +182,8 @@ def groups_k(data: bytes, name: str) -> list[Group]:
             [c - zero_code for c in s.codes[k * block : (k + 1) * block]],
             f32(s.d * (scale - zero_scale)),
             minimum,
+            s.d if name in WHOLE else None,
+            scale - zero_scale,
         )
         for k, (scale, minimum) in enumerate(zip(s.scales, minima, strict=True))
     ]

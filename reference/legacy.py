@@ -27,11 +27,16 @@ BLOCK = 32
 
 
 class Group(NamedTuple):
-    """Neighbouring elements that share a scale: value = scale * level (+ minimum, if any)."""
+    """Neighbouring elements that share a scale: value = scale * level (+ minimum, if any).
+
+    Where 256 elements share `d`, scale = d * whole.
+    """
 
     levels: list[int]
     scale: float
     minimum: float | None = None
+    d: float | None = None
+    whole: int = 1
 
 
 def to_f16(x: float) -> bytes:

@@ -8,6 +8,13 @@ int8    the activations are rounded to 8 bits in groups of 32, then for each pie
         acc = fma(float(sum (level * q)), scale * d, acc)
         acc = fma(minimum, d * float(sum q), acc)           where the format has a minimum
 
+        In Q2_K and Q3_K, which have groups of 16 whose scales are whole numbers times a float
+        that 256 columns share, these 256 are summed up by themselves, 32 at a time as integers:
+
+        acc = fma(minimum, d * float(sum q), acc)           for each group of 16
+        part = fma(float(sum (whole * level * q)), d, part) for each group of 32
+        acc = fma(part, shared, acc)
+
 "f32" and "int8" define every bit of the result. Where "int8" is asked for, BF16 takes "f32" with
 activations rounded to bfloat16 (`product_bf16`); other floats, groups that are neither 16 nor a
 multiple of 32, and BF16 with weights below 2^-54 take "f32".
@@ -18,7 +25,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import repeat
-from operator import mul
+from operator import add, mul
 
 from reference.f32 import div, f32, f32s, fmas
 from reference.formats import decode_row, encode_row
@@ -94,6 +101,11 @@ def product_int8(x: Sequence[float], w: Weight) -> list[float]:
     """
     acts = round_activations(x)
     acc = [0.0] * w.rows
+    if w.groups[0][0].d is not None:
+        for start in range(0, w.columns, 256):
+            groups = w.groups[start // 16 : start // 16 + 16]
+            acc = _whole(groups, acts[start // GROUP : start // GROUP + 8], acc)
+        return acc
     start = 0
     for group in w.groups:
         end = start + len(group[0].levels)
@@ -115,6 +127,24 @@ def _piece(
     acc = fmas(dots, [f32(g.scale * d) for g in group], acc)
     minima = [g.minimum for g in group if g.minimum is not None]
     return fmas(minima, [f32(d * sum(q))] * len(group), acc) if minima else acc
+
+
+def _whole(
+    groups: Sequence[Sequence[Group]], acts: Sequence[tuple[list[int], float]], acc: list[float]
+) -> list[float]:
+    """256 columns of every row, whose groups of 16 have whole scales."""
+    halves = [(q[at : at + 16], d) for q, d in acts for at in (0, 16)]
+    part = [0.0] * len(acc)
+    for group, (q, d) in zip(groups, halves, strict=True):
+        minima = [g.minimum for g in group if g.minimum is not None]
+        acc = fmas(minima, [f32(d * sum(q))] * len(group), acc) if minima else acc
+    for first, (_, d) in enumerate(acts):
+        dots = [0] * len(acc)
+        for group, (q, _) in zip(groups[2 * first :][:2], halves[2 * first :][:2], strict=True):
+            products = [g.whole * sum(map(mul, g.levels, q)) for g in group]
+            dots = list(map(add, dots, products))
+        part = fmas([float(n) for n in dots], [d] * len(acc), part)
+    return fmas(part, [g.d or 0.0 for g in groups[0]], acc)
 
 
 def magnitude(x: Sequence[float], w: Weight) -> list[float]:

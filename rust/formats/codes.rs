@@ -25,6 +25,14 @@ impl Codes {
             levels => levels.ilog2() as usize,
         }
     }
+
+    /// Whether the scales of both groups of 32 elements are whole numbers times the same f16, so
+    /// that products sum up both as integers.
+    pub const fn whole(&self) -> bool {
+        self.group == 16
+            && self.bits < 6
+            && matches!(self.scales, Scales::Bytes | Scales::Signed | Scales::Nibbles)
+    }
 }
 
 /// How scales and minima are stored, in a file and for the kernels.

@@ -10,15 +10,6 @@
 //! is enabled once, on the entry points in the instruction set's own file. Closures are not used in
 //! kernels, as they silently lose those features.
 
-use std::ops::Range;
-
-use super::linear::Product;
-use super::packed::Packed;
-use super::scales::Source;
-use super::shares::Shares;
-use super::span::Span;
-use crate::formats::{Codes, Format};
-
 /// Rows in one block of a packed matrix; lanes of a vector.
 pub const LANES: usize = 16;
 /// Elements that share an activation scale; the codes of a chunk lie together.
@@ -40,17 +31,6 @@ pub unsafe trait Isa: Copy {
     type F: Copy;
     /// 16 lanes of i32.
     type I: Copy;
-    /// 64 bytes: four consecutive codes of each of 16 rows.
-    type B: Copy;
-    /// Sums of products of some steps, exact.
-    type W: Copy;
-    /// How many steps of codes of 4, 5, 6, 7 and 8 bits `W` can take.
-    const ROOM: [usize; 5];
-    /// Codes of 8 bits are multiplied as `code - CENTER`.
-    const CENTER: i32;
-    /// Rows of activations (8, 4 or 2) that meet codes of 4, 5, 6, 7 and 8 bits at a time: as many
-    /// as registers hold.
-    const TILE: [usize; 5];
     /// Rows of f32 activations (8, 6 or 4) that meet a column of weights at a time.
     const TILE_F32: usize;
     /// Whether `pair` and `add_pairs` are more than their definitions here.
@@ -125,125 +105,4 @@ pub unsafe trait Isa: Copy {
     unsafe fn sum_i(x: Self::I) -> i32;
     /// Writes 16 integers within -128..=127 as bytes.
     unsafe fn store_i8(p: *mut i8, x: Self::I);
-    /// 64 bytes.
-    unsafe fn bytes(p: *const u8) -> Self::B;
-    /// Writes 64 bytes.
-    unsafe fn store_bytes(p: *mut u8, x: Self::B);
-    /// `bits` bits of each byte, from bit `shift` up.
-    unsafe fn field(x: Self::B, shift: u32, bits: u32) -> Self::B;
-    /// Each byte moved up by `shift` bits, where no bit leaves its byte.
-    unsafe fn raise(x: Self::B, shift: u32) -> Self::B;
-    /// x | y.
-    unsafe fn or(x: Self::B, y: Self::B) -> Self::B;
-    /// Code `element` (0..4) of each row as a float.
-    unsafe fn code(x: Self::B, element: u32) -> Self::F;
-    /// Each byte's level: byte `i` of the 16 at `levels` for a byte `i` below 16.
-    unsafe fn look_up(x: Self::B, levels: *const u8) -> Self::B;
-    /// No products yet.
-    unsafe fn no_sums() -> Self::W;
-    /// Adds one step's products, code x activation: codes of `BITS` bits, four activations within
-    /// -127..=127 that all rows share.
-    unsafe fn accumulate<const BITS: usize>(sums: Self::W, q: Self::B, acts: *const i8) -> Self::W;
-    /// The sums as they are: whatever went into them is done before what comes after.
-    unsafe fn settle(sums: Self::W) -> Self::W;
-    /// x + the sums.
-    unsafe fn fold(x: Self::I, sums: Self::W) -> Self::I;
-
-    /// `look_up::look_up_span`.
-    unsafe fn look_up_span(format: Format, data: *const u8, out: Span);
-    /// `span::unpack_span`.
-    unsafe fn unpack_span(w: &Packed, block: usize, first: usize, count: usize, out: Span);
-    /// `scales::widen_span`.
-    unsafe fn widen_span(codes: &Codes, source: Source, first: usize, count: usize, out: Span);
-    /// `linear::Product::one_row`.
-    unsafe fn one_row<const BITS: usize, const WIDTH: usize, const LOOK: bool, const PARTS: usize>(
-        product: &Product,
-        blocks: Range<usize>,
-        span: Span,
-        shares: Shares,
-    );
-    /// `tiles::Product::tiles`.
-    unsafe fn tiles<const WIDTH: usize, const PARTS: usize>(
-        product: &Product,
-        block: usize,
-        span: Span,
-        shares: Shares,
-    );
 }
-
-/// The last methods of `Isa`: generic functions that are not inlined, with the features given. An
-/// entry point that held them all would take a compiler minutes, and one core.
-macro_rules! own_functions {
-    ($(#[$feature:meta])?) => {
-        #[inline(always)]
-        unsafe fn look_up_span(format: Format, data: *const u8, out: Span) {
-            $(#[$feature])?
-            #[inline(never)]
-            unsafe fn own<I: LookUp>(format: Format, data: *const u8, out: Span) {
-                // SAFETY: the trait's contract.
-                unsafe { crate::kernels::look_up::look_up_span::<I>(format, data, out) }
-            }
-            // SAFETY: the trait's contract.
-            unsafe { own::<Self>(format, data, out) }
-        }
-        #[inline(always)]
-        unsafe fn unpack_span(w: &Packed, block: usize, first: usize, count: usize, out: Span) {
-            $(#[$feature])?
-            #[inline(never)]
-            unsafe fn own<I: Isa>(w: &Packed, block: usize, first: usize, count: usize, out: Span) {
-                // SAFETY: the trait's contract.
-                unsafe { crate::kernels::span::unpack_span::<I>(w, block, first, count, out) }
-            }
-            // SAFETY: the trait's contract.
-            unsafe { own::<Self>(w, block, first, count, out) }
-        }
-        #[inline(always)]
-        unsafe fn widen_span(codes: &Codes, source: Source, first: usize, count: usize, out: Span) {
-            $(#[$feature])?
-            #[inline(never)]
-            unsafe fn own<I: Isa>(
-                codes: &Codes, source: Source, first: usize, count: usize, out: Span,
-            ) {
-                // SAFETY: the trait's contract.
-                unsafe { crate::kernels::scales::widen_span::<I>(codes, source, first, count, out) }
-            }
-            // SAFETY: the trait's contract.
-            unsafe { own::<Self>(codes, source, first, count, out) }
-        }
-        #[inline(always)]
-        unsafe fn one_row<
-            const BITS: usize, const WIDTH: usize, const LOOK: bool, const PARTS: usize,
-        >(
-            product: &Product, blocks: std::ops::Range<usize>, span: Span, shares: Shares,
-        ) {
-            $(#[$feature])?
-            #[inline(never)]
-            unsafe fn own<
-                I: Isa, const BITS: usize, const WIDTH: usize, const LOOK: bool, const PARTS: usize,
-            >(
-                product: &Product, blocks: std::ops::Range<usize>, span: Span, shares: Shares,
-            ) {
-                // SAFETY: the trait's contract.
-                unsafe { product.one_row::<I, BITS, WIDTH, LOOK, PARTS>(blocks, span, shares) }
-            }
-            // SAFETY: the trait's contract.
-            unsafe { own::<Self, BITS, WIDTH, LOOK, PARTS>(product, blocks, span, shares) }
-        }
-        #[inline(always)]
-        unsafe fn tiles<const WIDTH: usize, const PARTS: usize>(
-            product: &Product, block: usize, span: Span, shares: Shares,
-        ) {
-            $(#[$feature])?
-            #[inline(never)]
-            unsafe fn own<I: Isa, const WIDTH: usize, const PARTS: usize>(
-                product: &Product, block: usize, span: Span, shares: Shares,
-            ) {
-                // SAFETY: the trait's contract.
-                unsafe { product.tiles::<I, WIDTH, PARTS>(block, span, shares) }
-            }
-            // SAFETY: the trait's contract.
-            unsafe { own::<Self, WIDTH, PARTS>(product, block, span, shares) }
-        }
-    };
-}
-pub(super) use own_functions;

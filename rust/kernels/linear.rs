@@ -8,6 +8,7 @@
 //! acc = fma(min, d * float(sum a), acc)                     where the format has minima
 //! ```
 //!
+//! Where scales are whole numbers (`whole.rs`), a span of 256 columns is summed up by itself.
 //! and with f32 activations (`linear_f32.rs`), for each column: `acc = fma(weight, x, acc)`. The
 //! bias comes last.
 //! Codes are unpacked once for a block and all rows of activations (`tiles.rs`); for a single row as
@@ -16,7 +17,8 @@
 use std::ops::Range;
 
 use super::activations::Acts;
-use super::isa::{CHUNK, Isa, LANES, STEP_BYTES};
+use super::bytes::Bytes;
+use super::isa::{CHUNK, LANES, STEP_BYTES};
 use super::memory::prefetch;
 use super::output::finish;
 pub use super::output::{Output, Scratch};
@@ -58,7 +60,7 @@ macro_rules! for_codes {
 /// columns and rows, and no other thread writes the same rows of the output. `scratch` keeps what it
 /// worked out of the same `acts` before: `Scratch::forget` is called when they hold other numbers.
 #[inline(always)]
-pub unsafe fn linear_int8<I: Isa>(
+pub unsafe fn linear_int8<I: Bytes>(
     w: &Packed,
     blocks: Range<usize>,
     acts: &Acts,
@@ -67,14 +69,18 @@ pub unsafe fn linear_int8<I: Isa>(
     scratch: &mut Scratch,
 ) {
     let Some(codes) = w.codes() else { return };
-    let product = Product { w, codes, acts: *acts, n, out };
+    let product = Product { w, codes, whole: codes.whole(), merged: false, acts: *acts, n, out };
     // SAFETY: the caller's promise.
     unsafe {
         if n == 1 {
             let (span, shares) = (scratch.span(SPAN), product.shares::<I>(1, scratch));
-            for_codes!(product, I, one_row_of(blocks, span, shares));
+            if product.whole {
+                product.one_whole_row::<I>(blocks, span, shares);
+            } else {
+                for_codes!(product, I, one_row_of(blocks, span, shares));
+            }
         } else {
-            product.rows::<I>(blocks, scratch);
+            product.for_rows::<I>().rows::<I>(blocks, scratch);
         }
     }
 }
@@ -83,6 +89,9 @@ pub unsafe fn linear_int8<I: Isa>(
 pub struct Product<'a> {
     pub(super) w: &'a Packed,
     pub(super) codes: Codes,
+    /// Whether scales are whole numbers, see `whole.rs`, and codes have been multiplied by them.
+    pub(super) whole: bool,
+    pub(super) merged: bool,
     pub(super) acts: Acts,
     pub(super) n: usize,
     pub(super) out: Output,
@@ -104,7 +113,7 @@ macro_rules! each_step {
 
 impl Product<'_> {
     #[inline(always)]
-    unsafe fn one_row_of<I: Isa, const BITS: usize, const WIDTH: usize, const LOOK: bool>(
+    unsafe fn one_row_of<I: Bytes, const BITS: usize, const WIDTH: usize, const LOOK: bool>(
         &self,
         blocks: Range<usize>,
         span: Span,
@@ -113,9 +122,9 @@ impl Product<'_> {
         // SAFETY: the contract of `linear_int8`.
         unsafe {
             if parts(&self.codes) == 2 {
-                I::one_row::<BITS, WIDTH, LOOK, 2>(self, blocks, span, shares);
+                I::one_row::<BITS, WIDTH, LOOK, 2, false>(self, blocks, span, shares);
             } else {
-                I::one_row::<BITS, WIDTH, LOOK, 1>(self, blocks, span, shares);
+                I::one_row::<BITS, WIDTH, LOOK, 1, false>(self, blocks, span, shares);
             }
         }
     }
@@ -127,11 +136,12 @@ impl Product<'_> {
     /// That of `linear_int8`; `span` holds a span.
     #[inline(always)]
     pub unsafe fn one_row<
-        I: Isa,
+        I: Bytes,
         const BITS: usize,
         const WIDTH: usize,
         const LOOK: bool,
         const PARTS: usize,
+        const WHOLE: bool,
     >(
         &self,
         blocks: Range<usize>,
@@ -141,7 +151,7 @@ impl Product<'_> {
         for block in blocks {
             // SAFETY: the caller's promise.
             unsafe {
-                let sum = self.spans::<I, BITS, WIDTH, LOOK, PARTS>(block, span, shares);
+                let sum = self.spans::<I, BITS, WIDTH, LOOK, PARTS, WHOLE>(block, span, shares);
                 finish::<I>(self.w, block, sum, 0, self.out);
             }
         }
@@ -149,11 +159,12 @@ impl Product<'_> {
 
     #[inline(always)]
     unsafe fn spans<
-        I: Isa,
+        I: Bytes,
         const BITS: usize,
         const WIDTH: usize,
         const LOOK: bool,
         const PARTS: usize,
+        const WHOLE: bool,
     >(
         &self,
         block: usize,
@@ -163,15 +174,15 @@ impl Product<'_> {
         // SAFETY: the contract of `linear_int8`.
         unsafe {
             let data = self.w.data.as_ptr().add(block * self.w.block_bytes);
-            let mut sum = I::splat(0.0);
+            let mut sums = Sums::<I>::none();
             let mut first = 0;
             while first < self.acts.chunks {
                 let count = (self.acts.chunks - first).min(SPAN);
                 if BITS == 0 {
-                    I::unpack_span(self.w, block, first, count, span);
+                    I::unpack_span(self.w, block, first, count, false, span);
                 } else {
                     let source = self.w.source(block);
-                    I::widen_span(&self.codes, source, first, count, span);
+                    I::widen_span(&self.codes, source, first, count, WHOLE, span);
                 }
                 for chunk in 0..count {
                     let mut here = span.after(chunk, PARTS);
@@ -182,30 +193,36 @@ impl Product<'_> {
                             prefetch(here.codes.wrapping_add(AHEAD), STEP_BYTES * BITS);
                         }
                     }
-                    sum =
-                        self.chunk::<I, BITS, WIDTH, LOOK, PARTS>(here, first + chunk, shares, sum);
+                    let chunk = first + chunk;
+                    sums =
+                        self.chunk::<I, BITS, WIDTH, LOOK, PARTS, WHOLE>(here, chunk, shares, sums);
+                }
+                if WHOLE {
+                    sums.row = I::fma(sums.span, I::load(span.shared), sums.row);
+                    sums.span = I::splat(0.0);
                 }
                 first += count;
             }
-            sum
+            sums.row
         }
     }
 
     /// One chunk of 16 rows of weights.
     #[inline(always)]
     unsafe fn chunk<
-        I: Isa,
+        I: Bytes,
         const BITS: usize,
         const WIDTH: usize,
         const LOOK: bool,
         const PARTS: usize,
+        const WHOLE: bool,
     >(
         &self,
         at: Span,
         chunk: usize,
         shares: Shares,
-        mut sum: I::F,
-    ) -> I::F {
+        mut sums: Sums<I>,
+    ) -> Sums<I> {
         // SAFETY: the contract of `linear_int8`; `at` holds the chunk.
         unsafe {
             let acts = self.acts.codes(0).add(chunk * CHUNK).cast_const();
@@ -221,45 +238,74 @@ impl Product<'_> {
                 }
                 let room = I::ROOM[WIDTH - 4];
                 let steps = if PARTS == 2 { STEP % 4 } else { STEP };
-                let before = if steps % room == 0 { I::no_sums() } else { products };
+                let part = if PARTS == 2 { STEP / 4 } else { 0 };
+                let start = *shares.starts.add(chunk * PARTS + part);
+                let before = match steps % room {
+                    0 if WHOLE => I::sums_from(start),
+                    0 => I::no_sums(),
+                    _ => products,
+                };
                 products = I::accumulate::<WIDTH>(before, q, acts.add(4 * STEP));
                 let ends = STEP == 7 || (PARTS == 2 && STEP == 3);
                 if ends || (steps + 1) % room == 0 {
-                    let part = if PARTS == 2 { STEP / 4 } else { 0 };
-                    if steps < room {
-                        dots = I::splat_i(*shares.starts.add(chunk * PARTS + part));
+                    if WHOLE {
+                        let scale = I::round(I::load(at.scales.add(part * LANES)));
+                        dots = I::fold_by(dots, products, scale);
+                    } else {
+                        let before = if steps < room { I::splat_i(start) } else { dots };
+                        dots = I::fold(before, products);
                     }
-                    dots = I::fold(dots, products);
                     if ends {
-                        sum = self.scale::<I, PARTS>(at, chunk, part, shares, dots, sum);
+                        sums = self.scale::<I, PARTS, WHOLE>(at, chunk, part, shares, dots, sums);
                     }
                 }
             });
         }
-        sum
+        sums
     }
 
-    /// Adds one part's dot products to the sum.
+    /// Adds one part's dot products to the sums; where scales are whole, those of both parts.
     #[inline(always)]
-    unsafe fn scale<I: Isa, const PARTS: usize>(
+    unsafe fn scale<I: Bytes, const PARTS: usize, const WHOLE: bool>(
         &self,
         at: Span,
         chunk: usize,
         part: usize,
         shares: Shares,
         dots: I::I,
-        sum: I::F,
-    ) -> I::F {
+        mut sums: Sums<I>,
+    ) -> Sums<I> {
         // SAFETY: the contract of `linear_int8`.
         unsafe {
-            let scale = I::load(at.scales.add(part * LANES));
-            let d = *self.acts.scales(0).add(chunk);
-            let sum = I::fma(I::float(dots), I::mul(scale, I::splat(d)), sum);
-            if !self.codes.has_min {
-                return sum;
+            let (dots, d) = (I::float(dots), I::splat(*self.acts.scales(0).add(chunk)));
+            if !WHOLE {
+                let scale = I::load(at.scales.add(part * LANES));
+                sums.row = I::fma(dots, I::mul(scale, d), sums.row);
+            } else if part == 1 {
+                sums.span = I::fma(dots, d, sums.span);
             }
-            let low = I::splat(*shares.lows.add(chunk * PARTS + part));
-            I::fma(I::load(at.mins.add(part * LANES)), low, sum)
+            if self.codes.has_min {
+                let low = I::splat(*shares.lows.add(chunk * PARTS + part));
+                sums.row = I::fma(I::load(at.mins.add(part * LANES)), low, sums.row);
+            }
         }
+        sums
+    }
+}
+
+/// What a row of activations has come to.
+#[derive(Clone, Copy)]
+struct Sums<I: Bytes> {
+    row: I::F,
+    /// Of a span, before its shared scale, where scales are whole.
+    span: I::F,
+}
+
+impl<I: Bytes> Sums<I> {
+    #[inline(always)]
+    unsafe fn none() -> Self {
+        // SAFETY: the caller's CPU has the instruction set.
+        let zero = unsafe { I::splat(0.0) };
+        Self { row: zero, span: zero }
     }
 }

@@ -11,7 +11,7 @@
 
 use std::ops::Range;
 
-use super::isa::Isa;
+use super::bytes::Bytes;
 use super::linear_f32::{linear_f32, linear_pairs};
 use super::output::{Output, Scratch, grow};
 use super::packed::Packed;
@@ -34,7 +34,7 @@ pub(super) struct Subject {
 ///
 /// As `linear_f32`; `w.takes_bf16()`. `scratch` keeps the rows that it rounded, as in `linear_int8`.
 #[inline(always)]
-pub unsafe fn linear_bf16<I: Isa>(
+pub unsafe fn linear_bf16<I: Bytes>(
     w: &Packed,
     blocks: Range<usize>,
     x: *const f32,

@@ -5,7 +5,8 @@
 
 use std::ops::Range;
 
-use super::isa::{CHUNK, Isa, LANES, STEP_BYTES};
+use super::bytes::Bytes;
+use super::isa::{CHUNK, LANES, STEP_BYTES};
 use super::memory::prefetch;
 use super::output::{Line, Output, Scratch, finish, grow};
 use super::packed::{Packed, Storage};
@@ -26,7 +27,7 @@ const ROWS: usize = 120;
 ///
 /// As `linear_int8`.
 #[inline(always)]
-pub unsafe fn linear_f32<I: Isa>(
+pub unsafe fn linear_f32<I: Bytes>(
     w: &Packed,
     blocks: Range<usize>,
     x: *const f32,
@@ -56,7 +57,7 @@ pub unsafe fn linear_f32<I: Isa>(
 ///
 /// As `linear_f32`; `I::PAIRS`, and the CPU has what that takes.
 #[inline(always)]
-pub unsafe fn linear_pairs<I: Isa>(
+pub unsafe fn linear_pairs<I: Bytes>(
     w: &Packed,
     blocks: Range<usize>,
     x: *const f32,
@@ -69,7 +70,7 @@ pub unsafe fn linear_pairs<I: Isa>(
 }
 
 #[inline(always)]
-unsafe fn all_rows<I: Isa, const PAIRS: bool>(
+unsafe fn all_rows<I: Bytes, const PAIRS: bool>(
     w: &Packed,
     blocks: Range<usize>,
     x: *const f32,
@@ -89,7 +90,7 @@ unsafe fn all_rows<I: Isa, const PAIRS: bool>(
 
 /// Some rows: a span of columns meets all blocks before the next, while the second cache holds it.
 #[inline(always)]
-unsafe fn many_rows<I: Isa, const PAIRS: bool>(
+unsafe fn many_rows<I: Bytes, const PAIRS: bool>(
     w: &Packed,
     blocks: Range<usize>,
     x: *const f32,
@@ -135,7 +136,7 @@ unsafe fn many_rows<I: Isa, const PAIRS: bool>(
 
 /// Blocks of floats against T rows, N at a time: so many sums do not wait for each other.
 #[inline(always)]
-unsafe fn few_rows<I: Isa, const N: usize, const T: usize>(
+unsafe fn few_rows<I: Bytes, const N: usize, const T: usize>(
     w: &Packed,
     format: Format,
     mut blocks: Range<usize>,
@@ -155,7 +156,7 @@ unsafe fn few_rows<I: Isa, const N: usize, const T: usize>(
 }
 
 #[inline(always)]
-unsafe fn few_blocks<I: Isa, const N: usize, const T: usize>(
+unsafe fn few_blocks<I: Bytes, const N: usize, const T: usize>(
     w: &Packed,
     format: Format,
     first: usize,
@@ -180,7 +181,7 @@ unsafe fn few_blocks<I: Isa, const N: usize, const T: usize>(
 
 /// `FORMAT` is 0 for F32, 1 for F16, 2 for BF16.
 #[inline(always)]
-unsafe fn sum_columns<I: Isa, const N: usize, const T: usize, const FORMAT: usize>(
+unsafe fn sum_columns<I: Bytes, const N: usize, const T: usize, const FORMAT: usize>(
     w: &Packed,
     data: *const u8,
     x: *const f32,
@@ -207,7 +208,7 @@ unsafe fn sum_columns<I: Isa, const N: usize, const T: usize, const FORMAT: usiz
 
 /// The weights of some columns as f32 [column][16]: widened into `out`, or in place if they are.
 #[inline(always)]
-unsafe fn widen_span<I: Isa>(
+unsafe fn widen_span<I: Bytes>(
     w: &Packed,
     block: usize,
     columns: Range<usize>,
@@ -233,7 +234,7 @@ unsafe fn widen_span<I: Isa>(
             }
             Storage::Planes(codes) | Storage::Words(_, codes) => {
                 let (first, count) = (columns.start / CHUNK, columns.len().div_ceil(CHUNK));
-                I::unpack_span(w, block, first, count, span);
+                I::unpack_span(w, block, first, count, false, span);
                 widen_codes::<I>(w, &codes, block, columns, span, out);
             }
         }
@@ -246,7 +247,7 @@ static NONE: [u16; LANES] = [0; LANES];
 
 /// The bfloat16 weights of some columns in pairs, [pair][16] of 32 bits.
 #[inline(always)]
-unsafe fn pair_span<I: Isa>(
+unsafe fn pair_span<I: Bytes>(
     w: &Packed,
     block: usize,
     columns: Range<usize>,
@@ -266,7 +267,7 @@ unsafe fn pair_span<I: Isa>(
 
 /// scale (code - offset) + min of each column.
 #[inline(always)]
-unsafe fn widen_codes<I: Isa>(
+unsafe fn widen_codes<I: Bytes>(
     w: &Packed,
     codes: &Codes,
     block: usize,
@@ -305,7 +306,7 @@ unsafe fn widen_codes<I: Isa>(
 
 /// Adds the products of some columns (or pairs of them) to the sums of all rows of activations.
 #[inline(always)]
-unsafe fn multiply_all<I: Isa, const PAIRS: bool>(
+unsafe fn multiply_all<I: Bytes, const PAIRS: bool>(
     weights: *const f32,
     x: *const f32,
     stride: usize,
@@ -341,7 +342,7 @@ unsafe fn multiply_all<I: Isa, const PAIRS: bool>(
 
 /// Adds the products of some columns to the sums of T rows of activations.
 #[inline(always)]
-unsafe fn multiply<I: Isa, const T: usize, const PAIRS: bool>(
+unsafe fn multiply<I: Bytes, const T: usize, const PAIRS: bool>(
     weights: *const f32,
     x: *const f32,
     stride: usize,

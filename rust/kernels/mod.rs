@@ -10,6 +10,7 @@ pub mod attention;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+pub mod bytes;
 pub mod delta;
 pub mod experts;
 pub mod gates;
@@ -31,6 +32,7 @@ pub mod scales;
 pub mod shares;
 pub mod span;
 mod tiles;
+mod whole;
 mod words;
 
 use std::ops::Range;

@@ -2,6 +2,7 @@
 
 use super::isa::{Isa, LANES};
 use super::packed::Packed;
+use super::scales::SPAN;
 use super::span::{CHUNK_BYTES, Span};
 use super::{linear_bf16, shares};
 
@@ -30,6 +31,7 @@ pub struct Scratch {
     span_codes: Vec<Line>,
     span_scales: Vec<Line>,
     span_mins: Vec<Line>,
+    span_shared: Vec<Line>,
     pub(super) starts: Vec<i32>,
     pub(super) scales: Vec<f32>,
     pub(super) lows: Vec<f32>,
@@ -52,10 +54,12 @@ impl Scratch {
         grow(&mut self.span_codes, chunks * CHUNK_BYTES / size_of::<Line>());
         grow(&mut self.span_scales, 2 * chunks);
         grow(&mut self.span_mins, 2 * chunks);
+        grow(&mut self.span_shared, chunks.div_ceil(SPAN));
         Span {
             codes: self.span_codes.as_mut_ptr().cast(),
             scales: self.span_scales.as_mut_ptr().cast(),
             mins: self.span_mins.as_mut_ptr().cast(),
+            shared: self.span_shared.as_mut_ptr().cast(),
         }
     }
 }

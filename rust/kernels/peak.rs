@@ -5,7 +5,8 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use super::Kernels;
-use super::isa::{CHUNK, Isa, LANES, STEP_BYTES, STEPS};
+use super::bytes::Bytes;
+use super::isa::{CHUNK, LANES, STEP_BYTES, STEPS};
 
 /// Rows of activations: as many sums at once as hide an instruction's latency.
 const ROWS: usize = 4;
@@ -19,7 +20,7 @@ const CALLS: usize = 40;
 ///
 /// `codes` holds a chunk, `acts` `ROWS` chunks, and the CPU has the instruction set.
 #[inline(always)]
-pub unsafe fn peak<I: Isa>(codes: *const u8, acts: *const i8) -> i32 {
+pub unsafe fn peak<I: Bytes>(codes: *const u8, acts: *const i8) -> i32 {
     // SAFETY: the caller's promise.
     unsafe {
         let mut dots = [I::splat_i(0); ROWS];

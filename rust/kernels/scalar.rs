@@ -1,13 +1,6 @@
 //! The vocabulary in plain Rust: always compiled, always tested, the meaning of every other file.
 
-use super::isa::{Isa, LANES, own_functions};
-use super::linear::Product;
-use super::look_up::LookUp;
-use super::packed::Packed;
-use super::scales::Source;
-use super::shares::Shares;
-use super::span::Span;
-use crate::formats::{Codes, Format};
+use super::isa::{Isa, LANES};
 
 /// Plain Rust, on any CPU.
 #[derive(Clone, Copy)]
@@ -15,7 +8,6 @@ pub struct Scalar;
 
 type F = [f32; LANES];
 type I = [i32; LANES];
-type B = [u8; 4 * LANES];
 
 /// Lane by lane; a macro, as a closure would not be inlined with an entry point's features.
 macro_rules! lanes {
@@ -27,27 +19,13 @@ macro_rules! lanes {
         out
     }};
 }
-
-macro_rules! bytes {
-    ($i:ident => $value:expr) => {{
-        let mut out = [0u8; 4 * LANES];
-        for $i in 0..4 * LANES {
-            out[$i] = $value;
-        }
-        out
-    }};
-}
+pub(super) use lanes;
 
 #[allow(clippy::needless_range_loop)] // lanes are what the loops count
 // SAFETY: plain Rust runs everywhere; pointers are read and written as the trait states.
 unsafe impl Isa for Scalar {
     type F = F;
     type I = I;
-    type B = B;
-    type W = I;
-    const ROOM: [usize; 5] = [8; 5];
-    const CENTER: i32 = 0;
-    const TILE: [usize; 5] = [8, 4, 2, 4, 8];
     const TILE_F32: usize = 4;
 
     #[inline(always)]
@@ -188,59 +166,4 @@ unsafe impl Isa for Scalar {
             unsafe { p.add(i).write(x[i] as i8) }
         }
     }
-    #[inline(never)]
-    unsafe fn bytes(p: *const u8) -> B {
-        // SAFETY: 64 bytes are readable at p.
-        unsafe { p.cast::<B>().read_unaligned() }
-    }
-    #[inline(never)]
-    unsafe fn store_bytes(p: *mut u8, x: B) {
-        // SAFETY: 64 bytes are writable at p.
-        unsafe { p.cast::<B>().write_unaligned(x) }
-    }
-    #[inline(never)]
-    unsafe fn field(x: B, shift: u32, bits: u32) -> B {
-        bytes!(i => (x[i] >> shift) & (0xff >> (8 - bits)))
-    }
-    #[inline(never)]
-    unsafe fn raise(x: B, shift: u32) -> B {
-        bytes!(i => x[i] << shift)
-    }
-    #[inline(never)]
-    unsafe fn or(x: B, y: B) -> B {
-        bytes!(i => x[i] | y[i])
-    }
-    #[inline(never)]
-    unsafe fn code(x: B, element: u32) -> F {
-        lanes!(i => f32::from(x[4 * i + element as usize]))
-    }
-    #[inline(never)]
-    unsafe fn look_up(x: B, levels: *const u8) -> B {
-        // SAFETY: 16 levels are readable, and the byte is below 16.
-        bytes!(i => unsafe { *levels.add(usize::from(x[i] & 15)) })
-    }
-    #[inline(always)]
-    unsafe fn no_sums() -> I {
-        [0; LANES]
-    }
-    #[inline(never)]
-    unsafe fn accumulate<const BITS: usize>(mut sums: I, q: B, acts: *const i8) -> I {
-        for element in 0..4 {
-            // SAFETY: four activations are readable.
-            let a = i32::from(unsafe { *acts.add(element) });
-            for lane in 0..LANES {
-                sums[lane] += i32::from(q[4 * lane + element]) * a;
-            }
-        }
-        sums
-    }
-    #[inline(always)]
-    unsafe fn settle(sums: I) -> I {
-        sums
-    }
-    #[inline(always)]
-    unsafe fn fold(x: I, sums: I) -> I {
-        lanes!(i => x[i] + sums[i])
-    }
-    own_functions!();
 }

@@ -205,7 +205,8 @@ pub unsafe fn widen<I: Isa>(codes: &Codes, source: Source, group: usize) -> (I::
 }
 
 /// Widens the scales and minima of `count` chunks from `first`, a multiple of `SPAN`, on: one a
-/// chunk, or two where groups are of 16, to f32 [chunk][part][16].
+/// chunk, or two where groups are of 16, to f32 [chunk][part][16]. Scales of a format with `whole`
+/// ones can be left so: then they are not multiplied by their f16, which goes to `out.shared`.
 ///
 /// # Safety
 ///
@@ -217,6 +218,7 @@ pub unsafe fn widen_span<I: Isa>(
     source: Source,
     first: usize,
     count: usize,
+    whole: bool,
     out: Span,
 ) {
     let Span { scales, mins, .. } = out;
@@ -231,7 +233,7 @@ pub unsafe fn widen_span<I: Isa>(
                     scales: source.scales.add(start),
                     mins: source.mins.wrapping_add(start),
                 };
-                widen_bytes::<I>(codes.scales, here, parts, scales, mins);
+                widen_bytes::<I>(codes.scales, here, parts, whole, out);
             }
             _ => {
                 // Groups begin with a chunk or its half, and may be of several chunks.
@@ -249,16 +251,15 @@ pub unsafe fn widen_span<I: Isa>(
 
 /// `parts` groups of the formats whose scales are bytes times an f16.
 #[inline(always)]
-unsafe fn widen_bytes<I: Isa>(
-    kind: Scales,
-    source: Source,
-    parts: usize,
-    scales: *mut f32,
-    mins: *mut f32,
-) {
+unsafe fn widen_bytes<I: Isa>(kind: Scales, source: Source, parts: usize, whole: bool, out: Span) {
+    let Span { scales, mins, shared, .. } = out;
     // SAFETY: the contract of `widen_span`.
     unsafe {
-        let d = half::<I>(source.scales);
+        let mut d = half::<I>(source.scales);
+        if whole {
+            I::store(shared, d);
+            d = I::splat(1.0);
+        }
         match kind {
             Scales::Signed => {
                 for at in (0..parts * LANES).step_by(LANES) {

@@ -1,6 +1,6 @@
 //! What a product takes from rows of activations alone: worked out once for all blocks of weights.
 
-use super::isa::Isa;
+use super::bytes::Bytes;
 use super::linear::Product;
 use super::output::{Scratch, grow};
 use super::span::parts;
@@ -9,7 +9,8 @@ use super::span::parts;
 /// parts][group], so that what a tile takes at a time lies together.
 #[derive(Clone, Copy)]
 pub struct Shares {
-    /// (center - offset) times the sum of a part's activations: where its dot products begin.
+    /// (center - offset) times the sum of a part's activations, or the whole chunk's where parts are
+    /// merged: where dot products begin.
     pub(super) starts: *const i32,
     /// The scale of the part's chunk.
     pub(super) scales: *const f32,
@@ -27,12 +28,13 @@ pub(super) struct Subject {
     group: usize,
     offset: i32,
     has_min: bool,
+    merged: bool,
 }
 
 impl Product<'_> {
     /// The shares of all rows: those in `scratch`, where they are of the same activations and format.
     #[inline(always)]
-    pub(super) unsafe fn shares<I: Isa>(&self, group: usize, scratch: &mut Scratch) -> Shares {
+    pub(super) unsafe fn shares<I: Bytes>(&self, group: usize, scratch: &mut Scratch) -> Shares {
         let center = if self.codes.bits == 8 { I::CENTER } else { 0 };
         let subject = Subject {
             acts: self.acts.q.addr(),
@@ -42,6 +44,7 @@ impl Product<'_> {
             group,
             offset: center - i32::from(self.codes.offset),
             has_min: self.codes.has_min,
+            merged: self.merged,
         };
         if scratch.shares_of != Some(subject) {
             scratch.shares_of = Some(subject);
@@ -66,8 +69,9 @@ impl Product<'_> {
                     ([*halves, *halves.add(1)], *self.acts.scales(row).add(chunk))
                 };
                 for part in 0..of.parts {
-                    let total = if of.parts == 2 { halves[part] } else { halves[0] + halves[1] };
-                    out.starts[at] = of.offset * total;
+                    let both = halves[0] + halves[1];
+                    let total = if of.parts == 2 { halves[part] } else { both };
+                    out.starts[at] = of.offset * if of.merged { both } else { total };
                     out.scales[at] = d;
                     if of.has_min {
                         out.lows[at] = d * total as f32;

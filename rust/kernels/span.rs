@@ -3,9 +3,11 @@
 //! ```text
 //! codes    [chunk][step][16 rows][4]
 //! scales   [chunk][part][16], and minima likewise: one part a chunk, or two where groups are of 16
+//! shared   [span][16]: what the whole scales of `whole.rs` are multiplied by
 //! ```
 
-use super::isa::{CHUNK, Isa, LANES, STEP_BYTES, STEPS};
+use super::bytes::Bytes;
+use super::isa::{CHUNK, LANES, STEP_BYTES, STEPS};
 use super::pack::planes;
 use super::packed::{Packed, Storage};
 use super::scales::SPAN;
@@ -20,6 +22,7 @@ pub struct Span {
     pub codes: *mut u8,
     pub scales: *mut f32,
     pub mins: *mut f32,
+    pub shared: *mut f32,
 }
 
 impl Span {
@@ -30,6 +33,7 @@ impl Span {
             codes: self.codes.wrapping_add(chunks * CHUNK_BYTES),
             scales: self.scales.wrapping_add(chunks * parts * LANES),
             mins: self.mins.wrapping_add(chunks * parts * LANES),
+            shared: self.shared.wrapping_add(chunks / SPAN * LANES),
         }
     }
 }
@@ -42,13 +46,21 @@ pub fn parts(codes: &Codes) -> usize {
 
 /// Unpacks `count` chunks (up to a span) of 16 rows from chunk `first`, a multiple of `SPAN`, on.
 ///
-/// Scales are left out where groups do not fit chunks (`Packed::takes_int8`).
+/// Scales are left out where groups do not fit chunks (`Packed::takes_int8`); `whole` ones are left
+/// whole, see `widen_span`.
 ///
 /// # Safety
 ///
 /// `w` holds codes of the block and its chunks, `out` has room, the CPU has the instruction set.
 #[inline(always)]
-pub unsafe fn unpack_span<I: Isa>(w: &Packed, block: usize, first: usize, count: usize, out: Span) {
+pub unsafe fn unpack_span<I: Bytes>(
+    w: &Packed,
+    block: usize,
+    first: usize,
+    count: usize,
+    whole: bool,
+    out: Span,
+) {
     // SAFETY: the caller's promise.
     unsafe {
         let data = w.data.as_ptr().add(block * w.block_bytes);
@@ -62,7 +74,7 @@ pub unsafe fn unpack_span<I: Isa>(w: &Packed, block: usize, first: usize, count:
                 unpack_chunks::<I>(w, &codes, data, first, count, out.codes);
                 if w.takes_int8() {
                     let source = w.source(block);
-                    I::widen_span(&codes, source, first, count, out);
+                    I::widen_span(&codes, source, first, count, whole, out);
                 }
             }
         }
@@ -70,7 +82,7 @@ pub unsafe fn unpack_span<I: Isa>(w: &Packed, block: usize, first: usize, count:
 }
 
 #[inline(always)]
-unsafe fn unpack_chunks<I: Isa>(
+unsafe fn unpack_chunks<I: Bytes>(
     w: &Packed,
     codes: &Codes,
     data: *const u8,
@@ -106,7 +118,7 @@ unsafe fn unpack_chunks<I: Isa>(
 
 /// Unpacks one chunk's planes to a byte a code.
 #[inline(always)]
-unsafe fn unpack<I: Isa, const BITS: usize>(data: *const u8, out: *mut u8) {
+unsafe fn unpack<I: Bytes, const BITS: usize>(data: *const u8, out: *mut u8) {
     for step in 0..STEPS {
         // SAFETY: a chunk takes 64 BITS bytes, its codes 8 x 64.
         unsafe { I::store_bytes(out.add(step * STEP_BYTES), unpack_step::<I, BITS>(data, step)) }
@@ -119,7 +131,7 @@ unsafe fn unpack<I: Isa, const BITS: usize>(data: *const u8, out: *mut u8) {
 ///
 /// `data` holds the planes of a chunk, the CPU has the instruction set.
 #[inline(always)]
-pub unsafe fn unpack_step<I: Isa, const BITS: usize>(data: *const u8, step: usize) -> I::B {
+pub unsafe fn unpack_step<I: Bytes, const BITS: usize>(data: *const u8, step: usize) -> I::B {
     // SAFETY: the caller's promise.
     unsafe {
         let split = planes(BITS);
@@ -139,7 +151,7 @@ pub unsafe fn unpack_step<I: Isa, const BITS: usize>(data: *const u8, step: usiz
 }
 
 #[inline(always)]
-unsafe fn field<I: Isa>(bytes: I::B, step: usize, plane: usize) -> I::B {
+unsafe fn field<I: Bytes>(bytes: I::B, step: usize, plane: usize) -> I::B {
     if plane == 8 {
         return bytes;
     }

@@ -5,7 +5,8 @@
 
 use std::ops::Range;
 
-use super::isa::{Isa, LANES, STEP_BYTES, STEPS};
+use super::bytes::Bytes;
+use super::isa::{LANES, STEP_BYTES, STEPS};
 use super::linear::Product;
 use super::memory::prefetch;
 use super::output::{Scratch, finish};
@@ -16,7 +17,7 @@ use super::span::{Span, parts};
 impl Product<'_> {
     /// Several rows of activations: a block is unpacked once.
     #[inline(always)]
-    pub(super) unsafe fn rows<I: Isa>(&self, blocks: Range<usize>, scratch: &mut Scratch) {
+    pub(super) unsafe fn rows<I: Bytes>(&self, blocks: Range<usize>, scratch: &mut Scratch) {
         let span = scratch.span(self.acts.chunks);
         // SAFETY: the contract of `linear_int8`.
         unsafe {
@@ -27,8 +28,12 @@ impl Product<'_> {
                 while first < self.acts.chunks {
                     let count = (self.acts.chunks - first).min(SPAN);
                     let here = span.after(first, parts(&self.codes));
-                    I::unpack_span(self.w, block, first, count, here);
+                    I::unpack_span(self.w, block, first, count, self.whole, here);
                     first += count;
+                }
+                if self.whole {
+                    self.whole_tiles_of::<I>(block, span, shares);
+                    continue;
                 }
                 match self.codes.bits {
                     ..=4 => self.tiles_of::<I, 4>(block, span, shares),
@@ -42,7 +47,7 @@ impl Product<'_> {
     }
 
     #[inline(always)]
-    unsafe fn tiles_of<I: Isa, const WIDTH: usize>(
+    unsafe fn tiles_of<I: Bytes, const WIDTH: usize>(
         &self,
         block: usize,
         span: Span,
@@ -51,9 +56,9 @@ impl Product<'_> {
         // SAFETY: the contract of `linear_int8`.
         unsafe {
             if parts(&self.codes) == 2 {
-                I::tiles::<WIDTH, 2>(self, block, span, shares);
+                I::tiles::<WIDTH, 2, false>(self, block, span, shares);
             } else {
-                I::tiles::<WIDTH, 1>(self, block, span, shares);
+                I::tiles::<WIDTH, 1, false>(self, block, span, shares);
             }
         }
     }
@@ -64,7 +69,7 @@ impl Product<'_> {
     ///
     /// That of `linear_int8`; `span` holds the block, `shares` all rows.
     #[inline(always)]
-    pub unsafe fn tiles<I: Isa, const WIDTH: usize, const PARTS: usize>(
+    pub unsafe fn tiles<I: Bytes, const WIDTH: usize, const PARTS: usize, const WHOLE: bool>(
         &self,
         block: usize,
         span: Span,
@@ -74,25 +79,49 @@ impl Product<'_> {
         // SAFETY: the contract of `linear_int8`.
         unsafe {
             while I::TILE[WIDTH - 4] == 8 && row + 8 <= self.n {
-                self.tile::<I, WIDTH, PARTS, 8>(block, span, shares, row);
+                self.some::<I, WIDTH, PARTS, WHOLE, 8>(block, span, shares, row);
                 row += 8;
             }
             while I::TILE[WIDTH - 4] >= 4 && row + 4 <= self.n {
-                self.tile::<I, WIDTH, PARTS, 4>(block, span, shares, row);
+                self.some::<I, WIDTH, PARTS, WHOLE, 4>(block, span, shares, row);
                 row += 4;
             }
             while row + 2 <= self.n {
-                self.tile::<I, WIDTH, PARTS, 2>(block, span, shares, row);
+                self.some::<I, WIDTH, PARTS, WHOLE, 2>(block, span, shares, row);
                 row += 2;
             }
             if row < self.n {
-                self.tile::<I, WIDTH, PARTS, 1>(block, span, shares, row);
+                self.some::<I, WIDTH, PARTS, WHOLE, 1>(block, span, shares, row);
             }
         }
     }
 
     #[inline(always)]
-    unsafe fn tile<I: Isa, const WIDTH: usize, const PARTS: usize, const T: usize>(
+    unsafe fn some<
+        I: Bytes,
+        const WIDTH: usize,
+        const PARTS: usize,
+        const WHOLE: bool,
+        const T: usize,
+    >(
+        &self,
+        block: usize,
+        span: Span,
+        shares: Shares,
+        row: usize,
+    ) {
+        // SAFETY: the contract of `tiles`.
+        unsafe {
+            if WHOLE {
+                self.whole_tile::<I, WIDTH, PARTS, T>(block, span, shares, row);
+            } else {
+                self.tile::<I, WIDTH, PARTS, T>(block, span, shares, row);
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn tile<I: Bytes, const WIDTH: usize, const PARTS: usize, const T: usize>(
         &self,
         block: usize,
         span: Span,
@@ -143,7 +172,7 @@ impl Product<'_> {
 /// Each step's codes are loaded once and meet all T rows before the next: left alone, a compiler
 /// takes the rows one after the other, which costs half the speed in reloads.
 #[inline(always)]
-unsafe fn multiply<I: Isa, const WIDTH: usize, const PARTS: usize, const T: usize>(
+pub(super) unsafe fn multiply<I: Bytes, const WIDTH: usize, const PARTS: usize, const T: usize>(
     codes: *const u8,
     acts: &[*const i8; T],
     part: usize,
@@ -180,7 +209,7 @@ unsafe fn multiply<I: Isa, const WIDTH: usize, const PARTS: usize, const T: usiz
 }
 
 #[inline(always)]
-unsafe fn multiply_step<I: Isa, const WIDTH: usize, const T: usize>(
+pub(super) unsafe fn multiply_step<I: Bytes, const WIDTH: usize, const T: usize>(
     codes: *const u8,
     acts: &[*const i8; T],
     step: usize,

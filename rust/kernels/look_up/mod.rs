@@ -16,7 +16,8 @@ mod signs;
 
 use std::mem::MaybeUninit;
 
-use super::isa::{Isa, LANES, STEP_BYTES};
+use super::bytes::Bytes;
+use super::isa::{LANES, STEP_BYTES};
 use super::memory::prefetch;
 use super::span::Span;
 use super::words::WORD_BYTES;
@@ -28,7 +29,7 @@ use crate::formats::Format;
 ///
 /// That of `Isa`.
 #[allow(clippy::missing_safety_doc)] // the contract above is that of every method
-pub unsafe trait LookUp: Isa {
+pub unsafe trait LookUp: Bytes {
     /// 16 integers.
     unsafe fn words(p: *const u8) -> Self::I;
     /// Writes 16 integers.
@@ -54,7 +55,7 @@ pub unsafe trait LookUp: Isa {
 }
 
 /// 16 rows' words, their scales d where the format has them apart, and room for indices.
-struct Rows<I: Isa> {
+struct Rows<I: Bytes> {
     words: *const u8,
     d: I::F,
     /// [up to 64 points][16]: all are worked out before the first is needed, as the way from vectors
@@ -96,7 +97,7 @@ pub unsafe fn look_up_span<I: LookUp>(format: Format, data: *const u8, out: Span
 
 /// Writes the codes of step `step` of 64.
 #[inline(always)]
-unsafe fn put<I: Isa>(out: Span, step: usize, codes: I::B) {
+unsafe fn put<I: Bytes>(out: Span, step: usize, codes: I::B) {
     // SAFETY: the caller's span has 64 steps.
     unsafe { I::store_bytes(out.codes.add(step * STEP_BYTES), codes) }
 }

@@ -1,0 +1,193 @@
+//! What an instruction set offers for codes: their bytes, and products with int8 activations.
+
+use std::ops::Range;
+
+use super::isa::Isa;
+use super::linear::Product;
+use super::packed::Packed;
+use super::scales::Source;
+use super::shares::Shares;
+use super::span::Span;
+use crate::formats::{Codes, Format};
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+mod scalar;
+
+/// The vocabulary of bytes.
+///
+/// # Safety
+///
+/// That of `Isa`.
+#[allow(clippy::missing_safety_doc)] // the contract above is that of every method
+pub unsafe trait Bytes: Isa {
+    /// 64 bytes: four consecutive codes of each of 16 rows.
+    type B: Copy;
+    /// Sums of products of some steps, exact.
+    type W: Copy;
+    /// How many steps of codes of 4, 5, 6, 7 and 8 bits `W` can take.
+    const ROOM: [usize; 5];
+    /// Codes of 8 bits are multiplied as `code - CENTER`.
+    const CENTER: i32;
+    /// Rows of activations (8, 4 or 2) that meet codes of 4, 5, 6, 7 and 8 bits at a time: as many
+    /// as registers hold.
+    const TILE: [usize; 5];
+    /// 64 bytes.
+    unsafe fn bytes(p: *const u8) -> Self::B;
+    /// Writes 64 bytes.
+    unsafe fn store_bytes(p: *mut u8, x: Self::B);
+    /// `bits` bits of each byte, from bit `shift` up.
+    unsafe fn field(x: Self::B, shift: u32, bits: u32) -> Self::B;
+    /// Each byte moved up by `shift` bits, where no bit leaves its byte.
+    unsafe fn raise(x: Self::B, shift: u32) -> Self::B;
+    /// x | y.
+    unsafe fn or(x: Self::B, y: Self::B) -> Self::B;
+    /// Code `element` (0..4) of each row as a float.
+    unsafe fn code(x: Self::B, element: u32) -> Self::F;
+    /// Each byte's level: byte `i` of the 16 at `levels` for a byte `i` below 16.
+    unsafe fn look_up(x: Self::B, levels: *const u8) -> Self::B;
+    /// No products yet.
+    unsafe fn no_sums() -> Self::W;
+    /// Sums that begin at `start`, within -16384..=16383.
+    unsafe fn sums_from(start: i32) -> Self::W;
+    /// Adds one step's products, code x activation: codes of `BITS` bits, four activations within
+    /// -127..=127 that all rows share.
+    unsafe fn accumulate<const BITS: usize>(sums: Self::W, q: Self::B, acts: *const i8) -> Self::W;
+    /// The sums as they are: whatever went into them is done before what comes after.
+    unsafe fn settle(sums: Self::W) -> Self::W;
+    /// x + the sums.
+    unsafe fn fold(x: Self::I, sums: Self::W) -> Self::I;
+    /// x + the sums times `by`, of 16 bits.
+    unsafe fn fold_by(x: Self::I, sums: Self::W, by: Self::I) -> Self::I;
+
+    /// `look_up::look_up_span`.
+    unsafe fn look_up_span(format: Format, data: *const u8, out: Span);
+    /// `span::unpack_span`.
+    unsafe fn unpack_span(
+        w: &Packed,
+        block: usize,
+        first: usize,
+        count: usize,
+        whole: bool,
+        out: Span,
+    );
+    /// `scales::widen_span`.
+    unsafe fn widen_span(
+        codes: &Codes,
+        source: Source,
+        first: usize,
+        count: usize,
+        whole: bool,
+        out: Span,
+    );
+    /// `linear::Product::one_row`.
+    unsafe fn one_row<
+        const BITS: usize,
+        const WIDTH: usize,
+        const LOOK: bool,
+        const PARTS: usize,
+        const WHOLE: bool,
+    >(
+        product: &Product,
+        blocks: Range<usize>,
+        span: Span,
+        shares: Shares,
+    );
+    /// `tiles::Product::tiles`.
+    unsafe fn tiles<const WIDTH: usize, const PARTS: usize, const WHOLE: bool>(
+        product: &Product,
+        block: usize,
+        span: Span,
+        shares: Shares,
+    );
+}
+
+/// The last methods of `Bytes`: generic functions that are not inlined, with the features given. An
+/// entry point that held them all would take a compiler minutes, and one core.
+macro_rules! own_functions {
+    ($(#[$feature:meta])?) => {
+        #[inline(always)]
+        unsafe fn look_up_span(format: Format, data: *const u8, out: Span) {
+            $(#[$feature])?
+            #[inline(never)]
+            unsafe fn own<I: LookUp>(format: Format, data: *const u8, out: Span) {
+                // SAFETY: the trait's contract.
+                unsafe { crate::kernels::look_up::look_up_span::<I>(format, data, out) }
+            }
+            // SAFETY: the trait's contract.
+            unsafe { own::<Self>(format, data, out) }
+        }
+        #[inline(always)]
+        unsafe fn unpack_span(
+            w: &Packed, block: usize, first: usize, count: usize, whole: bool, out: Span,
+        ) {
+            $(#[$feature])?
+            #[inline(never)]
+            unsafe fn own<I: Bytes>(
+                w: &Packed, block: usize, first: usize, count: usize, whole: bool, out: Span,
+            ) {
+                // SAFETY: the trait's contract.
+                unsafe { crate::kernels::span::unpack_span::<I>(w, block, first, count, whole, out) }
+            }
+            // SAFETY: the trait's contract.
+            unsafe { own::<Self>(w, block, first, count, whole, out) }
+        }
+        #[inline(always)]
+        unsafe fn widen_span(
+            codes: &Codes, source: Source, first: usize, count: usize, whole: bool, out: Span,
+        ) {
+            $(#[$feature])?
+            #[inline(never)]
+            unsafe fn own<I: Bytes>(
+                codes: &Codes, source: Source, first: usize, count: usize, whole: bool, out: Span,
+            ) {
+                use crate::kernels::scales::widen_span;
+                // SAFETY: the trait's contract.
+                unsafe { widen_span::<I>(codes, source, first, count, whole, out) }
+            }
+            // SAFETY: the trait's contract.
+            unsafe { own::<Self>(codes, source, first, count, whole, out) }
+        }
+        #[inline(always)]
+        unsafe fn one_row<
+            const BITS: usize, const WIDTH: usize, const LOOK: bool, const PARTS: usize,
+            const WHOLE: bool,
+        >(
+            product: &Product, blocks: std::ops::Range<usize>, span: Span, shares: Shares,
+        ) {
+            $(#[$feature])?
+            #[inline(never)]
+            unsafe fn own<
+                I: Bytes, const BITS: usize, const WIDTH: usize, const LOOK: bool, const PARTS: usize,
+                const WHOLE: bool,
+            >(
+                product: &Product, blocks: std::ops::Range<usize>, span: Span, shares: Shares,
+            ) {
+                // SAFETY: the trait's contract.
+                unsafe { product.one_row::<I, BITS, WIDTH, LOOK, PARTS, WHOLE>(blocks, span, shares) }
+            }
+            // SAFETY: the trait's contract.
+            unsafe { own::<Self, BITS, WIDTH, LOOK, PARTS, WHOLE>(product, blocks, span, shares) }
+        }
+        #[inline(always)]
+        unsafe fn tiles<const WIDTH: usize, const PARTS: usize, const WHOLE: bool>(
+            product: &Product, block: usize, span: Span, shares: Shares,
+        ) {
+            $(#[$feature])?
+            #[inline(never)]
+            unsafe fn own<I: Bytes, const WIDTH: usize, const PARTS: usize, const WHOLE: bool>(
+                product: &Product, block: usize, span: Span, shares: Shares,
+            ) {
+                // SAFETY: the trait's contract.
+                unsafe { product.tiles::<I, WIDTH, PARTS, WHOLE>(block, span, shares) }
+            }
+            // SAFETY: the trait's contract.
+            unsafe { own::<Self, WIDTH, PARTS, WHOLE>(product, block, span, shares) }
+        }
+    };
+}
+pub(super) use own_functions;

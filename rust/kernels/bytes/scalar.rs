@@ -1,0 +1,100 @@
+//! Bytes in plain Rust.
+
+use super::super::isa::LANES;
+use super::super::linear::Product;
+use super::super::look_up::LookUp;
+use super::super::packed::Packed;
+use super::super::scalar::{Scalar, lanes};
+use super::super::scales::Source;
+use super::super::shares::Shares;
+use super::super::span::Span;
+use super::{Bytes, own_functions};
+use crate::formats::{Codes, Format};
+
+type F = [f32; LANES];
+type I = [i32; LANES];
+type B = [u8; 4 * LANES];
+
+macro_rules! bytes {
+    ($i:ident => $value:expr) => {{
+        let mut out = [0u8; 4 * LANES];
+        for $i in 0..4 * LANES {
+            out[$i] = $value;
+        }
+        out
+    }};
+}
+
+#[allow(clippy::needless_range_loop)] // lanes are what the loops count
+// SAFETY: plain Rust runs everywhere; pointers are read and written as the trait states.
+unsafe impl Bytes for Scalar {
+    type B = B;
+    type W = I;
+    const ROOM: [usize; 5] = [8; 5];
+    const CENTER: i32 = 0;
+    const TILE: [usize; 5] = [8, 4, 2, 4, 8];
+
+    #[inline(never)]
+    unsafe fn bytes(p: *const u8) -> B {
+        // SAFETY: 64 bytes are readable at p.
+        unsafe { p.cast::<B>().read_unaligned() }
+    }
+    #[inline(never)]
+    unsafe fn store_bytes(p: *mut u8, x: B) {
+        // SAFETY: 64 bytes are writable at p.
+        unsafe { p.cast::<B>().write_unaligned(x) }
+    }
+    #[inline(never)]
+    unsafe fn field(x: B, shift: u32, bits: u32) -> B {
+        bytes!(i => (x[i] >> shift) & (0xff >> (8 - bits)))
+    }
+    #[inline(never)]
+    unsafe fn raise(x: B, shift: u32) -> B {
+        bytes!(i => x[i] << shift)
+    }
+    #[inline(never)]
+    unsafe fn or(x: B, y: B) -> B {
+        bytes!(i => x[i] | y[i])
+    }
+    #[inline(never)]
+    unsafe fn code(x: B, element: u32) -> F {
+        lanes!(i => f32::from(x[4 * i + element as usize]))
+    }
+    #[inline(never)]
+    unsafe fn look_up(x: B, levels: *const u8) -> B {
+        // SAFETY: 16 levels are readable, and the byte is below 16.
+        bytes!(i => unsafe { *levels.add(usize::from(x[i] & 15)) })
+    }
+    #[inline(always)]
+    unsafe fn no_sums() -> I {
+        [0; LANES]
+    }
+    #[inline(always)]
+    unsafe fn sums_from(start: i32) -> I {
+        [start; LANES]
+    }
+    #[inline(never)]
+    unsafe fn accumulate<const BITS: usize>(mut sums: I, q: B, acts: *const i8) -> I {
+        for element in 0..4 {
+            // SAFETY: four activations are readable.
+            let a = i32::from(unsafe { *acts.add(element) });
+            for lane in 0..LANES {
+                sums[lane] += i32::from(q[4 * lane + element]) * a;
+            }
+        }
+        sums
+    }
+    #[inline(always)]
+    unsafe fn settle(sums: I) -> I {
+        sums
+    }
+    #[inline(always)]
+    unsafe fn fold(x: I, sums: I) -> I {
+        lanes!(i => x[i] + sums[i])
+    }
+    #[inline(always)]
+    unsafe fn fold_by(x: I, sums: I, by: I) -> I {
+        lanes!(i => x[i] + sums[i] * by[i])
+    }
+    own_functions!();
+}
