@@ -220,6 +220,16 @@ fn check_products(
     }
 }
 
+/// Where a machine should have some, no set goes untested unnoticed.
+#[test]
+fn expected_sets_are_available() {
+    let found: Vec<_> = available().iter().map(|kernels| kernels.name).collect();
+    let expected = std::env::var("FEWBIT_EXPECT_ISA").unwrap_or_else(|_| "scalar".into());
+    for name in expected.split(',') {
+        assert!(found.contains(&name), "{name} is not among {}", found.join(", "));
+    }
+}
+
 #[test]
 fn products_have_the_same_bits_everywhere() {
     let mut random = Random(1);

@@ -1,8 +1,7 @@
 //! Kernels: one generic algorithm each, a thin file per instruction set, chosen once at run time.
 //!
-//! `FEWBIT_ISA=scalar|avx2|avx-vnni|avx512|avx512-bf16|neon|neon-dotprod` forces an instruction set, so that one
-//! machine tests all it has;
-//! all of them give the same bits.
+//! `FEWBIT_ISA=scalar|avx2|avx-vnni|avx512|avx512-bf16|neon|neon-dotprod|neon-i8mm` forces an instruction
+//! set, so that one machine tests all it has; all of them give the same bits.
 
 pub mod activations;
 pub mod attention;
@@ -208,9 +207,18 @@ const AVX512_BF16: Kernels = {
 };
 
 #[cfg(target_arch = "aarch64")]
-entry_points!(NEON_DOT, "neon-dotprod", neon::Neon<true>);
+entry_points!(NEON, "neon", neon::Neon<{ neon::PLAIN }>);
 #[cfg(target_arch = "aarch64")]
-entry_points!(NEON, "neon", neon::Neon<false>);
+const NEON_DOT: Kernels = neon_products::<{ neon::DOT }>("neon-dotprod");
+#[cfg(target_arch = "aarch64")]
+const NEON_MATRIX: Kernels = neon_products::<{ neon::MATRIX }>("neon-i8mm");
+
+/// `NEON` with other products of bytes.
+#[cfg(target_arch = "aarch64")]
+const fn neon_products<const KIND: u8>(name: &'static str) -> Kernels {
+    let linear_int8 = linear::linear_int8::<neon::Neon<KIND>>;
+    Kernels { name, linear_int8, peak: peak::peak::<neon::Neon<KIND>>, ..NEON }
+}
 
 /// The instruction sets that this CPU has, the best first.
 pub fn available() -> Vec<&'static Kernels> {
@@ -240,6 +248,9 @@ pub fn available() -> Vec<&'static Kernels> {
     #[cfg(target_arch = "aarch64")]
     {
         if std::arch::is_aarch64_feature_detected!("dotprod") {
+            if std::arch::is_aarch64_feature_detected!("i8mm") {
+                found.push(&NEON_MATRIX);
+            }
             found.push(&NEON_DOT);
         }
         found.push(&NEON);

@@ -6,9 +6,14 @@ use std::arch::{aarch64::*, asm};
 
 use super::isa::Isa;
 
-/// NEON, with dot products of bytes (`FEAT_DotProd`) or without.
+/// NEON, with what `KIND` says for products of bytes.
 #[derive(Clone, Copy)]
-pub struct Neon<const DOT: bool>;
+pub struct Neon<const KIND: u8>;
+
+/// Nothing; dot products (`FEAT_DotProd`); those and products of matrices (`FEAT_I8MM`).
+pub const PLAIN: u8 = 0;
+pub const DOT: u8 = 1;
+pub const MATRIX: u8 = 2;
 
 #[derive(Clone, Copy)]
 pub struct Quad<V>(pub V, pub V, pub V, pub V);
@@ -44,8 +49,8 @@ unsafe fn halves(p: *const u16) -> float32x4_t {
 }
 
 // SAFETY: NEON is part of every aarch64 CPU that Rust has a standard library for, and the entry
-// points with `DOT` are only taken where `available` finds `sdot`.
-unsafe impl<const DOT: bool> Isa for Neon<DOT> {
+// points of a `KIND` are only taken where `available` finds its instructions.
+unsafe impl<const KIND: u8> Isa for Neon<KIND> {
     type F = Quad<float32x4_t>;
     type I = Quad<int32x4_t>;
     const TILE_F32: usize = 6;

@@ -7,6 +7,7 @@ use std::time::Instant;
 use super::Kernels;
 use super::bytes::Bytes;
 use super::isa::{CHUNK, LANES, STEP_BYTES, STEPS};
+use super::tiles::pair_steps;
 
 /// Rows of activations: as many sums at once as hide an instruction's latency.
 const ROWS: usize = 4;
@@ -24,10 +25,22 @@ pub unsafe fn peak<I: Bytes>(codes: *const u8, acts: *const i8) -> i32 {
     // SAFETY: the caller's promise.
     unsafe {
         let mut dots = [I::splat_i(0); ROWS];
+        let mut paired = [0; STEPS * STEP_BYTES];
+        let codes = if I::PAIRED {
+            std::ptr::copy_nonoverlapping(codes, paired.as_mut_ptr(), paired.len());
+            pair_steps(paired.as_mut_ptr(), 1);
+            paired.as_ptr()
+        } else {
+            codes
+        };
         for _ in 0..CHUNKS {
             // The compiler must not know that every round is the same.
             let (codes, acts) = (black_box(codes), black_box(acts));
             let mut sums = [I::no_sums(); ROWS];
+            if I::PAIRED {
+                pairs::<I>(codes, acts, &mut dots);
+                continue;
+            }
             for step in 0..STEPS {
                 let q = I::bytes(codes.add(step * STEP_BYTES));
                 for (row, sum) in sums.iter_mut().enumerate() {
@@ -42,6 +55,31 @@ pub unsafe fn peak<I: Bytes>(codes: *const u8, acts: *const i8) -> i32 {
             }
         }
         dots.into_iter().map(|dot| I::sum_i(dot)).fold(0, i32::wrapping_add)
+    }
+}
+
+/// A chunk of `peak` where two rows of activations are multiplied at a time.
+#[inline(always)]
+unsafe fn pairs<I: Bytes>(codes: *const u8, acts: *const i8, dots: &mut [I::I; ROWS]) {
+    // SAFETY: the contract of `peak`.
+    unsafe {
+        let mut sums = [[I::no_sums(); 2]; ROWS / 2];
+        for step in (0..STEPS).step_by(2) {
+            let at = codes.add(step * STEP_BYTES);
+            let q = [I::bytes(at), I::bytes(at.add(STEP_BYTES))];
+            for (pair, sums) in sums.iter_mut().enumerate() {
+                let row = acts.add(2 * pair * CHUNK + 4 * step);
+                *sums = I::accumulate_pairs::<4>(*sums, q, [row, row.add(CHUNK)]);
+            }
+            for sums in &mut sums {
+                *sums = [I::settle(sums[0]), I::settle(sums[1])];
+            }
+        }
+        for (pair, sums) in sums.into_iter().enumerate() {
+            let [first, second] = I::unpair(sums);
+            dots[2 * pair] = I::fold(dots[2 * pair], first);
+            dots[2 * pair + 1] = I::fold(dots[2 * pair + 1], second);
+        }
     }
 }
 

@@ -76,15 +76,23 @@ impl Product<'_> {
                 I::tiles::<4, 2, true>(self, block, span, shares);
                 return;
             }
-            let offset = self.w.codes().map_or(0, |codes| codes.offset);
-            for group in 0..2 * self.acts.chunks {
-                let codes = span.codes.add(group * STEPS / 2 * STEP_BYTES);
-                let scales = span.scales.add(group * LANES).cast_const();
-                multiply_codes(codes, scales, offset.into(), self.codes.offset.into());
-            }
             match self.codes.bits {
                 6 => I::tiles::<6, 1, true>(self, block, span, shares),
                 _ => I::tiles::<8, 1, true>(self, block, span, shares),
+            }
+        }
+    }
+
+    /// Multiplies the codes of an unpacked block by their scales.
+    #[inline(always)]
+    pub(super) unsafe fn merge(&self, span: Span) {
+        let offset = self.w.codes().map_or(0, |codes| codes.offset);
+        for group in 0..2 * self.acts.chunks {
+            // SAFETY: `span` holds all groups.
+            unsafe {
+                let codes = span.codes.add(group * STEPS / 2 * STEP_BYTES);
+                let scales = span.scales.add(group * LANES).cast_const();
+                multiply_codes(codes, scales, offset.into(), self.codes.offset.into());
             }
         }
     }

@@ -36,6 +36,9 @@ pub unsafe trait Bytes: Isa {
     /// Rows of activations (8, 4 or 2) that meet codes of 4, 5, 6, 7 and 8 bits at a time: as many
     /// as registers hold.
     const TILE: [usize; 5];
+    /// Whether two rows of activations at a time meet codes whose steps lie in pairs.
+    const PAIRED: bool = false;
+
     /// 64 bytes.
     unsafe fn bytes(p: *const u8) -> Self::B;
     /// Writes 64 bytes.
@@ -57,6 +60,19 @@ pub unsafe trait Bytes: Isa {
     /// Adds one step's products, code x activation: codes of `BITS` bits, four activations within
     /// -127..=127 that all rows share.
     unsafe fn accumulate<const BITS: usize>(sums: Self::W, q: Self::B, acts: *const i8) -> Self::W;
+    /// Adds the products of two steps of codes, [16 rows][8], with eight activations of each of two
+    /// rows; where `PAIRED` says so.
+    unsafe fn accumulate_pairs<const BITS: usize>(
+        _sums: [Self::W; 2],
+        _q: [Self::B; 2],
+        _acts: [*const i8; 2],
+    ) -> [Self::W; 2] {
+        unreachable!("only where PAIRED says so")
+    }
+    /// The sums of the first row of activations and of the second.
+    unsafe fn unpair(_sums: [Self::W; 2]) -> [Self::W; 2] {
+        unreachable!("only where PAIRED says so")
+    }
     /// The sums as they are: whatever went into them is done before what comes after.
     unsafe fn settle(sums: Self::W) -> Self::W;
     /// x + the sums.

@@ -1,14 +1,14 @@
 //! Bytes for aarch64.
 //!
-//! Both kinds of products are of signed bytes: codes of up to 7 bits are that already, those of 8 bits
-//! are centred. `sdot` is written as assembly, as its intrinsic is not stable.
+//! All kinds of products are of signed bytes: codes of up to 7 bits are that already, those of 8 bits
+//! are centred. `sdot` and `smmla` are written as assembly, as their intrinsics are not stable.
 
 use std::arch::{aarch64::*, asm};
 
 use super::super::isa::Isa;
 use super::super::linear::Product;
 use super::super::look_up::LookUp;
-use super::super::neon::{Neon, Quad, each};
+use super::super::neon::{DOT, MATRIX, Neon, Quad, each};
 use super::super::packed::Packed;
 use super::super::scales::Source;
 use super::super::shares::Shares;
@@ -18,10 +18,10 @@ use crate::formats::{Codes, Format};
 
 /// sums + the products of four rows' codes with four activations.
 #[inline(always)]
-unsafe fn dot<const DOT: bool>(mut sums: int32x4_t, q: int8x16_t, a: int8x16_t) -> int32x4_t {
-    // SAFETY: the CPU has `sdot` where DOT says so.
+unsafe fn dot<const KIND: u8>(mut sums: int32x4_t, q: int8x16_t, a: int8x16_t) -> int32x4_t {
+    // SAFETY: the CPU has `sdot` where KIND says so.
     unsafe {
-        if DOT {
+        if KIND >= DOT {
             asm!(
                 ".arch_extension dotprod",
                 "sdot {sums:v}.4s, {q:v}.16b, {a:v}.16b",
@@ -46,13 +46,31 @@ unsafe fn settle(mut sums: int32x4_t) -> int32x4_t {
     sums
 }
 
-// SAFETY: as that of `Isa`; the entry points with `DOT` are only taken where `available` finds `sdot`.
-unsafe impl<const DOT: bool> Bytes for Neon<DOT> {
+/// [2 rows][2 rows of activations]: sums + the products of eight codes of each with eight activations.
+#[inline(always)]
+unsafe fn multiply(mut sums: int32x4_t, q: int8x16_t, a: int8x16_t) -> int32x4_t {
+    // SAFETY: the caller's CPU has `smmla`.
+    unsafe {
+        asm!(
+            ".arch_extension i8mm",
+            "smmla {sums:v}.4s, {q:v}.16b, {a:v}.16b",
+            sums = inlateout(vreg) sums,
+            q = in(vreg) q,
+            a = in(vreg) a,
+            options(pure, nomem, nostack, preserves_flags)
+        );
+    }
+    sums
+}
+
+// SAFETY: as that of `Isa`.
+unsafe impl<const KIND: u8> Bytes for Neon<KIND> {
     type B = Quad<uint8x16_t>;
     type W = Quad<int32x4_t>;
     const ROOM: [usize; 5] = [8; 5];
     const CENTER: i32 = 128;
     const TILE: [usize; 5] = [4; 5];
+    const PAIRED: bool = KIND == MATRIX;
 
     #[inline(always)]
     unsafe fn bytes(p: *const u8) -> Self::B {
@@ -135,11 +153,37 @@ unsafe impl<const DOT: bool> Bytes for Neon<DOT> {
             let q = each!(veorq_u8, q, center);
             let q = each!(vreinterpretq_s8_u8, q);
             Quad(
-                dot::<DOT>(sums.0, q.0, a),
-                dot::<DOT>(sums.1, q.1, a),
-                dot::<DOT>(sums.2, q.2, a),
-                dot::<DOT>(sums.3, q.3, a),
+                dot::<KIND>(sums.0, q.0, a),
+                dot::<KIND>(sums.1, q.1, a),
+                dot::<KIND>(sums.2, q.2, a),
+                dot::<KIND>(sums.3, q.3, a),
             )
+        }
+    }
+    #[inline(always)]
+    unsafe fn accumulate_pairs<const BITS: usize>(
+        sums: [Self::W; 2],
+        q: [Self::B; 2],
+        acts: [*const i8; 2],
+    ) -> [Self::W; 2] {
+        // SAFETY: the trait's contract.
+        unsafe {
+            let a = vcombine_s8(vld1_s8(acts[0]), vld1_s8(acts[1]));
+            let a = Quad(a, a, a, a);
+            let center = vdupq_n_u8(if BITS == 8 { 128 } else { 0 });
+            let center = Quad(center, center, center, center);
+            let [low, high] = [each!(veorq_u8, q[0], center), each!(veorq_u8, q[1], center)];
+            let [low, high] = [each!(vreinterpretq_s8_u8, low), each!(vreinterpretq_s8_u8, high)];
+            [each!(multiply, sums[0], low, a), each!(multiply, sums[1], high, a)]
+        }
+    }
+    #[inline(always)]
+    unsafe fn unpair([low, high]: [Self::W; 2]) -> [Self::W; 2] {
+        // SAFETY: the trait's contract.
+        unsafe {
+            let even = Quad(low.0, low.2, high.0, high.2);
+            let odd = Quad(low.1, low.3, high.1, high.3);
+            [each!(vuzp1q_s32, even, odd), each!(vuzp2q_s32, even, odd)]
         }
     }
     #[inline(always)]

@@ -2,7 +2,8 @@
 
 use std::arch::aarch64::*;
 
-use super::super::isa::{Isa, LANES};
+use super::super::bytes::Bytes;
+use super::super::isa::LANES;
 use super::super::neon::{Neon, Quad};
 use super::LookUp;
 
@@ -49,7 +50,7 @@ macro_rules! both {
 }
 
 // SAFETY: as that of `Isa`.
-unsafe impl<const DOT: bool> LookUp for Neon<DOT> {
+unsafe impl<const KIND: u8> LookUp for Neon<KIND> {
     #[inline(always)]
     unsafe fn words(p: *const u8) -> Self::I {
         let p = p.cast::<i32>();
