@@ -4,9 +4,14 @@ use std::arch::x86_64::*;
 
 use super::isa::Isa;
 
-/// AVX2, FMA and F16C, with AVX-VNNI or without.
+/// AVX2, FMA and F16C, with what `KIND` says for products of bytes.
 #[derive(Clone, Copy)]
-pub struct Avx2<const VNNI: bool>;
+pub struct Avx2<const KIND: u8>;
+
+/// Nothing; dot products (AVX-VNNI); the same as AVX-512 writes them (VL and VNNI).
+pub const PLAIN: u8 = 0;
+pub const VNNI: u8 = 1;
+pub const VNNI_EVEX: u8 = 2;
 
 #[derive(Clone, Copy)]
 pub struct Pair<V>(pub V, pub V);
@@ -25,7 +30,7 @@ macro_rules! both {
 pub(super) use both;
 
 // SAFETY: every method is inlined into an entry point with these features enabled.
-unsafe impl<const VNNI: bool> Isa for Avx2<VNNI> {
+unsafe impl<const KIND: u8> Isa for Avx2<KIND> {
     type F = Pair<__m256>;
     type I = Pair<__m256i>;
     const TILE_F32: usize = 6;

@@ -1,7 +1,8 @@
 //! Kernels: one generic algorithm each, a thin file per instruction set, chosen once at run time.
 //!
 //! `FEWBIT_ISA=scalar|avx2|avx-vnni|avx512|avx512-bf16|neon|neon-dotprod|neon-i8mm` forces an instruction
-//! set, so that one machine tests all it has; all of them give the same bits.
+//! set, so that one machine tests all it has (with AVX-512 also `avx-vnni-evex`: AVX-VNNI in another
+//! encoding); all of them give the same bits.
 
 pub mod activations;
 pub mod attention;
@@ -183,11 +184,36 @@ macro_rules! entry_points {
 
 entry_points!(SCALAR, "scalar", scalar::Scalar);
 #[cfg(target_arch = "x86_64")]
-entry_points!(AVX2, "avx2", avx2::Avx2<false>, #[target_feature(enable = "avx2,fma,f16c")]);
-#[cfg(target_arch = "x86_64")]
 entry_points!(
-    AVX_VNNI, "avx-vnni", avx2::Avx2<true>, #[target_feature(enable = "avx2,fma,f16c")]
+    AVX2, "avx2", avx2::Avx2<{ avx2::PLAIN }>, #[target_feature(enable = "avx2,fma,f16c")]
 );
+#[cfg(target_arch = "x86_64")]
+const AVX_VNNI: Kernels = avx2_products::<{ avx2::VNNI }>("avx-vnni");
+#[cfg(target_arch = "x86_64")]
+const AVX_VNNI_EVEX: Kernels = avx2_products::<{ avx2::VNNI_EVEX }>("avx-vnni-evex");
+
+/// `AVX2` with other products of bytes.
+#[cfg(target_arch = "x86_64")]
+const fn avx2_products<const KIND: u8>(name: &'static str) -> Kernels {
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn linear_int8<const KIND: u8>(
+        w: &Packed,
+        blocks: Range<usize>,
+        acts: &Acts,
+        n: usize,
+        out: Output,
+        s: &mut Scratch,
+    ) {
+        // SAFETY: the caller's promise.
+        unsafe { linear::linear_int8::<avx2::Avx2<KIND>>(w, blocks, acts, n, out, s) }
+    }
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn peak<const KIND: u8>(codes: *const u8, acts: *const i8) -> i32 {
+        // SAFETY: the caller's promise.
+        unsafe { peak::peak::<avx2::Avx2<KIND>>(codes, acts) }
+    }
+    Kernels { name, linear_int8: linear_int8::<KIND>, peak: peak::<KIND>, ..AVX2 }
+}
 #[cfg(target_arch = "x86_64")]
 entry_points!(
     AVX512, "avx512", avx512::Avx512<false>,
@@ -236,7 +262,7 @@ pub fn available() -> Vec<&'static Kernels> {
             found.push(&AVX512_BF16);
         }
         if avx2 && avx512 {
-            found.push(&AVX512);
+            found.extend([&AVX512, &AVX_VNNI_EVEX]);
         }
         if avx2 && is_x86_feature_detected!("avxvnni") {
             found.push(&AVX_VNNI);

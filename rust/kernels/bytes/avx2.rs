@@ -1,4 +1,4 @@
-//! Bytes for AVX2 and AVX-VNNI.
+//! Bytes for AVX2, and for AVX-VNNI.
 //!
 //! There is no byte dot product in AVX2. Codes of up to 7 bits go through `vpmaddubsw`, and as many
 //! steps as cannot overflow are summed in 16 bits before they are widened. Codes of 8 bits would
@@ -9,7 +9,7 @@
 use std::arch::asm;
 use std::arch::x86_64::*;
 
-use super::super::avx2::{Avx2, Pair, both};
+use super::super::avx2::{Avx2, PLAIN, Pair, VNNI, both};
 use super::super::isa::Isa;
 use super::super::linear::Product;
 use super::super::look_up::LookUp;
@@ -29,16 +29,25 @@ const fn room(bits: usize) -> usize {
 /// sums + the products of eight rows' codes with four activations.
 #[target_feature(enable = "avx2")]
 #[inline]
-unsafe fn dot(mut sums: __m256i, q: __m256i, a: __m256i) -> __m256i {
-    // SAFETY: the caller's CPU has AVX-VNNI.
+unsafe fn dot<const KIND: u8>(mut sums: __m256i, q: __m256i, a: __m256i) -> __m256i {
+    macro_rules! dot {
+        ($instruction:literal) => {
+            asm!(
+                $instruction,
+                sums = inlateout(ymm_reg) sums,
+                q = in(ymm_reg) q,
+                a = in(ymm_reg) a,
+                options(pure, nomem, nostack, preserves_flags)
+            )
+        };
+    }
+    // SAFETY: the caller's CPU has the instruction of KIND.
     unsafe {
-        asm!(
-            "{{vex}} vpdpbusd {sums}, {q}, {a}",
-            sums = inlateout(ymm_reg) sums,
-            q = in(ymm_reg) q,
-            a = in(ymm_reg) a,
-            options(pure, nomem, nostack, preserves_flags)
-        );
+        if KIND == VNNI {
+            dot!("{{vex}} vpdpbusd {sums}, {q}, {a}");
+        } else {
+            dot!("{{evex}} vpdpbusd {sums}, {q}, {a}");
+        }
     }
     sums
 }
@@ -55,13 +64,14 @@ unsafe fn settle(mut sums: __m256i) -> __m256i {
 }
 
 // SAFETY: every method is inlined into an entry point with these features enabled.
-unsafe impl<const VNNI: bool> Bytes for Avx2<VNNI> {
+unsafe impl<const KIND: u8> Bytes for Avx2<KIND> {
     type B = Pair<__m256i>;
     /// 16-bit sums, with VNNI 32-bit sums.
     type W = Pair<__m256i>;
-    const ROOM: [usize; 5] = if VNNI { [8; 5] } else { [room(4), room(5), room(6), room(7), 1] };
-    const CENTER: i32 = if VNNI { 0 } else { 128 };
-    const TILE: [usize; 5] = [4, 4, 2, 4, 4];
+    const ROOM: [usize; 5] =
+        if KIND != PLAIN { [8; 5] } else { [room(4), room(5), room(6), room(7), 1] };
+    const CENTER: i32 = if KIND != PLAIN { 0 } else { 128 };
+    const TILE: [usize; 5] = if KIND != PLAIN { [4; 5] } else { [4, 4, 2, 4, 4] };
 
     #[inline(always)]
     unsafe fn bytes(p: *const u8) -> Self::B {
@@ -129,15 +139,15 @@ unsafe impl<const VNNI: bool> Bytes for Avx2<VNNI> {
     #[inline(always)]
     unsafe fn sums_from(start: i32) -> Self::W {
         // SAFETY: the trait's contract.
-        unsafe { Self::splat_i(if VNNI { start } else { start & 0xffff }) }
+        unsafe { Self::splat_i(if KIND != PLAIN { start } else { start & 0xffff }) }
     }
     #[inline(always)]
     unsafe fn accumulate<const BITS: usize>(sums: Self::W, q: Self::B, acts: *const i8) -> Self::W {
         // SAFETY: the trait's contract.
         unsafe {
             let a = _mm256_set1_epi32(acts.cast::<i32>().read_unaligned());
-            if VNNI {
-                return Pair(dot(sums.0, q.0, a), dot(sums.1, q.1, a));
+            if KIND != PLAIN {
+                return Pair(dot::<KIND>(sums.0, q.0, a), dot::<KIND>(sums.1, q.1, a));
             }
             let words = if BITS == 8 {
                 // |code - 128| x (activation with its sign): at most 2 x 128 x 127.
@@ -162,7 +172,7 @@ unsafe impl<const VNNI: bool> Bytes for Avx2<VNNI> {
     unsafe fn fold(x: Self::I, sums: Self::W) -> Self::I {
         // SAFETY: the trait's contract.
         unsafe {
-            if VNNI {
+            if KIND != PLAIN {
                 return both!(_mm256_add_epi32, x, sums);
             }
             let ones = _mm256_set1_epi16(1);
@@ -176,7 +186,7 @@ unsafe impl<const VNNI: bool> Bytes for Avx2<VNNI> {
     unsafe fn fold_by(x: Self::I, sums: Self::W, by: Self::I) -> Self::I {
         // SAFETY: the trait's contract.
         unsafe {
-            if VNNI {
+            if KIND != PLAIN {
                 let products = both!(_mm256_mullo_epi32, sums, by);
                 return both!(_mm256_add_epi32, x, products);
             }

@@ -87,7 +87,7 @@ unsafe fn signed(magnitudes: __m256i, signs: __m256i, first: u32) -> __m256i {
 }
 
 // SAFETY: every method is inlined into an entry point with these features enabled.
-unsafe impl<const VNNI: bool> LookUp for Avx2<VNNI> {
+unsafe impl<const KIND: u8> LookUp for Avx2<KIND> {
     #[inline(always)]
     unsafe fn words(p: *const u8) -> Self::I {
         // SAFETY: the trait's contract.
