@@ -73,14 +73,13 @@ impl Affine {
         (1 << (self.bits - 1)) - 1
     }
 
-    pub(super) fn unpack_row(
+    pub(super) fn unpack_stored(
         &self,
         bytes: &[u8],
         q: &mut [u8],
         scale: &mut [f32],
         min: &mut [f32],
     ) {
-        let doubled = self.symmetric && self.bits == 1;
         let groups = q.chunks_mut(self.group as usize).zip(bytes.chunks_exact(self.group_bytes()));
         for (i, (q, bytes)) in groups.enumerate() {
             scale[i] = f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
@@ -88,9 +87,6 @@ impl Affine {
                 min[i] = -(scale[i] * f32::from(bytes[4]));
             }
             unpack(&bytes[self.head()..], u32::from(self.bits), q);
-            if doubled {
-                q.iter_mut().for_each(|q| *q *= 2);
-            }
         }
     }
 

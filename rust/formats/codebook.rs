@@ -33,17 +33,10 @@ const fn raised(values: &[i8; 16], offset: i16) -> [u8; 16] {
     out
 }
 
-fn look_up(levels: &[u8; 16], q: &mut [u8]) {
-    for q in q {
-        *q = levels[usize::from(*q)];
-    }
-}
-
 pub fn unpack_iq4_nl(block: &[u8], q: &mut [u8], scale: &mut [f32], _min: &mut [f32]) {
     scale[0] = read_f16(block);
     q.fill(0);
     join_planes::<4>(&block[2..], 16, 0, q);
-    look_up(&LEVELS_8, q);
 }
 
 pub fn unpack_iq4_xs(block: &[u8], q: &mut [u8], scale: &mut [f32], _min: &mut [f32]) {
@@ -53,7 +46,6 @@ pub fn unpack_iq4_xs(block: &[u8], q: &mut [u8], scale: &mut [f32], _min: &mut [
     }
     q.fill(0);
     join_planes::<4>(&block[8..], 16, 0, q);
-    look_up(&LEVELS_8, q);
 }
 
 /// The scales are signed: 32 is taken from the 6 bits.
@@ -86,7 +78,6 @@ pub fn unpack_mxfp4(block: &[u8], q: &mut [u8], scale: &mut [f32], _min: &mut [f
     scale[0] = half_power(block[0]);
     q.fill(0);
     join_planes::<4>(&block[1..], 16, 0, q);
-    look_up(&LEVELS_5, q);
 }
 
 pub fn unpack_nvfp4(block: &[u8], q: &mut [u8], scale: &mut [f32], _min: &mut [f32]) {
@@ -95,7 +86,6 @@ pub fn unpack_nvfp4(block: &[u8], q: &mut [u8], scale: &mut [f32], _min: &mut [f
     }
     q.fill(0);
     join_planes::<4>(&block[4..], 8, 0, q);
-    look_up(&LEVELS_5, q);
 }
 
 /// 2^(e - 128).

@@ -194,9 +194,25 @@ impl Format {
         scale: &mut [f32],
         min: &mut [f32],
     ) {
+        self.unpack_stored(bytes, columns, q, scale, min);
+        let levels = self.codes().map_or(&[][..], |codes| codes.levels);
+        if !levels.is_empty() {
+            q.iter_mut().for_each(|q| *q = levels[usize::from(*q)]);
+        }
+    }
+
+    /// `unpack_row`, but where a block stores indices of codes, the indices.
+    pub fn unpack_stored(
+        &self,
+        bytes: &[u8],
+        columns: usize,
+        q: &mut [u8],
+        scale: &mut [f32],
+        min: &mut [f32],
+    ) {
         assert!(q.len() == columns);
         let unpack = match self {
-            Self::Affine(affine) => return affine.unpack_row(bytes, q, scale, min),
+            Self::Affine(affine) => return affine.unpack_stored(bytes, q, scale, min),
             Self::F32 | Self::F16 | Self::BF16 => unreachable!("floats have no codes"),
             Self::Q4_0 => legacy::unpack_q4_0,
             Self::Q4_1 => legacy::unpack_q4_1,

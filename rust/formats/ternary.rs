@@ -19,7 +19,7 @@ pub const SIGNS: [u8; 2] = [0, 2];
 pub fn unpack_q1_0(block: &[u8], q: &mut [u8], scale: &mut [f32], _min: &mut [f32]) {
     scale[0] = read_f16(block);
     for (j, q) in q.iter_mut().enumerate() {
-        *q = (block[2 + j / 8] >> (j % 8) & 1) * 2;
+        *q = block[2 + j / 8] >> (j % 8) & 1;
     }
 }
 

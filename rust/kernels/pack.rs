@@ -27,21 +27,15 @@ pub struct Packer {
     q: Vec<u8>,
     scale: Vec<f32>,
     min: Vec<f32>,
-    /// The index of each level.
-    indices: [u8; 256],
 }
 
 impl Packer {
     /// For rows of `columns` elements in `groups` groups.
     pub fn new(format: Format, columns: usize, groups: usize) -> Self {
         let codes = format.codes().expect("floats have none");
-        let mut indices = [0; 256];
-        for (index, &level) in codes.levels.iter().enumerate() {
-            indices[usize::from(level)] = index as u8;
-        }
         let q = vec![0; LANES * columns.next_multiple_of(CHUNK)];
         let (scale, min) = (vec![0.0; groups], vec![0.0; groups]);
-        Self { format, codes, columns, q, scale, min, indices }
+        Self { format, codes, columns, q, scale, min }
     }
 
     /// Packs up to 16 rows; says whether all their scales are finite.
@@ -57,10 +51,7 @@ impl Packer {
         let count = rows.len() / row_bytes;
         for (lane, row) in rows.chunks_exact(row_bytes).enumerate() {
             let q = &mut self.q[lane * padded..][..self.columns];
-            self.format.unpack_row(row, self.columns, q, &mut self.scale, &mut self.min);
-            if !self.codes.levels.is_empty() {
-                q.iter_mut().for_each(|q| *q = self.indices[usize::from(*q)]);
-            }
+            self.format.unpack_stored(row, self.columns, q, &mut self.scale, &mut self.min);
             let floats = (&self.scale[..], &self.min[..]);
             scales::write_row(self.format, &self.codes, row, lane, floats, (scales, mins));
         }
