@@ -23,6 +23,7 @@ mod iq1_encode;
 mod k;
 mod k_encode;
 mod legacy;
+pub mod planes;
 mod ternary;
 
 pub use affine::Affine;

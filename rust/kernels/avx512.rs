@@ -5,9 +5,14 @@ use std::arch::x86_64::*;
 
 use super::isa::Isa;
 
-/// AVX-512 F, BW, VL and VNNI, with or without products of bfloat16.
+/// AVX-512 F, BW, VL and VNNI, with what `KIND` says.
 #[derive(Clone, Copy)]
-pub struct Avx512<const BF16: bool>;
+pub struct Avx512<const KIND: u8>;
+
+/// Nothing more; permutations of bytes (VBMI); those and products of bfloat16 (BF16).
+pub const PLAIN: u8 = 0;
+pub const VBMI: u8 = 1;
+pub const BF16: u8 = 2;
 
 /// `vdpbf16ps`, as assembly: its feature needs not be that of a whole entry point.
 #[target_feature(enable = "avx512f")]
@@ -25,11 +30,11 @@ unsafe fn add_pairs(mut acc: __m512, weights: __m512, x: *const f32) -> __m512 {
 }
 
 // SAFETY: every method is inlined into an entry point with these features enabled.
-unsafe impl<const BF16: bool> Isa for Avx512<BF16> {
+unsafe impl<const KIND: u8> Isa for Avx512<KIND> {
     type F = __m512;
     type I = __m512i;
     const TILE_F32: usize = 8;
-    const PAIRS: bool = BF16;
+    const PAIRS: bool = KIND >= BF16;
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> __m512 {

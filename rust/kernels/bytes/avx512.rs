@@ -25,7 +25,7 @@ unsafe fn settle(mut sums: __m512i) -> __m512i {
 }
 
 // SAFETY: every method is inlined into an entry point with these features enabled.
-unsafe impl<const BF16: bool> Bytes for Avx512<BF16> {
+unsafe impl<const KIND: u8> Bytes for Avx512<KIND> {
     type B = __m512i;
     type W = __m512i;
     const ROOM: [usize; 5] = [8; 5];

@@ -4,7 +4,8 @@ use std::arch::asm;
 use std::arch::x86_64::*;
 
 use super::super::avx2::{Avx2, Pair};
-use super::LookUp;
+use super::super::isa::LANES;
+use super::{Book, LookUp};
 
 /// Points of two rows.
 #[inline(always)]
@@ -138,17 +139,21 @@ unsafe impl<const KIND: u8> LookUp for Avx2<KIND> {
         unsafe { Pair(signed(magnitudes.0, signs.0, first), signed(magnitudes.1, signs.1, first)) }
     }
     #[inline(always)]
-    unsafe fn points(book: *const u64, indices: *const i32) -> [Self::B; 2] {
+    unsafe fn points(book: Book, staged: *const i32, l: usize) -> [Self::B; 2] {
         // SAFETY: the trait's contract.
         unsafe {
+            let (book, indices) = (book.eight.as_ptr(), staged.add(l * LANES));
             let (low, high) = (eight(book, indices), eight(book, indices.add(8)));
             [Pair(low.0, high.0), Pair(low.1, high.1)]
         }
     }
     #[inline(always)]
-    unsafe fn points_of_four(book: *const u32, indices: *const i32) -> Self::B {
+    unsafe fn points_of_four(book: Book, staged: *const i32, l: usize) -> Self::B {
         // SAFETY: the trait's contract.
-        unsafe { Pair(eight_of_four(book, indices), eight_of_four(book, indices.add(8))) }
+        unsafe {
+            let (book, indices) = (book.four.as_ptr(), staged.add(l * LANES));
+            Pair(eight_of_four(book, indices), eight_of_four(book, indices.add(8)))
+        }
     }
     #[inline(always)]
     unsafe fn triple(x: Self::B) -> Self::B {

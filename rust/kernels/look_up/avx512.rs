@@ -1,11 +1,13 @@
-//! Looking up with AVX-512: points are fetched as AVX2 does, as gathers are slower, and signs are masks.
+//! Looking up with AVX-512: signs are masks; points are fetched as AVX2 does, as gathers are slower,
+//! where there is no VBMI.
 
 use std::arch::asm;
 use std::arch::x86_64::*;
 
-use super::super::avx512::Avx512;
-use super::LookUp;
+use super::super::avx512::{Avx512, VBMI};
+use super::super::isa::LANES;
 use super::avx2::{eight, eight_of_four};
+use super::{Book, LookUp, stage, stage_halves, vbmi};
 
 /// Assembly, as a compiler makes one product of several in turn, and AVX-512 has none of bytes.
 #[target_feature(enable = "avx512bw")]
@@ -31,7 +33,7 @@ unsafe fn join(low: __m256i, high: __m256i) -> __m512i {
 }
 
 // SAFETY: every method is inlined into an entry point with these features enabled.
-unsafe impl<const BF16: bool> LookUp for Avx512<BF16> {
+unsafe impl<const KIND: u8> LookUp for Avx512<KIND> {
     #[inline(always)]
     unsafe fn words(p: *const u8) -> __m512i {
         // SAFETY: the trait's contract.
@@ -80,17 +82,49 @@ unsafe impl<const BF16: bool> LookUp for Avx512<BF16> {
         }
     }
     #[inline(always)]
-    unsafe fn points(book: *const u64, indices: *const i32) -> [__m512i; 2] {
+    unsafe fn stage(book: Book, low: __m512i, high: __m512i, fields: [u32; 2], staged: *mut i32) {
         // SAFETY: the trait's contract.
         unsafe {
+            if KIND >= VBMI {
+                vbmi::stage(book, low, high, fields, staged);
+            } else {
+                stage::<Self>(low, high, fields, staged);
+            }
+        }
+    }
+    #[inline(always)]
+    unsafe fn stage_halves(book: Book, words: [__m512i; 2], staged: *mut i32) {
+        // SAFETY: the trait's contract.
+        unsafe {
+            if KIND >= VBMI {
+                vbmi::stage_halves(book, words, staged);
+            } else {
+                stage_halves::<Self>(words, staged);
+            }
+        }
+    }
+    #[inline(always)]
+    unsafe fn points(book: Book, staged: *const i32, l: usize) -> [__m512i; 2] {
+        // SAFETY: the trait's contract.
+        unsafe {
+            if KIND >= VBMI {
+                return vbmi::points(book, staged, l);
+            }
+            let (book, indices) = (book.eight.as_ptr(), staged.add(l * LANES));
             let (low, high) = (eight(book, indices), eight(book, indices.add(8)));
             [join(low.0, high.0), join(low.1, high.1)]
         }
     }
     #[inline(always)]
-    unsafe fn points_of_four(book: *const u32, indices: *const i32) -> __m512i {
+    unsafe fn points_of_four(book: Book, staged: *const i32, l: usize) -> __m512i {
         // SAFETY: the trait's contract.
-        unsafe { join(eight_of_four(book, indices), eight_of_four(book, indices.add(8))) }
+        unsafe {
+            if KIND >= VBMI {
+                return vbmi::points_of_four(book, staged, l);
+            }
+            let (book, indices) = (book.four.as_ptr(), staged.add(l * LANES));
+            join(eight_of_four(book, indices), eight_of_four(book, indices.add(8)))
+        }
     }
     #[inline(always)]
     unsafe fn triple(x: __m512i) -> __m512i {

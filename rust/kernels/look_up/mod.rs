@@ -13,6 +13,8 @@ mod neon;
 mod one_bit;
 mod scalar;
 mod signs;
+#[cfg(target_arch = "x86_64")]
+mod vbmi;
 
 use std::mem::MaybeUninit;
 
@@ -21,7 +23,8 @@ use super::isa::{LANES, STEP_BYTES};
 use super::memory::prefetch;
 use super::span::Span;
 use super::words::WORD_BYTES;
-use crate::formats::Format;
+use crate::formats::planes::{Planes, planes};
+use crate::formats::{Format, grid};
 
 /// What an instruction set offers for looked-up codes.
 ///
@@ -44,23 +47,82 @@ pub unsafe trait LookUp: Bytes {
     unsafe fn add_bytes(x: Self::B, y: Self::B) -> Self::B;
     /// 64 plus each byte; less it where bit `first + element` of its byte of `signs` is set.
     unsafe fn signed(magnitudes: Self::B, signs: Self::B, first: u32) -> Self::B;
-    /// The points of 16 rows: their first four bytes, and their last.
-    unsafe fn points(book: *const u64, indices: *const i32) -> [Self::B; 2];
-    /// The points of 16 rows, of four bytes.
-    unsafe fn points_of_four(book: *const u32, indices: *const i32) -> Self::B;
+    /// Prepares four points of 16 rows, 128 bytes or more at `staged`: all are prepared before the first
+    /// is needed, as the way from vectors to addresses is long. Their indices are the bytes of `low` and
+    /// above each `count` bits of `high`, which has them `apart` bits from each other.
+    #[inline(always)]
+    unsafe fn stage(_book: Book, low: Self::I, high: Self::I, fields: [u32; 2], staged: *mut i32) {
+        // SAFETY: the caller's promise.
+        unsafe { stage::<Self>(low, high, fields, staged) }
+    }
+    /// The same for points whose indices are the lower nine bits of the halves of two words.
+    #[inline(always)]
+    unsafe fn stage_halves(_book: Book, words: [Self::I; 2], staged: *mut i32) {
+        // SAFETY: the caller's promise.
+        unsafe { stage_halves::<Self>(words, staged) }
+    }
+    /// Point `l` of 16 rows, of four that are staged: its first four bytes, and its last.
+    unsafe fn points(book: Book, staged: *const i32, l: usize) -> [Self::B; 2];
+    /// Point `l` of 16 rows, of four bytes.
+    unsafe fn points_of_four(book: Book, staged: *const i32, l: usize) -> Self::B;
     /// 3 x of each byte, modulo 256.
     unsafe fn triple(x: Self::B) -> Self::B;
     /// 3 x / 256 of each byte, rounded down.
     unsafe fn trit(x: Self::B) -> Self::B;
 }
 
+/// A format's code book, as each instruction set likes it.
+#[derive(Clone, Copy)]
+pub struct Book {
+    /// Points of eight bytes or of four; one of them is empty.
+    eight: &'static [u64],
+    four: &'static [u32],
+    planes: &'static Planes,
+}
+
+impl Book {
+    fn of(format: Format) -> Self {
+        let planes = planes(format);
+        match format {
+            Format::IQ3_XXS | Format::IQ3_S => {
+                Self { eight: &[], four: grid::points_of_four(format), planes }
+            }
+            _ => Self { eight: grid::points(format), four: &[], planes },
+        }
+    }
+}
+
+/// `LookUp::stage` for points that are fetched one by one: their indices, [4][16].
+#[inline(always)]
+unsafe fn stage<I: LookUp>(low: I::I, high: I::I, [apart, count]: [u32; 2], staged: *mut i32) {
+    // SAFETY: the trait's contract.
+    unsafe {
+        for l in 0..4 {
+            let low = I::bits(low, 8 * l, 8);
+            let above = I::shift_left::<8>(I::bits(high, apart * l, count));
+            I::store_words(staged.add(l as usize * LANES), I::add_i(low, above));
+        }
+    }
+}
+
+/// `LookUp::stage_halves`, likewise.
+#[inline(always)]
+unsafe fn stage_halves<I: LookUp>(words: [I::I; 2], staged: *mut i32) {
+    // SAFETY: the trait's contract.
+    unsafe {
+        for (i, word) in words.into_iter().enumerate() {
+            I::store_words(staged.add(2 * i * LANES), I::bits(word, 0, 9));
+            I::store_words(staged.add((2 * i + 1) * LANES), I::bits(word, 16, 9));
+        }
+    }
+}
+
 /// 16 rows' words, their scales d where the format has them apart, and room for indices.
 struct Rows<I: Bytes> {
     words: *const u8,
     d: I::F,
-    /// [up to 64 points][16]: all are worked out before the first is needed, as the way from vectors
-    /// to addresses is long.
-    indices: *mut i32,
+    /// [up to 16 fours of points][4][16], see `stage`.
+    staged: *mut i32,
 }
 
 /// Looks up the codes and scales of 256 columns of 16 rows.
@@ -79,8 +141,8 @@ pub unsafe fn look_up_span<I: LookUp>(format: Format, data: *const u8, out: Span
         // Words are not read in order: no CPU guesses which come next.
         let bytes = LANES * format.block_bytes();
         prefetch(data.wrapping_add(bytes), bytes);
-        let mut indices = MaybeUninit::<[i32; 64 * LANES]>::uninit();
-        let rows = Rows::<I> { words: data, d, indices: indices.as_mut_ptr().cast() };
+        let mut staged = MaybeUninit::<[i32; 64 * LANES]>::uninit();
+        let rows = Rows::<I> { words: data, d, staged: staged.as_mut_ptr().cast() };
         match format {
             Format::TQ1_0 => rows.tq1_0(out),
             Format::IQ1_S => rows.iq1_s(out),
@@ -117,32 +179,18 @@ impl<I: LookUp> Rows<I> {
         unsafe { I::bits(self.word(at / 32), at as u32 % 32, count) }
     }
 
-    /// Writes the indices of point `point`.
+    /// Stages points `4 k..4 k + 4`.
     #[inline(always)]
-    unsafe fn index(&self, point: usize, indices: I::I) {
-        // SAFETY: there are at most 64 points.
-        unsafe { I::store_words(self.indices.add(point * LANES), indices) }
-    }
-
-    /// Writes the indices of points `4 k..4 k + 4`: a byte of `low` each, and above it `count` bits of
-    /// `high`, which has them `apart` bits from each other.
-    #[inline(always)]
-    unsafe fn four_indices(&self, k: usize, low: I::I, high: I::I, [apart, count]: [u32; 2]) {
-        // SAFETY: as `index`.
-        unsafe {
-            for l in 0..4 {
-                let low = I::bits(low, 8 * l, 8);
-                let above = I::shift_left::<8>(I::bits(high, apart * l, count));
-                self.index(4 * k + l as usize, I::add_i(low, above));
-            }
-        }
+    unsafe fn stage(&self, book: Book, k: usize, low: I::I, high: I::I, fields: [u32; 2]) {
+        // SAFETY: there are at most 16 fours of points.
+        unsafe { I::stage(book, low, high, fields, self.staged.add(4 * k * LANES)) }
     }
 
     /// Point `point` of eight elements.
     #[inline(always)]
-    unsafe fn points(&self, book: *const u64, point: usize) -> [I::B; 2] {
-        // SAFETY: `index` wrote the indices, which are within the book.
-        unsafe { I::points(book, self.indices.add(point * LANES)) }
+    unsafe fn points(&self, book: Book, point: usize) -> [I::B; 2] {
+        // SAFETY: `stage` prepared it from indices within the book.
+        unsafe { I::points(book, self.staged.add(point / 4 * 4 * LANES), point % 4) }
     }
 
     /// Writes the scales of group `group`.

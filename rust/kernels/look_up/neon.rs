@@ -5,7 +5,7 @@ use std::arch::aarch64::*;
 use super::super::bytes::Bytes;
 use super::super::isa::LANES;
 use super::super::neon::{Neon, Quad};
-use super::LookUp;
+use super::{Book, LookUp};
 
 #[inline(always)]
 unsafe fn signed(magnitudes: uint8x16_t, signs: uint8x16_t, first: u32) -> uint8x16_t {
@@ -110,10 +110,11 @@ unsafe impl<const KIND: u8> LookUp for Neon<KIND> {
         }
     }
     #[inline(always)]
-    unsafe fn points(book: *const u64, indices: *const i32) -> [Self::B; 2] {
+    unsafe fn points(book: Book, staged: *const i32, l: usize) -> [Self::B; 2] {
         let mut points = [0u64; LANES];
         // SAFETY: the trait's contract; the indices are within the book.
         unsafe {
+            let (book, indices) = (book.eight.as_ptr(), staged.add(l * LANES));
             for (lane, point) in points.iter_mut().enumerate() {
                 *point = *book.add(*indices.add(lane) as usize);
             }
@@ -125,10 +126,11 @@ unsafe impl<const KIND: u8> LookUp for Neon<KIND> {
         }
     }
     #[inline(always)]
-    unsafe fn points_of_four(book: *const u32, indices: *const i32) -> Self::B {
+    unsafe fn points_of_four(book: Book, staged: *const i32, l: usize) -> Self::B {
         let mut points = [0u32; LANES];
         // SAFETY: the trait's contract; the indices are within the book.
         unsafe {
+            let (book, indices) = (book.four.as_ptr(), staged.add(l * LANES));
             for (lane, point) in points.iter_mut().enumerate() {
                 *point = *book.add(*indices.add(lane) as usize);
             }

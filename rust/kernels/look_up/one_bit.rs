@@ -3,8 +3,8 @@
 use super::super::isa::LANES;
 use super::super::span::Span;
 use super::super::words::WORD_BYTES;
-use super::{LookUp, Rows, put};
-use crate::formats::{Format, grid};
+use super::{Book, LookUp, Rows, put};
+use crate::formats::Format;
 
 /// low + high << 8.
 #[inline(always)]
@@ -38,11 +38,11 @@ impl<I: LookUp> Rows<I> {
 
     /// Eight codes of IQ1: eight times the point's values and one more, or less where `negative`.
     #[inline(always)]
-    unsafe fn put_shifted(&self, out: Span, group: usize, negative: I::I) {
+    unsafe fn put_shifted(&self, out: Span, book: Book, group: usize, negative: I::I) {
         // SAFETY: indices of 11 bits are within the book.
         unsafe {
             let shift = I::shift_left::<1>(I::xor(negative, I::splat_i(1)));
-            let points = self.points(grid::points(Format::IQ1_S).as_ptr(), group);
+            let points = self.points(book, group);
             for (half, points) in points.into_iter().enumerate() {
                 put::<I>(out, 2 * group + half, I::add_bytes(points, I::spread(shift)));
             }
@@ -63,15 +63,16 @@ impl<I: LookUp> Rows<I> {
     pub(super) unsafe fn iq1_s(&self, out: Span) {
         // SAFETY: 12 words: 32 bytes of indices, 8 halves of the rest.
         unsafe {
+            let book = Book::of(Format::IQ1_S);
             for k in 0..8 {
                 let high = 256 + 16 * k;
                 self.odd_scale(out, k, high + 12, self.d);
-                self.four_indices(k, self.word(k), self.field(high, 12), [3, 3]);
+                self.stage(book, k, self.word(k), self.field(high, 12), [3, 3]);
             }
             for k in 0..8 {
                 let negative = self.field(271 + 16 * k, 1);
                 for l in 0..4 {
-                    self.put_shifted(out, 4 * k + l, negative);
+                    self.put_shifted(out, book, 4 * k + l, negative);
                 }
             }
         }
@@ -81,17 +82,17 @@ impl<I: LookUp> Rows<I> {
     pub(super) unsafe fn iq1_m(&self, out: Span) {
         // SAFETY: 14 words: 32 bytes of indices, 16 of their high bits and signs, 8 of scales.
         unsafe {
-            let d = self.scattered();
+            let (d, book) = (self.scattered(), Book::of(Format::IQ1_M));
             for k in 0..16 {
                 self.odd_scale(out, k, 384 + 16 * (k / 4) + 3 * (k % 4), d);
             }
             for k in 0..8 {
-                self.four_indices(k, self.word(k), self.field(256 + 16 * k, 16), [4, 3]);
+                self.stage(book, k, self.word(k), self.field(256 + 16 * k, 16), [4, 3]);
             }
             for k in 0..8 {
                 let signs = self.field(256 + 16 * k, 16);
                 for l in 0..4 {
-                    self.put_shifted(out, 4 * k + l, I::bits(signs, 4 * l as u32 + 3, 1));
+                    self.put_shifted(out, book, 4 * k + l, I::bits(signs, 4 * l as u32 + 3, 1));
                 }
             }
         }

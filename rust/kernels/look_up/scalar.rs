@@ -2,7 +2,7 @@
 
 use super::super::isa::LANES;
 use super::super::scalar::Scalar;
-use super::LookUp;
+use super::{Book, LookUp};
 
 type I = [i32; LANES];
 type B = [u8; 4 * LANES];
@@ -43,17 +43,17 @@ unsafe impl LookUp for Scalar {
         })
     }
     #[inline(always)]
-    unsafe fn points(book: *const u64, indices: *const i32) -> [B; 2] {
+    unsafe fn points(book: Book, staged: *const i32, l: usize) -> [B; 2] {
         // SAFETY: the indices are within the book.
-        let points = unsafe { Self::words(indices.cast()) }
-            .map(|i| unsafe { *book.add(i as usize) }.to_le_bytes());
+        let points = unsafe { Self::words(staged.add(l * LANES).cast()) }
+            .map(|i| unsafe { *book.eight.as_ptr().add(i as usize) }.to_le_bytes());
         [0, 4].map(|half| std::array::from_fn(|i| points[i / 4][half + i % 4]))
     }
     #[inline(always)]
-    unsafe fn points_of_four(book: *const u32, indices: *const i32) -> B {
+    unsafe fn points_of_four(book: Book, staged: *const i32, l: usize) -> B {
         // SAFETY: the indices are within the book.
-        let points = unsafe { Self::words(indices.cast()) }
-            .map(|i| unsafe { *book.add(i as usize) }.to_le_bytes());
+        let points = unsafe { Self::words(staged.add(l * LANES).cast()) }
+            .map(|i| unsafe { *book.four.as_ptr().add(i as usize) }.to_le_bytes());
         std::array::from_fn(|i| points[i / 4][i % 4])
     }
     #[inline(always)]

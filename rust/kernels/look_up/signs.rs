@@ -2,8 +2,8 @@
 
 use super::super::isa::LANES;
 use super::super::span::Span;
-use super::{LookUp, Rows, put};
-use crate::formats::{Format, grid};
+use super::{Book, LookUp, Rows, put};
+use crate::formats::Format;
 
 /// The parity of seven bits from each bit up.
 #[inline(always)]
@@ -29,11 +29,11 @@ unsafe fn even<I: LookUp>(x: I::I, parities: I::I, at: u32) -> I::B {
 impl<I: LookUp> Rows<I> {
     /// Points `2 group` and `2 group + 1` of four elements.
     #[inline(always)]
-    unsafe fn pair(&self, book: *const u32, group: usize) -> [I::B; 2] {
+    unsafe fn pair(&self, book: Book, group: usize) -> [I::B; 2] {
         // SAFETY: as `points`.
         unsafe {
-            let at = self.indices.add(2 * group * LANES);
-            [I::points_of_four(book, at), I::points_of_four(book, at.add(LANES))]
+            let (at, l) = (self.staged.add(group / 2 * 4 * LANES), group % 2 * 2);
+            [I::points_of_four(book, at, l), I::points_of_four(book, at, l + 1)]
         }
     }
 
@@ -61,9 +61,9 @@ impl<I: LookUp> Rows<I> {
     pub(super) unsafe fn iq2_xxs(&self, out: Span) {
         // SAFETY: 16 words: in turn four indices, and signs with a scale. Indices have 8 bits.
         unsafe {
-            let book = grid::points(Format::IQ2_XXS).as_ptr();
+            let book = Book::of(Format::IQ2_XXS);
             for k in 0..8 {
-                self.four_indices(k, self.word(2 * k), I::splat_i(0), [0, 0]);
+                self.stage(book, k, self.word(2 * k), I::splat_i(0), [0, 0]);
             }
             for k in 0..8 {
                 self.half_scale(out, k, 64 * k + 60, 0.25);
@@ -82,11 +82,10 @@ impl<I: LookUp> Rows<I> {
     pub(super) unsafe fn iq2_xs(&self, out: Span) {
         // SAFETY: 18 words: 32 halves, 8 bytes of scales. Indices have 9 bits.
         unsafe {
-            let book = grid::points(Format::IQ2_XS).as_ptr();
-            for k in 0..16 {
-                let word = self.word(k);
-                self.index(2 * k, I::bits(word, 0, 9));
-                self.index(2 * k + 1, I::bits(word, 16, 9));
+            let book = Book::of(Format::IQ2_XS);
+            for k in 0..8 {
+                let words = [self.word(2 * k), self.word(2 * k + 1)];
+                I::stage_halves(book, words, self.staged.add(4 * k * LANES));
             }
             for k in 0..16 {
                 self.half_scale(out, k, 512 + 4 * k, 0.25);
@@ -105,12 +104,12 @@ impl<I: LookUp> Rows<I> {
     pub(super) unsafe fn iq2_s(&self, out: Span) {
         // SAFETY: 20 words: 32 bytes of indices, 32 of signs, 8 of high bits, 8 of scales.
         unsafe {
-            let book = grid::points(Format::IQ2_S).as_ptr();
+            let book = Book::of(Format::IQ2_S);
             for k in 0..16 {
                 self.half_scale(out, k, 576 + 4 * k, 0.25);
             }
             for k in 0..8 {
-                self.four_indices(k, self.word(k), self.field(512 + 8 * k, 8), [2, 2]);
+                self.stage(book, k, self.word(k), self.field(512 + 8 * k, 8), [2, 2]);
             }
             for k in 0..8 {
                 let signs = self.word(8 + k);
@@ -126,9 +125,9 @@ impl<I: LookUp> Rows<I> {
     pub(super) unsafe fn iq3_xxs(&self, out: Span) {
         // SAFETY: 24 words: 64 bytes of indices, 8 words of signs with a scale.
         unsafe {
-            let book = grid::points_of_four(Format::IQ3_XXS).as_ptr();
+            let book = Book::of(Format::IQ3_XXS);
             for k in 0..16 {
-                self.four_indices(k, self.word(k), I::splat_i(0), [0, 0]);
+                self.stage(book, k, self.word(k), I::splat_i(0), [0, 0]);
             }
             for k in 0..8 {
                 self.half_scale(out, k, 512 + 32 * k + 28, 0.5);
@@ -147,13 +146,13 @@ impl<I: LookUp> Rows<I> {
     pub(super) unsafe fn iq3_s(&self, out: Span) {
         // SAFETY: 27 words: 64 bytes of indices, 8 of ninth bits, 32 of signs, 4 of scales.
         unsafe {
-            let book = grid::points_of_four(Format::IQ3_S).as_ptr();
+            let book = Book::of(Format::IQ3_S);
             for k in 0..8 {
                 let twice = I::mul(I::splat(2.0), I::float(self.field(832 + 4 * k, 4)));
                 self.scale(out, k, I::mul(self.d, I::add(I::splat(1.0), twice)));
             }
             for k in 0..16 {
-                self.four_indices(k, self.word(k), self.field(512 + 4 * k, 4), [1, 1]);
+                self.stage(book, k, self.word(k), self.field(512 + 4 * k, 4), [1, 1]);
             }
             for k in 0..8 {
                 let signs = self.word(18 + k);

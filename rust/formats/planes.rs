@@ -1,0 +1,68 @@
+//! The code books as two planes of bytes, for lookups by permutations of bytes: a point is 16 bits,
+//! two for each of eight levels or four for each of four.
+
+use std::sync::LazyLock;
+
+use super::Format;
+use super::grid::{ONE_BIT, THREE_BITS, THREE_BITS_XXS, TWO_BITS};
+use super::grids::{Grid, IQ1, IQ2_S, IQ2_XS, IQ2_XXS, IQ3_S, IQ3_XXS};
+
+/// A cache line.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+struct Line([u8; 64]);
+
+/// A book's points in planes.
+pub struct Planes {
+    /// The magnitude of each level.
+    pub levels: [u8; 16],
+    /// [2][points] bytes: the low half of each point's 16 bits, then the high half.
+    lines: Vec<Line>,
+    /// Bytes of a plane.
+    pub points: usize,
+}
+
+impl Planes {
+    fn new(grid: &Grid, bits: usize, magnitudes: [u8; 8]) -> Self {
+        let points = grid.points.len();
+        let mut lines = vec![Line([0; 64]); 2 * points / 64];
+        for (i, point) in grid.points.iter().enumerate() {
+            let word = point
+                .iter()
+                .take(16 / bits)
+                .rev()
+                .fold(0u16, |word, &level| word << bits | u16::from(level));
+            for (plane, byte) in word.to_le_bytes().into_iter().enumerate() {
+                let at = plane * points + i;
+                lines[at / 64].0[at % 64] = byte;
+            }
+        }
+        let mut levels = [0; 16];
+        levels[..8].copy_from_slice(&magnitudes);
+        Self { levels, lines, points }
+    }
+
+    /// Both planes, on a cache line.
+    pub fn as_ptr(&self) -> *const u8 {
+        self.lines.as_ptr().cast()
+    }
+}
+
+/// The planes of a format's book.
+pub fn planes(format: Format) -> &'static Planes {
+    macro_rules! planes {
+        ($grid:ident, $bits:literal, $magnitudes:expr) => {{
+            static PLANES: LazyLock<Planes> =
+                LazyLock::new(|| Planes::new(&$grid, $bits, $magnitudes));
+            &PLANES
+        }};
+    }
+    match format {
+        Format::IQ2_XXS => planes!(IQ2_XXS, 2, TWO_BITS),
+        Format::IQ2_XS => planes!(IQ2_XS, 2, TWO_BITS),
+        Format::IQ2_S => planes!(IQ2_S, 2, TWO_BITS),
+        Format::IQ3_XXS => planes!(IQ3_XXS, 4, THREE_BITS_XXS),
+        Format::IQ3_S => planes!(IQ3_S, 4, THREE_BITS),
+        _ => planes!(IQ1, 2, ONE_BIT),
+    }
+}
