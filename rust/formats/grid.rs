@@ -61,7 +61,7 @@ pub(super) const TWO_BITS: [u8; 8] = [8, 25, 43, 0, 0, 0, 0, 0];
 pub(super) const THREE_BITS_XXS: [u8; 8] = [4, 12, 20, 28, 36, 44, 52, 62];
 pub(super) const THREE_BITS: [u8; 8] = [1, 3, 5, 7, 9, 11, 13, 15];
 /// 8 times the levels of IQ1.
-pub(super) const ONE_BIT: [u8; 8] = [0, 8, 16, 0, 0, 0, 0, 0];
+const ONE_BIT: [u8; 8] = [0, 8, 16, 0, 0, 0, 0, 0];
 static BOOK_2_XXS: LazyLock<Book> = LazyLock::new(|| book(&IQ2_XXS, TWO_BITS));
 static BOOK_2_XS: LazyLock<Book> = LazyLock::new(|| book(&IQ2_XS, TWO_BITS));
 static BOOK_2_S: LazyLock<Book> = LazyLock::new(|| book(&IQ2_S, TWO_BITS));

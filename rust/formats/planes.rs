@@ -4,22 +4,20 @@
 use std::sync::LazyLock;
 
 use super::Format;
-use super::grid::{ONE_BIT, THREE_BITS, THREE_BITS_XXS, TWO_BITS};
-use super::grids::{Grid, IQ1, IQ2_S, IQ2_XS, IQ2_XXS, IQ3_S, IQ3_XXS};
+use super::grid::{OFFSET, THREE_BITS, THREE_BITS_XXS, TWO_BITS};
+use super::grids::{Grid, IQ2_S, IQ2_XS, IQ2_XXS, IQ3_S, IQ3_XXS};
 
 /// A cache line.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
-struct Line([u8; 64]);
+pub struct Line(pub [u8; 64]);
 
 /// A book's points in planes.
 pub struct Planes {
-    /// The magnitude of each level.
-    pub levels: [u8; 16],
+    /// By a level in the lower bits and a sign in bit 5: `OFFSET` plus the magnitude, or less it.
+    pub signed: Line,
     /// [2][points] bytes: the low half of each point's 16 bits, then the high half.
     lines: Vec<Line>,
-    /// Bytes of a plane.
-    pub points: usize,
 }
 
 impl Planes {
@@ -37,9 +35,12 @@ impl Planes {
                 lines[at / 64].0[at % 64] = byte;
             }
         }
-        let mut levels = [0; 16];
-        levels[..8].copy_from_slice(&magnitudes);
-        Self { levels, lines, points }
+        let mut signed = [0; 64];
+        for (i, code) in signed.iter_mut().enumerate() {
+            let magnitude = magnitudes[i & ((1 << bits) - 1) & 7];
+            *code = if i & 32 == 0 { OFFSET + magnitude } else { OFFSET - magnitude };
+        }
+        Self { signed: Line(signed), lines }
     }
 
     /// Both planes, on a cache line.
@@ -48,7 +49,7 @@ impl Planes {
     }
 }
 
-/// The planes of a format's book.
+/// The planes of the book of a format with signs.
 pub fn planes(format: Format) -> &'static Planes {
     macro_rules! planes {
         ($grid:ident, $bits:literal, $magnitudes:expr) => {{
@@ -62,7 +63,6 @@ pub fn planes(format: Format) -> &'static Planes {
         Format::IQ2_XS => planes!(IQ2_XS, 2, TWO_BITS),
         Format::IQ2_S => planes!(IQ2_S, 2, TWO_BITS),
         Format::IQ3_XXS => planes!(IQ3_XXS, 4, THREE_BITS_XXS),
-        Format::IQ3_S => planes!(IQ3_S, 4, THREE_BITS),
-        _ => planes!(IQ1, 2, ONE_BIT),
+        _ => planes!(IQ3_S, 4, THREE_BITS),
     }
 }

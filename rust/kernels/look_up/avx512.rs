@@ -7,7 +7,7 @@ use std::arch::x86_64::*;
 use super::super::avx512::{Avx512, VBMI};
 use super::super::isa::LANES;
 use super::avx2::{eight, eight_of_four};
-use super::{Book, LookUp, stage, stage_halves, vbmi};
+use super::{Book, LookUp, signed_points, stage, stage_halves, vbmi};
 
 /// Assembly, as a compiler makes one product of several in turn, and AVX-512 has none of bytes.
 #[target_feature(enable = "avx512bw")]
@@ -85,7 +85,8 @@ unsafe impl<const KIND: u8> LookUp for Avx512<KIND> {
     unsafe fn stage(book: Book, low: __m512i, high: __m512i, fields: [u32; 2], staged: *mut i32) {
         // SAFETY: the trait's contract.
         unsafe {
-            if KIND >= VBMI {
+            // Of 2048 points (IQ1, without signs) loads are faster.
+            if KIND >= VBMI && fields[1] < 3 {
                 vbmi::stage(book, low, high, fields, staged);
             } else {
                 stage::<Self>(low, high, fields, staged);
@@ -107,9 +108,6 @@ unsafe impl<const KIND: u8> LookUp for Avx512<KIND> {
     unsafe fn points(book: Book, staged: *const i32, l: usize) -> [__m512i; 2] {
         // SAFETY: the trait's contract.
         unsafe {
-            if KIND >= VBMI {
-                return vbmi::points(book, staged, l);
-            }
             let (book, indices) = (book.eight.as_ptr(), staged.add(l * LANES));
             let (low, high) = (eight(book, indices), eight(book, indices.add(8)));
             [join(low.0, high.0), join(low.1, high.1)]
@@ -119,11 +117,24 @@ unsafe impl<const KIND: u8> LookUp for Avx512<KIND> {
     unsafe fn points_of_four(book: Book, staged: *const i32, l: usize) -> __m512i {
         // SAFETY: the trait's contract.
         unsafe {
-            if KIND >= VBMI {
-                return vbmi::points_of_four(book, staged, l);
-            }
             let (book, indices) = (book.four.as_ptr(), staged.add(l * LANES));
             join(eight_of_four(book, indices), eight_of_four(book, indices.add(8)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn signed_points<const FOUR: bool>(
+        book: Book,
+        staged: *const i32,
+        l: usize,
+        signs: __m512i,
+    ) -> [__m512i; 2] {
+        // SAFETY: the trait's contract.
+        unsafe {
+            if KIND >= VBMI {
+                vbmi::signed_points::<FOUR>(book, staged, l, signs)
+            } else {
+                signed_points::<Self, FOUR>(book, staged, l, signs)
+            }
         }
     }
     #[inline(always)]

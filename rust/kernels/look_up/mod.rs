@@ -21,8 +21,10 @@ use std::mem::MaybeUninit;
 use super::bytes::Bytes;
 use super::isa::{LANES, STEP_BYTES};
 use super::memory::prefetch;
+use super::output::Line;
 use super::span::Span;
 use super::words::WORD_BYTES;
+#[cfg(target_arch = "x86_64")]
 use crate::formats::planes::{Planes, planes};
 use crate::formats::{Format, grid};
 
@@ -65,6 +67,19 @@ pub unsafe trait LookUp: Bytes {
     unsafe fn points(book: Book, staged: *const i32, l: usize) -> [Self::B; 2];
     /// Point `l` of 16 rows, of four bytes.
     unsafe fn points_of_four(book: Book, staged: *const i32, l: usize) -> Self::B;
+    /// Eight codes of 16 rows, their first four and their last: 64 plus the magnitudes of point `l` (of
+    /// points `l` and `l + 1`, where FOUR says that they are of four), or less them where a bit of the
+    /// row's low byte of `signs` is set.
+    #[inline(always)]
+    unsafe fn signed_points<const FOUR: bool>(
+        book: Book,
+        staged: *const i32,
+        l: usize,
+        signs: Self::I,
+    ) -> [Self::B; 2] {
+        // SAFETY: the caller's promise.
+        unsafe { signed_points::<Self, FOUR>(book, staged, l, signs) }
+    }
     /// 3 x of each byte, modulo 256.
     unsafe fn triple(x: Self::B) -> Self::B;
     /// 3 x / 256 of each byte, rounded down.
@@ -77,17 +92,18 @@ pub struct Book {
     /// Points of eight bytes or of four; one of them is empty.
     eight: &'static [u64],
     four: &'static [u32],
+    #[cfg(target_arch = "x86_64")]
     planes: &'static Planes,
 }
 
 impl Book {
     fn of(format: Format) -> Self {
-        let planes = planes(format);
-        match format {
-            Format::IQ3_XXS | Format::IQ3_S => {
-                Self { eight: &[], four: grid::points_of_four(format), planes }
-            }
-            _ => Self { eight: grid::points(format), four: &[], planes },
+        let of_four = matches!(format, Format::IQ3_XXS | Format::IQ3_S);
+        Self {
+            eight: if of_four { &[] } else { grid::points(format) },
+            four: if of_four { grid::points_of_four(format) } else { &[] },
+            #[cfg(target_arch = "x86_64")]
+            planes: planes(format),
         }
     }
 }
@@ -117,11 +133,31 @@ unsafe fn stage_halves<I: LookUp>(words: [I::I; 2], staged: *mut i32) {
     }
 }
 
+/// `LookUp::signed_points`, step by step.
+#[inline(always)]
+unsafe fn signed_points<I: LookUp, const FOUR: bool>(
+    book: Book,
+    staged: *const i32,
+    l: usize,
+    signs: I::I,
+) -> [I::B; 2] {
+    // SAFETY: the trait's contract.
+    unsafe {
+        let points = if FOUR {
+            [I::points_of_four(book, staged, l), I::points_of_four(book, staged, l + 1)]
+        } else {
+            I::points(book, staged, l)
+        };
+        let signs = I::spread(signs);
+        [I::signed(points[0], signs, 0), I::signed(points[1], signs, 4)]
+    }
+}
+
 /// 16 rows' words, their scales d where the format has them apart, and room for indices.
 struct Rows<I: Bytes> {
     words: *const u8,
     d: I::F,
-    /// [up to 16 fours of points][4][16], see `stage`.
+    /// [up to 16 fours of points][4][16] on cache lines, see `stage`.
     staged: *mut i32,
 }
 
@@ -141,7 +177,7 @@ pub unsafe fn look_up_span<I: LookUp>(format: Format, data: *const u8, out: Span
         // Words are not read in order: no CPU guesses which come next.
         let bytes = LANES * format.block_bytes();
         prefetch(data.wrapping_add(bytes), bytes);
-        let mut staged = MaybeUninit::<[i32; 64 * LANES]>::uninit();
+        let mut staged = MaybeUninit::<[Line; 64]>::uninit();
         let rows = Rows::<I> { words: data, d, staged: staged.as_mut_ptr().cast() };
         match format {
             Format::TQ1_0 => rows.tq1_0(out),
@@ -191,6 +227,23 @@ impl<I: LookUp> Rows<I> {
     unsafe fn points(&self, book: Book, point: usize) -> [I::B; 2] {
         // SAFETY: `stage` prepared it from indices within the book.
         unsafe { I::points(book, self.staged.add(point / 4 * 4 * LANES), point % 4) }
+    }
+
+    /// d times a power of two.
+    #[inline(always)]
+    unsafe fn part(&self, by: f32) -> I::F {
+        // SAFETY: the CPU has the instruction set.
+        unsafe { I::mul(self.d, I::splat(by)) }
+    }
+
+    /// d (2 s + 1) for group `group`, s `count` bits from bit `at` up.
+    #[inline(always)]
+    unsafe fn odd_scale(&self, out: Span, group: usize, (at, count): (usize, u32), d: I::F) {
+        // SAFETY: as `word` and `scale`. An f16 twice is exact, and the sum is rounded once.
+        unsafe {
+            let scale = I::fma(I::float(self.field(at, count)), I::add(d, d), d);
+            self.scale(out, group, scale);
+        }
     }
 
     /// Writes the scales of group `group`.

@@ -49,24 +49,14 @@ impl<I: LookUp> Rows<I> {
         }
     }
 
-    /// d (2 s + 1) / 8 for group `group`, s three bits from bit `at` up.
-    #[inline(always)]
-    unsafe fn odd_scale(&self, out: Span, group: usize, at: usize, d: I::F) {
-        // SAFETY: as `word` and `scale`.
-        unsafe {
-            let odd = I::add_i(I::shift_left::<1>(self.field(at, 3)), I::splat_i(1));
-            self.scale(out, group, I::mul(I::mul(d, I::float(odd)), I::splat(0.125)));
-        }
-    }
-
     #[inline(always)]
     pub(super) unsafe fn iq1_s(&self, out: Span) {
         // SAFETY: 12 words: 32 bytes of indices, 8 halves of the rest.
         unsafe {
-            let book = Book::of(Format::IQ1_S);
+            let (book, eighth) = (Book::of(Format::IQ1_S), self.part(0.125));
             for k in 0..8 {
                 let high = 256 + 16 * k;
-                self.odd_scale(out, k, high + 12, self.d);
+                self.odd_scale(out, k, (high + 12, 3), eighth);
                 self.stage(book, k, self.word(k), self.field(high, 12), [3, 3]);
             }
             for k in 0..8 {
@@ -82,9 +72,10 @@ impl<I: LookUp> Rows<I> {
     pub(super) unsafe fn iq1_m(&self, out: Span) {
         // SAFETY: 14 words: 32 bytes of indices, 16 of their high bits and signs, 8 of scales.
         unsafe {
-            let (d, book) = (self.scattered(), Book::of(Format::IQ1_M));
+            let book = Book::of(Format::IQ1_M);
+            let d = I::mul(self.scattered(), I::splat(0.125));
             for k in 0..16 {
-                self.odd_scale(out, k, 384 + 16 * (k / 4) + 3 * (k % 4), d);
+                self.odd_scale(out, k, (384 + 16 * (k / 4) + 3 * (k % 4), 3), d);
             }
             for k in 0..8 {
                 self.stage(book, k, self.word(k), self.field(256 + 16 * k, 16), [4, 3]);

@@ -25,6 +25,24 @@ unsafe fn permute(mut indices: __m512i, table: *const u8) -> __m512i {
     indices
 }
 
+/// Bytes of a table of one register by the low six bits of `indices`.
+#[target_feature(enable = "avx512f")]
+#[inline]
+unsafe fn permute_one(indices: __m512i, table: __m512i) -> __m512i {
+    let out: __m512i;
+    // SAFETY: the caller's CPU has VBMI.
+    unsafe {
+        asm!(
+            "vpermb {out}, {indices}, {table}",
+            out = lateout(zmm_reg) out,
+            indices = in(zmm_reg) indices,
+            table = in(zmm_reg) table,
+            options(pure, nomem, nostack, preserves_flags)
+        );
+    }
+    out
+}
+
 /// For each byte eight bits of its eight bytes of `x`, from the bit in `fields` up.
 #[target_feature(enable = "avx512f")]
 #[inline]
@@ -49,6 +67,16 @@ const fn fields(at: [u32; 4]) -> i64 {
     (row as i64) | ((row + 0x2020_2020) as i64) << 32
 }
 
+const fn signs(first: i64) -> i64 {
+    let mut out = 0;
+    let mut i = 0;
+    while i < 8 {
+        out |= ((32 * (i / 4) + first + i % 4 + 64 - 5) % 64) << (8 * i);
+        i += 1;
+    }
+    out
+}
+
 /// The fields of point l of four: of two bits, and of four in either half.
 static TWO_BITS: [i64; 4] = [
     fields([0, 2, 4, 6]),
@@ -56,6 +84,9 @@ static TWO_BITS: [i64; 4] = [
     fields([16, 18, 20, 22]),
     fields([24, 26, 28, 30]),
 ];
+/// The first four signs of a row's low byte, and its last four, in bit 5; the bits below are those before
+/// them, of the row or around the end.
+static SIGNS: [i64; 2] = [signs(0), signs(4)];
 static FOUR_BITS: [i64; 4] = [
     fields([0, 4, 0, 4]),
     fields([8, 12, 8, 12]),
@@ -63,30 +94,44 @@ static FOUR_BITS: [i64; 4] = [
     fields([24, 28, 24, 28]),
 ];
 
-/// Bytes of a table of `pieces` times 128, by the low seven bits of `indices` and then those in `bits`.
+/// Bytes of a table of 2, 4 or 8 times 128, by the low seven bits of `indices` and then those in `bits`.
 #[inline(always)]
 unsafe fn look_up(
     table: *const u8,
     pieces: usize,
     indices: __m512i,
-    bits: [__mmask64; 4],
+    bits: [__mmask64; 3],
 ) -> __m512i {
+    #[inline(always)]
+    unsafe fn two(table: *const u8, indices: __m512i, bits: [__mmask64; 3]) -> __m512i {
+        // SAFETY: the contract of `look_up`.
+        unsafe {
+            let (low, high) = (permute(indices, table), permute(indices, table.add(128)));
+            _mm512_mask_blend_epi8(bits[0], low, high)
+        }
+    }
+    #[inline(always)]
+    unsafe fn four(table: *const u8, indices: __m512i, bits: [__mmask64; 3]) -> __m512i {
+        // SAFETY: the contract of `look_up`.
+        unsafe {
+            let (low, high) = (two(table, indices, bits), two(table.add(256), indices, bits));
+            _mm512_mask_blend_epi8(bits[1], low, high)
+        }
+    }
     // SAFETY: the caller's CPU has AVX-512 BW and VBMI, the table is as long as it says.
     unsafe {
-        let mut found = [_mm512_setzero_si512(); 16];
-        for (i, found) in found.iter_mut().enumerate().take(pieces) {
-            *found = permute(indices, table.add(128 * i));
-        }
-        for (level, bit) in bits.into_iter().enumerate() {
-            for i in 0..pieces >> (level + 1) {
-                found[i] = _mm512_mask_blend_epi8(bit, found[2 * i], found[2 * i + 1]);
+        match pieces {
+            2 => two(table, indices, bits),
+            4 => four(table, indices, bits),
+            _ => {
+                let (low, high) = (four(table, indices, bits), four(table.add(512), indices, bits));
+                _mm512_mask_blend_epi8(bits[2], low, high)
             }
         }
-        found[0]
     }
 }
 
-/// `LookUp::stage`: both planes' bytes of four points of each row.
+/// `LookUp::stage` for `signed_points`: both planes' bytes of four points of each row.
 #[inline(always)]
 pub unsafe fn stage(
     book: Book,
@@ -97,7 +142,7 @@ pub unsafe fn stage(
 ) {
     // SAFETY: the trait's contract.
     unsafe {
-        let mut bits = [_mm512_movepi8_mask(low); 4];
+        let mut bits = [_mm512_movepi8_mask(low); 3];
         let above = shifted(high, fields([0, apart, 2 * apart, 3 * apart]));
         for bit in 0..count {
             let test = _mm512_set1_epi8(1 << bit);
@@ -130,27 +175,42 @@ pub unsafe fn stage_halves(book: Book, [first, second]: [__m512i; 2], staged: *m
     }
 }
 
-/// `LookUp::points`: two bits a level.
+/// The levels of point `l` of four elements, and bits that mean nothing above them.
 #[inline(always)]
-pub unsafe fn points(book: Book, staged: *const i32, l: usize) -> [__m512i; 2] {
+unsafe fn of_four(staged: *const i32, l: usize) -> __m512i {
     // SAFETY: the trait's contract.
     unsafe {
-        let (at, three) = (TWO_BITS[l], _mm512_set1_epi8(3));
         let (low, high) = planes(staged);
-        let (low, high) = (shifted(low, at), shifted(high, at));
-        [levels(book, _mm512_and_si512(low, three)), levels(book, _mm512_and_si512(high, three))]
+        let (low, high) = (shifted(low, FOUR_BITS[l]), shifted(high, FOUR_BITS[l]));
+        _mm512_mask_blend_epi16(0xaaaa_aaaa, low, high)
     }
 }
 
-/// `LookUp::points_of_four`: four bits a level.
+/// `LookUp::signed_points`: levels and signs, side by side, are looked up in one table.
 #[inline(always)]
-pub unsafe fn points_of_four(book: Book, staged: *const i32, l: usize) -> __m512i {
+pub unsafe fn signed_points<const FOUR: bool>(
+    book: Book,
+    staged: *const i32,
+    l: usize,
+    signs: __m512i,
+) -> [__m512i; 2] {
     // SAFETY: the trait's contract.
     unsafe {
-        let at = FOUR_BITS[l];
-        let (low, high) = planes(staged);
-        let both = _mm512_mask_blend_epi16(0xaaaa_aaaa, shifted(low, at), shifted(high, at));
-        levels(book, _mm512_and_si512(both, _mm512_set1_epi8(15)))
+        let levels = if FOUR {
+            [of_four(staged, l), of_four(staged, l + 1)]
+        } else {
+            let (low, high) = planes(staged);
+            [shifted(low, TWO_BITS[l]), shifted(high, TWO_BITS[l])]
+        };
+        let table = _mm512_loadu_si512(book.planes.signed.0.as_ptr().cast());
+        let sign = _mm512_set1_epi8(32);
+        let mut codes = levels;
+        for (half, codes) in codes.iter_mut().enumerate() {
+            // Where `sign` has a bit, that of the signs, and else that of the levels.
+            let signs = shifted(signs, SIGNS[half]);
+            *codes = permute_one(_mm512_ternarylogic_epi32(sign, signs, *codes, 0xca), table);
+        }
+        codes
     }
 }
 
@@ -158,14 +218,4 @@ pub unsafe fn points_of_four(book: Book, staged: *const i32, l: usize) -> __m512
 unsafe fn planes(staged: *const i32) -> (__m512i, __m512i) {
     // SAFETY: `stage` wrote both.
     unsafe { (_mm512_loadu_si512(staged.cast()), _mm512_loadu_si512(staged.add(16).cast())) }
-}
-
-/// The magnitudes of levels.
-#[inline(always)]
-unsafe fn levels(book: Book, x: __m512i) -> __m512i {
-    // SAFETY: the caller's CPU has AVX-512 BW.
-    unsafe {
-        let table = _mm_loadu_si128(book.planes.levels.as_ptr().cast());
-        _mm512_shuffle_epi8(_mm512_broadcast_i32x4(table), x)
-    }
 }
