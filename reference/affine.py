@@ -155,10 +155,10 @@ def _steps(v: float, scale: float) -> int:
 def group_of(data: bytes, kind: str, bits: int, count: int) -> Group:
     """The levels, scale and minimum of one stored group with `count` elements.
 
-    >>> group_of(encode_group([-5.0, 10.0, 0.2], "asym", 4, 4), "asym", 4, 3)
-    Group(levels=[0, 15, 5], scale=1.0, minimum=-5.0)
-    >>> group_of(encode_group([1.0, -3.0], "sym", 1, 8), "sym", 1, 2)
-    Group(levels=[1, -1], scale=2.0, minimum=None)
+    >>> group_of(encode_group([-5.0, 10.0, 0.2], "asym", 4, 4), "asym", 4, 3)[:3]
+    ([0, 15, 5], 1.0, -5.0)
+    >>> group_of(encode_group([1.0, -3.0], "sym", 1, 8), "sym", 1, 2)[:3]
+    ([1, -1], 2.0, None)
     """
     (scale,) = struct.unpack("<f", data[:4])
     if kind == "asym":

@@ -104,8 +104,8 @@ def _encode_blocks(x: Row, name: str, w: Row | None) -> bytes:
 def groups_of(data: bytes, name: str, columns: int) -> list[Group]:
     """A row as integer levels in groups: value = scale * level (+ minimum).
 
-    >>> groups_of(encode_row([1.0, 0.25], "sym3-g2"), "sym3-g2", 2)
-    [Group(levels=[3, 1], scale=0.3333333432674408, minimum=None)]
+    >>> [group[:3] for group in groups_of(encode_row([1.0, 0.25], "sym3-g2"), "sym3-g2", 2)]
+    [([3, 1], 0.3333333432674408, None)]
     """
     if parts := _AFFINE.fullmatch(name):
         kind, bits, group = parts[1], int(parts[2]), int(parts[3])
