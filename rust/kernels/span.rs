@@ -38,6 +38,19 @@ impl Span {
     }
 }
 
+impl Span {
+    /// What lies `chunks` chunks on from there is where this begins.
+    #[inline(always)]
+    pub fn before(self, chunks: usize, parts: usize) -> Self {
+        Self {
+            codes: self.codes.wrapping_sub(chunks * CHUNK_BYTES),
+            scales: self.scales.wrapping_sub(chunks * parts * LANES),
+            mins: self.mins.wrapping_sub(chunks * parts * LANES),
+            shared: self.shared.wrapping_sub(chunks / SPAN * LANES),
+        }
+    }
+}
+
 /// How many groups a chunk reaches into.
 #[inline(always)]
 pub fn parts(codes: &Codes) -> usize {

@@ -9,45 +9,90 @@ use super::bytes::Bytes;
 use super::isa::{LANES, STEP_BYTES, STEPS};
 use super::linear::Product;
 use super::memory::prefetch;
-use super::output::{Scratch, finish};
+use super::output::{Scratch, finish, grow};
 use super::scales::SPAN;
 use super::shares::Shares;
 use super::span::{Span, parts};
 
+/// Up to so many rows of activations a block is unpacked stretch by stretch.
+const FEW: usize = 16;
+/// Chunks that they take at a time: what the first cache holds.
+const STRETCH: usize = SPAN;
+
 impl Product<'_> {
-    /// Several rows of activations: a block is unpacked once.
+    /// Several rows of activations: a block is unpacked once, and where they are few, a stretch at a
+    /// time, which stays in the first cache.
     #[inline(always)]
     pub(super) unsafe fn rows<I: Bytes>(&self, blocks: Range<usize>, scratch: &mut Scratch) {
-        let span = scratch.span(self.acts.chunks);
+        let chunks = self.acts.chunks;
+        let few = self.n <= FEW;
+        let room = if few { STRETCH } else { chunks };
+        let share = self.w.block_bytes / chunks;
+        let span = scratch.span(room);
+        grow(&mut scratch.sums, self.n);
+        let sums = scratch.sums.as_mut_ptr().cast();
         // SAFETY: the contract of `linear_int8`.
         unsafe {
             let group = I::TILE[usize::from(self.codes.bits).max(4) - 4];
             let shares = self.shares::<I>(group, scratch);
             for block in blocks {
-                let mut first = 0;
-                while first < self.acts.chunks {
-                    let count = (self.acts.chunks - first).min(SPAN);
-                    let here = span.after(first, parts(&self.codes));
-                    I::unpack_span(self.w, block, first, count, self.whole, here);
-                    first += count;
+                let data = self.w.data.as_ptr().wrapping_add(block * self.w.block_bytes);
+                for start in (0..chunks).step_by(room) {
+                    let end = chunks.min(start + room);
+                    self.unpack::<I>(block, start..end, span);
+                    // For few rows memory works on the stretch after the next, else on the next block.
+                    let further = if few { 2 * STRETCH } else { chunks };
+                    let ahead = data.wrapping_add(share * further);
+                    let at = Stretch { start, end, sums, ahead, share };
+                    self.tiles_of_codes::<I>(
+                        block,
+                        span.before(start, parts(&self.codes)),
+                        shares,
+                        at,
+                    );
                 }
-                if self.merged {
-                    self.merge(span);
-                }
-                if I::PAIRED && self.merged == self.whole {
-                    pair_steps(span.codes, self.acts.chunks);
-                }
-                if self.whole {
-                    self.whole_tiles_of::<I>(block, span, shares);
-                    continue;
-                }
-                match self.codes.bits {
-                    ..=4 => self.tiles_of::<I, 4>(block, span, shares),
-                    5 => self.tiles_of::<I, 5>(block, span, shares),
-                    6 => self.tiles_of::<I, 6>(block, span, shares),
-                    7 => self.tiles_of::<I, 7>(block, span, shares),
-                    _ => self.tiles_of::<I, 8>(block, span, shares),
-                }
+            }
+        }
+    }
+
+    /// Unpacks some chunks of a block, as the tiles take them.
+    #[inline(always)]
+    unsafe fn unpack<I: Bytes>(&self, block: usize, chunks: Range<usize>, span: Span) {
+        // SAFETY: the contract of `linear_int8`; `span` has room.
+        unsafe {
+            for first in chunks.clone().step_by(SPAN) {
+                let count = (chunks.end - first).min(SPAN);
+                let here = span.after(first - chunks.start, parts(&self.codes));
+                I::unpack_span(self.w, block, first, count, self.whole, here);
+            }
+            if self.merged {
+                self.merge(span, chunks.len());
+            }
+            if I::PAIRED && self.merged == self.whole {
+                pair_steps(span.codes, chunks.len());
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn tiles_of_codes<I: Bytes>(
+        &self,
+        block: usize,
+        span: Span,
+        shares: Shares,
+        at: Stretch,
+    ) {
+        // SAFETY: the contract of `linear_int8`.
+        unsafe {
+            if self.whole {
+                return self.whole_tiles_of::<I>(block, span, shares, at);
+            }
+            match self.codes.bits {
+                ..=4 => self.tiles_of::<I, 4>(block, span, shares, at),
+                5 => self.tiles_of::<I, 5>(block, span, shares, at),
+                6 => self.tiles_of::<I, 6>(block, span, shares, at),
+                7 => self.tiles_of::<I, 7>(block, span, shares, at),
+                _ => self.tiles_of::<I, 8>(block, span, shares, at),
             }
         }
     }
@@ -58,13 +103,14 @@ impl Product<'_> {
         block: usize,
         span: Span,
         shares: Shares,
+        at: Stretch,
     ) {
         // SAFETY: the contract of `linear_int8`.
         unsafe {
             if parts(&self.codes) == 2 {
-                I::tiles::<WIDTH, 2, false>(self, block, span, shares);
+                I::tiles::<WIDTH, 2, false>(self, block, span, shares, at);
             } else {
-                I::tiles::<WIDTH, 1, false>(self, block, span, shares);
+                I::tiles::<WIDTH, 1, false>(self, block, span, shares, at);
             }
         }
     }
@@ -80,24 +126,25 @@ impl Product<'_> {
         block: usize,
         span: Span,
         shares: Shares,
+        at: Stretch,
     ) {
         let mut row = 0;
         // SAFETY: the contract of `linear_int8`.
         unsafe {
             while I::TILE[WIDTH - 4] == 8 && row + 8 <= self.n {
-                self.some::<I, WIDTH, PARTS, WHOLE, 8>(block, span, shares, row);
+                self.some::<I, WIDTH, PARTS, WHOLE, 8>(block, span, shares, at, row);
                 row += 8;
             }
             while I::TILE[WIDTH - 4] >= 4 && row + 4 <= self.n {
-                self.some::<I, WIDTH, PARTS, WHOLE, 4>(block, span, shares, row);
+                self.some::<I, WIDTH, PARTS, WHOLE, 4>(block, span, shares, at, row);
                 row += 4;
             }
             while row + 2 <= self.n {
-                self.some::<I, WIDTH, PARTS, WHOLE, 2>(block, span, shares, row);
+                self.some::<I, WIDTH, PARTS, WHOLE, 2>(block, span, shares, at, row);
                 row += 2;
             }
             if row < self.n {
-                self.some::<I, WIDTH, PARTS, WHOLE, 1>(block, span, shares, row);
+                self.some::<I, WIDTH, PARTS, WHOLE, 1>(block, span, shares, at, row);
             }
         }
     }
@@ -114,14 +161,15 @@ impl Product<'_> {
         block: usize,
         span: Span,
         shares: Shares,
+        at: Stretch,
         row: usize,
     ) {
         // SAFETY: the contract of `tiles`.
         unsafe {
             if WHOLE {
-                self.whole_tile::<I, WIDTH, PARTS, T>(block, span, shares, row);
+                self.whole_tile::<I, WIDTH, PARTS, T>(block, span, shares, at, row);
             } else {
-                self.tile::<I, WIDTH, PARTS, T>(block, span, shares, row);
+                self.tile::<I, WIDTH, PARTS, T>(block, span, shares, at, row);
             }
         }
     }
@@ -132,43 +180,92 @@ impl Product<'_> {
         block: usize,
         span: Span,
         shares: Shares,
+        at: Stretch,
         row: usize,
     ) {
         let (chunks, group) = (self.acts.chunks, I::TILE[WIDTH - 4]);
-        // The first tile asks for the next block's codes, so that memory works meanwhile.
-        let next = self.w.data.as_ptr().wrapping_add((block + 1) * self.w.block_bytes);
-        let share = self.w.block_bytes / (chunks * PARTS);
-        // SAFETY: the contract of `linear_int8`; `span` and `shares` hold all chunks.
+        let share = at.share / PARTS;
+        // SAFETY: the contract of `linear_int8`; `span` and `shares` hold the stretch.
         unsafe {
-            let mut sums = [I::splat(0.0); T];
+            let mut sums = at.begin::<I, T>(row);
             let mut acts = [std::ptr::null(); T];
             for t in 0..T {
                 acts[t] = self.acts.codes(row + t).cast_const();
             }
-            for part in 0..chunks * PARTS {
+            for part in at.start * PARTS..at.end * PARTS {
+                // The first tile asks for the codes that come later, so that memory works meanwhile.
                 if row == 0 {
-                    prefetch(next.wrapping_add(part * share), share);
+                    prefetch(at.ahead.wrapping_add(part * share), share);
                 }
-                let at = row / group * group * chunks * PARTS + part * group + row % group;
+                let first = row / group * group * chunks * PARTS + part * group + row % group;
                 let mut dots = [I::splat_i(0); T];
-                let starts = shares.starts.add(at);
+                let starts = shares.starts.add(first);
                 multiply::<I, WIDTH, PARTS, T>(span.codes, &acts, part, starts, &mut dots);
                 let scale = I::load(span.scales.add(part * LANES));
                 for t in 0..T {
-                    let d = I::splat(*shares.scales.add(at + t));
+                    let d = I::splat(*shares.scales.add(first + t));
                     sums[t] = I::fma(I::float(dots[t]), I::mul(scale, d), sums[t]);
                 }
                 if self.codes.has_min {
                     let min = I::load(span.mins.add(part * LANES));
                     for t in 0..T {
-                        let low = I::splat(*shares.lows.add(at + t));
+                        let low = I::splat(*shares.lows.add(first + t));
                         sums[t] = I::fma(min, low, sums[t]);
                     }
                 }
             }
-            for (t, sum) in sums.into_iter().enumerate() {
-                finish::<I>(self.w, block, sum, row + t, self.out);
+            self.end::<I, T>(block, row, at, &sums);
+        }
+    }
+
+    /// Keeps the sums of a stretch, or adds the bias and writes them, where it is the row's last.
+    #[inline(always)]
+    pub(super) unsafe fn end<I: Bytes, const T: usize>(
+        &self,
+        block: usize,
+        row: usize,
+        at: Stretch,
+        sums: &[I::F; T],
+    ) {
+        for (t, &sum) in sums.iter().enumerate() {
+            // SAFETY: the contract of `linear_int8`; `at` has room for all rows.
+            unsafe {
+                if at.end == self.acts.chunks {
+                    finish::<I>(self.w, block, sum, row + t, self.out);
+                } else {
+                    I::store(at.sums.add((row + t) * LANES), sum);
+                }
             }
+        }
+    }
+}
+
+/// Chunks of a row that tiles take at a time.
+#[derive(Clone, Copy)]
+pub struct Stretch {
+    pub(super) start: usize,
+    pub(super) end: usize,
+    /// [rows][16] sums of the stretches before, on cache lines.
+    sums: *mut f32,
+    /// What to ask memory for while the stretch is multiplied, from the row's first chunk on.
+    pub(super) ahead: *const u8,
+    /// Bytes of a chunk's codes.
+    pub(super) share: usize,
+}
+
+impl Stretch {
+    /// What some rows have come to.
+    #[inline(always)]
+    pub(super) unsafe fn begin<I: Bytes, const T: usize>(&self, row: usize) -> [I::F; T] {
+        // SAFETY: the caller's CPU has the instruction set; `sums` holds all rows.
+        unsafe {
+            let mut sums = [I::splat(0.0); T];
+            if self.start > 0 {
+                for t in 0..T {
+                    sums[t] = I::load(self.sums.add((row + t) * LANES));
+                }
+            }
+            sums
         }
     }
 }

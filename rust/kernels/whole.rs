@@ -20,11 +20,10 @@ use super::bytes::Bytes;
 use super::isa::{LANES, STEP_BYTES, STEPS};
 use super::linear::Product;
 use super::memory::prefetch;
-use super::output::finish;
 use super::scales::SPAN;
 use super::shares::Shares;
 use super::span::Span;
-use super::tiles::{multiply, multiply_step};
+use super::tiles::{Stretch, multiply, multiply_step};
 use crate::formats::Codes;
 
 /// Groups of a span.
@@ -69,25 +68,31 @@ impl Product<'_> {
 
     /// All rows of activations against an unpacked block.
     #[inline(always)]
-    pub(super) unsafe fn whole_tiles_of<I: Bytes>(&self, block: usize, span: Span, shares: Shares) {
+    pub(super) unsafe fn whole_tiles_of<I: Bytes>(
+        &self,
+        block: usize,
+        span: Span,
+        shares: Shares,
+        at: Stretch,
+    ) {
         // SAFETY: the contract of `linear_int8`; `span` holds the block.
         unsafe {
             if !self.merged {
-                I::tiles::<4, 2, true>(self, block, span, shares);
+                I::tiles::<4, 2, true>(self, block, span, shares, at);
                 return;
             }
             match self.codes.bits {
-                6 => I::tiles::<6, 1, true>(self, block, span, shares),
-                _ => I::tiles::<8, 1, true>(self, block, span, shares),
+                6 => I::tiles::<6, 1, true>(self, block, span, shares, at),
+                _ => I::tiles::<8, 1, true>(self, block, span, shares, at),
             }
         }
     }
 
-    /// Multiplies the codes of an unpacked block by their scales.
+    /// Multiplies the codes of unpacked chunks by their scales.
     #[inline(always)]
-    pub(super) unsafe fn merge(&self, span: Span) {
+    pub(super) unsafe fn merge(&self, span: Span, chunks: usize) {
         let offset = self.w.codes().map_or(0, |codes| codes.offset);
-        for group in 0..2 * self.acts.chunks {
+        for group in 0..2 * chunks {
             // SAFETY: `span` holds all groups.
             unsafe {
                 let codes = span.codes.add(group * STEPS / 2 * STEP_BYTES);
@@ -109,33 +114,32 @@ impl Product<'_> {
         block: usize,
         span: Span,
         shares: Shares,
+        at: Stretch,
         row: usize,
     ) {
         let (chunks, group) = (self.acts.chunks, I::TILE[WIDTH - 4]);
         // Where a part's shares begin.
         let before = row / group * group * chunks * 2 + row % group;
-        let next = self.w.data.as_ptr().wrapping_add((block + 1) * self.w.block_bytes);
-        let share = self.w.block_bytes / chunks;
-        // SAFETY: the contract of `linear_int8`; `span` and `shares` hold all chunks.
+        // SAFETY: the contract of `linear_int8`; `span` and `shares` hold the stretch.
         unsafe {
-            let mut sums = [I::splat(0.0); T];
+            let mut sums = at.begin::<I, T>(row);
             let mut acts = [std::ptr::null(); T];
             for t in 0..T {
                 acts[t] = self.acts.codes(row + t).cast_const();
             }
-            for first in (0..chunks).step_by(SPAN) {
+            for first in (at.start..at.end).step_by(SPAN) {
                 let here = span.after(first, 2);
                 let lows = shares.lows.wrapping_add(before + 2 * first * group);
                 // Before the products: so many sums as both have do not fit registers.
                 self.add_minima::<I, T>(here, lows, group, &mut sums);
                 let mut spans = [I::splat(0.0); T];
                 for chunk in first..first + SPAN {
-                    // The first tile asks for the next block's codes: memory works meanwhile.
+                    // The first tile asks for the codes that come later: memory works meanwhile.
                     if row == 0 {
-                        prefetch(next.wrapping_add(chunk * share), share);
+                        prefetch(at.ahead.wrapping_add(chunk * at.share), at.share);
                     }
-                    let at = before + 2 * chunk * group;
-                    let (starts, scales) = (shares.starts.add(at), shares.scales.add(at));
+                    let part = before + 2 * chunk * group;
+                    let (starts, scales) = (shares.starts.add(part), shares.scales.add(part));
                     let mut dots = [I::splat_i(0); T];
                     if PARTS == 1 {
                         multiply::<I, WIDTH, 1, T>(span.codes, &acts, chunk, starts, &mut dots);
@@ -153,9 +157,7 @@ impl Product<'_> {
                     sums[t] = I::fma(spans[t], shared, sums[t]);
                 }
             }
-            for (t, sum) in sums.into_iter().enumerate() {
-                finish::<I>(self.w, block, sum, row + t, self.out);
-            }
+            self.end::<I, T>(block, row, at, &sums);
         }
     }
 

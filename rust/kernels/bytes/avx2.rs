@@ -17,6 +17,7 @@ use super::super::packed::Packed;
 use super::super::scales::Source;
 use super::super::shares::Shares;
 use super::super::span::Span;
+use super::super::tiles::Stretch;
 use super::{Bytes, own_functions};
 use crate::formats::{Codes, Format};
 

@@ -8,6 +8,7 @@ use super::packed::Packed;
 use super::scales::Source;
 use super::shares::Shares;
 use super::span::Span;
+use super::tiles::Stretch;
 use crate::formats::{Codes, Format};
 
 #[cfg(target_arch = "x86_64")]
@@ -119,6 +120,7 @@ pub unsafe trait Bytes: Isa {
         block: usize,
         span: Span,
         shares: Shares,
+        at: Stretch,
     );
 }
 
@@ -191,18 +193,18 @@ macro_rules! own_functions {
         }
         #[inline(always)]
         unsafe fn tiles<const WIDTH: usize, const PARTS: usize, const WHOLE: bool>(
-            product: &Product, block: usize, span: Span, shares: Shares,
+            product: &Product, block: usize, span: Span, shares: Shares, at: Stretch,
         ) {
             $(#[$feature])?
             #[inline(never)]
             unsafe fn own<I: Bytes, const WIDTH: usize, const PARTS: usize, const WHOLE: bool>(
-                product: &Product, block: usize, span: Span, shares: Shares,
+                product: &Product, block: usize, span: Span, shares: Shares, at: Stretch,
             ) {
                 // SAFETY: the trait's contract.
-                unsafe { product.tiles::<I, WIDTH, PARTS, WHOLE>(block, span, shares) }
+                unsafe { product.tiles::<I, WIDTH, PARTS, WHOLE>(block, span, shares, at) }
             }
             // SAFETY: the trait's contract.
-            unsafe { own::<Self, WIDTH, PARTS, WHOLE>(product, block, span, shares) }
+            unsafe { own::<Self, WIDTH, PARTS, WHOLE>(product, block, span, shares, at) }
         }
     };
 }
