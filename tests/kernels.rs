@@ -32,8 +32,15 @@ const FORMATS: &[&str] = &[
 
 /// (rows, columns, tokens): short and long rows, whole and broken blocks and tiles.
 fn shapes(format: Format) -> Vec<(usize, usize, usize)> {
-    let mut shapes =
-        vec![(16, 256, 1), (35, 512, 4), (7, 256, 6), (48, 768, 9), (33, 1024, 2), (17, 256, 125)];
+    let mut shapes = vec![
+        (16, 256, 1),
+        (35, 512, 4),
+        (7, 256, 6),
+        (48, 768, 9),
+        (33, 1024, 2),
+        (17, 768, 16),
+        (17, 256, 125),
+    ];
     if format.block() == 1 || format.name().contains("sym") {
         shapes.extend([(5, 172, 3), (17, 33, 5), (1, 1, 1), (20, 600, 5)]);
     }
