@@ -12,8 +12,8 @@ int8    the activations are rounded to 8 bits in groups of 32, then for each pie
         that 256 columns share, these 256 are summed up by themselves, 32 at a time as integers:
 
         acc = fma(minimum, d * float(sum q), acc)           for each group of 16
-        part = fma(float(sum (whole * level * q)), d, part) for each group of 32
-        acc = fma(part, shared, acc)
+        span = fma(float(sum (whole * level * q)), d, span) for each group of 32
+        acc = fma(span, shared, acc)
 
 "f32" and "int8" define every bit of the result. Where "int8" is asked for, BF16 takes "f32" with
 activations rounded to bfloat16 (`product_bf16`); other floats, groups that are neither 16 nor a
@@ -134,7 +134,7 @@ def _whole(
 ) -> list[float]:
     """256 columns of every row, whose groups of 16 have whole scales."""
     halves = [(q[at : at + 16], d) for q, d in acts for at in (0, 16)]
-    part = [0.0] * len(acc)
+    span = [0.0] * len(acc)
     for group, (q, d) in zip(groups, halves, strict=True):
         minima = [g.minimum for g in group if g.minimum is not None]
         acc = fmas(minima, [f32(d * sum(q))] * len(group), acc) if minima else acc
@@ -143,8 +143,8 @@ def _whole(
         for group, (q, _) in zip(groups[2 * first :][:2], halves[2 * first :][:2], strict=True):
             products = [g.whole * sum(map(mul, g.levels, q)) for g in group]
             dots = list(map(add, dots, products))
-        part = fmas([float(n) for n in dots], [d] * len(acc), part)
-    return fmas(part, [g.d or 0.0 for g in groups[0]], acc)
+        span = fmas([float(n) for n in dots], [d] * len(acc), span)
+    return fmas(span, [g.d or 0.0 for g in groups[0]], acc)
 
 
 def magnitude(x: Sequence[float], w: Weight) -> list[float]:

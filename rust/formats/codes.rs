@@ -27,7 +27,7 @@ impl Codes {
     }
 
     /// Whether the scales of both groups of 32 elements are whole numbers times the same f16, so
-    /// that products sum up both as integers.
+    /// that products sum up both as integers. Not Q6_K: its codes times scales fit no byte.
     pub const fn whole(&self) -> bool {
         self.group == 16
             && self.bits < 6

@@ -57,9 +57,9 @@ fn book_of_four(grid: &Grid, magnitudes: [u8; 8]) -> BookOfFour {
     book(grid, magnitudes).into_iter().map(|point| point as u32).collect()
 }
 
-pub(super) const TWO_BITS: [u8; 8] = [8, 25, 43, 0, 0, 0, 0, 0];
-pub(super) const THREE_BITS_XXS: [u8; 8] = [4, 12, 20, 28, 36, 44, 52, 62];
-pub(super) const THREE_BITS: [u8; 8] = [1, 3, 5, 7, 9, 11, 13, 15];
+pub(crate) const TWO_BITS: [u8; 8] = [8, 25, 43, 0, 0, 0, 0, 0];
+pub(crate) const THREE_BITS_XXS: [u8; 8] = [4, 12, 20, 28, 36, 44, 52, 62];
+pub(crate) const THREE_BITS: [u8; 8] = [1, 3, 5, 7, 9, 11, 13, 15];
 /// 8 times the levels of IQ1.
 const ONE_BIT: [u8; 8] = [0, 8, 16, 0, 0, 0, 0, 0];
 static BOOK_2_XXS: LazyLock<Book> = LazyLock::new(|| book(&IQ2_XXS, TWO_BITS));

@@ -18,12 +18,11 @@ mod encode;
 pub mod floats;
 pub mod grid;
 mod grid_encode;
-mod grids;
+pub(crate) mod grids;
 mod iq1_encode;
 mod k;
 mod k_encode;
 mod legacy;
-pub mod planes;
 mod ternary;
 
 pub use affine::Affine;

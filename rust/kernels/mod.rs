@@ -222,30 +222,22 @@ entry_points!(
 #[cfg(target_arch = "x86_64")]
 const AVX512_VBMI: Kernels = {
     type I = avx512::Avx512<{ avx512::VBMI }>;
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
-    unsafe fn linear_int8(
-        w: &Packed,
-        blocks: Range<usize>,
-        acts: &Acts,
-        n: usize,
-        out: Output,
-        s: &mut Scratch,
-    ) {
-        // SAFETY: the caller's promise.
-        unsafe { linear::linear_int8::<I>(w, blocks, acts, n, out, s) }
-    }
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
-    unsafe fn linear_f32(
-        w: &Packed,
-        blocks: Range<usize>,
-        x: *const f32,
-        n: usize,
-        out: Output,
-        s: &mut Scratch,
-    ) {
-        // SAFETY: the caller's promise.
-        unsafe { linear_f32::linear_f32::<I>(w, blocks, x, n, out, s) }
-    }
+    entry!(
+        I,
+        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
+        linear::linear_int8(
+            w: &Packed, blocks: Range<usize>, acts: &Acts, n: usize, out: Output,
+            scratch: &mut Scratch
+        )
+    );
+    entry!(
+        I,
+        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
+        linear_f32::linear_f32(
+            w: &Packed, blocks: Range<usize>, x: *const f32, n: usize, out: Output,
+            scratch: &mut Scratch
+        )
+    );
     Kernels { name: "avx512-vbmi", linear_int8, linear_f32, ..AVX512 }
 };
 #[cfg(target_arch = "x86_64")]

@@ -17,7 +17,7 @@ pub struct Output {
 /// A cache line: a vector of 64 bytes that lies across two costs half as much again.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
-pub(super) struct Line(#[allow(dead_code)] [u8; 64]);
+pub(super) struct Line(#[allow(dead_code)] pub(super) [u8; 64]);
 
 impl Default for Line {
     fn default() -> Self {

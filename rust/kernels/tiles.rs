@@ -27,7 +27,7 @@ impl Product<'_> {
         let chunks = self.acts.chunks;
         let few = self.n <= FEW;
         let room = if few { STRETCH } else { chunks };
-        let share = self.w.block_bytes / chunks;
+        let chunk_bytes = self.w.block_bytes / chunks;
         let span = scratch.span(room);
         grow(&mut scratch.sums, self.n);
         let sums = scratch.sums.as_mut_ptr().cast();
@@ -42,8 +42,8 @@ impl Product<'_> {
                     self.unpack::<I>(block, start..end, span);
                     // For few rows memory works on the stretch after the next, else on the next block.
                     let further = if few { 2 * STRETCH } else { chunks };
-                    let ahead = data.wrapping_add(share * further);
-                    let at = Stretch { start, end, sums, ahead, share };
+                    let ahead = data.wrapping_add(chunk_bytes * further);
+                    let at = Stretch { start, end, sums, ahead, chunk_bytes };
                     self.tiles_of_codes::<I>(
                         block,
                         span.before(start, parts(&self.codes)),
@@ -184,7 +184,7 @@ impl Product<'_> {
         row: usize,
     ) {
         let (chunks, group) = (self.acts.chunks, I::TILE[WIDTH - 4]);
-        let share = at.share / PARTS;
+        let part_bytes = at.chunk_bytes / PARTS;
         // SAFETY: the contract of `linear_int8`; `span` and `shares` hold the stretch.
         unsafe {
             let mut sums = at.begin::<I, T>(row);
@@ -195,7 +195,7 @@ impl Product<'_> {
             for part in at.start * PARTS..at.end * PARTS {
                 // The first tile asks for the codes that come later, so that memory works meanwhile.
                 if row == 0 {
-                    prefetch(at.ahead.wrapping_add(part * share), share);
+                    prefetch(at.ahead.wrapping_add(part * part_bytes), part_bytes);
                 }
                 let first = row / group * group * chunks * PARTS + part * group + row % group;
                 let mut dots = [I::splat_i(0); T];
@@ -250,7 +250,7 @@ pub struct Stretch {
     /// What to ask memory for while the stretch is multiplied, from the row's first chunk on.
     pub(super) ahead: *const u8,
     /// Bytes of a chunk's codes.
-    pub(super) share: usize,
+    pub(super) chunk_bytes: usize,
 }
 
 impl Stretch {

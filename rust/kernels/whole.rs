@@ -1,11 +1,11 @@
 //! Formats with two groups of 16 in a chunk whose scales are whole numbers times an f16 that 256
 //! columns share: Q2_K and Q3_K. A chunk's products are then summed up as integers, scales
-//! and all, and a span of 256 columns before its f16 comes in:
+//! and all, and a span of 256 columns before the f16 that it shares comes in:
 //!
 //! ```text
 //! acc = fma(min, d * float(sum a), acc)                              for each group of 16
 //! span = fma(float(sum scale (code - offset) a), d, span)            for each chunk of 32
-//! acc = fma(span, f16, acc)
+//! acc = fma(span, shared, acc)
 //! ```
 //!
 //! A chunk's sum is far below 2^24, so that floats hold it, and it may be summed up in any way. Codes
@@ -136,7 +136,7 @@ impl Product<'_> {
                 for chunk in first..first + SPAN {
                     // The first tile asks for the codes that come later: memory works meanwhile.
                     if row == 0 {
-                        prefetch(at.ahead.wrapping_add(chunk * at.share), at.share);
+                        prefetch(at.ahead.wrapping_add(chunk * at.chunk_bytes), at.chunk_bytes);
                     }
                     let part = before + 2 * chunk * group;
                     let (starts, scales) = (shares.starts.add(part), shares.scales.add(part));

@@ -11,6 +11,8 @@ mod avx512;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod one_bit;
+#[cfg(target_arch = "x86_64")]
+mod planes;
 mod scalar;
 mod signs;
 #[cfg(target_arch = "x86_64")]
@@ -24,8 +26,6 @@ use super::memory::prefetch;
 use super::output::Line;
 use super::span::Span;
 use super::words::WORD_BYTES;
-#[cfg(target_arch = "x86_64")]
-use crate::formats::planes::{Planes, planes};
 use crate::formats::{Format, grid};
 
 /// What an instruction set offers for looked-up codes.
@@ -93,7 +93,7 @@ pub struct Book {
     eight: &'static [u64],
     four: &'static [u32],
     #[cfg(target_arch = "x86_64")]
-    planes: &'static Planes,
+    planes: &'static planes::Planes,
 }
 
 impl Book {
@@ -103,7 +103,7 @@ impl Book {
             eight: if of_four { &[] } else { grid::points(format) },
             four: if of_four { grid::points_of_four(format) } else { &[] },
             #[cfg(target_arch = "x86_64")]
-            planes: planes(format),
+            planes: planes::planes(format),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Looking up with AVX-512 VBMI: 64 indices at once, in a book's two planes of bytes
-//! (`formats/planes.rs`), and bits of a point spread to bytes by one instruction.
+//! (`planes.rs`), and bits of a point spread to bytes by one instruction.
 //!
-//! Both instructions are assembly: their feature needs not be that of a whole entry point.
+//! The instructions are assembly: their feature needs not be that of a whole entry point.
 
 use std::arch::asm;
 use std::arch::x86_64::*;
@@ -67,6 +67,7 @@ const fn fields(at: [u32; 4]) -> i64 {
     (row as i64) | ((row + 0x2020_2020) as i64) << 32
 }
 
+/// For `shifted`: four signs of a row's low byte, from `first` on, in bit 5.
 const fn signs(first: i64) -> i64 {
     let mut out = 0;
     let mut i = 0;
@@ -77,22 +78,24 @@ const fn signs(first: i64) -> i64 {
     out
 }
 
-/// The fields of point l of four: of two bits, and of four in either half.
+/// Levels of two bits of point l of four.
 static TWO_BITS: [i64; 4] = [
     fields([0, 2, 4, 6]),
     fields([8, 10, 12, 14]),
     fields([16, 18, 20, 22]),
     fields([24, 26, 28, 30]),
 ];
-/// The first four signs of a row's low byte, and its last four, in bit 5; the bits below are those before
-/// them, of the row or around the end.
-static SIGNS: [i64; 2] = [signs(0), signs(4)];
+/// Levels of four bits of point l of four: either plane has half of them.
 static FOUR_BITS: [i64; 4] = [
     fields([0, 4, 0, 4]),
     fields([8, 12, 8, 12]),
     fields([16, 20, 16, 20]),
     fields([24, 28, 24, 28]),
 ];
+
+/// The first four signs of a row's low byte, and its last four, in bit 5; the bits below are those before
+/// them, of the row or around the end.
+static SIGNS: [i64; 2] = [signs(0), signs(4)];
 
 /// Bytes of a table of 2, 4 or 8 times 128, by the low seven bits of `indices` and then those in `bits`.
 #[inline(always)]
@@ -202,7 +205,7 @@ pub unsafe fn signed_points<const FOUR: bool>(
             let (low, high) = planes(staged);
             [shifted(low, TWO_BITS[l]), shifted(high, TWO_BITS[l])]
         };
-        let table = _mm512_loadu_si512(book.planes.signed.0.as_ptr().cast());
+        let table = _mm512_loadu_si512(book.planes.signed().cast());
         let sign = _mm512_set1_epi8(32);
         let mut codes = levels;
         for (half, codes) in codes.iter_mut().enumerate() {

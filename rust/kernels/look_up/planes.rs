@@ -3,19 +3,15 @@
 
 use std::sync::LazyLock;
 
-use super::Format;
-use super::grid::{OFFSET, THREE_BITS, THREE_BITS_XXS, TWO_BITS};
-use super::grids::{Grid, IQ2_S, IQ2_XS, IQ2_XXS, IQ3_S, IQ3_XXS};
-
-/// A cache line.
-#[derive(Clone, Copy)]
-#[repr(align(64))]
-pub struct Line(pub [u8; 64]);
+use super::super::output::Line;
+use crate::formats::Format;
+use crate::formats::grid::{OFFSET, THREE_BITS, THREE_BITS_XXS, TWO_BITS};
+use crate::formats::grids::{Grid, IQ2_S, IQ2_XS, IQ2_XXS, IQ3_S, IQ3_XXS};
 
 /// A book's points in planes.
 pub struct Planes {
     /// By a level in the lower bits and a sign in bit 5: `OFFSET` plus the magnitude, or less it.
-    pub signed: Line,
+    signed: Line,
     /// [2][points] bytes: the low half of each point's 16 bits, then the high half.
     lines: Vec<Line>,
 }
@@ -23,7 +19,7 @@ pub struct Planes {
 impl Planes {
     fn new(grid: &Grid, bits: usize, magnitudes: [u8; 8]) -> Self {
         let points = grid.points.len();
-        let mut lines = vec![Line([0; 64]); 2 * points / 64];
+        let mut lines = vec![Line::default(); 2 * points / 64];
         for (i, point) in grid.points.iter().enumerate() {
             let word = point
                 .iter()
@@ -43,13 +39,21 @@ impl Planes {
         Self { signed: Line(signed), lines }
     }
 
+    /// 64 codes, on a cache line.
+    pub fn signed(&self) -> *const u8 {
+        (&raw const self.signed).cast()
+    }
+
     /// Both planes, on a cache line.
     pub fn as_ptr(&self) -> *const u8 {
         self.lines.as_ptr().cast()
     }
 }
 
-/// The planes of the book of a format with signs.
+/// No points.
+static NONE: Planes = Planes { signed: Line([0; 64]), lines: Vec::new() };
+
+/// The planes of a format's book; those without signs (IQ1) have none, as loads are faster there.
 pub fn planes(format: Format) -> &'static Planes {
     macro_rules! planes {
         ($grid:ident, $bits:literal, $magnitudes:expr) => {{
@@ -63,6 +67,7 @@ pub fn planes(format: Format) -> &'static Planes {
         Format::IQ2_XS => planes!(IQ2_XS, 2, TWO_BITS),
         Format::IQ2_S => planes!(IQ2_S, 2, TWO_BITS),
         Format::IQ3_XXS => planes!(IQ3_XXS, 4, THREE_BITS_XXS),
-        _ => planes!(IQ3_S, 4, THREE_BITS),
+        Format::IQ3_S => planes!(IQ3_S, 4, THREE_BITS),
+        _ => &NONE,
     }
 }
