@@ -190,19 +190,18 @@ impl Cache {
         Ok(position)
     }
 
-    /// Pointers into one layer, for threads that write different heads and positions.
-    pub fn layer(&mut self, layer: usize) -> LayerPointers {
-        let capacity = self.capacity.next_multiple_of(LANES);
-        let Layer { shape, keys, values, key_scales, value_scales } = &mut self.layers[layer];
-        LayerPointers {
-            shape: *shape,
-            kept: self.kept,
-            keys: keys.as_mut_ptr(),
-            values: values.as_mut_ptr(),
-            key_scales: key_scales.as_mut_ptr(),
-            value_scales: value_scales.as_mut_ptr(),
+    /// Pointers into each layer, for threads that write different heads and positions.
+    pub fn pointers(&mut self) -> impl Iterator<Item = LayerPointers> {
+        let (kept, capacity) = (self.kept, self.capacity.next_multiple_of(LANES));
+        self.layers.iter_mut().map(move |layer| LayerPointers {
+            shape: layer.shape,
+            kept,
+            keys: layer.keys.as_mut_ptr(),
+            values: layer.values.as_mut_ptr(),
+            key_scales: layer.key_scales.as_mut_ptr(),
+            value_scales: layer.value_scales.as_mut_ptr(),
             capacity,
-        }
+        })
     }
 
     fn unknown(&self, sequence: usize) -> Error {

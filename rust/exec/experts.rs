@@ -50,6 +50,8 @@ impl Experts {
 pub struct Gathered {
     /// Slots (token x used + place in its route), expert by expert.
     slots: Vec<usize>,
+    /// Where the next slot of each expert goes.
+    places: Vec<usize>,
     /// Experts that have any, and where theirs begin in `slots`.
     active: Vec<(usize, usize)>,
     codes: Vec<i8>,
@@ -62,21 +64,23 @@ pub struct Gathered {
 impl Gathered {
     /// Sorts the slots of all tokens by expert, those of one expert in order.
     fn sort(&mut self, experts: usize, total: usize, expert_of: impl Fn(usize) -> usize) {
-        let mut starts = vec![0; experts + 1];
+        let Self { places, active, .. } = self;
+        places.clear();
+        places.resize(experts + 1, 0);
         for slot in 0..total {
-            starts[expert_of(slot) + 1] += 1;
+            places[expert_of(slot) + 1] += 1;
         }
         for expert in 0..experts {
-            starts[expert + 1] += starts[expert];
+            places[expert + 1] += places[expert];
         }
-        self.active = (0..experts)
-            .filter(|&expert| starts[expert] < starts[expert + 1])
-            .map(|expert| (expert, starts[expert]))
-            .collect();
+        active.clear();
+        for expert in (0..experts).filter(|&expert| places[expert] < places[expert + 1]) {
+            active.push((expert, places[expert]));
+        }
         self.slots.clear();
         self.slots.resize(total, 0);
         for slot in 0..total {
-            let place = &mut starts[expert_of(slot)];
+            let place = &mut self.places[expert_of(slot)];
             self.slots[*place] = slot;
             *place += 1;
         }
@@ -169,18 +173,19 @@ impl Step<'_> {
         let (first, width) = (blocks.start * LANES, blocks.len() * LANES);
         let mut results = std::mem::take(&mut gathered.results);
         results.resize(range.len() * width, 0.0);
-        let slots = gathered.slots[range].to_vec();
+        let all = std::mem::take(&mut gathered.slots);
+        let slots = &all[range];
         // The kernel counts its columns from the matrix's first row: the pointer stands before.
         let data = results.as_mut_ptr().wrapping_sub(first);
         let output = Output { data, stride: width, bias };
-        self.multiply(work, weight, blocks, &slots, linear, output, Some(gathered));
+        self.multiply(work, weight, blocks, slots, linear, output, Some(gathered));
         let count = width.min(rows - first);
-        for (result, slot) in results.chunks_exact(width).zip(&slots) {
+        for (result, slot) in results.chunks_exact(width).zip(slots) {
             let target = out.wrapping_add(slot * rows + first);
             // SAFETY: these columns of the slot's row are this thread's.
             unsafe { std::ptr::copy_nonoverlapping(result.as_ptr(), target, count) };
         }
-        gathered.results = results;
+        (gathered.results, gathered.slots) = (results, all);
     }
 
     /// The product of the rows of `slots`, gathered if there is more than one.

@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex};
 use cache::{Cache, LayerPointers};
 use collect::Collector;
 use compile::Program;
+use recurrent::StatePointers;
 use run::{Step, Token, Workspace};
 use threads::Pool;
 use weights::Weights;
@@ -130,21 +131,24 @@ impl Executor {
         collector: Option<&Collector>,
     ) -> Result<Vec<f32>> {
         self.check(cache, batch)?;
-        let tokens = place(cache, batch)?;
-        let mut logits = vec![0f32; batch.outputs.len() * self.width()];
         let mut memory = self.memory.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        place(cache, batch, &mut memory.tokens)?;
+        // The one allocation of a step, as it is the caller's.
+        let mut logits = vec![0f32; batch.outputs.len() * self.width()];
+        let all = std::mem::take(&mut memory.tokens);
         let mut done = 0;
         let mut outputs = batch.outputs;
-        for (index, tokens) in tokens.chunks(BATCH).enumerate() {
+        for (index, tokens) in all.chunks(BATCH).enumerate() {
             let start = index * BATCH;
             let here = outputs.partition_point(|&row| (row as usize) < start + tokens.len());
-            let taken: Vec<usize> =
-                outputs[..here].iter().map(|&row| row as usize - start).collect();
+            memory.taken.clear();
+            memory.taken.extend(outputs[..here].iter().map(|&row| row as usize - start));
             let rows = &mut logits[done * self.width()..][..here * self.width()];
-            self.step(cache, &mut memory, tokens, &taken, batch.activations, rows, collector);
+            self.step(cache, &mut memory, tokens, batch.activations, rows, collector);
             outputs = &outputs[here..];
             done += here;
         }
+        memory.tokens = all;
         Ok(logits)
     }
 
@@ -175,14 +179,12 @@ impl Executor {
         Ok(())
     }
 
-    /// Up to `BATCH` tokens through all stages.
-    #[allow(clippy::too_many_arguments)] // what goes in and what comes out
+    /// Up to `BATCH` tokens through all stages; `memory.taken` are the rows whose logits are wanted.
     fn step(
         &self,
         cache: &mut Cache,
         memory: &mut Memory,
         tokens: &[Token],
-        taken: &[usize],
         activations: Activations,
         logits: &mut [f32],
         collector: Option<&Collector>,
@@ -190,14 +192,11 @@ impl Executor {
         // A plan without `take` makes a row for each token: those go to memory and are picked.
         let whole = !self.program.takes();
         memory.reserve(&self.program, tokens.len());
-        let mut slots: Vec<*mut f32> = memory.slots.iter_mut().map(Vec::as_mut_ptr).collect();
+        let mut places = std::mem::take(&mut memory.places);
+        places.write(memory, cache);
         if !whole {
-            slots[self.program.logits] = logits.as_mut_ptr();
+            places.slots[self.program.logits] = logits.as_mut_ptr();
         }
-        let turns: Vec<*mut f32> = memory.turns.iter_mut().map(Vec::as_mut_ptr).collect();
-        let layers: Vec<LayerPointers> =
-            (0..self.program.layers.len()).map(|i| cache.layer(i)).collect();
-        let (state, capacity) = (cache.state().pointers(), cache.capacity());
         for claim in &memory.claims {
             claim.store(0, Ordering::Relaxed);
         }
@@ -205,19 +204,19 @@ impl Executor {
             program: &self.program,
             kernels: self.kernels,
             tokens,
-            taken,
+            taken: &memory.taken,
             int8: activations == Activations::Int8,
-            slots: &slots,
+            slots: &places.slots,
             acts: Acts {
                 q: memory.codes.as_mut_ptr(),
                 d: memory.scales.as_mut_ptr(),
                 sums: memory.sums.as_mut_ptr(),
                 chunks: self.program.chunks,
             },
-            turns: &turns,
-            layers: &layers,
-            state: &state,
-            capacity,
+            turns: &places.turns,
+            layers: &places.layers,
+            state: &places.state,
+            capacity: cache.capacity(),
             claims: &memory.claims,
             workspaces: &memory.workspaces,
             barrier: self.pool.barrier(),
@@ -226,34 +225,33 @@ impl Executor {
         self.pool.run(&|worker| step.walk(worker));
         if whole {
             let width = self.width();
-            for (out, &row) in logits.chunks_exact_mut(width).zip(taken) {
+            for (out, &row) in logits.chunks_exact_mut(width).zip(&memory.taken) {
                 out.copy_from_slice(&memory.slots[self.program.logits][row * width..][..width]);
             }
         }
+        memory.places = places;
     }
 }
 
 /// Gives each token its position and the cache its new lengths; on an error, none.
-fn place(cache: &mut Cache, batch: &Batch) -> Result<Vec<Token>> {
-    let before: Vec<usize> =
-        (0..cache.sequences()).map(|sequence| cache.length(sequence)).collect::<Result<_>>()?;
-    let mut tokens = Vec::with_capacity(batch.tokens.len());
+fn place(cache: &mut Cache, batch: &Batch, tokens: &mut Vec<Token>) -> Result<()> {
+    tokens.clear();
     for (&id, &sequence) in batch.tokens.iter().zip(batch.sequences) {
         let sequence = sequence as usize;
         match cache.advance(sequence) {
             Ok(position) => tokens.push(Token { id, sequence, position, fold: false }),
             Err(error) => {
-                for (sequence, &length) in before.iter().enumerate() {
-                    cache.truncate(sequence, length)?;
+                for token in tokens.iter().rev() {
+                    cache.truncate(token.sequence, token.position)?;
                 }
                 return Err(error);
             }
         }
     }
-    for token in &mut tokens {
+    for token in tokens {
         token.fold = cache.state().advance(token.sequence, token.position);
     }
-    Ok(tokens)
+    Ok(())
 }
 
 /// Working memory, kept from step to step.
@@ -265,7 +263,34 @@ struct Memory {
     sums: Vec<i32>,
     claims: Vec<AtomicUsize>,
     workspaces: Vec<Mutex<Workspace>>,
+    tokens: Vec<Token>,
+    taken: Vec<usize>,
+    places: Places,
     rows: usize,
+}
+
+/// Where a step's memory is.
+#[derive(Default)]
+struct Places {
+    slots: Vec<*mut f32>,
+    turns: Vec<*mut f32>,
+    layers: Vec<LayerPointers>,
+    state: StatePointers,
+}
+
+// SAFETY: each step writes all addresses before it uses any.
+unsafe impl Send for Places {}
+
+impl Places {
+    fn write(&mut self, memory: &mut Memory, cache: &mut Cache) {
+        self.slots.clear();
+        self.slots.extend(memory.slots.iter_mut().map(Vec::as_mut_ptr));
+        self.turns.clear();
+        self.turns.extend(memory.turns.iter_mut().map(Vec::as_mut_ptr));
+        self.layers.clear();
+        self.layers.extend(cache.pointers());
+        cache.state().write_pointers(&mut self.state);
+    }
 }
 
 impl Memory {
@@ -278,6 +303,9 @@ impl Memory {
             sums: Vec::new(),
             claims: program.stages.iter().map(|_| AtomicUsize::new(0)).collect(),
             workspaces: (0..threads).map(|_| Mutex::default()).collect(),
+            tokens: Vec::new(),
+            taken: Vec::new(),
+            places: Places::default(),
             rows: 0,
         }
     }

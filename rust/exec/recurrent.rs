@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use smallvec::SmallVec;
+
 use super::cache::zeros;
 use super::compile::Slot;
 use super::plan::Sharing;
@@ -136,14 +138,19 @@ impl State {
     }
 
     /// The layers' memory, for threads that write different channels and heads.
-    pub fn pointers(&mut self) -> StatePointers {
-        let pointers =
-            |layers: &mut [Vec<f32>]| layers.iter_mut().map(|l| l.as_mut_ptr()).collect();
-        StatePointers { convs: pointers(&mut self.convs), deltas: pointers(&mut self.deltas) }
+    pub fn write_pointers(&mut self, out: &mut StatePointers) {
+        out.convs.clear();
+        out.convs.extend(self.convs.iter_mut().map(Vec::as_mut_ptr));
+        out.deltas.clear();
+        out.deltas.extend(self.deltas.iter_mut().map(Vec::as_mut_ptr));
     }
 }
 
+/// Rows that a convolution reads; models have four.
+type Taps = SmallVec<[*const f32; 4]>;
+
 /// The state as raw memory.
+#[derive(Default)]
 pub struct StatePointers {
     convs: Vec<*mut f32>,
     deltas: Vec<*mut f32>,
@@ -196,9 +203,9 @@ impl Step<'_> {
             |position: usize| kept.wrapping_add(position % conv.shape.rows() * channels + start);
         let first = (token.position + 1).saturating_sub(kernel);
         let skipped = kernel - (token.position + 1 - first);
-        let rows: Vec<*const f32> =
+        let rows: Taps =
             (first..=token.position).map(|position| place(position).cast_const()).collect();
-        let weights: Vec<*const f32> =
+        let weights: Taps =
             (skipped..kernel).map(|j| conv.weights[j * channels + start..].as_ptr()).collect();
         let (x, out) = (self.at(conv.x, row), self.at(conv.out, row));
         // SAFETY: these channels of all rows are this thread's; the rows before are stored.
@@ -244,7 +251,7 @@ impl Step<'_> {
             Sharing::Turns => head % delta.key_heads,
         };
         let at = |slot: Slot, row: usize, element: usize| self.at(slot, row).wrapping_add(element);
-        let tokens: Vec<DeltaToken> = rows
+        let tokens: SmallVec<[DeltaToken; 1]> = rows
             .clone()
             .map(|row| DeltaToken {
                 q: at(delta.q, row, key_head * key_size),

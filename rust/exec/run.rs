@@ -4,6 +4,8 @@ use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use smallvec::SmallVec;
+
 use super::cache::LayerPointers;
 use super::collect::{Collector, Sums};
 use super::compile::{Attend, Linear, Program, Slot, Stage, Work};
@@ -19,6 +21,9 @@ use crate::kernels::{Kernels, LinearFloats};
 
 /// Scores that one thread has at a time, if 4 queries need no more.
 const SCORES: usize = 1 << 17;
+
+/// Queries that are attended together.
+type Queries = SmallVec<[Query; MOST]>;
 
 /// One new token: its id, its sequence and its place there.
 #[derive(Debug, Clone, Copy)]
@@ -241,7 +246,7 @@ impl Step<'_> {
         // Fewer queries at a time where rows of scores are long: together they fit a cache.
         let longest = self.tokens[tokens.clone()].iter().map(|token| token.position + 1).max();
         let most = (SCORES / longest.unwrap_or(1)).clamp(TILE, MOST) / TILE * TILE;
-        let mut tile = Vec::with_capacity(most);
+        let mut tile = Queries::new();
         for row in tokens.clone() {
             let Token { sequence, position, .. } = self.tokens[row];
             for head in kv_head * group..(kv_head + 1) * group {
@@ -271,7 +276,7 @@ impl Step<'_> {
         attend: &Attend,
         sequence: usize,
         kv_head: usize,
-        tile: &mut Vec<Query>,
+        tile: &mut Queries,
         scores: &mut Vec<f32>,
     ) {
         if !tile.is_empty() {
