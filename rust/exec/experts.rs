@@ -51,7 +51,7 @@ pub struct Gathered {
     /// Slots (token x used + place in its route), expert by expert.
     slots: Vec<usize>,
     /// Where the next slot of each expert goes.
-    places: Vec<usize>,
+    next: Vec<usize>,
     /// Experts that have any, and where theirs begin in `slots`.
     active: Vec<(usize, usize)>,
     codes: Vec<i8>,
@@ -64,23 +64,23 @@ pub struct Gathered {
 impl Gathered {
     /// Sorts the slots of all tokens by expert, those of one expert in order.
     fn sort(&mut self, experts: usize, total: usize, expert_of: impl Fn(usize) -> usize) {
-        let Self { places, active, .. } = self;
-        places.clear();
-        places.resize(experts + 1, 0);
+        let Self { next, active, .. } = self;
+        next.clear();
+        next.resize(experts + 1, 0);
         for slot in 0..total {
-            places[expert_of(slot) + 1] += 1;
+            next[expert_of(slot) + 1] += 1;
         }
         for expert in 0..experts {
-            places[expert + 1] += places[expert];
+            next[expert + 1] += next[expert];
         }
         active.clear();
-        for expert in (0..experts).filter(|&expert| places[expert] < places[expert + 1]) {
-            active.push((expert, places[expert]));
+        for expert in (0..experts).filter(|&expert| next[expert] < next[expert + 1]) {
+            active.push((expert, next[expert]));
         }
         self.slots.clear();
         self.slots.resize(total, 0);
         for slot in 0..total {
-            let place = &mut self.places[expert_of(slot)];
+            let place = &mut self.next[expert_of(slot)];
             self.slots[*place] = slot;
             *place += 1;
         }

@@ -192,10 +192,10 @@ impl Executor {
         // A plan without `take` makes a row for each token: those go to memory and are picked.
         let whole = !self.program.takes();
         memory.reserve(&self.program, tokens.len());
-        let mut places = std::mem::take(&mut memory.places);
-        places.write(memory, cache);
+        let mut addresses = std::mem::take(&mut memory.addresses);
+        addresses.write(memory, cache);
         if !whole {
-            places.slots[self.program.logits] = logits.as_mut_ptr();
+            addresses.slots[self.program.logits] = logits.as_mut_ptr();
         }
         for claim in &memory.claims {
             claim.store(0, Ordering::Relaxed);
@@ -206,16 +206,16 @@ impl Executor {
             tokens,
             taken: &memory.taken,
             int8: activations == Activations::Int8,
-            slots: &places.slots,
+            slots: &addresses.slots,
             acts: Acts {
                 q: memory.codes.as_mut_ptr(),
                 d: memory.scales.as_mut_ptr(),
                 sums: memory.sums.as_mut_ptr(),
                 chunks: self.program.chunks,
             },
-            turns: &places.turns,
-            layers: &places.layers,
-            state: &places.state,
+            turns: &addresses.turns,
+            layers: &addresses.layers,
+            state: &addresses.state,
             capacity: cache.capacity(),
             claims: &memory.claims,
             workspaces: &memory.workspaces,
@@ -229,7 +229,7 @@ impl Executor {
                 out.copy_from_slice(&memory.slots[self.program.logits][row * width..][..width]);
             }
         }
-        memory.places = places;
+        memory.addresses = addresses;
     }
 }
 
@@ -265,13 +265,13 @@ struct Memory {
     workspaces: Vec<Mutex<Workspace>>,
     tokens: Vec<Token>,
     taken: Vec<usize>,
-    places: Places,
+    addresses: Addresses,
     rows: usize,
 }
 
-/// Where a step's memory is.
+/// Where the memory of a step is.
 #[derive(Default)]
-struct Places {
+struct Addresses {
     slots: Vec<*mut f32>,
     turns: Vec<*mut f32>,
     layers: Vec<LayerPointers>,
@@ -279,9 +279,9 @@ struct Places {
 }
 
 // SAFETY: each step writes all addresses before it uses any.
-unsafe impl Send for Places {}
+unsafe impl Send for Addresses {}
 
-impl Places {
+impl Addresses {
     fn write(&mut self, memory: &mut Memory, cache: &mut Cache) {
         self.slots.clear();
         self.slots.extend(memory.slots.iter_mut().map(Vec::as_mut_ptr));
@@ -305,7 +305,7 @@ impl Memory {
             workspaces: (0..threads).map(|_| Mutex::default()).collect(),
             tokens: Vec::new(),
             taken: Vec::new(),
-            places: Places::default(),
+            addresses: Addresses::default(),
             rows: 0,
         }
     }

@@ -137,7 +137,7 @@ impl State {
         self.bases[target] = self.bases[source];
     }
 
-    /// The layers' memory, for threads that write different channels and heads.
+    /// Where the layers' memory is, for threads that write different channels and heads.
     pub fn write_pointers(&mut self, out: &mut StatePointers) {
         out.convs.clear();
         out.convs.extend(self.convs.iter_mut().map(Vec::as_mut_ptr));
