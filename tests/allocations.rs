@@ -70,7 +70,8 @@ fn weights() -> Weights {
 
 #[test]
 fn a_token_costs_no_memory_but_its_logits() {
-    let executor = Executor::new(PLAN, &weights(), 2, find(None).unwrap()).unwrap();
+    // One thread: of several, one may find its first piece of an op in any step.
+    let executor = Executor::new(PLAN, &weights(), 1, find(None).unwrap()).unwrap();
     for kept in [Kept::F32, Kept::F16, Kept::Int8] {
         for activations in [Activations::F32, Activations::Int8] {
             let mut cache = executor.cache(2, 16, kept).unwrap();
