@@ -335,8 +335,18 @@ fn stream_rate(py: Python<'_>, threads: usize) -> PyResult<f64> {
     Ok(py.detach(|| read_rate::read_rate(threads))?)
 }
 
+/// Finds numpy's API and its borrow flags before the first call: they are found by importing
+/// modules, and where a signal's handler raises just then, the numpy crate panics.
+fn find_numpy(py: Python<'_>) -> PyResult<()> {
+    let array = PyArray1::<u8>::zeros(py, 0, false);
+    array.try_readonly()?;
+    array.try_readwrite()?;
+    Ok(())
+}
+
 #[pymodule]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    find_numpy(module.py())?;
     module.add_class::<Weights>()?;
     module.add_class::<Cache>()?;
     module.add_class::<Executor>()?;

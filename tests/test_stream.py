@@ -188,6 +188,18 @@ def test_a_stopped_run_leaves_nothing(name: str, tmp_path: Path) -> None:
     assert ended.stderr == "interrupted\n"
 
 
+def test_the_core_imports_nothing_at_its_first_call() -> None:
+    """A signal's handler that raised within such an import ended as a panic of the core."""
+    code = """
+import builtins, numpy as np
+from fewbit import _core
+rows = np.zeros((1, 128), np.uint8)
+builtins.__import__ = None
+_core.encode(rows, "F32", 32, "Q8_0")
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
 def test_a_full_disk_is_said_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before anything is encoded: the file takes its place first."""
     resource = pytest.importorskip("resource")
