@@ -8,6 +8,7 @@
 //! Codes are packed without gaps, the first in the lowest bits; a group ends on a byte. The last
 //! group of a row may hold fewer elements; the codes that it lacks are zero bits.
 
+use super::bits::{pack, unpack};
 use super::ternary::SIGNS;
 use super::{Codes, Scales};
 
@@ -86,7 +87,7 @@ impl Affine {
             if !self.symmetric {
                 min[i] = -(scale[i] * f32::from(bytes[4]));
             }
-            unpack(&bytes[self.head()..], u32::from(self.bits), q);
+            unpack(&bytes[self.head()..], self.bits, q);
         }
     }
 
@@ -155,25 +156,4 @@ fn encode_signs(x: &[f32], head: &mut [u8], codes: &mut [u8]) {
 #[inline(always)]
 fn steps(x: f32, scale: f32) -> i32 {
     if scale == 0.0 { 0 } else { crate::quantize::search::nearest(x / scale) }
-}
-
-/// Writes code `i` into zeroed bytes.
-#[inline(always)]
-fn pack(code: u8, bits: u32, i: usize, out: &mut [u8]) {
-    let at = i * bits as usize;
-    let wide = u16::from(code) << (at % 8);
-    out[at / 8] |= wide as u8;
-    if at % 8 + bits as usize > 8 {
-        out[at / 8 + 1] |= (wide >> 8) as u8;
-    }
-}
-
-fn unpack(bytes: &[u8], bits: u32, q: &mut [u8]) {
-    let mask = 0xffu8 >> (8 - bits);
-    for (i, q) in q.iter_mut().enumerate() {
-        let at = i * bits as usize;
-        let high = bytes.get(at / 8 + 1).copied().unwrap_or(0);
-        let wide = u16::from_le_bytes([bytes[at / 8], high]);
-        *q = (wide >> (at % 8)) as u8 & mask;
-    }
 }

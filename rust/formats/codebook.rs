@@ -10,7 +10,7 @@
 //! Codes unpack to the values themselves, shifted above zero: VALUES + 128, TWICE + 12.
 
 use super::ScaleBytes;
-use super::k::{join_planes, split_planes};
+use super::bits::{join_planes, split_planes};
 use crate::floats::{read_f16, write_f16};
 use crate::quantize::search::{TINY, nearest, signed_peak};
 

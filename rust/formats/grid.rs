@@ -19,6 +19,7 @@
 use std::sync::LazyLock;
 
 use super::Format;
+use super::bits::byte_masks;
 use super::grids::{Grid, IQ1, IQ2_S, IQ2_XS, IQ2_XXS, IQ3_S, IQ3_XXS};
 use crate::floats::{from_f16, read_f16};
 
@@ -69,22 +70,6 @@ static BOOK_3_XXS: LazyLock<BookOfFour> = LazyLock::new(|| book_of_four(&IQ3_XXS
 static BOOK_3_S: LazyLock<BookOfFour> = LazyLock::new(|| book_of_four(&IQ3_S, THREE_BITS));
 static BOOK_1: LazyLock<Book> = LazyLock::new(|| book(&IQ1, ONE_BIT));
 
-/// A byte of all ones for each bit that is set.
-static MASKS: [u64; 256] = masks();
-
-const fn masks() -> [u64; 256] {
-    let (mut out, mut signs) = ([0; 256], 0);
-    while signs < 256 {
-        let mut j = 0;
-        while j < 8 {
-            out[signs] |= if signs >> j & 1 == 1 { 0xff << (8 * j) } else { 0 };
-            j += 1;
-        }
-        signs += 1;
-    }
-    out
-}
-
 const EACH: u64 = 0x0101_0101_0101_0101;
 
 /// Writes codes `8 l..8 l + 8`, the bytes of an integer.
@@ -94,7 +79,7 @@ fn put(q: &mut [u8], l: usize, codes: u64) {
 
 /// `OFFSET` plus the magnitudes, or less those with a set bit in `signs`: 64 - m is 63 ^ m and 1.
 fn signed(magnitudes: u64, signs: u8) -> u64 {
-    let mask = MASKS[usize::from(signs)];
+    let mask = byte_masks(signs);
     (magnitudes ^ mask & (63 * EACH)) + (mask & EACH | !mask & (64 * EACH))
 }
 

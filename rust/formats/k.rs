@@ -17,6 +17,7 @@
 #![allow(clippy::needless_range_loop)] // k counts blocks across several arrays
 
 use super::ScaleBytes;
+use super::bits::{join_planes, split_planes};
 use crate::floats::{read_f16, write_f16};
 
 pub const BLOCK: usize = 256;
@@ -118,34 +119,6 @@ pub fn scale_bytes_q6_k(block: &[u8]) -> ScaleBytes {
 
 fn shared(d: &[u8], dmin: &[u8]) -> ScaleBytes {
     ScaleBytes { d: [d[0], d[1]], dmin: [dmin[0], dmin[1]], ..Default::default() }
-}
-
-/// ORs codes of `BITS` bits, shifted up by `up`, into `q`: neighbours in a byte are `stride`
-/// elements apart, the first in the lowest bits (`pack_planes` of `reference/bits.py`).
-#[inline(always)]
-pub fn join_planes<const BITS: usize>(data: &[u8], stride: usize, up: usize, q: &mut [u8]) {
-    let mask = (1u8 << BITS) - 1;
-    for (bytes, q) in data.chunks_exact(stride).zip(q.chunks_exact_mut(stride * (8 / BITS))) {
-        for (k, q) in q.chunks_exact_mut(stride).enumerate() {
-            for (q, byte) in q.iter_mut().zip(bytes) {
-                *q |= (byte >> (k * BITS) & mask) << up;
-            }
-        }
-    }
-}
-
-/// The inverse: writes `BITS` bits of each code from bit `from` on.
-#[inline(always)]
-pub fn split_planes<const BITS: usize>(q: &[u8], stride: usize, from: usize, out: &mut [u8]) {
-    let mask = (1u8 << BITS) - 1;
-    for (bytes, q) in out.chunks_exact_mut(stride).zip(q.chunks_exact(stride * (8 / BITS))) {
-        bytes.fill(0);
-        for (k, q) in q.chunks_exact(stride).enumerate() {
-            for (byte, q) in bytes.iter_mut().zip(q) {
-                *byte |= (q >> from & mask) << (k * BITS);
-            }
-        }
-    }
 }
 
 #[inline(always)]

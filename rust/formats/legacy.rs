@@ -11,6 +11,7 @@
 //!
 //! The encoders are written so that the compiler forms vectors: fixed blocks, no branch an element.
 
+use super::bits::byte_masks;
 use crate::floats::{read_f16, write_f16};
 use crate::quantize::search::{Grid, affine_search, symmetric_search};
 
@@ -20,8 +21,9 @@ const TOGETHER: usize = 16;
 
 pub fn unpack_q8_0(block: &[u8], q: &mut [u8], scale: &mut [f32], _min: &mut [f32]) {
     scale[0] = read_f16(block);
-    for (q, &byte) in q.iter_mut().zip(&block[2..34]) {
-        *q = byte ^ 0x80;
+    let (q, bytes) = (&mut q[..BLOCK], &block[2..2 + BLOCK]);
+    for j in 0..BLOCK {
+        q[j] = bytes[j] ^ 0x80;
     }
 }
 
@@ -48,16 +50,17 @@ pub fn unpack_q5_1(block: &[u8], q: &mut [u8], scale: &mut [f32], min: &mut [f32
 }
 
 fn unpack_nibbles(bytes: &[u8], q: &mut [u8]) {
-    let (low, high) = q.split_at_mut(16);
-    for ((low, high), &byte) in low.iter_mut().zip(high).zip(bytes) {
-        (*low, *high) = (byte & 15, byte >> 4);
+    let (q, bytes) = (&mut q[..BLOCK], &bytes[..BLOCK / 2]);
+    for j in 0..BLOCK / 2 {
+        q[j] = bytes[j] & 15;
+        q[j + BLOCK / 2] = bytes[j] >> 4;
     }
 }
 
 fn unpack_fifth_bits(bytes: &[u8], q: &mut [u8]) {
-    let bits = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
-    for (j, q) in q.iter_mut().enumerate() {
-        *q |= ((bits >> j & 1) << 4) as u8;
+    for (q, &bits) in q.as_chunks_mut().0.iter_mut().zip(bytes) {
+        *q =
+            (u64::from_le_bytes(*q) | byte_masks(bits) & u64::from_ne_bytes([16; 8])).to_le_bytes();
     }
 }
 

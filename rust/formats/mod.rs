@@ -12,6 +12,7 @@
 //! `scale_bytes`.
 
 mod affine;
+mod bits;
 mod codebook;
 mod codes;
 mod encode;
@@ -63,6 +64,28 @@ pub enum Format {
     IQ3_XXS,
     IQ3_S,
     Affine(Affine),
+}
+
+/// A row, and where its codes and scales go.
+struct Unpacked<'a> {
+    format: &'a Format,
+    bytes: &'a [u8],
+    q: &'a mut [u8],
+    scale: &'a mut [f32],
+    min: &'a mut [f32],
+}
+
+impl Unpacked<'_> {
+    /// Unpacks block after block; a loop for each `unpack`, as a block may be short.
+    fn each(self, unpack: impl Fn(&[u8], &mut [u8], &mut [f32], &mut [f32])) {
+        let (block, size) = (self.format.block(), self.format.block_bytes());
+        let groups = block / self.format.codes().map_or(block, |codes| codes.group);
+        let scales = self.scale.chunks_exact_mut(groups).zip(self.min.chunks_exact_mut(groups));
+        let blocks = self.bytes.chunks_exact(size).zip(self.q.chunks_exact_mut(block));
+        for ((bytes, q), (scale, min)) in blocks.zip(scales) {
+            unpack(bytes, q, scale, min);
+        }
+    }
 }
 
 const fn codes(bits: u8, group: usize, offset: u8, has_min: bool, scales: Scales) -> Codes {
@@ -211,41 +234,35 @@ impl Format {
         min: &mut [f32],
     ) {
         assert!(q.len() == columns);
-        let unpack = match self {
-            Self::Affine(affine) => return affine.unpack_stored(bytes, q, scale, min),
+        let out = Unpacked { format: self, bytes, q, scale, min };
+        match self {
+            Self::Affine(affine) => affine.unpack_stored(out.bytes, out.q, out.scale, out.min),
             Self::F32 | Self::F16 | Self::BF16 => unreachable!("floats have no codes"),
-            Self::Q4_0 => legacy::unpack_q4_0,
-            Self::Q4_1 => legacy::unpack_q4_1,
-            Self::Q5_0 => legacy::unpack_q5_0,
-            Self::Q5_1 => legacy::unpack_q5_1,
-            Self::Q8_0 => legacy::unpack_q8_0,
-            Self::Q2_K => k::unpack_q2_k,
-            Self::Q3_K => k::unpack_q3_k,
-            Self::Q4_K => k::unpack_q4_k,
-            Self::Q5_K => k::unpack_q5_k,
-            Self::Q6_K => k::unpack_q6_k,
-            Self::Q1_0 => ternary::unpack_q1_0,
-            Self::Q2_0 => ternary::unpack_q2_0,
-            Self::TQ2_0 => ternary::unpack_tq2_0,
-            Self::IQ4_NL => codebook::unpack_iq4_nl,
-            Self::IQ4_XS => codebook::unpack_iq4_xs,
-            Self::MXFP4 => codebook::unpack_mxfp4,
-            Self::NVFP4 => codebook::unpack_nvfp4,
-            Self::TQ1_0 => ternary::unpack_tq1_0,
-            Self::IQ1_S => grid::unpack_iq1_s,
-            Self::IQ1_M => grid::unpack_iq1_m,
-            Self::IQ2_XXS => grid::unpack_iq2_xxs,
-            Self::IQ2_XS => grid::unpack_iq2_xs,
-            Self::IQ2_S => grid::unpack_iq2_s,
-            Self::IQ3_XXS => grid::unpack_iq3_xxs,
-            Self::IQ3_S => grid::unpack_iq3_s,
-        };
-        let (block, size) = (self.block(), self.block_bytes());
-        let groups = block / self.codes().map_or(block, |codes| codes.group);
-        for (i, bytes) in bytes.chunks_exact(size).enumerate() {
-            let part = i * groups..(i + 1) * groups;
-            let q = &mut q[i * block..(i + 1) * block];
-            unpack(bytes, q, &mut scale[part.clone()], &mut min[part]);
+            Self::Q4_0 => out.each(legacy::unpack_q4_0),
+            Self::Q4_1 => out.each(legacy::unpack_q4_1),
+            Self::Q5_0 => out.each(legacy::unpack_q5_0),
+            Self::Q5_1 => out.each(legacy::unpack_q5_1),
+            Self::Q8_0 => out.each(legacy::unpack_q8_0),
+            Self::Q2_K => out.each(k::unpack_q2_k),
+            Self::Q3_K => out.each(k::unpack_q3_k),
+            Self::Q4_K => out.each(k::unpack_q4_k),
+            Self::Q5_K => out.each(k::unpack_q5_k),
+            Self::Q6_K => out.each(k::unpack_q6_k),
+            Self::Q1_0 => out.each(ternary::unpack_q1_0),
+            Self::Q2_0 => out.each(ternary::unpack_q2_0),
+            Self::TQ2_0 => out.each(ternary::unpack_tq2_0),
+            Self::IQ4_NL => out.each(codebook::unpack_iq4_nl),
+            Self::IQ4_XS => out.each(codebook::unpack_iq4_xs),
+            Self::MXFP4 => out.each(codebook::unpack_mxfp4),
+            Self::NVFP4 => out.each(codebook::unpack_nvfp4),
+            Self::TQ1_0 => out.each(ternary::unpack_tq1_0),
+            Self::IQ1_S => out.each(grid::unpack_iq1_s),
+            Self::IQ1_M => out.each(grid::unpack_iq1_m),
+            Self::IQ2_XXS => out.each(grid::unpack_iq2_xxs),
+            Self::IQ2_XS => out.each(grid::unpack_iq2_xs),
+            Self::IQ2_S => out.each(grid::unpack_iq2_s),
+            Self::IQ3_XXS => out.each(grid::unpack_iq3_xxs),
+            Self::IQ3_S => out.each(grid::unpack_iq3_s),
         }
     }
 

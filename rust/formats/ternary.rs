@@ -7,7 +7,7 @@
 //! TQ2_0   66 bytes for 256  four codes a byte; d                  value = d (q - 1)
 //! ```
 
-use super::k::{join_planes, split_planes};
+use super::bits::{byte_masks, join_planes, split_planes};
 use crate::floats::{read_f16, write_f16};
 
 /// Bytes of TQ1_0 in stretches: where, elements apart, trits in a byte.
@@ -18,8 +18,8 @@ pub const SIGNS: [u8; 2] = [0, 2];
 
 pub fn unpack_q1_0(block: &[u8], q: &mut [u8], scale: &mut [f32], _min: &mut [f32]) {
     scale[0] = read_f16(block);
-    for (j, q) in q.iter_mut().enumerate() {
-        *q = block[2 + j / 8] >> (j % 8) & 1;
+    for (q, &bits) in q.as_chunks_mut().0.iter_mut().zip(&block[2..]) {
+        *q = (byte_masks(bits) & u64::from_ne_bytes([1; 8])).to_le_bytes();
     }
 }
 

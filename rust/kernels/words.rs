@@ -28,28 +28,34 @@ pub fn count(format: Format) -> usize {
     format.block_bytes() / 4
 }
 
-/// Where byte `byte` of row `lane`'s block lies in the span.
-fn place(format: Format, lane: usize, byte: usize) -> usize {
-    let byte = match scale_at(format) {
-        Some(at) if (at..at + 2).contains(&byte) => {
-            return count(format) * WORD_BYTES + 2 * lane + byte - at;
-        }
-        Some(at) if byte > at => byte - 2,
-        _ => byte,
-    };
-    byte / 4 * WORD_BYTES + 4 * lane + byte % 4
-}
-
 /// Puts row `lane`'s block into its span.
 pub fn take_apart(format: Format, lane: usize, block: &[u8], span: &mut [u8]) {
-    for (byte, &value) in block.iter().enumerate() {
-        span[place(format, lane, byte)] = value;
+    let at = scale_at(format);
+    let words = match at {
+        Some(0) => &block[2..],
+        Some(at) => &block[..at],
+        None => block,
+    };
+    let (lines, halves) = span.as_chunks_mut::<WORD_BYTES>();
+    for (word, line) in words.as_chunks::<4>().0.iter().zip(lines) {
+        line[4 * lane..][..4].copy_from_slice(word);
+    }
+    if let Some(at) = at {
+        halves[2 * lane..][..2].copy_from_slice(&block[at..at + 2]);
     }
 }
 
 /// Row `lane`'s block of a span.
 pub fn put_together(format: Format, lane: usize, span: &[u8], block: &mut [u8]) {
-    for (byte, value) in block.iter_mut().enumerate() {
-        *value = span[place(format, lane, byte)];
+    let (lines, halves) = span.as_chunks::<WORD_BYTES>();
+    let words = match scale_at(format) {
+        Some(at) => {
+            block[at..at + 2].copy_from_slice(&halves[2 * lane..][..2]);
+            if at == 0 { &mut block[2..] } else { &mut block[..at] }
+        }
+        None => block,
+    };
+    for (word, line) in words.as_chunks_mut::<4>().0.iter_mut().zip(lines) {
+        word.copy_from_slice(&line[4 * lane..][..4]);
     }
 }
