@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from fewbit.chat_template import render
 from fewbit.generate import Generation, Session, generate
 from fewbit.reasoning import Piece, Splitter, marker_ids, splitter
 from fewbit.sampling import Sampling
@@ -95,6 +94,8 @@ class Conversation:
             written, stop = plain(messages), ["\nUser:"]
             prompt = tokenizer.encode(written, special=True)
         else:
+            from fewbit.chat_template import render  # imports jinja2
+
             written, stop = render(tokenizer, messages), []
             prompt = tokenizer.encode(written, special=False, parse_special=True)
         made = generate(

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import importlib.metadata
 import io
 import os
 import signal
@@ -50,6 +49,8 @@ for command in (
 
 def _version(wanted: bool) -> None:
     if wanted:
+        import importlib.metadata  # with a parser of mail headers: not for every command
+
         sys.stdout.write(f"fewbit {importlib.metadata.version('fewbit')}\n")
         raise typer.Exit
 

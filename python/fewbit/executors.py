@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import glob
+import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
@@ -17,6 +19,10 @@ from fewbit.predictions import Ids, OnHost, Predictions
 
 if TYPE_CHECKING:
     from fewbit.gpu.device import Adapter
+
+
+CARD_FILES = ("/dev/dri/*", "/dev/nvidia*", "/proc/driver/nvidia", "/dev/dxg")
+"""What a card's Linux driver makes (`dxg`: Windows' below WSL); no card without any of them."""
 
 
 Stored: TypeAlias = tuple[str, int, int]
@@ -81,7 +87,7 @@ class Backend:
 
     def adapter(self, plan: Plan) -> Adapter | None:
         """The card that runs `plan`, None for the CPU."""
-        if not self._open:
+        if not self._open or not may_have_card():
             return self._adapter
         from fewbit.gpu.device import find_adapter
         from fewbit.gpu.ops import check_ops
@@ -116,6 +122,11 @@ class Backend:
         device = open_device(adapter)
         device.reserve(sum(map(stored_bytes, tensors.values())), "the weights")
         return OnCard(device, plain)
+
+
+def may_have_card() -> bool:
+    """Whether it is worth asking the graphics drivers, which takes a second of the first token."""
+    return sys.platform != "linux" or any(map(glob.glob, CARD_FILES))
 
 
 def stored_bytes(stored: Stored) -> int:

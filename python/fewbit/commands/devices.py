@@ -6,11 +6,12 @@ import dataclasses
 
 from fewbit import _core, report
 from fewbit.commands.options import Json
-from fewbit.gpu.device import INSTALL, adapters
 
 
 def devices(json: Json = False) -> None:
     """The processor and the graphics adapters of this machine, as `--device` names them."""
+    from fewbit.gpu.device import INSTALL, adapters  # wgpu takes half a second of every command
+
     found = adapters()
     if json:
         facts = [dataclasses.asdict(dataclasses.replace(a, handle=None)) for a in found]
