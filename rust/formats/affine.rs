@@ -66,6 +66,7 @@ impl Affine {
             has_min: !self.symmetric,
             scales: if self.symmetric { Scales::F32 } else { Scales::Zeros },
             levels: if self.symmetric && self.bits == 1 { &SIGNS } else { &[] },
+            halvings: 0,
         }
     }
 

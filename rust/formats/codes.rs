@@ -13,8 +13,10 @@ pub struct Codes {
     pub has_min: bool,
     /// How scales and minima are stored.
     pub scales: Scales,
-    /// The codes by index, 2 or 16 of them, where a block stores the index.
+    /// The codes by index, a power of two of them up to 16, where the index is stored.
     pub levels: &'static [u8],
+    /// How often the f16 that `Signed` scales share is halved before it meets them.
+    pub halvings: u8,
 }
 
 impl Codes {
@@ -27,10 +29,10 @@ impl Codes {
     }
 
     /// Whether the scales of both groups of 32 elements are whole numbers times the same f16, so
-    /// that products sum up both as integers. Not Q6_K: its codes times scales fit no byte.
+    /// that products sum up both as integers. Only Q2_K and Q3_K, whose codes times scales fit a byte.
     pub const fn whole(&self) -> bool {
         self.group == 16
-            && self.bits < 6
+            && self.bits < 4
             && matches!(self.scales, Scales::Bytes | Scales::Signed | Scales::Nibbles)
     }
 }
@@ -54,8 +56,6 @@ pub enum Scales {
     Power,
     /// Half the float of 4 + 3 bits in a byte; no minimum.
     Float8,
-    /// In the file's own blocks: kernels look the codes up there.
-    Blocks,
 }
 
 /// The scales of one block as its bytes have them, where they are bytes: up to 16 groups.

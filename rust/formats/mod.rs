@@ -89,7 +89,7 @@ impl Unpacked<'_> {
 }
 
 const fn codes(bits: u8, group: usize, offset: u8, has_min: bool, scales: Scales) -> Codes {
-    Codes { bits, group, offset, has_min, scales, levels: &[] }
+    Codes { bits, group, offset, has_min, scales, levels: &[], halvings: 0 }
 }
 
 /// Codes that a block stores as indices of `levels`.
@@ -101,6 +101,17 @@ const fn indexed(
     levels: &'static [u8],
 ) -> Codes {
     Codes { levels, ..codes(bits, group, offset, false, scales) }
+}
+
+/// Codes of a code book's points.
+const fn of_points(
+    bits: u8,
+    group: usize,
+    offset: u8,
+    levels: &'static [u8],
+    halvings: u8,
+) -> Codes {
+    Codes { halvings, ..indexed(bits, group, offset, Scales::Signed, levels) }
 }
 
 /// Name, elements and bytes of a block, codes.
@@ -120,7 +131,7 @@ const TABLE: [(Format, &str, usize, usize, Option<Codes>); 28] = [
     (Format::Q6_K, "Q6_K", 256, 210, Some(codes(6, 16, 32, false, Scales::Signed))),
     (Format::Q1_0, "Q1_0", 128, 18, Some(indexed(2, 128, 1, Scales::F16, &ternary::SIGNS))),
     (Format::Q2_0, "Q2_0", 64, 18, Some(codes(2, 64, 1, false, Scales::F16))),
-    (Format::TQ1_0, "TQ1_0", 256, 54, Some(codes(2, 256, 1, false, Scales::Blocks))),
+    (Format::TQ1_0, "TQ1_0", 256, 54, Some(codes(2, 256, 1, false, Scales::F16))),
     (Format::TQ2_0, "TQ2_0", 256, 66, Some(codes(2, 256, 1, false, Scales::F16))),
     (Format::IQ4_NL, "IQ4_NL", 32, 18, Some(indexed(8, 32, 128, Scales::F16, &codebook::LEVELS_8))),
     (
@@ -132,13 +143,25 @@ const TABLE: [(Format, &str, usize, usize, Option<Codes>); 28] = [
     ),
     (Format::MXFP4, "MXFP4", 32, 17, Some(indexed(5, 32, 12, Scales::Power, &codebook::LEVELS_5))),
     (Format::NVFP4, "NVFP4", 64, 36, Some(indexed(5, 16, 12, Scales::Float8, &codebook::LEVELS_5))),
-    (Format::IQ1_S, "IQ1_S", 256, 50, Some(codes(5, 32, grid::OFFSET_1, false, Scales::Blocks))),
-    (Format::IQ1_M, "IQ1_M", 256, 56, Some(codes(5, 16, grid::OFFSET_1, false, Scales::Blocks))),
-    (Format::IQ2_XXS, "IQ2_XXS", 256, 66, Some(codes(7, 32, grid::OFFSET, false, Scales::Blocks))),
-    (Format::IQ2_XS, "IQ2_XS", 256, 74, Some(codes(7, 16, grid::OFFSET, false, Scales::Blocks))),
-    (Format::IQ2_S, "IQ2_S", 256, 82, Some(codes(7, 16, grid::OFFSET, false, Scales::Blocks))),
-    (Format::IQ3_XXS, "IQ3_XXS", 256, 98, Some(codes(7, 32, grid::OFFSET, false, Scales::Blocks))),
-    (Format::IQ3_S, "IQ3_S", 256, 110, Some(codes(7, 32, grid::OFFSET, false, Scales::Blocks))),
+    (Format::IQ1_S, "IQ1_S", 256, 50, Some(of_points(5, 32, grid::OFFSET_1, &grid::LEVELS_1_S, 3))),
+    (Format::IQ1_M, "IQ1_M", 256, 56, Some(of_points(5, 16, grid::OFFSET_1, &grid::LEVELS_1_M, 3))),
+    (Format::IQ2_XXS, "IQ2_XXS", 256, 66, Some(of_points(7, 32, grid::OFFSET, &grid::LEVELS_2, 3))),
+    (Format::IQ2_XS, "IQ2_XS", 256, 74, Some(of_points(7, 16, grid::OFFSET, &grid::LEVELS_2, 3))),
+    (Format::IQ2_S, "IQ2_S", 256, 82, Some(of_points(7, 16, grid::OFFSET, &grid::LEVELS_2, 3))),
+    (
+        Format::IQ3_XXS,
+        "IQ3_XXS",
+        256,
+        98,
+        Some(of_points(7, 32, grid::OFFSET, &grid::LEVELS_3_XXS, 2)),
+    ),
+    (
+        Format::IQ3_S,
+        "IQ3_S",
+        256,
+        110,
+        Some(of_points(5, 32, grid::OFFSET_3_S, &grid::LEVELS_3_S, 0)),
+    ),
 ];
 
 impl Format {
@@ -276,6 +299,13 @@ impl Format {
             Self::IQ4_XS => codebook::scale_bytes_iq4_xs(block),
             Self::MXFP4 => codebook::scale_bytes_mxfp4(block),
             Self::NVFP4 => codebook::scale_bytes_nvfp4(block),
+            Self::IQ1_S => grid::scale_bytes_iq1_s(block),
+            Self::IQ1_M => grid::scale_bytes_iq1_m(block),
+            Self::IQ2_XXS => grid::scale_bytes_iq2_xxs(block),
+            Self::IQ2_XS => grid::scale_bytes_iq2_xs(block),
+            Self::IQ2_S => grid::scale_bytes_iq2_s(block),
+            Self::IQ3_XXS => grid::scale_bytes_iq3_xxs(block),
+            Self::IQ3_S => grid::scale_bytes_iq3_s(block),
             _ => unreachable!("scales of other formats are floats"),
         }
     }

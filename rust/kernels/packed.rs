@@ -8,8 +8,7 @@
 //!                         a plane of p bits holds step s in vector s p / 8 from bit s p % 8 up
 //! ```
 //!
-//! Scales (and minima) lie apart, see `scales.rs`. Floats lie as [row block][column][16], and
-//! formats whose codes are looked up as words of their blocks, see `words.rs`.
+//! Scales (and minima) lie apart, see `scales.rs`. Floats lie as [row block][column][16].
 //! Nothing is rounded: a row reads back exactly.
 
 use rayon::prelude::*;
@@ -18,10 +17,9 @@ use super::isa::{CHUNK, LANES, STEP_BYTES};
 use super::linear_bf16::LEAST;
 use super::memory::{Aligned, SharedBytes};
 use super::pack::{Packer, read_code};
-use super::scales::{self, Source, block_is_finite};
-use super::words;
+use super::scales::{self, Source};
 use crate::error::{Error, Result};
-use crate::formats::{Codes, Format, Scales, floats};
+use crate::formats::{Codes, Format, floats};
 
 /// How a matrix is stored.
 pub enum Storage {
@@ -29,8 +27,6 @@ pub enum Storage {
     Floats(Format),
     /// Planes of codes with scales.
     Planes(Codes),
-    /// Words of blocks, see `words.rs`.
-    Words(Format, Codes),
 }
 
 /// A weight matrix [rows, columns] in the run-time layout.
@@ -38,7 +34,7 @@ pub struct Packed {
     pub rows: usize,
     pub columns: usize,
     pub storage: Storage,
-    /// Codes, floats or blocks.
+    /// Codes or floats.
     pub data: Aligned,
     /// Bytes of `data` in one block of 16 rows.
     pub block_bytes: usize,
@@ -72,13 +68,6 @@ impl Packed {
                 let mut packed = Self::shape(Storage::Floats(format), rows, columns);
                 packed.takes_bf16 = format == Format::BF16 && none_tiny(data);
                 (packed.with_floats(data, format.block_bytes()), all_finite(data, format))
-            }
-            Some(codes) if codes.scales == Scales::Blocks => {
-                let size = format.block_bytes();
-                let packed = Self::shape(Storage::Words(format, codes), rows, columns);
-                let finite =
-                    data.par_chunks_exact(size).all(|block| block_is_finite(format, block));
-                (packed.with_words(data, format), finite)
             }
             Some(codes) => {
                 Self::shape(Storage::Planes(codes), rows, columns).with_codes(data, format)
@@ -123,24 +112,6 @@ impl Packed {
         targets.zip(sources).for_each(|(out, rows)| match size {
             2 => interleave::<2>(rows, row_bytes, out),
             _ => interleave::<4>(rows, row_bytes, out),
-        });
-        self
-    }
-
-    /// Spans of words, 256 columns each.
-    fn with_words(mut self, data: &[u8], format: Format) -> Self {
-        let (row_bytes, size) = (data.len() / self.rows, format.block_bytes());
-        self.block_bytes = row_bytes * LANES;
-        self.data = Aligned::zeroed(self.blocks() * self.block_bytes);
-        let sources = data.par_chunks(self.block_bytes);
-        let targets = self.data.as_mut_slice().par_chunks_mut(self.block_bytes);
-        targets.zip(sources).for_each(|(out, rows)| {
-            for (lane, row) in rows.chunks_exact(row_bytes).enumerate() {
-                for (block, span) in row.chunks_exact(size).zip(out.chunks_exact_mut(LANES * size))
-                {
-                    words::take_apart(format, lane, block, span);
-                }
-            }
         });
         self
     }
@@ -196,7 +167,7 @@ impl Packed {
     pub fn codes(&self) -> Option<Codes> {
         match self.storage {
             Storage::Floats(_) => None,
-            Storage::Planes(codes) | Storage::Words(_, codes) => Some(codes),
+            Storage::Planes(codes) => Some(codes),
         }
     }
 
@@ -235,14 +206,6 @@ impl Packed {
                 let elements = data.chunks_exact(size).skip(lane).step_by(LANES);
                 for (value, bytes) in out.iter_mut().zip(elements) {
                     *value = floats::element(*format, bytes);
-                }
-            }
-            Storage::Words(format, _) => {
-                let mut block = vec![0; format.block_bytes()];
-                let spans = data.chunks_exact(LANES * block.len());
-                for (span, out) in spans.zip(out.chunks_exact_mut(format.block())) {
-                    words::put_together(*format, lane, span, &mut block);
-                    format.decode_row(&block, out);
                 }
             }
             Storage::Planes(codes) => {
