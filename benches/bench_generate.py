@@ -122,8 +122,7 @@ def test_tokens_per_second(
     if theirs:
         peer_rate = statistics.median(theirs[1:])
         line += f", llama.cpp {peer_rate:.1f}, ratio {rate / peer_rate:.2f}"
-    if iks:
-        ik_rate = statistics.median(iks[1:])
+    if iks and (ik_rate := statistics.median(iks[1:])):
         line += f", ik_llama.cpp {ik_rate:.1f}, ratio {rate / ik_rate:.2f}"
     benchmark.extra_info.update(
         tokens_per_second=ours, llama_cpp=theirs, ik_llama_cpp=iks, read_rate=read, threads=THREADS,
