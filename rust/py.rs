@@ -89,9 +89,11 @@ impl Weights {
 
 #[pymethods]
 impl Weights {
+    /// `small` keeps formats with code books at the bytes of their file, where that is slower.
     #[new]
-    fn new() -> Self {
-        Self(Mutex::default())
+    #[pyo3(signature = (small=false))]
+    fn new(small: bool) -> Self {
+        Self(Mutex::new(exec::weights::Weights::new(small)))
     }
 
     /// Packs and keeps one tensor of `matrices` matrices, `rows` in all.

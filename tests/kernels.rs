@@ -4,7 +4,7 @@ use fewbit::formats::Format;
 use fewbit::kernels::activations::Acts;
 use fewbit::kernels::isa::CHUNK;
 use fewbit::kernels::linear::{Output, Scratch};
-use fewbit::kernels::packed::Packed;
+use fewbit::kernels::packed::{Packed, Storage};
 use fewbit::kernels::{Kernels, available};
 use shared::{Random, same_bits, scalar};
 
@@ -201,6 +201,16 @@ fn naive_whole(format: Format, row: &[u8], q: &[u8], min: &[f32], a: &[i8], d: &
     acc
 }
 
+/// The ways in which rows are packed: small too, where that is another.
+fn packings(data: &[u8], format: Format, rows: usize, columns: usize) -> Vec<Packed> {
+    let mut packed = vec![Packed::new(data, format, rows, columns, false).unwrap()];
+    let small = Packed::new(data, format, rows, columns, true).unwrap();
+    if let Storage::Words(..) = small.storage {
+        packed.push(small);
+    }
+    packed
+}
+
 /// Products of all instruction sets with `n` rows of random activations, against the definitions.
 fn check_products(
     random: &mut Random,
@@ -208,20 +218,21 @@ fn check_products(
     data: &[u8],
     (rows, columns, n): (usize, usize, usize),
 ) {
-    let w = Packed::new(data, format, rows, columns).unwrap();
+    let packed = packings(data, format, rows, columns);
     let x = random.floats(n * columns);
     let bias = if n % 2 == 0 { random.floats(rows) } else { Vec::new() };
     let f32_want = naive(format, data, rows, &x, n, &bias);
-    let int8_want = w.takes_int8().then(|| {
+    let int8_want = packed[0].takes_int8().then(|| {
         let rounded = Rounded::new(scalar(), &x, n);
         naive_int8(format, data, rows, &rounded, n, columns)
     });
-    for kernels in available() {
+    for (kernels, w) in available().into_iter().flat_map(|set| packed.iter().map(move |w| (set, w)))
+    {
         let what = format!("{} {rows}x{columns} n={n} {}", format.name(), kernels.name);
-        let got = product(kernels, &w, &x, n, &bias, false);
+        let got = product(kernels, w, &x, n, &bias, false);
         same_bits(&format!("{what} f32"), &got, &f32_want);
         if let Some(want) = &int8_want {
-            let got = product(kernels, &w, &x, n, &[], true);
+            let got = product(kernels, w, &x, n, &[], true);
             same_bits(&format!("{what} int8"), &got, want);
         }
     }
@@ -297,14 +308,16 @@ fn extreme_codes_do_not_overflow() {
                     _ => block[..2].copy_from_slice(&[0x00, 0x3c]),
                 }
             }
-            let w = Packed::new(&data, format, rows, columns).unwrap();
+            let packed = packings(&data, format, rows, columns);
             for (sign, n) in [(1.0, 4), (-1.0, 4), (1.0, 17), (-1.0, 17)] {
                 let x: Vec<f32> =
                     (0..n * columns).map(|i| if i % 3 == 0 { -sign } else { sign }).collect();
                 let rounded = Rounded::new(scalar(), &x, n);
                 let want = naive_int8(format, &data, rows, &rounded, n, columns);
-                for kernels in available() {
-                    let got = product(kernels, &w, &x, n, &[], true);
+                for (kernels, w) in
+                    available().into_iter().flat_map(|set| packed.iter().map(move |w| (set, w)))
+                {
+                    let got = product(kernels, w, &x, n, &[], true);
                     same_bits(&format!("{name} {fill:#x} {}", kernels.name), &got, &want);
                 }
             }

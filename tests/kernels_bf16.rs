@@ -66,7 +66,7 @@ fn products_have_the_same_bits_everywhere() {
                 x[columns - 1] = 1e-17;
             }
             let w = rounded(&w);
-            let packed = Packed::new(&bytes(&w), Format::BF16, rows, columns).unwrap();
+            let packed = Packed::new(&bytes(&w), Format::BF16, rows, columns, false).unwrap();
             assert!(packed.takes_bf16());
             let bias = if n % 2 == 0 { random.floats(rows) } else { Vec::new() };
             let want = naive(&w, &rounded(&x), columns, &bias);
@@ -80,7 +80,7 @@ fn products_have_the_same_bits_everywhere() {
 
 #[test]
 fn rows_that_changed_are_rounded_again_once_forgotten() {
-    let w = Packed::new(&bytes(&[1.0; 64]), Format::BF16, 1, 64).unwrap();
+    let w = Packed::new(&bytes(&[1.0; 64]), Format::BF16, 1, 64, false).unwrap();
     for kernels in available() {
         let (mut x, mut out, mut scratch) = (vec![1.0; 64 * 6], [0f32; 6], Scratch::default());
         for value in [1.0, 2.0] {
@@ -99,9 +99,9 @@ fn tiny_weights_keep_f32_activations() {
     for (weight, takes) in [(0.0, true), (-0.0, true), (2f32.powi(-54), true), (-1e-17, false)] {
         let mut data = bytes(&[0.0; 300]);
         data[598..].copy_from_slice(&bf16::from_f32(weight).to_le_bytes());
-        let w = Packed::new(&data, Format::BF16, 3, 100).unwrap();
+        let w = Packed::new(&data, Format::BF16, 3, 100, false).unwrap();
         assert_eq!(w.takes_bf16(), takes, "{weight:e}");
     }
-    let halves = Packed::new(&vec![0; 600], Format::F16, 3, 100).unwrap();
+    let halves = Packed::new(&vec![0; 600], Format::F16, 3, 100, false).unwrap();
     assert!(!halves.takes_bf16());
 }

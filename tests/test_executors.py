@@ -49,3 +49,25 @@ def test_bits_of_a_weight_in_memory(format_: str, bits: float) -> None:
     row_bytes = fewbit.find_format(format_).row_bytes(columns)
     weights.add("x", format_, rows, columns, np.zeros((rows, row_bytes), np.uint8))
     assert weights.nbytes * 8 == bits * rows * columns
+
+
+@pytest.mark.parametrize("format_", sorted(executors.CODE_BOOKS))
+def test_code_books_stay_small_where_memory_is(
+    format_: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, columns = 32, 1024
+    size = rows * fewbit.find_format(format_).row_bytes(columns)
+    data = np.zeros((rows, size // rows), np.uint8)
+    plan = fewbit.load(fewbit.DEMO).plan
+    taken = {}
+    for memory in (0, 4 * size - 1, 4 * size):
+        monkeypatch.setattr(executors, "machine_memory", lambda memory=memory: memory)
+        weights = executors.Backend().weights(plan, {"w": (format_, rows, columns)})
+        weights.add("w", format_, rows, columns, data)
+        taken[memory] = weights.nbytes
+    assert taken[0] == taken[4 * size - 1] == size
+    assert 1.2 * size < taken[4 * size] < 2.1 * size
+
+
+def test_a_machine_knows_its_memory() -> None:
+    assert executors.machine_memory() > (1 << 28 if sys.platform == "linux" else -1)

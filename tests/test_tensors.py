@@ -98,10 +98,10 @@ def test_importance_takes_error_from_where_it_counts() -> None:
 
 @pytest.mark.parametrize("name", [n for n, f in fewbit.FORMATS.items() if not f.is_float])
 def test_weights_take_what_their_file_takes(name: str) -> None:
-    """At run time too: a twentieth more at most, for scales of six bits that lie in bytes."""
+    """At run time too, if small: a twentieth more at most, for scales of six bits in bytes."""
     x = rng.normal(size=(32, 1024)).astype(np.float32)
     ones = np.ones(1024, np.float32)
     data = _core.encode(x.view(np.uint8), "F32", 1024, name, ones, 1)
-    weights = _core.Weights()
+    weights = _core.Weights(small=True)
     weights.add("w", name, 32, 1024, data)
     assert data.nbytes <= weights.nbytes <= 1.05 * data.nbytes

@@ -46,7 +46,7 @@ def decode(
 
 @final
 class Weights:
-    def __new__(cls) -> Weights: ...
+    def __new__(cls, small: bool = False) -> Weights: ...
     def add(
         self,
         name: str,

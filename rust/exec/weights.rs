@@ -11,9 +11,15 @@ use crate::kernels::packed::Packed;
 #[derive(Default, Clone)]
 pub struct Weights {
     tensors: HashMap<String, Vec<Arc<Packed>>>,
+    small: bool,
 }
 
 impl Weights {
+    /// No tensors; `small` as `Packed::new` takes it.
+    pub fn new(small: bool) -> Self {
+        Self { tensors: HashMap::new(), small }
+    }
+
     /// Packs and keeps one tensor: `matrices` of `rows` x `columns` each (1 row for a vector).
     pub fn add(
         &mut self,
@@ -30,7 +36,8 @@ impl Weights {
         }
         let packed = (0..matrices).map(|matrix| {
             let size = data.len() / matrices;
-            Packed::new(&data[matrix * size..][..size], format, rows, columns).map(Arc::new)
+            Packed::new(&data[matrix * size..][..size], format, rows, columns, self.small)
+                .map(Arc::new)
         });
         self.tensors.insert(name.to_owned(), packed.collect::<Result<_>>().map_err(fail)?);
         Ok(())

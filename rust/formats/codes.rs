@@ -56,6 +56,8 @@ pub enum Scales {
     Power,
     /// Half the float of 4 + 3 bits in a byte; no minimum.
     Float8,
+    /// In the file's own blocks: kernels look the codes up there.
+    Blocks,
 }
 
 /// The scales of one block as its bytes have them, where they are bytes: up to 16 groups.

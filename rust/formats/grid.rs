@@ -34,8 +34,8 @@ pub const OFFSET_1: u8 = 9;
 
 /// Magnitudes, then less them.
 pub const LEVELS_2: [u8; 8] = with_signs([8, 25, 43, 43], OFFSET);
-pub const LEVELS_3_XXS: [u8; 16] = with_signs([4, 12, 20, 28, 36, 44, 52, 62], OFFSET);
-pub const LEVELS_3_S: [u8; 16] = with_signs([1, 3, 5, 7, 9, 11, 13, 15], OFFSET_3_S);
+pub const LEVELS_3_XXS: [u8; 16] = with_signs(THREE_BITS_XXS, OFFSET);
+pub const LEVELS_3_S: [u8; 16] = with_signs(THREE_BITS, OFFSET_3_S);
 /// 8 times -1, 0 and 1, and 1 added.
 pub const LEVELS_1_S: [u8; 4] = [2, 10, 18, 18];
 /// The same with 1 taken away, and added.
@@ -49,6 +49,11 @@ const fn with_signs<const M: usize, const N: usize>(magnitudes: [u8; M], offset:
     }
     out
 }
+
+/// Magnitudes by level, for books that kernels look up.
+pub(crate) const TWO_BITS: [u8; 8] = [8, 25, 43, 0, 0, 0, 0, 0];
+pub(crate) const THREE_BITS_XXS: [u8; 8] = [4, 12, 20, 28, 36, 44, 52, 62];
+pub(crate) const THREE_BITS: [u8; 8] = [1, 3, 5, 7, 9, 11, 13, 15];
 
 /// A book's points: eight levels in the bytes of an integer, the first in the lowest; of four levels
 /// in the lower half.

@@ -9,9 +9,10 @@ use super::isa::Isa;
 #[derive(Clone, Copy)]
 pub struct Avx512<const KIND: u8>;
 
-/// Nothing more; products of bfloat16.
+/// Nothing more; permutations of bytes (VBMI); those and products of bfloat16 (BF16).
 pub const PLAIN: u8 = 0;
-pub const BF16: u8 = 1;
+pub const VBMI: u8 = 1;
+pub const BF16: u8 = 2;
 
 /// `vdpbf16ps`, as assembly: its feature needs not be that of a whole entry point.
 #[target_feature(enable = "avx512f")]
@@ -33,7 +34,7 @@ unsafe impl<const KIND: u8> Isa for Avx512<KIND> {
     type F = __m512;
     type I = __m512i;
     const TILE_F32: usize = 8;
-    const PAIRS: bool = KIND == BF16;
+    const PAIRS: bool = KIND >= BF16;
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> __m512 {

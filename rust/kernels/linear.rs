@@ -22,31 +22,35 @@ use super::isa::{CHUNK, LANES, STEP_BYTES};
 use super::memory::prefetch;
 use super::output::finish;
 pub use super::output::{Output, Scratch};
-use super::packed::Packed;
+use super::packed::{Packed, Storage};
 use super::scales::SPAN;
 use super::shares::Shares;
 use super::span::{Span, parts, unpack_step};
 use crate::formats::Codes;
 
 /// Calls a method that is generic over BITS, WIDTH and LOOK with those of some codes: planes of
-/// BITS bits, WIDTH bits of a code (4 to 8) and whether the planes hold indices.
+/// BITS bits (0: bytes that were unpacked before), WIDTH bits of a code (4 to 8) and whether the
+/// planes hold indices.
 macro_rules! for_codes {
     ($self:ident, $i:ident, $method:ident ($($argument:expr),*)) => {
-        match ($self.codes.stored_bits(), $self.codes.bits) {
-            (1, 2) => $self.$method::<$i, 1, 4, true>($($argument),*),
-            (2, 5) => $self.$method::<$i, 2, 5, true>($($argument),*),
-            (3, 5) => $self.$method::<$i, 3, 5, true>($($argument),*),
-            (3, 7) => $self.$method::<$i, 3, 7, true>($($argument),*),
-            (4, 5) => $self.$method::<$i, 4, 5, true>($($argument),*),
-            (4, 7) => $self.$method::<$i, 4, 7, true>($($argument),*),
-            (4, 8) => $self.$method::<$i, 4, 8, true>($($argument),*),
-            (1, _) => $self.$method::<$i, 1, 4, false>($($argument),*),
-            (2, _) => $self.$method::<$i, 2, 4, false>($($argument),*),
-            (3, _) => $self.$method::<$i, 3, 4, false>($($argument),*),
-            (4, _) => $self.$method::<$i, 4, 4, false>($($argument),*),
-            (5, _) => $self.$method::<$i, 5, 5, false>($($argument),*),
-            (6, _) => $self.$method::<$i, 6, 6, false>($($argument),*),
-            (7, _) => $self.$method::<$i, 7, 7, false>($($argument),*),
+        match ($self.codes.stored_bits(), $self.codes.bits, &$self.w.storage) {
+            (_, ..=4, Storage::Words(..)) => $self.$method::<$i, 0, 4, false>($($argument),*),
+            (_, 5, Storage::Words(..)) => $self.$method::<$i, 0, 5, false>($($argument),*),
+            (_, _, Storage::Words(..)) => $self.$method::<$i, 0, 7, false>($($argument),*),
+            (1, 2, _) => $self.$method::<$i, 1, 4, true>($($argument),*),
+            (2, 5, _) => $self.$method::<$i, 2, 5, true>($($argument),*),
+            (3, 5, _) => $self.$method::<$i, 3, 5, true>($($argument),*),
+            (3, 7, _) => $self.$method::<$i, 3, 7, true>($($argument),*),
+            (4, 5, _) => $self.$method::<$i, 4, 5, true>($($argument),*),
+            (4, 7, _) => $self.$method::<$i, 4, 7, true>($($argument),*),
+            (4, 8, _) => $self.$method::<$i, 4, 8, true>($($argument),*),
+            (1, ..) => $self.$method::<$i, 1, 4, false>($($argument),*),
+            (2, ..) => $self.$method::<$i, 2, 4, false>($($argument),*),
+            (3, ..) => $self.$method::<$i, 3, 4, false>($($argument),*),
+            (4, ..) => $self.$method::<$i, 4, 4, false>($($argument),*),
+            (5, ..) => $self.$method::<$i, 5, 5, false>($($argument),*),
+            (6, ..) => $self.$method::<$i, 6, 6, false>($($argument),*),
+            (7, ..) => $self.$method::<$i, 7, 7, false>($($argument),*),
             _ => $self.$method::<$i, 8, 8, false>($($argument),*),
         }
     };
@@ -178,14 +182,20 @@ impl Product<'_> {
             let mut first = 0;
             while first < self.acts.chunks {
                 let count = (self.acts.chunks - first).min(SPAN);
-                let source = self.w.source(block);
-                I::widen_span(&self.codes, source, first, count, WHOLE, span);
+                if BITS == 0 {
+                    I::unpack_span(self.w, block, first, count, false, span);
+                } else {
+                    let source = self.w.source(block);
+                    I::widen_span(&self.codes, source, first, count, WHOLE, span);
+                }
                 for chunk in 0..count {
                     let mut here = span.after(chunk, PARTS);
-                    here.codes = data.add((first + chunk) * STEP_BYTES * BITS).cast_mut();
-                    // Wider codes are read as fast as memory gives them.
-                    if BITS < 7 {
-                        prefetch(here.codes.wrapping_add(AHEAD), STEP_BYTES * BITS);
+                    if BITS != 0 {
+                        here.codes = data.add((first + chunk) * STEP_BYTES * BITS).cast_mut();
+                        // Wider codes are read as fast as memory gives them.
+                        if BITS < 7 {
+                            prefetch(here.codes.wrapping_add(AHEAD), STEP_BYTES * BITS);
+                        }
                     }
                     let chunk = first + chunk;
                     sums =
@@ -222,7 +232,11 @@ impl Product<'_> {
             let acts = self.acts.codes(0).add(chunk * CHUNK).cast_const();
             let (mut dots, mut products) = (I::splat_i(0), I::no_sums());
             each_step!(STEP => {
-                let mut q = unpack_step::<I, BITS>(at.codes, STEP);
+                let mut q = if BITS == 0 {
+                    I::bytes(at.codes.add(STEP * STEP_BYTES))
+                } else {
+                    unpack_step::<I, BITS>(at.codes, STEP)
+                };
                 if LOOK {
                     q = I::look_up(q, self.w.levels.as_ptr());
                 }

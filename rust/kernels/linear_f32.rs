@@ -232,7 +232,7 @@ unsafe fn widen_span<I: Bytes>(
                     I::store(out.add(k * LANES), half);
                 }
             }
-            Storage::Planes(codes) => {
+            Storage::Planes(codes) | Storage::Words(_, codes) => {
                 let (first, count) = (columns.start / CHUNK, columns.len().div_ceil(CHUNK));
                 I::unpack_span(w, block, first, count, false, span);
                 widen_codes::<I>(w, &codes, block, columns, span, out);

@@ -1,6 +1,6 @@
 //! Kernels: one generic algorithm each, a thin file per instruction set, chosen once at run time.
 //!
-//! `FEWBIT_ISA=scalar|avx2|avx-vnni|avx512|avx512-bf16|neon|neon-dotprod|neon-i8mm` forces an instruction
+//! `FEWBIT_ISA=scalar|avx2|avx-vnni|avx512|avx512-vbmi|avx512-bf16|neon|neon-dotprod|neon-i8mm` forces an instruction
 //! set, so that one machine tests all it has (with AVX-512 also `avx-vnni-evex`: AVX-VNNI in another
 //! encoding); all of them give the same bits.
 
@@ -18,6 +18,7 @@ pub mod isa;
 pub mod linear;
 pub mod linear_bf16;
 pub mod linear_f32;
+mod look_up;
 mod memory;
 #[cfg(target_arch = "aarch64")]
 mod neon;
@@ -32,6 +33,7 @@ pub mod shares;
 pub mod span;
 mod tiles;
 mod whole;
+mod words;
 
 use std::ops::Range;
 use std::sync::OnceLock;
@@ -218,6 +220,27 @@ entry_points!(
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
 );
 #[cfg(target_arch = "x86_64")]
+const AVX512_VBMI: Kernels = {
+    type I = avx512::Avx512<{ avx512::VBMI }>;
+    entry!(
+        I,
+        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
+        linear::linear_int8(
+            w: &Packed, blocks: Range<usize>, acts: &Acts, n: usize, out: Output,
+            scratch: &mut Scratch
+        )
+    );
+    entry!(
+        I,
+        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
+        linear_f32::linear_f32(
+            w: &Packed, blocks: Range<usize>, x: *const f32, n: usize, out: Output,
+            scratch: &mut Scratch
+        )
+    );
+    Kernels { name: "avx512-vbmi", linear_int8, linear_f32, ..AVX512 }
+};
+#[cfg(target_arch = "x86_64")]
 const AVX512_BF16: Kernels = {
     entry!(
         avx512::Avx512<{ avx512::BF16 }>,
@@ -227,7 +250,7 @@ const AVX512_BF16: Kernels = {
             scratch: &mut Scratch
         )
     );
-    Kernels { name: "avx512-bf16", linear_bf16, ..AVX512 }
+    Kernels { name: "avx512-bf16", linear_bf16, ..AVX512_VBMI }
 };
 
 #[cfg(target_arch = "aarch64")]
@@ -256,8 +279,12 @@ pub fn available() -> Vec<&'static Kernels> {
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512vl")
             && is_x86_feature_detected!("avx512vnni");
-        if avx2 && avx512 && is_x86_feature_detected!("avx512bf16") {
+        let vbmi = avx2 && avx512 && is_x86_feature_detected!("avx512vbmi");
+        if vbmi && is_x86_feature_detected!("avx512bf16") {
             found.push(&AVX512_BF16);
+        }
+        if vbmi {
+            found.push(&AVX512_VBMI);
         }
         if avx2 && avx512 {
             found.extend([&AVX512, &AVX_VNNI_EVEX]);

@@ -16,7 +16,7 @@ use half::slice::HalfFloatSliceExt;
 
 use super::isa::{CHUNK, Isa, LANES};
 use super::span::Span;
-use crate::floats::read_f16;
+use crate::floats::{from_f16, read_f16};
 use crate::formats::{Codes, Format, Scales};
 
 /// Elements that share an f16 in the formats whose scales are bytes.
@@ -37,6 +37,7 @@ pub fn bytes_of(codes: &Codes, groups: usize) -> (usize, usize) {
         Scales::Signed => (halves + bytes, 0),
         Scales::Nibbles => (2 * halves + bytes, 0),
         Scales::Power | Scales::Float8 => (bytes, 0),
+        Scales::Blocks => (0, 0),
     }
 }
 
@@ -84,6 +85,7 @@ pub fn write_row(
                 mins[group * LANES + lane] = block[4];
             }
         }
+        Scales::Blocks => {}
         _ => write_bytes(format, codes, row, lane, scales, mins),
     }
 }
@@ -149,7 +151,7 @@ pub fn finite(codes: &Codes, scales: &[u8], mins: &[u8]) -> bool {
         Scales::F16 => halves_finite(scales) && halves_finite(mins),
         Scales::Zeros => words_finite(scales),
         Scales::Bytes | Scales::Signed | Scales::Nibbles => parts(scales) && parts(mins),
-        Scales::Power | Scales::Float8 => true,
+        Scales::Power | Scales::Float8 | Scales::Blocks => true,
     }
 }
 
@@ -193,6 +195,7 @@ pub fn read(codes: &Codes, scales: &[u8], mins: &[u8], group: usize, lane: usize
         ),
         Scales::Power => (power(scales[at]), 0.0),
         Scales::Float8 => (f32::from_bits(u32::from(scales[at]) << 20) * FLOAT8, 0.0),
+        Scales::Blocks => unreachable!("the file's blocks have no scales apart"),
     }
 }
 
@@ -241,7 +244,8 @@ pub unsafe fn widen<I: Isa>(codes: &Codes, source: Source, group: usize) -> (I::
 ///
 /// # Safety
 ///
-/// `source` holds the chunks, `out` has room, groups fit chunks, the CPU has the instruction set.
+/// `source` holds the chunks, `out` has room, groups fit chunks, `codes.scales` is
+/// not `Blocks`, and the CPU has the instruction set.
 #[inline(always)]
 pub unsafe fn widen_span<I: Isa>(
     codes: &Codes,
@@ -375,4 +379,15 @@ unsafe fn half<I: Isa>(p: *const u8) -> I::F {
 unsafe fn negative<I: Isa>(x: I::F) -> I::F {
     // SAFETY: the CPU has the instruction set. A product with -1 is exact, the sign of 0 too.
     unsafe { I::mul(x, I::splat(-1.0)) }
+}
+
+/// The f16 that begins a block of the file, or is scattered over it, as the lookup formats have it.
+pub fn block_is_finite(format: Format, block: &[u8]) -> bool {
+    let half = |at: usize| from_f16(u16::from_le_bytes([block[at], block[at + 1]]));
+    match format {
+        Format::TQ1_0 => half(52).is_finite(),
+        // Exponent bits 10..15: the top four in the last nibble and one in the third.
+        Format::IQ1_M => block[55] >> 4 & 7 != 7 || block[53] >> 6 != 3,
+        _ => half(0).is_finite(),
+    }
 }

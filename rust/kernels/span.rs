@@ -79,6 +79,10 @@ pub unsafe fn unpack_span<I: Bytes>(
         let data = w.data.as_ptr().add(block * w.block_bytes);
         match w.storage {
             Storage::Floats(_) => {}
+            Storage::Words(format, _) => {
+                let words = data.add(first / SPAN * LANES * format.block_bytes());
+                I::look_up_span(format, words, out);
+            }
             Storage::Planes(codes) => {
                 unpack_chunks::<I>(w, &codes, data, first, count, out.codes);
                 if w.takes_int8() {

@@ -12,13 +12,14 @@ use std::arch::x86_64::*;
 use super::super::avx2::{Avx2, PLAIN, Pair, VNNI, both};
 use super::super::isa::Isa;
 use super::super::linear::Product;
+use super::super::look_up::LookUp;
 use super::super::packed::Packed;
 use super::super::scales::Source;
 use super::super::shares::Shares;
 use super::super::span::Span;
 use super::super::tiles::Stretch;
 use super::{Bytes, own_functions};
-use crate::formats::Codes;
+use crate::formats::{Codes, Format};
 
 /// How many steps of code x activation sums fit 16 bits: 4 elements make two pair sums,
 /// each at most 2 (2^BITS - 1) 127.

@@ -5,13 +5,14 @@ use std::arch::x86_64::*;
 
 use super::super::avx512::Avx512;
 use super::super::linear::Product;
+use super::super::look_up::LookUp;
 use super::super::packed::Packed;
 use super::super::scales::Source;
 use super::super::shares::Shares;
 use super::super::span::Span;
 use super::super::tiles::Stretch;
 use super::{Bytes, own_functions};
-use crate::formats::Codes;
+use crate::formats::{Codes, Format};
 
 /// No instruction, but the compiler may not move the work on `sums` past it.
 #[target_feature(enable = "avx512f")]

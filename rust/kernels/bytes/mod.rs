@@ -9,7 +9,7 @@ use super::scales::Source;
 use super::shares::Shares;
 use super::span::Span;
 use super::tiles::Stretch;
-use crate::formats::Codes;
+use crate::formats::{Codes, Format};
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -81,6 +81,8 @@ pub unsafe trait Bytes: Isa {
     /// x + the sums times `by`, of 16 bits.
     unsafe fn fold_by(x: Self::I, sums: Self::W, by: Self::I) -> Self::I;
 
+    /// `look_up::look_up_span`.
+    unsafe fn look_up_span(format: Format, data: *const u8, out: Span);
     /// `span::unpack_span`.
     unsafe fn unpack_span(
         w: &Packed,
@@ -126,6 +128,17 @@ pub unsafe trait Bytes: Isa {
 /// entry point that held them all would take a compiler minutes, and one core.
 macro_rules! own_functions {
     ($(#[$feature:meta])?) => {
+        #[inline(always)]
+        unsafe fn look_up_span(format: Format, data: *const u8, out: Span) {
+            $(#[$feature])?
+            #[inline(never)]
+            unsafe fn own<I: LookUp>(format: Format, data: *const u8, out: Span) {
+                // SAFETY: the trait's contract.
+                unsafe { crate::kernels::look_up::look_up_span::<I>(format, data, out) }
+            }
+            // SAFETY: the trait's contract.
+            unsafe { own::<Self>(format, data, out) }
+        }
         #[inline(always)]
         unsafe fn unpack_span(
             w: &Packed, block: usize, first: usize, count: usize, whole: bool, out: Span,

@@ -7,6 +7,7 @@ use std::arch::{aarch64::*, asm};
 
 use super::super::isa::Isa;
 use super::super::linear::Product;
+use super::super::look_up::LookUp;
 use super::super::neon::{DOT, MATRIX, Neon, Quad, each};
 use super::super::packed::Packed;
 use super::super::scales::Source;
@@ -14,7 +15,7 @@ use super::super::shares::Shares;
 use super::super::span::Span;
 use super::super::tiles::Stretch;
 use super::{Bytes, own_functions};
-use crate::formats::Codes;
+use crate::formats::{Codes, Format};
 
 /// sums + the products of four rows' codes with four activations.
 #[inline(always)]

@@ -2,6 +2,7 @@
 
 use super::super::isa::LANES;
 use super::super::linear::Product;
+use super::super::look_up::LookUp;
 use super::super::packed::Packed;
 use super::super::scalar::{Scalar, lanes};
 use super::super::scales::Source;
@@ -9,7 +10,7 @@ use super::super::shares::Shares;
 use super::super::span::Span;
 use super::super::tiles::Stretch;
 use super::{Bytes, own_functions};
-use crate::formats::Codes;
+use crate::formats::{Codes, Format};
 
 type F = [f32; LANES];
 type I = [i32; LANES];
