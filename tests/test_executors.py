@@ -11,6 +11,7 @@ import pytest
 
 import fewbit
 from fewbit import _core, executors
+from fewbit.gpu import device as devices
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the drivers are always asked")
@@ -18,7 +19,6 @@ from fewbit import _core, executors
 def test_drivers_are_asked_only_where_one_has_left_a_file(
     present: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    devices = pytest.importorskip("fewbit.gpu.device")
     asked = []
     monkeypatch.setattr(devices, "find_adapter", lambda device: asked.append(device))
     monkeypatch.setattr(executors, "CARD_FILES", (f"{tmp_path}/dri/*", f"{tmp_path}/card*"))
@@ -67,6 +67,15 @@ def test_code_books_stay_small_where_memory_is(
         taken[memory] = weights.nbytes
     assert taken[0] == taken[4 * size - 1] == size
     assert 1.2 * size < taken[4 * size] < 2.1 * size
+
+
+def test_code_books_are_all_that_can_be_small() -> None:
+    for name, format_ in fewbit.FORMATS.items():
+        rows = np.zeros((32, format_.row_bytes(1024)), np.uint8)
+        fast, small = _core.Weights(), _core.Weights(small=True)
+        for weights in (fast, small):
+            weights.add("w", name, 32, 1024, rows)
+        assert (small.nbytes < fast.nbytes) == (name in executors.CODE_BOOKS), name
 
 
 def test_a_machine_knows_its_memory() -> None:

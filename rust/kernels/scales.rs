@@ -9,7 +9,7 @@
 //! Power Float8  [group][16] bytes
 //! ```
 //!
-//! A byte takes the place of six bits in `Bytes` and `Signed`: 3 to 4 % of the file at most.
+//! A byte takes the place of six bits in `Bytes` and `Signed`: 3 to 4 % of a K format's file at most.
 
 use half::f16;
 use half::slice::HalfFloatSliceExt;
