@@ -201,12 +201,20 @@ fn naive_whole(format: Format, row: &[u8], q: &[u8], min: &[f32], a: &[i8], d: &
     acc
 }
 
-/// The ways in which rows are packed: small too, where that is another.
+/// The ways in which rows are packed, small too, where that is another; they read back as they were.
 fn packings(data: &[u8], format: Format, rows: usize, columns: usize) -> Vec<Packed> {
     let mut packed = vec![Packed::new(data, format, rows, columns, false).unwrap()];
     let small = Packed::new(data, format, rows, columns, true).unwrap();
     if let Storage::Words(..) = small.storage {
         packed.push(small);
+    }
+    let (mut got, mut want) = (vec![0.0; columns], vec![0.0; columns]);
+    for (row, bytes) in data.chunks_exact(data.len() / rows).enumerate() {
+        format.decode_row(bytes, &mut want);
+        for w in &packed {
+            w.row(row, &mut got);
+            same_bits(&format!("{} row {row} of {rows}x{columns}", format.name()), &got, &want);
+        }
     }
     packed
 }
