@@ -35,6 +35,8 @@ fn shapes(format: Format) -> Vec<(usize, usize, usize)> {
     let mut shapes = vec![
         (16, 256, 1),
         (35, 512, 4),
+        (40, 512, 3),
+        (19, 256, 8),
         (7, 256, 6),
         (48, 768, 9),
         (33, 1024, 2),

@@ -1,8 +1,8 @@
 //! Kernels: one generic algorithm each, a thin file per instruction set, chosen once at run time.
 //!
 //! `FEWBIT_ISA=scalar|avx2|avx-vnni|avx512|avx512-vbmi|avx512-bf16|neon|neon-dotprod|neon-i8mm` forces an instruction
-//! set, so that one machine tests all it has (with AVX-512 also `avx-vnni-evex`: AVX-VNNI in another
-//! encoding); all of them give the same bits.
+//! set, so that one machine tests all it has (with AVX-512 and debug assertions also `avx-vnni-evex`:
+//! AVX-VNNI in another encoding); all of them give the same bits.
 
 pub mod activations;
 pub mod attention;
@@ -13,6 +13,7 @@ mod avx512;
 pub mod bytes;
 pub mod delta;
 pub mod experts;
+mod few;
 pub mod gates;
 pub mod isa;
 pub mod linear;
@@ -189,7 +190,7 @@ entry_points!(
 );
 #[cfg(target_arch = "x86_64")]
 const AVX_VNNI: Kernels = avx2_products::<{ avx2::VNNI }>("avx-vnni");
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", debug_assertions))]
 const AVX_VNNI_EVEX: Kernels = avx2_products::<{ avx2::VNNI_EVEX }>("avx-vnni-evex");
 
 /// `AVX2` with other products of bytes.
@@ -287,7 +288,9 @@ pub fn available() -> Vec<&'static Kernels> {
             found.push(&AVX512_VBMI);
         }
         if avx2 && avx512 {
-            found.extend([&AVX512, &AVX_VNNI_EVEX]);
+            found.push(&AVX512);
+            #[cfg(debug_assertions)]
+            found.push(&AVX_VNNI_EVEX);
         }
         if avx2 && is_x86_feature_detected!("avxvnni") {
             found.push(&AVX_VNNI);

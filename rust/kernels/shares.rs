@@ -16,6 +16,31 @@ pub struct Shares {
     pub(super) scales: *const f32,
     /// The scale times the sum: what a minimum is multiplied by.
     pub(super) lows: *const f32,
+    pub(super) group: usize,
+}
+
+impl Shares {
+    /// Those from row `row` on, where a row has `parts` parts.
+    #[inline(always)]
+    pub(super) fn of_row(self, row: usize, parts: usize) -> Self {
+        self.skip(row / self.group * self.group * parts + row % self.group)
+    }
+
+    /// Those from `parts` parts further on.
+    #[inline(always)]
+    pub(super) fn after(self, parts: usize) -> Self {
+        self.skip(parts * self.group)
+    }
+
+    #[inline(always)]
+    fn skip(self, n: usize) -> Self {
+        Self {
+            starts: self.starts.wrapping_add(n),
+            scales: self.scales.wrapping_add(n),
+            lows: self.lows.wrapping_add(n),
+            group: self.group,
+        }
+    }
 }
 
 /// What a thread's shares are of.
@@ -56,9 +81,11 @@ impl Product<'_> {
             unsafe { self.fill(&subject, scratch) }
         }
         let Scratch { starts, scales, lows, .. } = scratch;
-        Shares { starts: starts.as_ptr(), scales: scales.as_ptr(), lows: lows.as_ptr() }
+        let (starts, scales, lows) = (starts.as_ptr(), scales.as_ptr(), lows.as_ptr());
+        Shares { starts, scales, lows, group }
     }
 
+    #[inline(always)]
     unsafe fn fill(&self, of: &Subject, out: &mut Scratch) {
         for row in 0..of.rows {
             let mut at = row / of.group * of.group * of.chunks * of.parts + row % of.group;

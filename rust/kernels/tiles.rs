@@ -33,7 +33,7 @@ impl Product<'_> {
         let sums = scratch.sums.as_mut_ptr().cast();
         // SAFETY: the contract of `linear_int8`.
         unsafe {
-            let group = I::TILE[usize::from(self.codes.bits).max(4) - 4];
+            let group = I::TILE[self.width() - 4];
             let shares = self.shares::<I>(group, scratch);
             for block in blocks {
                 let data = self.w.data.as_ptr().wrapping_add(block * self.w.block_bytes);
@@ -131,11 +131,11 @@ impl Product<'_> {
         let mut row = 0;
         // SAFETY: the contract of `linear_int8`.
         unsafe {
-            while I::TILE[WIDTH - 4] == 8 && row + 8 <= self.n {
+            while const { I::TILE[WIDTH - 4] == 8 } && row + 8 <= self.n {
                 self.some::<I, WIDTH, PARTS, WHOLE, 8>(block, span, shares, at, row);
                 row += 8;
             }
-            while I::TILE[WIDTH - 4] >= 4 && row + 4 <= self.n {
+            while const { I::TILE[WIDTH - 4] >= 4 } && row + 4 <= self.n {
                 self.some::<I, WIDTH, PARTS, WHOLE, 4>(block, span, shares, at, row);
                 row += 4;
             }

@@ -14,8 +14,6 @@
 
 #![allow(clippy::needless_range_loop)] // t counts the tile's rows across several arrays
 
-use std::ops::Range;
-
 use super::bytes::Bytes;
 use super::isa::{LANES, STEP_BYTES, STEPS};
 use super::linear::Product;
@@ -47,23 +45,6 @@ impl Product<'_> {
         let merges = self.whole && self.codes.bits <= most && self.n >= MANY;
         let codes = if merges { merged(self.codes) } else { self.codes };
         Product { codes, merged: merges, ..*self }
-    }
-
-    /// One row of activations.
-    #[inline(always)]
-    pub(super) unsafe fn one_whole_row<I: Bytes>(
-        &self,
-        blocks: Range<usize>,
-        span: Span,
-        shares: Shares,
-    ) {
-        // SAFETY: the contract of `linear_int8`.
-        unsafe {
-            match self.codes.bits {
-                2 => I::one_row::<2, 4, false, 2, true>(self, blocks, span, shares),
-                _ => I::one_row::<3, 4, false, 2, true>(self, blocks, span, shares),
-            }
-        }
     }
 
     /// All rows of activations against an unpacked block.

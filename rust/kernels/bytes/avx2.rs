@@ -73,6 +73,8 @@ unsafe impl<const KIND: u8> Bytes for Avx2<KIND> {
         if KIND != PLAIN { [8; 5] } else { [room(4), room(5), room(6), room(7), 1] };
     const CENTER: i32 = if KIND != PLAIN { 0 } else { 128 };
     const TILE: [usize; 5] = if KIND != PLAIN { [4; 5] } else { [4, 4, 2, 4, 4] };
+    const FEW: [usize; 5] = Self::TILE;
+    const PASSES: [usize; 5] = if KIND != PLAIN { [1; 5] } else { [4, 2, 1, 1, 1] };
 
     #[inline(always)]
     unsafe fn bytes(p: *const u8) -> Self::B {
@@ -198,5 +200,5 @@ unsafe impl<const KIND: u8> Bytes for Avx2<KIND> {
             both!(_mm256_add_epi32, x, products)
         }
     }
-    own_functions!(#[target_feature(enable = "avx2,fma,f16c")]);
+    own_functions!(Avx2<PLAIN>, Self, #[target_feature(enable = "avx2,fma,f16c")]);
 }

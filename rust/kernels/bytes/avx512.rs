@@ -3,7 +3,7 @@
 use std::arch::asm;
 use std::arch::x86_64::*;
 
-use super::super::avx512::Avx512;
+use super::super::avx512::{Avx512, PLAIN};
 use super::super::linear::Product;
 use super::super::look_up::LookUp;
 use super::super::packed::Packed;
@@ -32,6 +32,7 @@ unsafe impl<const KIND: u8> Bytes for Avx512<KIND> {
     const ROOM: [usize; 5] = [8; 5];
     const CENTER: i32 = 0;
     const TILE: [usize; 5] = [8; 5];
+    const FEW: [usize; 5] = [4; 5];
 
     #[inline(always)]
     unsafe fn bytes(p: *const u8) -> __m512i {
@@ -107,5 +108,8 @@ unsafe impl<const KIND: u8> Bytes for Avx512<KIND> {
         // SAFETY: the trait's contract.
         unsafe { _mm512_add_epi32(x, _mm512_mullo_epi32(sums, by)) }
     }
-    own_functions!(#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]);
+    own_functions!(
+        Self, Avx512<PLAIN>,
+        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
+    );
 }

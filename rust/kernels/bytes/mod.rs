@@ -37,6 +37,12 @@ pub unsafe trait Bytes: Isa {
     /// Rows of activations (8, 4 or 2) that meet codes of 4, 5, 6, 7 and 8 bits at a time: as many
     /// as registers hold.
     const TILE: [usize; 5];
+    /// Rows of activations (1 to 4) that meet codes of 4, 5, 6, 7 and 8 bits at a time while these are
+    /// unpacked.
+    const FEW: [usize; 5];
+    /// How often it pays to unpack codes of 4, 5, 6, 7 and 8 bits for that many rows more, instead of
+    /// once for all.
+    const PASSES: [usize; 5] = [1; 5];
     /// Whether two rows of activations at a time meet codes whose steps lie in pairs.
     const PAIRED: bool = false;
 
@@ -101,18 +107,20 @@ pub unsafe trait Bytes: Isa {
         whole: bool,
         out: Span,
     );
-    /// `linear::Product::one_row`.
-    unsafe fn one_row<
+    /// `few::Product::spans`.
+    unsafe fn spans<
         const BITS: usize,
         const WIDTH: usize,
         const LOOK: bool,
         const PARTS: usize,
         const WHOLE: bool,
+        const T: usize,
     >(
         product: &Product,
         blocks: Range<usize>,
         span: Span,
         shares: Shares,
+        row: usize,
     );
     /// `tiles::Product::tiles`.
     unsafe fn tiles<const WIDTH: usize, const PARTS: usize, const WHOLE: bool>(
@@ -125,9 +133,10 @@ pub unsafe trait Bytes: Isa {
 }
 
 /// The last methods of `Bytes`: generic functions that are not inlined, with the features given. An
-/// entry point that held them all would take a compiler minutes, and one core.
+/// entry point that held them all would take a compiler minutes, and one core. `$codes` unpacks as
+/// this set does, `$products` multiplies as it does: what they share is compiled once.
 macro_rules! own_functions {
-    ($(#[$feature:meta])?) => {
+    ($codes:ty, $products:ty $(, #[$feature:meta])?) => {
         #[inline(always)]
         unsafe fn look_up_span(format: Format, data: *const u8, out: Span) {
             $(#[$feature])?
@@ -137,7 +146,7 @@ macro_rules! own_functions {
                 unsafe { crate::kernels::look_up::look_up_span::<I>(format, data, out) }
             }
             // SAFETY: the trait's contract.
-            unsafe { own::<Self>(format, data, out) }
+            unsafe { own::<$codes>(format, data, out) }
         }
         #[inline(always)]
         unsafe fn unpack_span(
@@ -152,7 +161,7 @@ macro_rules! own_functions {
                 unsafe { crate::kernels::span::unpack_span::<I>(w, block, first, count, whole, out) }
             }
             // SAFETY: the trait's contract.
-            unsafe { own::<Self>(w, block, first, count, whole, out) }
+            unsafe { own::<$codes>(w, block, first, count, whole, out) }
         }
         #[inline(always)]
         unsafe fn widen_span(
@@ -168,28 +177,42 @@ macro_rules! own_functions {
                 unsafe { widen_span::<I>(codes, source, first, count, whole, out) }
             }
             // SAFETY: the trait's contract.
-            unsafe { own::<Self>(codes, source, first, count, whole, out) }
+            unsafe { own::<$codes>(codes, source, first, count, whole, out) }
         }
         #[inline(always)]
-        unsafe fn one_row<
+        unsafe fn spans<
             const BITS: usize, const WIDTH: usize, const LOOK: bool, const PARTS: usize,
-            const WHOLE: bool,
+            const WHOLE: bool, const T: usize,
         >(
             product: &Product, blocks: std::ops::Range<usize>, span: Span, shares: Shares,
+            row: usize,
         ) {
             $(#[$feature])?
             #[inline(never)]
             unsafe fn own<
                 I: Bytes, const BITS: usize, const WIDTH: usize, const LOOK: bool, const PARTS: usize,
-                const WHOLE: bool,
+                const WHOLE: bool, const T: usize,
             >(
                 product: &Product, blocks: std::ops::Range<usize>, span: Span, shares: Shares,
+                row: usize,
             ) {
                 // SAFETY: the trait's contract.
-                unsafe { product.one_row::<I, BITS, WIDTH, LOOK, PARTS, WHOLE>(blocks, span, shares) }
+                unsafe {
+                    product.spans::<I, BITS, WIDTH, LOOK, PARTS, WHOLE, T>(
+                        blocks, span, shares, row,
+                    )
+                }
             }
             // SAFETY: the trait's contract.
-            unsafe { own::<Self, BITS, WIDTH, LOOK, PARTS, WHOLE>(product, blocks, span, shares) }
+            unsafe {
+                if const { BITS == 0 } {
+                    own::<Self, BITS, WIDTH, LOOK, PARTS, WHOLE, T>(product, blocks, span, shares, row)
+                } else {
+                    own::<$products, BITS, WIDTH, LOOK, PARTS, WHOLE, T>(
+                        product, blocks, span, shares, row,
+                    )
+                }
+            }
         }
         #[inline(always)]
         unsafe fn tiles<const WIDTH: usize, const PARTS: usize, const WHOLE: bool>(
@@ -204,7 +227,7 @@ macro_rules! own_functions {
                 unsafe { product.tiles::<I, WIDTH, PARTS, WHOLE>(block, span, shares, at) }
             }
             // SAFETY: the trait's contract.
-            unsafe { own::<Self, WIDTH, PARTS, WHOLE>(product, block, span, shares, at) }
+            unsafe { own::<$products, WIDTH, PARTS, WHOLE>(product, block, span, shares, at) }
         }
     };
 }

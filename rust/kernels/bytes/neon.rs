@@ -71,6 +71,7 @@ unsafe impl<const KIND: u8> Bytes for Neon<KIND> {
     const ROOM: [usize; 5] = [8; 5];
     const CENTER: i32 = 128;
     const TILE: [usize; 5] = [4; 5];
+    const FEW: [usize; 5] = [4; 5];
     const PAIRED: bool = KIND == MATRIX;
 
     #[inline(always)]
@@ -202,5 +203,5 @@ unsafe impl<const KIND: u8> Bytes for Neon<KIND> {
         // SAFETY: the trait's contract.
         unsafe { each!(vmlaq_s32, x, sums, by) }
     }
-    own_functions!();
+    own_functions!(Neon<PLAIN>, Self);
 }

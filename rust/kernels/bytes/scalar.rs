@@ -34,6 +34,7 @@ unsafe impl Bytes for Scalar {
     const ROOM: [usize; 5] = [8; 5];
     const CENTER: i32 = 0;
     const TILE: [usize; 5] = [8, 4, 2, 4, 8];
+    const FEW: [usize; 5] = [1; 5];
 
     #[inline(never)]
     unsafe fn bytes(p: *const u8) -> B {
@@ -97,5 +98,5 @@ unsafe impl Bytes for Scalar {
     unsafe fn fold_by(x: I, sums: I, by: I) -> I {
         lanes!(i => x[i] + sums[i] * by[i])
     }
-    own_functions!();
+    own_functions!(Self, Self);
 }
