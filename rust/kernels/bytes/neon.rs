@@ -8,7 +8,7 @@ use std::arch::{aarch64::*, asm};
 use super::super::isa::Isa;
 use super::super::linear::Product;
 use super::super::look_up::LookUp;
-use super::super::neon::{DOT, MATRIX, Neon, Quad, each};
+use super::super::neon::{DOT, MATRIX, Neon, PLAIN, Quad, each};
 use super::super::packed::Packed;
 use super::super::scales::Source;
 use super::super::shares::Shares;
