@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -80,3 +81,17 @@ def test_code_books_are_all_that_can_be_small() -> None:
 
 def test_a_machine_knows_its_memory() -> None:
     assert executors.machine_memory() > (1 << 28 if sys.platform == "linux" else -1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="control groups are Linux's")
+@pytest.mark.parametrize("said", [["268435456\n"], ["max\n", "268435456\n"], ["max\n"], [""], []])
+def test_a_containers_memory_is_what_it_may_take(
+    said: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    limits = [tmp_path / str(i) for i in range(2)]
+    for path, text in zip(limits, said, strict=False):
+        path.write_text(text)
+    monkeypatch.setattr(executors, "MEMORY_LIMITS", tuple(map(str, limits)))
+    want = 1 << 28 if any("268435456" in text for text in said) else machine
+    assert executors.machine_memory() == want

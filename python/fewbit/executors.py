@@ -7,6 +7,7 @@ import glob
 import os
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
@@ -30,6 +31,10 @@ CODE_BOOKS = frozenset(
     ("TQ1_0", "IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S")
 )
 """Formats that the CPU runs fastest from 1.2 to 2.1 times the bytes of their file."""
+
+
+MEMORY_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+"""Where Linux says how much memory a container may take (control groups 2 and 1)."""
 
 
 Stored: TypeAlias = tuple[str, int, int]
@@ -142,11 +147,16 @@ def must_be_small(tensors: Mapping[str, Stored]) -> bool:
 
 
 def machine_memory() -> int:
-    """Bytes of memory that this machine has; 0 where the system does not say."""
+    """Bytes of memory that this machine or container has; 0 where the system does not say."""
     try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):
         return 0
+    for name in MEMORY_LIMITS:
+        # Without a limit there is no file, or it says "max".
+        with contextlib.suppress(OSError, ValueError):
+            memory = min(memory, int(Path(name).read_text()))
+    return memory
 
 
 def may_have_card() -> bool:
