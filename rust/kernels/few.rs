@@ -176,7 +176,8 @@ impl Product<'_> {
         shares: Shares,
         row: usize,
     ) {
-        // Other numbers of rows are not compiled.
+        // `few_rows` asks for no more, and no more is compiled.
+        debug_assert!(T == 1 || (BITS > 0 && T <= I::FEW[WIDTH - 4]));
         if const { T == 1 || (BITS > 0 && T <= I::FEW[WIDTH - 4]) } {
             // SAFETY: the contract of `linear_int8`.
             unsafe {
