@@ -153,7 +153,7 @@ def machine_memory() -> int:
     except (AttributeError, ValueError, OSError):
         return 0
     for name in MEMORY_LIMITS:
-        # Without a limit there is no file, or it says "max".
+        # Without a limit there is no file, or it says "max" or more than there is.
         with contextlib.suppress(OSError, ValueError):
             memory = min(memory, int(Path(name).read_text()))
     return memory

@@ -16,14 +16,21 @@ pub struct Shares {
     pub(super) scales: *const f32,
     /// The scale times the sum: what a minimum is multiplied by.
     pub(super) lows: *const f32,
+    /// Rows of activations that lie side by side.
     pub(super) group: usize,
+}
+
+/// Where the shares of row `row` begin, where `group` rows lie side by side and each has `parts` parts.
+#[inline(always)]
+pub(super) fn place(row: usize, group: usize, parts: usize) -> usize {
+    row / group * group * parts + row % group
 }
 
 impl Shares {
     /// Those from row `row` on, where a row has `parts` parts.
     #[inline(always)]
     pub(super) fn of_row(self, row: usize, parts: usize) -> Self {
-        self.skip(row / self.group * self.group * parts + row % self.group)
+        self.skip(place(row, self.group, parts))
     }
 
     /// Those from `parts` parts further on.
@@ -88,7 +95,7 @@ impl Product<'_> {
     #[inline(always)]
     unsafe fn fill(&self, of: &Subject, out: &mut Scratch) {
         for row in 0..of.rows {
-            let mut at = row / of.group * of.group * of.chunks * of.parts + row % of.group;
+            let mut at = place(row, of.group, of.chunks * of.parts);
             for chunk in 0..of.chunks {
                 // SAFETY: `acts` holds the row and its chunks.
                 let (halves, d) = unsafe {

@@ -11,11 +11,11 @@ use super::linear::Product;
 use super::memory::prefetch;
 use super::output::{Scratch, finish, grow};
 use super::scales::SPAN;
-use super::shares::Shares;
+use super::shares::{Shares, place};
 use super::span::{Span, parts};
 
 /// Up to so many rows of activations a block is unpacked stretch by stretch.
-const FEW: usize = 16;
+const STRETCHED: usize = 16;
 /// Chunks that they take at a time: what the first cache holds.
 const STRETCH: usize = SPAN;
 
@@ -25,7 +25,7 @@ impl Product<'_> {
     #[inline(always)]
     pub(super) unsafe fn rows<I: Bytes>(&self, blocks: Range<usize>, scratch: &mut Scratch) {
         let chunks = self.acts.chunks;
-        let few = self.n <= FEW;
+        let few = self.n <= STRETCHED;
         let room = if few { STRETCH } else { chunks };
         let chunk_bytes = self.w.block_bytes / chunks;
         let span = scratch.span(room);
@@ -197,7 +197,7 @@ impl Product<'_> {
                 if row == 0 {
                     prefetch(at.ahead.wrapping_add(part * part_bytes), part_bytes);
                 }
-                let first = row / group * group * chunks * PARTS + part * group + row % group;
+                let first = place(row, group, chunks * PARTS) + part * group;
                 let mut dots = [I::splat_i(0); T];
                 let starts = shares.starts.add(first);
                 multiply::<I, WIDTH, PARTS, T>(span.codes, &acts, part, starts, &mut dots);

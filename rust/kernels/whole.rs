@@ -19,7 +19,7 @@ use super::isa::{LANES, STEP_BYTES, STEPS};
 use super::linear::Product;
 use super::memory::prefetch;
 use super::scales::SPAN;
-use super::shares::Shares;
+use super::shares::{Shares, place};
 use super::span::Span;
 use super::tiles::{Stretch, multiply, multiply_step};
 use crate::formats::Codes;
@@ -100,7 +100,7 @@ impl Product<'_> {
     ) {
         let (chunks, group) = (self.acts.chunks, I::TILE[WIDTH - 4]);
         // Where a part's shares begin.
-        let before = row / group * group * chunks * 2 + row % group;
+        let before = place(row, group, chunks * 2);
         // SAFETY: the contract of `linear_int8`; `span` and `shares` hold the stretch.
         unsafe {
             let mut sums = at.begin::<I, T>(row);
