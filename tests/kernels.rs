@@ -44,7 +44,14 @@ fn shapes(format: Format) -> Vec<(usize, usize, usize)> {
         (17, 256, 125),
     ];
     if format.block() == 1 || format.name().contains("sym") {
-        shapes.extend([(5, 172, 3), (17, 33, 5), (1, 1, 1), (20, 600, 5)]);
+        shapes.extend([
+            (5, 172, 3),
+            (17, 33, 5),
+            (1, 1, 1),
+            (20, 600, 5),
+            (9, 301, 31),
+            (5, 601, 123),
+        ]);
     }
     shapes
 }

@@ -11,10 +11,12 @@
 
 use std::ops::Range;
 
+use super::arranged::{Kind, Rows};
 use super::bytes::Bytes;
-use super::linear_f32::{linear_f32, linear_pairs};
+use super::linear_f32::{FEW, all_rows, few_rows};
 use super::output::{Output, Scratch, grow};
 use super::packed::Packed;
+use crate::formats::Format;
 
 /// The bits of 2^-54, from where on nothing is lost by instructions that know no subnormal numbers.
 pub const LEAST: u32 = (127 - 54) << 23;
@@ -24,7 +26,6 @@ pub const LEAST: u32 = (127 - 54) << 23;
 pub(super) struct Subject {
     x: usize,
     floats: usize,
-    pairs: bool,
 }
 
 /// Rows `16 b..16 b + 16`, b in `blocks`, of the product with `n` rows of activations at `x`, one every
@@ -42,45 +43,45 @@ pub unsafe fn linear_bf16<I: Bytes>(
     out: Output,
     scratch: &mut Scratch,
 ) {
-    // One to four rows wait for memory; FMAs are as fast there.
-    let pairs = I::PAIRS && n > 4;
-    // SAFETY: the caller's promise; the rounded rows lie as the products expect them.
+    // SAFETY: the caller's promise; bfloat16 are floats.
     unsafe {
-        let x = rounded(std::slice::from_raw_parts(x, n * w.columns), w.columns, pairs, scratch);
-        if pairs {
-            linear_pairs::<I>(w, blocks, x, n, out, scratch);
+        // One tile waits for memory: FMAs are as fast as pairs there.
+        let few = if I::PAIRS { I::TILE_F32 } else { FEW };
+        if n <= few {
+            let x = std::slice::from_raw_parts(x, n * w.columns);
+            let x = rounded(x, scratch);
+            few_rows::<I>(w, Format::BF16, blocks, x, n, out);
+        } else if I::PAIRS {
+            let rows = Rows { x, n, columns: w.columns, kind: Kind::Pairs };
+            all_rows::<I, true>(w, blocks, rows, out, scratch);
         } else {
-            linear_f32::<I>(w, blocks, x, n, out, scratch);
+            let rows = Rows { x, n, columns: w.columns, kind: Kind::Rounded };
+            all_rows::<I, false>(w, blocks, rows, out, scratch);
         }
     }
 }
 
-/// The rows at `x`, rounded: as floats, or two columns in 32 bits, the first in the higher half.
-///
-/// They stay in `scratch` for the next product of the same rows.
+/// Rows rounded, which stay in `scratch` for the next product of the same.
 #[inline(always)]
-fn rounded(x: &[f32], columns: usize, pairs: bool, scratch: &mut Scratch) -> *const f32 {
-    let subject = Subject { x: x.as_ptr().addr(), floats: x.len(), pairs };
+fn rounded(x: &[f32], scratch: &mut Scratch) -> *const f32 {
+    let subject = Subject { x: x.as_ptr().addr(), floats: x.len() };
     if scratch.rounded_of != Some(subject) {
         scratch.rounded_of = Some(subject);
-        let width = if pairs { columns.div_ceil(2) } else { columns };
-        grow(&mut scratch.rounded, x.len() / columns * width);
-        let rows = scratch.rounded.chunks_exact_mut(width);
-        for (row, x) in rows.zip(x.chunks_exact(columns)) {
-            if pairs {
-                round_pairs(x, row);
-            } else {
-                for (bits, x) in row.iter_mut().zip(x) {
-                    *bits = round(*x);
-                }
-            }
-        }
+        grow(&mut scratch.rounded, x.len());
+        round_row(x, Kind::Rounded, &mut scratch.rounded);
     }
     scratch.rounded.as_ptr().cast()
 }
 
+/// Rounds floats to as many words as their kind takes.
 #[inline(always)]
-fn round_pairs(x: &[f32], out: &mut [u32]) {
+pub(super) fn round_row(x: &[f32], kind: Kind, out: &mut [u32]) {
+    if kind != Kind::Pairs {
+        for (bits, x) in out.iter_mut().zip(x) {
+            *bits = round(*x);
+        }
+        return;
+    }
     let (twos, rest) = x.as_chunks::<2>();
     for (bits, [first, second]) in out.iter_mut().zip(twos) {
         *bits = round(*first) | round(*second) >> 16;

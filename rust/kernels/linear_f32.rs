@@ -5,6 +5,7 @@
 
 use std::ops::Range;
 
+use super::arranged::{Arranged, COLUMNS, Kind, ROWS, Rows, arranged, multiply_all};
 use super::bytes::Bytes;
 use super::isa::{CHUNK, LANES, STEP_BYTES};
 use super::memory::prefetch;
@@ -14,11 +15,9 @@ use super::scales::{SPAN, widen};
 use super::span::{Span, parts};
 use crate::formats::{Codes, Format};
 
-/// Columns whose weights are widened to f32 at a time: 16 KiB.
-const COLUMNS: usize = SPAN * CHUNK;
-/// Rows of activations whose span of columns stays in the second cache, whole tiles of any size: 120
-/// KiB.
-const ROWS: usize = 120;
+/// Rows of activations that meet floats while these are widened. With more, widening them once, to
+/// memory, is faster.
+pub(super) const FEW: usize = 24;
 
 /// Rows `16 b..16 b + 16`, b in `blocks`, of the product with `n` rows of f32 activations at `x`,
 /// one every `w.columns` floats.
@@ -35,65 +34,50 @@ pub unsafe fn linear_f32<I: Bytes>(
     out: Output,
     scratch: &mut Scratch,
 ) {
-    if let (Storage::Floats(format), 1..=4) = (&w.storage, n) {
-        // SAFETY: the caller's promise.
-        unsafe {
-            match n {
-                1 => few_rows::<I, 4, 1>(w, *format, blocks, x, out),
-                2 => few_rows::<I, 2, 2>(w, *format, blocks, x, out),
-                3 => few_rows::<I, 2, 3>(w, *format, blocks, x, out),
-                _ => few_rows::<I, 1, 4>(w, *format, blocks, x, out),
+    // SAFETY: the caller's promise.
+    unsafe {
+        match &w.storage {
+            Storage::Floats(format) if n <= FEW => few_rows::<I>(w, *format, blocks, x, n, out),
+            _ => {
+                let rows = Rows { x, n, columns: w.columns, kind: Kind::Floats };
+                all_rows::<I, false>(w, blocks, rows, out, scratch);
             }
         }
-        return;
     }
-    // SAFETY: the caller's promise.
-    unsafe { all_rows::<I, false>(w, blocks, x, n, out, scratch) }
 }
 
-/// The same for bfloat16: at `x`, pairs of columns in 32 bits, the first in the higher half.
+/// The product with rows that tiles take as their kind says; `PAIRS` where that is `Pairs`.
 ///
 /// # Safety
 ///
-/// As `linear_f32`; `I::PAIRS`, and the CPU has what that takes.
+/// As `linear_f32`; for pairs `I::PAIRS`, and the CPU has what that takes.
 #[inline(always)]
-pub unsafe fn linear_pairs<I: Bytes>(
+pub(super) unsafe fn all_rows<I: Bytes, const PAIRS: bool>(
     w: &Packed,
     blocks: Range<usize>,
-    x: *const f32,
-    n: usize,
+    rows: Rows,
     out: Output,
     scratch: &mut Scratch,
 ) {
-    // SAFETY: the caller's promise.
-    unsafe { all_rows::<I, true>(w, blocks, x, n, out, scratch) }
-}
-
-#[inline(always)]
-unsafe fn all_rows<I: Bytes, const PAIRS: bool>(
-    w: &Packed,
-    blocks: Range<usize>,
-    x: *const f32,
-    n: usize,
-    out: Output,
-    scratch: &mut Scratch,
-) {
-    let span = scratch.span(SPAN);
+    let (span, n) = (scratch.span(SPAN), rows.n);
     grow(&mut scratch.weights, COLUMNS);
     grow(&mut scratch.sums, blocks.len() * n.min(ROWS));
-    for first in (0..n).step_by(ROWS) {
-        let rows = first..n.min(first + ROWS);
-        // SAFETY: the caller's promise; the scratch holds a span and the sums of these rows.
-        unsafe { many_rows::<I, PAIRS>(w, blocks.clone(), x, rows, out, span, scratch) }
+    // SAFETY: the caller's promise; the scratch holds a span and the sums of a group of rows.
+    unsafe {
+        let x = arranged::<I>(rows, scratch);
+        for first in (0..n).step_by(ROWS) {
+            let rows = first..n.min(first + ROWS);
+            many_rows::<I, PAIRS>(w, blocks.clone(), x, rows, out, span, scratch);
+        }
     }
 }
 
-/// Some rows: a span of columns meets all blocks before the next, while the second cache holds it.
+/// A group of rows: a span of columns meets all blocks before the next, while the second cache holds it.
 #[inline(always)]
 unsafe fn many_rows<I: Bytes, const PAIRS: bool>(
     w: &Packed,
     blocks: Range<usize>,
-    x: *const f32,
+    x: Arranged,
     rows: Range<usize>,
     out: Output,
     span: Span,
@@ -106,10 +90,9 @@ unsafe fn many_rows<I: Bytes, const PAIRS: bool>(
     let per = if PAIRS { 2 } else { 1 };
     // SAFETY: the contract of `linear_f32`.
     unsafe {
-        let stride = w.columns.div_ceil(per);
-        let x = x.add(rows.start * stride);
         for start in (0..w.columns).step_by(COLUMNS) {
             let columns = start..w.columns.min(start + COLUMNS);
+            let x = x.span(rows.start, start / per);
             for (i, block) in blocks.clone().enumerate() {
                 let weights = if PAIRS {
                     pair_span::<I>(w, block, columns.clone(), weights)
@@ -121,8 +104,8 @@ unsafe fn many_rows<I: Bytes, const PAIRS: bool>(
                 let next = (block + 1) * w.block_bytes + w.block_bytes / w.columns * start;
                 prefetch(w.data.as_ptr().wrapping_add(next), bytes);
                 let sums = sums.add(i * n * LANES);
-                let taken = start / per..columns.end.div_ceil(per);
-                multiply_all::<I, PAIRS>(weights, x, stride, taken, n, sums);
+                let words = columns.len().div_ceil(per);
+                multiply_all::<I, PAIRS>(weights, x, words, n, sums);
             }
         }
         for (i, block) in blocks.enumerate() {
@@ -134,46 +117,98 @@ unsafe fn many_rows<I: Bytes, const PAIRS: bool>(
     }
 }
 
-/// Blocks of floats against T rows, N at a time: so many sums do not wait for each other.
+/// Up to `FEW` rows against floats, which are widened while they are multiplied: as many at a time as
+/// registers hold. The others take a block from a cache.
+///
+/// # Safety
+///
+/// As `linear_f32`.
 #[inline(always)]
-unsafe fn few_rows<I: Bytes, const N: usize, const T: usize>(
+pub(super) unsafe fn few_rows<I: Bytes>(
     w: &Packed,
     format: Format,
-    mut blocks: Range<usize>,
+    blocks: Range<usize>,
     x: *const f32,
+    n: usize,
     out: Output,
 ) {
-    // SAFETY: the contract of `linear_f32`.
+    let few = Few { w, format, x, out };
+    let group = n.div_ceil(n.div_ceil(I::TILE_F32));
+    // SAFETY: the caller's promise.
     unsafe {
-        while blocks.len() >= N {
-            few_blocks::<I, N, T>(w, format, blocks.start, x, out);
-            blocks.start += N;
+        if group == n {
+            return few.rows::<I>(blocks, 0, n);
         }
         for block in blocks {
-            few_blocks::<I, 1, T>(w, format, block, x, out);
+            for row in (0..n).step_by(group) {
+                few.rows::<I>(block..block + 1, row, group.min(n - row));
+            }
         }
     }
 }
 
-#[inline(always)]
-unsafe fn few_blocks<I: Bytes, const N: usize, const T: usize>(
-    w: &Packed,
+/// A product of floats with few rows.
+struct Few<'a> {
+    w: &'a Packed,
     format: Format,
-    first: usize,
     x: *const f32,
     out: Output,
-) {
-    // SAFETY: the contract of `linear_f32`.
-    unsafe {
-        let data = w.data.as_ptr().add(first * w.block_bytes);
-        let sums = match format {
-            Format::F32 => sum_columns::<I, N, T, 0>(w, data, x),
-            Format::F16 => sum_columns::<I, N, T, 1>(w, data, x),
-            _ => sum_columns::<I, N, T, 2>(w, data, x),
-        };
-        for i in 0..N {
-            for t in 0..T {
-                finish::<I>(w, first + i, sums[i][t], t, out);
+}
+
+impl Few<'_> {
+    /// Rows `row..row + n` of activations, n at most `TILE_F32`.
+    #[inline(always)]
+    unsafe fn rows<I: Bytes>(&self, blocks: Range<usize>, row: usize, n: usize) {
+        // SAFETY: the contract of `linear_f32`.
+        unsafe {
+            match n {
+                1 => self.by::<I, 4, 1>(blocks, row),
+                2 => self.by::<I, 2, 2>(blocks, row),
+                3 => self.by::<I, 2, 3>(blocks, row),
+                5 if I::TILE_F32 > 4 => self.by::<I, 1, 5>(blocks, row),
+                6 if I::TILE_F32 > 4 => self.by::<I, 1, 6>(blocks, row),
+                7 if I::TILE_F32 > 6 => self.by::<I, 1, 7>(blocks, row),
+                8 if I::TILE_F32 > 6 => self.by::<I, 1, 8>(blocks, row),
+                _ => self.by::<I, 1, 4>(blocks, row),
+            }
+        }
+    }
+
+    /// T rows, N blocks at a time: so many sums do not wait for each other.
+    #[inline(always)]
+    unsafe fn by<I: Bytes, const N: usize, const T: usize>(
+        &self,
+        mut blocks: Range<usize>,
+        row: usize,
+    ) {
+        // SAFETY: the contract of `linear_f32`.
+        unsafe {
+            while blocks.len() >= N {
+                self.blocks::<I, N, T>(blocks.start, row);
+                blocks.start += N;
+            }
+            for block in blocks {
+                self.blocks::<I, 1, T>(block, row);
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn blocks<I: Bytes, const N: usize, const T: usize>(&self, first: usize, row: usize) {
+        let Self { w, format, x, out } = *self;
+        // SAFETY: the contract of `linear_f32`.
+        unsafe {
+            let data = w.data.as_ptr().add(first * w.block_bytes);
+            let x = x.add(row * w.columns);
+            let sums = match format {
+                Format::F32 => sum_columns::<I, N, T, 0>(w, data, x),
+                Format::F16 => sum_columns::<I, N, T, 1>(w, data, x),
+                _ => sum_columns::<I, N, T, 2>(w, data, x),
+            };
+            for i in 0..N {
+                for t in 0..T {
+                    finish::<I>(w, first + i, sums[i][t], row + t, out);
+                }
             }
         }
     }
@@ -300,76 +335,6 @@ unsafe fn widen_codes<I: Bytes>(
                 value = I::add(value, min);
             }
             I::store(out.add(k * LANES), value);
-        }
-    }
-}
-
-/// Adds the products of some columns (or pairs of them) to the sums of all rows of activations.
-#[inline(always)]
-unsafe fn multiply_all<I: Bytes, const PAIRS: bool>(
-    weights: *const f32,
-    x: *const f32,
-    stride: usize,
-    columns: Range<usize>,
-    n: usize,
-    sums: *mut f32,
-) {
-    let mut row = 0;
-    // SAFETY: the contract of `linear_f32`.
-    unsafe {
-        while I::TILE_F32 == 8 && row + 8 <= n {
-            multiply::<I, 8, PAIRS>(weights, x, stride, columns.clone(), row, sums);
-            row += 8;
-        }
-        while I::TILE_F32 == 6 && row + 6 <= n {
-            multiply::<I, 6, PAIRS>(weights, x, stride, columns.clone(), row, sums);
-            row += 6;
-        }
-        while row + 4 <= n {
-            multiply::<I, 4, PAIRS>(weights, x, stride, columns.clone(), row, sums);
-            row += 4;
-        }
-        while row + 2 <= n {
-            multiply::<I, 2, PAIRS>(weights, x, stride, columns.clone(), row, sums);
-            row += 2;
-        }
-        while row < n {
-            multiply::<I, 1, PAIRS>(weights, x, stride, columns.clone(), row, sums);
-            row += 1;
-        }
-    }
-}
-
-/// Adds the products of some columns to the sums of T rows of activations.
-#[inline(always)]
-unsafe fn multiply<I: Bytes, const T: usize, const PAIRS: bool>(
-    weights: *const f32,
-    x: *const f32,
-    stride: usize,
-    columns: Range<usize>,
-    row: usize,
-    sums: *mut f32,
-) {
-    // SAFETY: the contract of `linear_f32`.
-    unsafe {
-        let mut acc = [I::splat(0.0); T];
-        let mut rows = [std::ptr::null(); T];
-        for t in 0..T {
-            acc[t] = I::load(sums.add((row + t) * LANES));
-            rows[t] = x.add((row + t) * stride + columns.start);
-        }
-        for k in 0..columns.len() {
-            let w = I::load(weights.add(k * LANES));
-            for t in 0..T {
-                acc[t] = if PAIRS {
-                    I::add_pairs(acc[t], w, rows[t].add(k))
-                } else {
-                    I::fma(w, I::splat(*rows[t].add(k)), acc[t])
-                };
-            }
-        }
-        for t in 0..T {
-            I::store(sums.add((row + t) * LANES), acc[t]);
         }
     }
 }

@@ -5,6 +5,7 @@
 //! AVX-VNNI in another encoding); all of them give the same bits.
 
 pub mod activations;
+mod arranged;
 pub mod attention;
 #[cfg(target_arch = "x86_64")]
 mod avx2;

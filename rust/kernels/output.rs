@@ -4,7 +4,7 @@ use super::isa::{Isa, LANES};
 use super::packed::Packed;
 use super::scales::SPAN;
 use super::span::{CHUNK_BYTES, Span};
-use super::{linear_bf16, shares};
+use super::{arranged, linear_bf16, shares};
 
 /// Where the results go: row `n` of [n, stride], an optional bias of one float a column.
 #[derive(Clone, Copy)]
@@ -38,6 +38,8 @@ pub struct Scratch {
     pub(super) shares_of: Option<shares::Subject>,
     pub(super) weights: Vec<Line>,
     pub(super) sums: Vec<Line>,
+    pub(super) arranged: Vec<Line>,
+    pub(super) arranged_of: Option<arranged::Subject>,
     pub(super) rounded: Vec<u32>,
     pub(super) rounded_of: Option<linear_bf16::Subject>,
 }
@@ -45,7 +47,7 @@ pub struct Scratch {
 impl Scratch {
     /// Forgets what it keeps from product to product: to be called when activations have changed.
     pub fn forget(&mut self) {
-        (self.shares_of, self.rounded_of) = (None, None);
+        (self.shares_of, self.arranged_of, self.rounded_of) = (None, None, None);
     }
 
     /// Room for `chunks` chunks, unpacked.
