@@ -18,6 +18,8 @@ use super::span::{Span, parts, unpack_step};
 
 /// How far ahead codes are asked for, in bytes; twice that where a code takes 7 or 8 bits.
 const AHEAD: usize = 2048;
+/// How far ahead scales are asked for, in spans.
+const SCALES_AHEAD: usize = 2;
 
 /// Calls `few_of` with BITS, WIDTH and LOOK of some codes: planes of BITS bits (0: bytes that were
 /// unpacked before), WIDTH bits of a code (4 to 8) and whether the planes hold indices.
@@ -208,6 +210,7 @@ impl Product<'_> {
         row: usize,
     ) {
         let shares = shares.of_row(row, self.acts.chunks * PARTS);
+        let scales = self.w.span_scales();
         // SAFETY: the CPU has the instruction set.
         let zero = [unsafe { I::splat(0.0) }; T];
         for block in blocks {
@@ -220,6 +223,7 @@ impl Product<'_> {
                         I::unpack_span(self.w, block, first, count, false, span);
                     } else {
                         let source = self.w.source(block);
+                        source.prefetch(first / SPAN + SCALES_AHEAD, scales);
                         I::widen_span(&self.codes, source, first, count, WHOLE, span);
                     }
                     let chunks = first..first + count;

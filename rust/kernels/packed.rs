@@ -17,9 +17,9 @@ use rayon::prelude::*;
 
 use super::isa::{CHUNK, LANES, STEP_BYTES};
 use super::linear_bf16::LEAST;
-use super::memory::{Aligned, SharedBytes};
+use super::memory::{Aligned, SharedBytes, prefetch};
 use super::pack::{Packer, read_code};
-use super::scales::{self, Source, block_is_finite};
+use super::scales::{self, SPAN, block_is_finite};
 use super::words;
 use crate::error::{Error, Result};
 use crate::formats::{Codes, Format, Scales, floats};
@@ -51,6 +51,22 @@ pub struct Packed {
     min_bytes: usize,
     groups: usize,
     takes_bf16: bool,
+}
+
+/// Where 16 rows' scales begin, and their minima.
+#[derive(Clone, Copy)]
+pub struct Source {
+    pub scales: *const u8,
+    pub mins: *const u8,
+}
+
+impl Source {
+    /// Asks for the scales and minima of span `span`, of `bytes` bytes each.
+    #[inline(always)]
+    pub fn prefetch(self, span: usize, bytes: [usize; 2]) {
+        prefetch(self.scales.wrapping_add(span * bytes[0]), bytes[0]);
+        prefetch(self.mins.wrapping_add(span * bytes[1]), bytes[1]);
+    }
 }
 
 impl Packed {
@@ -218,6 +234,12 @@ impl Packed {
     /// below 2^-54, see `linear_bf16.rs`.
     pub fn takes_bf16(&self) -> bool {
         self.takes_bf16
+    }
+
+    /// About how many bytes the scales of a span take, and the minima.
+    pub fn span_scales(&self) -> [usize; 2] {
+        let spans = self.columns.div_ceil(SPAN * CHUNK);
+        [self.scale_bytes.div_ceil(spans), self.min_bytes.div_ceil(spans)]
     }
 
     /// The scales of block `block`.

@@ -15,6 +15,7 @@ use half::f16;
 use half::slice::HalfFloatSliceExt;
 
 use super::isa::{CHUNK, Isa, LANES};
+use super::packed::Source;
 use super::span::Span;
 use crate::floats::{from_f16, read_f16};
 use crate::formats::{Codes, Format, Scales};
@@ -211,13 +212,6 @@ fn power(e: u8) -> f32 {
 
 /// What turns the bits of a float of 4 + 3 bits, at the place of an f32's, into half its value.
 const FLOAT8: f32 = f32::from_bits((127 + 119) << 23);
-
-/// Where 16 rows' scales begin, and their minima.
-#[derive(Clone, Copy)]
-pub struct Source {
-    pub scales: *const u8,
-    pub mins: *const u8,
-}
 
 /// Widens the scale and the minimum of one group of an affine format.
 ///

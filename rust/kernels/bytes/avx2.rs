@@ -14,7 +14,7 @@ use super::super::isa::Isa;
 use super::super::linear::Product;
 use super::super::look_up::LookUp;
 use super::super::packed::Packed;
-use super::super::scales::Source;
+use super::super::packed::Source;
 use super::super::shares::Shares;
 use super::super::span::Span;
 use super::super::tiles::Stretch;

@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::isa::Isa;
 use super::linear::Product;
 use super::packed::Packed;
-use super::scales::Source;
+use super::packed::Source;
 use super::shares::Shares;
 use super::span::Span;
 use super::tiles::Stretch;
