@@ -1,9 +1,10 @@
-"""Products by themselves: format x instruction set, one token (memory) and a prompt (arithmetic).
+"""Products by themselves: format x instruction set, few tokens (memory) and a prompt (arithmetic).
 
 A plan of two ops: rows from a small table, then one product with a matrix larger than any cache
-(one token) or as large as a layer of a small model (a prompt of 512). Rounding the activations is
-part of it. Each round reads the memory and makes the most multiply-adds it can in turn with the
-product, so both shares are of the same moment.
+(one token, and several sequences' at once, for which the weights are to be read once) or as large
+as a layer of a small model (a prompt of 512). Rounding the activations is part of it. Each round
+reads the memory or makes the most multiply-adds it can in turn with the product, so that its share
+is of the same moment.
 
     pytest benches/bench_kernels.py --benchmark-enable --benchmark-json here.json
     pytest benches/bench_kernels.py --benchmark-enable -k "Q4_K and avx2"
@@ -32,7 +33,12 @@ FORMATS = [
     *("Q1_0", "TQ1_0", "TQ2_0", "IQ4_NL", "IQ4_XS", "MXFP4", "NVFP4", "IQ3_S", "IQ2_S", "IQ1_M"),
     *("sym4-g32", "asym3-g64"),
 ]
-SHAPES = {"one token": (16_384, 8192, 1), "prompt": (2048, 2048, 512)}
+SHAPES = {
+    "one token": (16_384, 8192, 1),
+    "4 tokens": (16_384, 8192, 4),
+    "16 tokens": (16_384, 8192, 16),
+    "prompt": (2048, 2048, 512),
+}
 """Rows and columns of the matrix, and tokens."""
 DISTINCT = 64
 """Rows that are encoded; the matrix repeats them."""
@@ -71,11 +77,12 @@ def test_product(
     cache = executor.cache(1, 16 * tokens)
     ids = np.arange(tokens, dtype=np.uint32) % 16
     owners, outputs = np.zeros_like(ids), np.arange(tokens, dtype=np.uint32)
+    few = shape != "prompt"
     seconds: list[float] = []
     ceilings: list[float] = []
 
     def beside() -> None:
-        if tokens == 1:
+        if few:
             ceilings.append(_core.read_rate(THREADS))
         else:
             ceilings.append(_core.peak_rate(THREADS, isa))
@@ -88,12 +95,12 @@ def test_product(
 
     benchmark.pedantic(run, setup=beside, rounds=ROUNDS, warmup_rounds=2)
     weights = rows * columns
-    work = weights * find_format(format_).bits_per_weight / 8 if tokens == 1 else weights * tokens
+    work = weights * find_format(format_).bits_per_weight / 8 if few else weights * tokens
     rate = work / statistics.median(seconds[2:]) / 1e9
     ceiling = statistics.median(ceilings)
-    unit = "GB/s" if tokens == 1 else "GMAC/s"
+    unit = "GB/s" if few else "GMAC/s"
     benchmark.extra_info.update(
-        format=format_, isa=isa, shape=shape, rate=rate, ceiling=ceiling, unit=unit,
+        format=format_, isa=isa, shape=shape, tokens=tokens, rate=rate, ceiling=ceiling, unit=unit,
         bits_per_weight=find_format(format_).bits_per_weight,
     )  # fmt: skip
     with capsys.disabled():

@@ -2,9 +2,10 @@
 
     python benches/compare.py zen3.json zen5.json --plot roofline.png
 
-A run is what `--benchmark-json FILE` wrote. Of products, the first number is the rate (GB/s of one
-token, GMAC/s of a prompt), the second its share of what memory gave or multiply-adds made in the
-same run. Of whole models it is tokens/s, and the ratio to llama.cpp where that was there.
+A run is what `--benchmark-json FILE` wrote. Of products, the first number is the rate (GB/s of the
+weights with few tokens, GMAC/s of a prompt), the second its share of what memory gave or of the
+most multiply-adds in the same run. Of whole models it is tokens/s, and the ratio to llama.cpp where
+that was there.
 The plot (`pip install '.[plots]'`) has multiply-adds a byte of weights across and multiply-adds a
 second up: a dot under the slope waits for memory, one under the flat line for arithmetic.
 """
@@ -21,8 +22,6 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
-
-PROMPT = 512
 
 
 def name(run: dict[str, Any]) -> str:
@@ -84,11 +83,10 @@ def plot(runs: list[dict[str, Any]], target: Path) -> None:
             found = bench["extra_info"]
             if found.get("isa") != facts["isa"]:
                 continue
-            weights = 8 / found["bits_per_weight"]  # in a byte
-            one = found["shape"] == "one token"
-            x = weights if one else weights * PROMPT
-            y = found["rate"] * weights if one else found["rate"]
-            panel.plot([x], [y], "o", color="C0" if one else "C1")
+            x = 8 / found["bits_per_weight"] * found["tokens"]
+            few = found["unit"] == "GB/s"
+            y = found["rate"] * x if few else found["rate"]
+            panel.plot([x], [y], "o", color="C0" if few else "C1")
             panel.annotate(found["format"], (x, y), fontsize=6, rotation=30)
         panel.set(xscale="log", yscale="log", title=name(run))
         panel.set(xlabel="multiply-adds a byte of weights", ylabel="10^9 multiply-adds a second")
