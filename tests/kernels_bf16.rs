@@ -79,17 +79,20 @@ fn products_have_the_same_bits_everywhere() {
 }
 
 #[test]
-fn rows_that_changed_are_rounded_again_once_forgotten() {
+fn rows_that_changed_are_laid_out_again_once_forgotten() {
     let w = Packed::new(&bytes(&[1.0; 64]), Format::BF16, 1, 64, false).unwrap();
-    for kernels in available() {
-        let (mut x, mut out, mut scratch) = (vec![1.0; 64 * 6], [0f32; 6], Scratch::default());
-        for value in [1.0, 2.0] {
-            x.fill(value);
-            scratch.forget();
-            let target = Output { data: out.as_mut_ptr(), stride: 1, bias: None };
-            // SAFETY: the buffers hold six rows.
-            unsafe { (kernels.linear_bf16)(&w, 0..1, x.as_ptr(), 6, target, &mut scratch) };
-            assert_eq!(out, [64.0 * value; 6], "{}", kernels.name);
+    for (kernels, n) in available().into_iter().flat_map(|set| [(set, 6), (set, 30)]) {
+        for linear in [kernels.linear_bf16, kernels.linear_f32] {
+            let (mut x, mut out, mut scratch) =
+                (vec![1.0; 64 * n], vec![0f32; n], Scratch::default());
+            for value in [1.0, 2.0] {
+                x.fill(value);
+                scratch.forget();
+                let target = Output { data: out.as_mut_ptr(), stride: 1, bias: None };
+                // SAFETY: the buffers hold n rows.
+                unsafe { linear(&w, 0..1, x.as_ptr(), n, target, &mut scratch) };
+                assert_eq!(out, vec![64.0 * value; n], "{} n={n}", kernels.name);
+            }
         }
     }
 }
