@@ -24,12 +24,14 @@ pub(super) const COLUMNS: usize = SPAN * CHUNK;
 /// Rows of activations whose span of columns stays in the second cache, whole tiles of any size: 120
 /// KiB.
 pub(super) const ROWS: usize = 120;
+const _: () = assert!(ROWS.is_multiple_of(8) && ROWS.is_multiple_of(6));
 /// Words of a row that lie side by side: half a cache line.
 const RUN: usize = 8;
 
 /// What rows of activations become.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Kind {
+    /// Floats as they are.
     Floats,
     /// Floats that are bfloat16.
     Rounded,

@@ -48,14 +48,15 @@ pub unsafe fn linear_bf16<I: Bytes>(
         // One tile waits for memory: FMAs are as fast as pairs there.
         let few = if I::PAIRS { I::TILE_F32 } else { FEW };
         if n <= few {
-            let x = std::slice::from_raw_parts(x, n * w.columns);
-            let x = rounded(x, scratch);
+            let x = rounded(std::slice::from_raw_parts(x, n * w.columns), scratch);
             few_rows::<I>(w, Format::BF16, blocks, x, n, out);
-        } else if I::PAIRS {
-            let rows = Rows { x, n, columns: w.columns, kind: Kind::Pairs };
+            return;
+        }
+        let kind = if I::PAIRS { Kind::Pairs } else { Kind::Rounded };
+        let rows = Rows { x, n, columns: w.columns, kind };
+        if I::PAIRS {
             all_rows::<I, true>(w, blocks, rows, out, scratch);
         } else {
-            let rows = Rows { x, n, columns: w.columns, kind: Kind::Rounded };
             all_rows::<I, false>(w, blocks, rows, out, scratch);
         }
     }

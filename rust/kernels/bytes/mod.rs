@@ -4,8 +4,7 @@ use std::ops::Range;
 
 use super::isa::Isa;
 use super::linear::Product;
-use super::packed::Packed;
-use super::packed::Source;
+use super::packed::{Packed, Source};
 use super::shares::Shares;
 use super::span::Span;
 use super::tiles::Stretch;

@@ -3,8 +3,7 @@
 use super::super::isa::LANES;
 use super::super::linear::Product;
 use super::super::look_up::LookUp;
-use super::super::packed::Packed;
-use super::super::packed::Source;
+use super::super::packed::{Packed, Source};
 use super::super::scalar::{Scalar, lanes};
 use super::super::shares::Shares;
 use super::super::span::Span;
