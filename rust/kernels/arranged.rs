@@ -128,8 +128,12 @@ pub(super) unsafe fn arranged<I: Bytes>(rows: Rows, scratch: &mut Scratch) -> Ar
     if scratch.arranged_of == subject {
         return all;
     }
-    (scratch.arranged_of, scratch.rounded_of) = (subject, None);
-    grow(&mut scratch.rounded, words);
+    scratch.arranged_of = subject;
+    if kind != Kind::Floats {
+        // A row at a time.
+        scratch.rounded_of = None;
+        grow(&mut scratch.rounded, words);
+    }
     let mut start = 0;
     while start < n {
         let tile = start..start + tile::<I>(n - start);

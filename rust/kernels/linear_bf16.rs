@@ -13,7 +13,7 @@ use std::ops::Range;
 
 use super::arranged::{Kind, Rows};
 use super::bytes::Bytes;
-use super::linear_f32::{FEW, all_rows, few_rows};
+use super::linear_f32::{DIRECT, all_rows, few_rows};
 use super::output::{Output, Scratch, grow};
 use super::packed::Packed;
 use crate::formats::Format;
@@ -46,7 +46,7 @@ pub unsafe fn linear_bf16<I: Bytes>(
     // SAFETY: the caller's promise; bfloat16 are floats.
     unsafe {
         // One tile waits for memory: FMAs are as fast as pairs there.
-        let few = if I::PAIRS { I::TILE_F32 } else { FEW };
+        let few = if I::PAIRS { I::TILE_F32 } else { DIRECT };
         if n <= few {
             let x = rounded(std::slice::from_raw_parts(x, n * w.columns), scratch);
             few_rows::<I>(w, Format::BF16, blocks, x, n, out);

@@ -15,16 +15,16 @@ use super::scales::{SPAN, widen};
 use super::span::{Span, parts};
 use crate::formats::{Codes, Format};
 
-/// Rows of activations that meet floats while these are widened. With more, widening them once, to
-/// memory, is faster.
-pub(super) const FEW: usize = 24;
+/// Up to so many rows of activations meet floats while these are widened. With more, widening them
+/// once, to memory, is faster.
+pub(super) const DIRECT: usize = 24;
 
 /// Rows `16 b..16 b + 16`, b in `blocks`, of the product with `n` rows of f32 activations at `x`,
 /// one every `w.columns` floats.
 ///
 /// # Safety
 ///
-/// As `linear_int8`.
+/// As `linear_int8`, with the rows at `x`.
 #[inline(always)]
 pub unsafe fn linear_f32<I: Bytes>(
     w: &Packed,
@@ -37,7 +37,7 @@ pub unsafe fn linear_f32<I: Bytes>(
     // SAFETY: the caller's promise.
     unsafe {
         match &w.storage {
-            Storage::Floats(format) if n <= FEW => few_rows::<I>(w, *format, blocks, x, n, out),
+            Storage::Floats(format) if n <= DIRECT => few_rows::<I>(w, *format, blocks, x, n, out),
             _ => {
                 let rows = Rows { x, n, columns: w.columns, kind: Kind::Floats };
                 all_rows::<I, false>(w, blocks, rows, out, scratch);
@@ -46,7 +46,8 @@ pub unsafe fn linear_f32<I: Bytes>(
     }
 }
 
-/// The product with rows that tiles take as their kind says; `PAIRS` where that is `Pairs`.
+/// More rows: weights are widened to memory, rows laid out as their kind says; `PAIRS` where that is
+/// `Pairs`.
 ///
 /// # Safety
 ///
@@ -117,7 +118,7 @@ unsafe fn many_rows<I: Bytes, const PAIRS: bool>(
     }
 }
 
-/// Up to `FEW` rows against floats, which are widened while they are multiplied: as many at a time as
+/// Up to `DIRECT` rows against floats, which are widened while they are multiplied: as many at a time as
 /// registers hold. The others take a block from a cache.
 ///
 /// # Safety
