@@ -62,10 +62,11 @@ struct Rounded {
     d: Vec<f32>,
     sums: Vec<i32>,
     chunks: usize,
+    sharing: usize,
 }
 
 impl Rounded {
-    fn new(kernels: &Kernels, x: &[f32], n: usize) -> Self {
+    fn new(kernels: &Kernels, x: &[f32], n: usize, sharing: usize) -> Self {
         let columns = x.len() / n;
         let chunks = columns.div_ceil(CHUNK);
         let mut out = Self {
@@ -73,6 +74,7 @@ impl Rounded {
             d: vec![9.0; n * chunks],
             sums: vec![9; 2 * n * chunks],
             chunks,
+            sharing,
         };
         let acts = out.acts();
         for row in 0..n {
@@ -88,6 +90,7 @@ impl Rounded {
             d: self.d.as_mut_ptr(),
             sums: self.sums.as_mut_ptr(),
             chunks: self.chunks,
+            sharing: self.sharing,
         }
     }
 }
@@ -104,7 +107,7 @@ fn product(
     let bias = (!bias.is_empty()).then_some(bias.as_ptr());
     let target = Output { data: out.as_mut_ptr(), stride: w.rows, bias };
     let mut scratch = Scratch::default();
-    let mut rounded = Rounded::new(kernels, x, n);
+    let mut rounded = Rounded::new(kernels, x, n, w.sharing().unwrap_or(1));
     // Two calls, as two threads would share the blocks.
     let half = w.blocks() / 2;
     for blocks in [half..w.blocks(), 0..half] {
@@ -156,7 +159,7 @@ fn naive_int8(
             if codes.whole() {
                 let a = &a[..columns];
                 let d = &x.d[t * x.chunks..][..x.chunks];
-                out[t * rows + row] = naive_whole(format, bytes, &q, &min, a, d);
+                out[t * rows + row] = naive_whole(format, bytes, &q, &scale, a, d);
                 continue;
             }
             let mut acc = 0f32;
@@ -179,33 +182,38 @@ fn naive_int8(
     out
 }
 
-/// One row of a format whose scales are whole numbers times the f16 of 256 columns.
-fn naive_whole(format: Format, row: &[u8], q: &[u8], min: &[f32], a: &[i8], d: &[f32]) -> f32 {
+/// One row of a format whose scales are whole numbers times a float that 256 columns share.
+fn naive_whole(format: Format, row: &[u8], q: &[u8], scale: &[f32], a: &[i8], d: &[f32]) -> f32 {
     let codes = format.codes().unwrap();
     let mut acc = 0f32;
     for (i, block) in row.chunks_exact(format.block_bytes()).enumerate() {
         let scales = format.scale_bytes(block);
-        let whole = |group: usize| match format {
-            Format::Q2_K => i32::from(scales.scale[group] & 15),
-            _ => i32::from(scales.scale[group] as i8),
-        };
-        let mut span = 0f32;
-        for chunk in 0..8 {
-            let mut dot = 0;
-            for group in [2 * chunk, 2 * chunk + 1] {
-                let here = 256 * i + 16 * group..256 * i + 16 * (group + 1);
-                let sum: i32 = a[here.clone()].iter().map(|&a| i32::from(a)).sum();
-                if codes.has_min {
-                    acc = min[16 * i + group].mul_add(d[8 * i + chunk] * sum as f32, acc);
-                }
-                dot += here
-                    .map(|k| (i32::from(q[k]) - i32::from(codes.offset)) * i32::from(a[k]))
-                    .sum::<i32>()
-                    * whole(group);
+        let float = |bytes| half::f16::from_le_bytes(bytes).to_f32();
+        let (mut dot, mut low) = (0, 0);
+        for group in 0..16 {
+            let here = 256 * i + 16 * group..256 * i + 16 * (group + 1);
+            let sum: i32 = a[here.clone()].iter().map(|&a| i32::from(a)).sum();
+            let product: i32 =
+                here.map(|k| (i32::from(q[k]) - i32::from(codes.offset)) * i32::from(a[k])).sum();
+            let byte = scales.scale[group];
+            if format == Format::Q2_K {
+                dot += i32::from(byte & 15) * product;
+                low += i32::from(byte >> 4) * sum;
+            } else {
+                dot += i32::from(byte as i8) * product;
             }
-            span = (dot as f32).mul_add(d[8 * i + chunk], span);
         }
-        acc = span.mul_add(half::f16::from_le_bytes(scales.d).to_f32(), acc);
+        if format == Format::Q2_K {
+            acc = (low as f32).mul_add(-float(scales.dmin) * d[8 * i], acc);
+        }
+        // What they share: the scale of a group that is not 0, less its whole number.
+        let shared = float(scales.d) * 0.5f32.powi(codes.halvings.into());
+        for group in 0..16 {
+            let byte = scales.scale[group];
+            let whole = if format == Format::Q2_K { (byte & 15) as i8 } else { byte as i8 };
+            assert_eq!(scale[16 * i + group], shared * f32::from(whole));
+        }
+        acc = (dot as f32).mul_add(shared * d[8 * i], acc);
     }
     acc
 }
@@ -240,7 +248,7 @@ fn check_products(
     let bias = if n % 2 == 0 { random.floats(rows) } else { Vec::new() };
     let f32_want = naive(format, data, rows, &x, n, &bias);
     let int8_want = packed[0].takes_int8().then(|| {
-        let rounded = Rounded::new(scalar(), &x, n);
+        let rounded = Rounded::new(scalar(), &x, n, packed[0].sharing().unwrap());
         naive_int8(format, data, rows, &rounded, n, columns)
     });
     for (kernels, w) in available().into_iter().flat_map(|set| packed.iter().map(move |w| (set, w)))
@@ -329,7 +337,7 @@ fn extreme_codes_do_not_overflow() {
             for (sign, n) in [(1.0, 4), (-1.0, 4), (1.0, 17), (-1.0, 17)] {
                 let x: Vec<f32> =
                     (0..n * columns).map(|i| if i % 3 == 0 { -sign } else { sign }).collect();
-                let rounded = Rounded::new(scalar(), &x, n);
+                let rounded = Rounded::new(scalar(), &x, n, packed[0].sharing().unwrap());
                 let want = naive_int8(format, &data, rows, &rounded, n, columns);
                 for (kernels, w) in
                     available().into_iter().flat_map(|set| packed.iter().map(move |w| (set, w)))
@@ -345,20 +353,28 @@ fn extreme_codes_do_not_overflow() {
 #[test]
 fn rounding_activations_has_the_same_bits_everywhere() {
     let mut random = Random(2);
-    for columns in [1, 15, 16, 31, 32, 33, 100, 256] {
+    for (columns, sharing) in [1, 15, 16, 31, 32, 33, 100, 256, 300, 768]
+        .into_iter()
+        .flat_map(|columns| [(columns, 1), (columns, 8)])
+    {
         let mut x = random.floats(3 * columns);
         x[0] = 2.5;
         x[columns..2 * columns].fill(0.0);
         x[2 * columns..].iter_mut().for_each(|x| *x *= 1e-32);
-        let want = Rounded::new(scalar(), &x, 3);
+        let want = Rounded::new(scalar(), &x, 3, sharing);
         assert!(want.q.iter().all(|&q| (-127..=127).contains(&q)));
         for kernels in available() {
-            let got = Rounded::new(kernels, &x, 3);
+            let got = Rounded::new(kernels, &x, 3, sharing);
             assert_eq!((&got.q, &got.sums), (&want.q, &want.sums), "{} {columns}", kernels.name);
             same_bits(kernels.name, &got.d, &want.d);
         }
-        let amax = x[..columns.min(32)].iter().fold(0f32, |m, x| m.max(x.abs()));
-        same_bits("scale", &want.d[..1], &[amax / 127.0]);
-        assert_eq!(want.q[0], (2.5 * (127.0 / amax)).round_ties_even() as i8);
+        for (i, x) in x[..columns].chunks(CHUNK * sharing).enumerate() {
+            let amax = x.iter().fold(0f32, |m, x| m.max(x.abs()));
+            for (k, x) in x.iter().enumerate() {
+                let at = CHUNK * sharing * i + k;
+                same_bits("scale", &want.d[at / CHUNK..][..1], &[amax / 127.0]);
+                assert_eq!(want.q[at], (x * (127.0 / amax)).round_ties_even() as i8);
+            }
+        }
     }
 }

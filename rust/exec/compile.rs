@@ -92,8 +92,9 @@ pub struct Program {
     pub vocab: usize,
     /// How many positions have an embedding, where the plan asks for one.
     pub positions: Option<usize>,
-    /// Chunks of the widest input of products with int8 activations, all rows of a token together.
-    pub chunks: usize,
+    /// Chunks of the widest input of products with int8 activations, all rows of a token together: where
+    /// each chunk has a scale, and where a span shares one.
+    pub chunks: [usize; 2],
 }
 
 impl Program {
@@ -137,8 +138,8 @@ pub(super) struct Compiler<'a> {
     pub(super) last_use: Vec<usize>,
     pub(super) free: HashMap<usize, Vec<usize>>,
     pub(super) taken: bool,
-    /// Whether the present stage of products has its input rounded already.
-    pub(super) rounded: bool,
+    /// Whether the present stage of products has its input rounded already, in each of both ways.
+    pub(super) rounded: [bool; 2],
     /// The layer of the last op of each kind that keeps state: `attend`, `short_conv`, `delta_rule`.
     pub(super) kept: [Option<usize>; 3],
 }
@@ -160,7 +161,7 @@ impl<'a> Compiler<'a> {
             last_use,
             free,
             taken: false,
-            rounded: false,
+            rounded: [false; 2],
             kept: [None; 3],
         }
     }
@@ -296,7 +297,7 @@ impl<'a> Compiler<'a> {
         let x = self.values[op.inputs[0]];
         let weight = weights.find(&op.weights[0], Some(op.width), x.width)?;
         let bias = op.weights.get(1).map(|name| weights.vector(name, op.width)).transpose()?;
-        let rounds = weight.takes_int8();
+        let sharing = weight.sharing();
         let out = self.result(index, op, false);
         let job = Linear { name: op.weights[0].clone(), weight, bias, out };
         let taken = self.taken;
@@ -307,18 +308,26 @@ impl<'a> Compiler<'a> {
                 jobs.push(job);
             }
             _ => {
-                self.rounded = false;
+                self.rounded = [false; 2];
                 self.stage(Work::Linear { x, jobs: vec![job] });
             }
         }
-        if rounds && !self.rounded {
-            let products = self.program.stages.pop().expect("just pushed");
-            self.row(RowOp::Quantize { x, parts: 1 });
-            self.program.stages.push(products);
-            self.program.chunks = self.program.chunks.max(x.width.div_ceil(CHUNK));
-            self.rounded = true;
-        }
+        self.round(x, 1, sharing);
         Ok(())
+    }
+
+    /// Has the input of the last stage rounded, unless it is: `parts` rows of `x.width` a token.
+    pub(super) fn round(&mut self, x: Slot, parts: usize, sharing: Option<usize>) {
+        let Some(sharing) = sharing else { return };
+        let way = usize::from(sharing > 1);
+        if !self.rounded[way] {
+            let products = self.program.stages.pop().expect("just pushed");
+            self.row(RowOp::Quantize { x, parts, sharing });
+            self.program.stages.push(products);
+            let chunks = &mut self.program.chunks[way];
+            *chunks = (*chunks).max(parts * x.width.div_ceil(CHUNK));
+            self.rounded[way] = true;
+        }
     }
 
     /// The slot of an op's result. Where each row is done by itself (`in_place`), the result may

@@ -206,8 +206,8 @@ impl Step<'_> {
         linear.forget();
         // SAFETY: shapes were checked when the plan was compiled; the blocks are this thread's.
         unsafe {
-            if self.int8 && weight.takes_int8() {
-                let all = self.acts_of(x);
+            if let Some(sharing) = weight.sharing().filter(|_| self.int8) {
+                let all = self.acts_of(x, sharing);
                 let acts = match gathered {
                     Some(space) => space.acts(&all, slots, row),
                     None => Acts {
@@ -244,7 +244,7 @@ impl Gathered {
             q: self.codes.as_mut_ptr(),
             d: self.scales.as_mut_ptr(),
             sums: self.sums.as_mut_ptr(),
-            chunks,
+            ..*all
         };
         for (target, &slot) in slots.iter().enumerate() {
             let source = row(slot);

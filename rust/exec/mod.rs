@@ -28,6 +28,7 @@ use crate::kernels::Kernels;
 use crate::kernels::activations::Acts;
 use crate::kernels::attention::Kept;
 use crate::kernels::isa::CHUNK;
+use crate::kernels::scales::SPAN;
 
 /// Tokens that go through the plan together; more are split.
 pub const BATCH: usize = 512;
@@ -200,6 +201,7 @@ impl Executor {
         for claim in &memory.claims {
             claim.store(0, Ordering::Relaxed);
         }
+        let acts = memory.acts(&self.program);
         let step = Step {
             program: &self.program,
             kernels: self.kernels,
@@ -207,12 +209,7 @@ impl Executor {
             taken: &memory.taken,
             int8: activations == Activations::Int8,
             slots: &addresses.slots,
-            acts: Acts {
-                q: memory.codes.as_mut_ptr(),
-                d: memory.scales.as_mut_ptr(),
-                sums: memory.sums.as_mut_ptr(),
-                chunks: self.program.chunks,
-            },
+            acts,
             turns: &addresses.turns,
             layers: &addresses.layers,
             state: &addresses.state,
@@ -324,8 +321,25 @@ impl Memory {
         for (turns, rope) in self.turns.iter_mut().zip(&program.ropes) {
             turns.resize(rows * 2 * rope.freqs.len(), 0.0);
         }
-        self.codes.resize(rows * program.chunks * CHUNK, 0);
-        self.scales.resize(rows * program.chunks, 0.0);
-        self.sums.resize(2 * rows * program.chunks, 0);
+        let chunks = rows * (program.chunks[0] + program.chunks[1]);
+        self.codes.resize(chunks * CHUNK, 0);
+        self.scales.resize(chunks, 0.0);
+        self.sums.resize(2 * chunks, 0);
+    }
+
+    /// Where rounded rows go, in each of both ways.
+    fn acts(&mut self, program: &Program) -> [Acts; 2] {
+        let [chunks, shared] = program.chunks;
+        let first = Acts {
+            q: self.codes.as_mut_ptr(),
+            d: self.scales.as_mut_ptr(),
+            sums: self.sums.as_mut_ptr(),
+            chunks,
+            sharing: 1,
+        };
+        // SAFETY: `reserve` made room for both.
+        let (q, d, sums) =
+            unsafe { (first.codes(self.rows), first.scales(self.rows), first.halves(self.rows)) };
+        [first, Acts { q, d, sums, chunks: shared, sharing: SPAN }]
     }
 }

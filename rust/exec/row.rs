@@ -110,10 +110,11 @@ pub enum RowOp {
         bias: Vec<f32>,
         out: Slot,
     },
-    /// Rounds `parts` rows of `x.width` floats that lie in a token's row.
+    /// Rounds `parts` rows of `x.width` floats that lie in a token's row; `sharing` chunks share a scale.
     Quantize {
         x: Slot,
         parts: usize,
+        sharing: usize,
     },
 }
 
@@ -211,10 +212,10 @@ impl Step<'_> {
                         *at(*out).add(head) = log_decay(*at(*x).add(head), *rate, *bias);
                     }
                 }
-                RowOp::Quantize { x, parts } if self.int8 => {
-                    for part in 0..*parts {
-                        let row = row * parts + part;
-                        (kernels.quantize_row)(self.at(*x, row), x.width, &self.acts_of(*x), row);
+                RowOp::Quantize { x, parts, sharing } if self.int8 => {
+                    let acts = self.acts_of(*x, *sharing);
+                    for row in row * parts..(row + 1) * parts {
+                        (kernels.quantize_row)(self.at(*x, row), x.width, &acts, row);
                     }
                 }
                 RowOp::Quantize { .. } => {}

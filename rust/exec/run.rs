@@ -15,6 +15,7 @@ use super::row::RowOp;
 use super::threads::Barrier;
 use crate::kernels::activations::Acts;
 use crate::kernels::attention::{MOST, Query, TILE};
+use crate::kernels::isa::CHUNK;
 use crate::kernels::linear::{Output, Scratch};
 use crate::kernels::packed::Packed;
 use crate::kernels::{Kernels, LinearFloats};
@@ -53,7 +54,8 @@ pub struct Step<'a> {
     pub int8: bool,
     /// Slot i: rows of `program.slots[i]` floats.
     pub slots: &'a [*mut f32],
-    pub acts: Acts,
+    /// Rounded rows: where each chunk has a scale, and where a span shares one.
+    pub acts: [Acts; 2],
     /// Table i: rows of cos and sin for each frequency.
     pub turns: &'a [*mut f32],
     pub layers: &'a [LayerPointers],
@@ -147,9 +149,10 @@ impl Step<'_> {
         unsafe { sums.add(0, rows, worker, self.workspaces.len()) };
     }
 
-    /// The buffer of rounded activations, with rows as long as `x` needs.
-    pub(super) fn acts_of(&self, x: Slot) -> Acts {
-        Acts { chunks: x.width.div_ceil(crate::kernels::isa::CHUNK), ..self.acts }
+    /// The buffer of activations rounded so that `sharing` chunks share a scale, with rows as long as `x`
+    /// needs.
+    pub(super) fn acts_of(&self, x: Slot, sharing: usize) -> Acts {
+        Acts { chunks: x.width.div_ceil(CHUNK), ..self.acts[usize::from(sharing > 1)] }
     }
 
     /// Claims a share of what is left of `total`: large while there is much, as memory that is read in
@@ -199,8 +202,9 @@ impl Step<'_> {
         let out = Output { data: self.slots[job.out.index], stride: job.out.width, bias };
         // SAFETY: shapes were checked when the plan was compiled; blocks are this thread's.
         unsafe {
-            if self.int8 && job.weight.takes_int8() {
-                (self.kernels.linear_int8)(&job.weight, blocks, &self.acts_of(x), n, out, scratch);
+            if let Some(sharing) = job.weight.sharing().filter(|_| self.int8) {
+                let acts = self.acts_of(x, sharing);
+                (self.kernels.linear_int8)(&job.weight, blocks, &acts, n, out, scratch);
             } else {
                 let x = self.slots[x.index].cast_const();
                 (self.linear_of(&job.weight))(&job.weight, blocks, x, n, out, scratch);

@@ -8,7 +8,6 @@ use super::recurrent::{ConvShape, DeltaRule, DeltaShape, ShortConv};
 use super::row::RowOp;
 use super::weights::Weights;
 use crate::error::{Error, Result};
-use crate::kernels::isa::CHUNK;
 
 impl Compiler<'_> {
     pub(super) fn short_conv(
@@ -115,7 +114,7 @@ impl Compiler<'_> {
             }
             None => None,
         };
-        let rounds = found[0].takes_int8();
+        let sharing = found[0].sharing();
         let out = self.result(index, op, false);
         let job = ExpertJob { name: op.weights[0].clone(), weights: found, bias, out };
         let taken = self.taken;
@@ -130,19 +129,13 @@ impl Compiler<'_> {
                 work.jobs.push(job);
             }
             _ => {
-                self.rounded = false;
+                self.rounded = [false; 2];
                 let jobs = vec![job];
                 self.stage(Work::Experts(Experts { x, route, used, per_slot, jobs }));
             }
         }
-        if rounds && !self.rounded {
-            let products = self.program.stages.pop().expect("just pushed");
-            let parts = if per_slot { used } else { 1 };
-            self.row(RowOp::Quantize { x: Slot { width: columns, ..x }, parts });
-            self.program.stages.push(products);
-            self.program.chunks = self.program.chunks.max(parts * columns.div_ceil(CHUNK));
-            self.rounded = true;
-        }
+        let parts = if per_slot { used } else { 1 };
+        self.round(Slot { width: columns, ..x }, parts, sharing);
         Ok(())
     }
 

@@ -15,6 +15,7 @@ use super::packed::Storage;
 use super::scales::SPAN;
 use super::shares::Shares;
 use super::span::{Span, parts, unpack_step};
+use super::whole::end_whole;
 
 /// How far ahead codes are asked for, in bytes; twice that where a code takes 7 or 8 bits.
 const AHEAD: usize = 2048;
@@ -130,10 +131,19 @@ impl Product<'_> {
     ) {
         // SAFETY: the contract of `linear_int8`.
         unsafe {
+            let words = matches!(self.w.storage, Storage::Words(..));
             match (self.whole, self.codes.bits) {
+                (false, _) => for_codes!(self, I, T(blocks, span, shares, row)),
+                (true, 5) if words => {
+                    self.part::<I, 0, 5, false, 2, true, T>(blocks, span, shares, row)
+                }
+                (true, _) if words => {
+                    self.part::<I, 0, 7, false, 2, true, T>(blocks, span, shares, row)
+                }
                 (true, 2) => self.part::<I, 2, 4, false, 2, true, T>(blocks, span, shares, row),
-                (true, _) => self.part::<I, 3, 4, false, 2, true, T>(blocks, span, shares, row),
-                _ => for_codes!(self, I, T(blocks, span, shares, row)),
+                (true, 3) => self.part::<I, 3, 4, false, 2, true, T>(blocks, span, shares, row),
+                (true, 5) => self.part::<I, 3, 5, true, 2, true, T>(blocks, span, shares, row),
+                (true, _) => self.part::<I, 3, 7, true, 2, true, T>(blocks, span, shares, row),
             }
         }
     }
@@ -209,18 +219,19 @@ impl Product<'_> {
         shares: Shares,
         row: usize,
     ) {
-        let shares = shares.of_row(row, self.acts.chunks * PARTS);
+        let of_chunk = if WHOLE { 1 } else { PARTS };
+        let shares = shares.of_row(row, self.acts.chunks * of_chunk);
         let scales = self.w.span_scales();
         // SAFETY: the CPU has the instruction set.
-        let zero = [unsafe { I::splat(0.0) }; T];
+        let zero = unsafe { Sums::<I, T> { rows: [I::splat(0.0); T], dots: [I::splat_i(0); T] } };
         for block in blocks {
             // SAFETY: the caller's promise.
             unsafe {
-                let (mut sums, mut shares) = (Sums::<I, T> { rows: zero, spans: zero }, shares);
+                let (mut sums, mut shares) = (zero, shares);
                 for first in (0..self.acts.chunks).step_by(SPAN) {
                     let count = (self.acts.chunks - first).min(SPAN);
                     if BITS == 0 {
-                        I::unpack_span(self.w, block, first, count, false, span);
+                        I::unpack_span(self.w, block, first, count, WHOLE, span);
                     } else {
                         let source = self.w.source(block);
                         source.prefetch(first / SPAN + SCALES_AHEAD, scales);
@@ -230,7 +241,7 @@ impl Product<'_> {
                     sums = self.span::<I, BITS, WIDTH, LOOK, PARTS, WHOLE, T>(
                         block, span, shares, chunks, row, sums,
                     );
-                    shares = shares.after(count * PARTS);
+                    shares = shares.after(count * of_chunk);
                 }
                 for t in 0..T {
                     finish::<I>(self.w, block, sums.rows[t], row + t, self.out);
@@ -258,8 +269,12 @@ impl Product<'_> {
         row: usize,
         mut sums: Sums<I, T>,
     ) -> Sums<I, T> {
+        let of_span = shares;
         // SAFETY: the contract of `spans`.
         unsafe {
+            if WHOLE {
+                sums.dots = self.begin_whole::<I, T>(span, shares, &mut sums.rows);
+            }
             let data = self.w.data.as_ptr().wrapping_add(block * self.w.block_bytes);
             let mut acts = [std::ptr::null(); T];
             for t in 0..T {
@@ -278,14 +293,10 @@ impl Product<'_> {
                 let acts = acts.map(|row| row.wrapping_add(chunk * CHUNK));
                 sums =
                     self.chunk::<I, BITS, WIDTH, LOOK, PARTS, WHOLE, T>(here, acts, shares, sums);
-                shares = shares.after(PARTS);
+                shares = shares.after(if WHOLE { 1 } else { PARTS });
             }
             if WHOLE {
-                let (shared, none) = (I::load(span.shared), I::splat(0.0));
-                for t in 0..T {
-                    sums.rows[t] = I::fma(sums.spans[t], shared, sums.rows[t]);
-                    sums.spans[t] = none;
-                }
+                end_whole::<I, T>(span, of_span, sums.dots, &mut sums.rows);
             }
         }
         sums
@@ -310,7 +321,8 @@ impl Product<'_> {
     ) -> Sums<I, T> {
         // SAFETY: the contract of `linear_int8`; `at` holds the chunk.
         unsafe {
-            let (mut dots, mut products) = ([I::splat_i(0); T], [I::no_sums(); T]);
+            let mut dots = if WHOLE { sums.dots } else { [I::splat_i(0); T] };
+            let mut products = [I::no_sums(); T];
             each_step!(STEP => {
                 let mut q = if BITS == 0 {
                     I::bytes(at.codes.add(STEP * STEP_BYTES))
@@ -326,7 +338,6 @@ impl Product<'_> {
                 let starts = shares.starts.add(part * shares.group);
                 for t in 0..T {
                     let before = match steps % room {
-                        0 if WHOLE => I::sums_from(*starts.add(t)),
                         0 => I::no_sums(),
                         _ => products[t],
                     };
@@ -339,25 +350,28 @@ impl Product<'_> {
                 if ends || (steps + 1) % room == 0 {
                     for t in 0..T {
                         if WHOLE {
-                            let scale = I::round(I::load(at.scales.add(part * LANES)));
+                            let scale = I::words(at.scales.add(part * LANES).cast());
                             dots[t] = I::fold_by(dots[t], products[t], scale);
                         } else {
                             let start = I::splat_i(*starts.add(t));
                             dots[t] = I::fold(if steps < room { start } else { dots[t] }, products[t]);
                         }
                     }
-                    if ends {
-                        sums = self.scale::<I, PARTS, WHOLE, T>(at, part, shares, dots, sums);
+                    if ends && !WHOLE {
+                        sums = self.scale::<I, T>(at, part, shares, dots, sums);
                     }
                 }
             });
+            if WHOLE {
+                sums.dots = dots;
+            }
         }
         sums
     }
 
-    /// Adds one part's dot products to the sums; where scales are whole, those of both parts.
+    /// Adds one part's dot products to the sums.
     #[inline(always)]
-    unsafe fn scale<I: Bytes, const PARTS: usize, const WHOLE: bool, const T: usize>(
+    unsafe fn scale<I: Bytes, const T: usize>(
         &self,
         at: Span,
         part: usize,
@@ -370,12 +384,8 @@ impl Product<'_> {
             let first = part * shares.group;
             for t in 0..T {
                 let (dots, d) = (I::float(dots[t]), I::splat(*shares.scales.add(first + t)));
-                if !WHOLE {
-                    let scale = I::load(at.scales.add(part * LANES));
-                    sums.rows[t] = I::fma(dots, I::mul(scale, d), sums.rows[t]);
-                } else if part == 1 {
-                    sums.spans[t] = I::fma(dots, d, sums.spans[t]);
-                }
+                let scale = I::load(at.scales.add(part * LANES));
+                sums.rows[t] = I::fma(dots, I::mul(scale, d), sums.rows[t]);
             }
             if self.codes.has_min {
                 let min = I::load(at.mins.add(part * LANES));
@@ -393,6 +403,6 @@ impl Product<'_> {
 #[derive(Clone, Copy)]
 struct Sums<I: Bytes, const T: usize> {
     rows: [I::F; T],
-    /// Of a span, before its shared scale, where scales are whole.
-    spans: [I::F; T],
+    /// Of a span so far, where scales are whole.
+    dots: [I::I; T],
 }

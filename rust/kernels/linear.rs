@@ -8,8 +8,7 @@
 //! acc = fma(min, d * float(sum a), acc)                     where the format has minima
 //! ```
 //!
-//! Where scales are whole numbers (`whole.rs`), a span of 256 columns is summed up by itself.
-//! and with f32 activations (`linear_f32.rs`), for each column: `acc = fma(weight, x, acc)`. The
+//! Where scales are whole numbers (`whole.rs`), 256 columns are summed up as integers; and with f32 activations (`linear_f32.rs`), for each column: `acc = fma(weight, x, acc)`. The
 //! bias comes last.
 //! Codes are unpacked once for a block and all rows of activations (`tiles.rs`); for few rows while
 //! they are multiplied (`few.rs`).
@@ -27,7 +26,7 @@ use crate::formats::Codes;
 /// # Safety
 ///
 /// The CPU has the instruction set, `w.takes_int8()`, `acts` and `out` hold `n` rows of `w`'s
-/// columns and rows, and no other thread writes the same rows of the output. `scratch` keeps what it
+/// columns and rows, `acts.sharing` is `w.sharing()`, and no other thread writes the same rows of the output. `scratch` keeps what it
 /// worked out of the same `acts` before: `Scratch::forget` is called when they hold other numbers.
 #[inline(always)]
 pub unsafe fn linear_int8<I: Bytes>(

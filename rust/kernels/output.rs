@@ -56,7 +56,7 @@ impl Scratch {
         grow(&mut self.span_codes, chunks * CHUNK_BYTES / size_of::<Line>());
         grow(&mut self.span_scales, 2 * chunks);
         grow(&mut self.span_mins, 2 * chunks);
-        grow(&mut self.span_shared, chunks.div_ceil(SPAN));
+        grow(&mut self.span_shared, 2 * chunks.div_ceil(SPAN));
         Span {
             codes: self.span_codes.as_mut_ptr().cast(),
             scales: self.span_scales.as_mut_ptr().cast(),

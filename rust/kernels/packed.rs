@@ -230,6 +230,12 @@ impl Packed {
         self.codes().is_some_and(|codes| codes.group == CHUNK / 2 || codes.group % CHUNK == 0)
     }
 
+    /// Chunks of the activations that share a scale, where the codes can meet rounded ones.
+    pub fn sharing(&self) -> Option<usize> {
+        let codes = self.codes().filter(|_| self.takes_int8())?;
+        Some(codes.rounded() / CHUNK)
+    }
+
     /// Whether the weights can meet activations rounded to bfloat16: bfloat16 that are zero or not
     /// below 2^-54, see `linear_bf16.rs`.
     pub fn takes_bf16(&self) -> bool {

@@ -14,9 +14,11 @@
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
+use super::bytes::Bytes;
 use super::isa::{CHUNK, Isa, LANES};
 use super::packed::Source;
 use super::span::Span;
+use super::whole::widen_whole;
 use crate::floats::{from_f16, read_f16};
 use crate::formats::{Codes, Format, Scales};
 
@@ -201,7 +203,7 @@ pub fn read(codes: &Codes, scales: &[u8], mins: &[u8], group: usize, lane: usize
 }
 
 /// 2^-halvings.
-fn halved(codes: &Codes) -> f32 {
+pub(super) fn halved(codes: &Codes) -> f32 {
     f32::from_bits((127 - u32::from(codes.halvings)) << 23)
 }
 
@@ -234,14 +236,14 @@ pub unsafe fn widen<I: Isa>(codes: &Codes, source: Source, group: usize) -> (I::
 
 /// Widens the scales and minima of `count` chunks from `first`, a multiple of `SPAN`, on: one a
 /// chunk, or two where groups are of 16, to f32 [chunk][part][16]. Scales of a format with `whole`
-/// ones can be left so: then they are not multiplied by their f16, which goes to `out.shared`.
+/// ones can be left so, see `widen_whole`.
 ///
 /// # Safety
 ///
 /// `source` holds the chunks, `out` has room, groups fit chunks, `codes.scales` is
 /// not `Blocks`, and the CPU has the instruction set.
 #[inline(always)]
-pub unsafe fn widen_span<I: Isa>(
+pub unsafe fn widen_span<I: Bytes>(
     codes: &Codes,
     source: Source,
     first: usize,
@@ -261,7 +263,11 @@ pub unsafe fn widen_span<I: Isa>(
                     scales: source.scales.add(start),
                     mins: source.mins.wrapping_add(start),
                 };
-                widen_bytes::<I>(codes, here, parts, whole, out);
+                if whole {
+                    widen_whole::<I>(codes, here, out);
+                } else {
+                    widen_bytes::<I>(codes, here, parts, out);
+                }
             }
             _ => {
                 // Groups begin with a chunk or its half, and may be of several chunks.
@@ -279,15 +285,11 @@ pub unsafe fn widen_span<I: Isa>(
 
 /// `parts` groups of the formats whose scales are bytes times an f16.
 #[inline(always)]
-unsafe fn widen_bytes<I: Isa>(codes: &Codes, source: Source, parts: usize, whole: bool, out: Span) {
-    let Span { scales, mins, shared, .. } = out;
+unsafe fn widen_bytes<I: Isa>(codes: &Codes, source: Source, parts: usize, out: Span) {
+    let Span { scales, mins, .. } = out;
     // SAFETY: the contract of `widen_span`.
     unsafe {
-        let mut d = half::<I>(source.scales);
-        if whole {
-            I::store(shared, d);
-            d = I::splat(1.0);
-        }
+        let d = half::<I>(source.scales);
         match codes.scales {
             Scales::Signed => {
                 let d = I::mul(d, I::splat(halved(codes)));

@@ -3,14 +3,15 @@
 use super::bytes::Bytes;
 use super::linear::Product;
 use super::output::{Scratch, grow};
+use super::scales::SPAN;
 use super::span::parts;
 
 /// What depends on rows of activations and the format, but not on the weights: [n / group][chunks x
 /// parts][group], so that what a tile takes at a time lies together.
 #[derive(Clone, Copy)]
 pub struct Shares {
-    /// (center - offset) times the sum of a part's activations, or the whole chunk's where parts are
-    /// merged: where dot products begin.
+    /// (center - offset) times the sum of a part's activations: where dot products begin. Where scales are
+    /// whole, what `whole.rs` needs of a chunk.
     pub(super) starts: *const i32,
     /// The scale of the part's chunk.
     pub(super) scales: *const f32,
@@ -60,6 +61,7 @@ pub(super) struct Subject {
     group: usize,
     offset: i32,
     has_min: bool,
+    whole: bool,
     merged: bool,
 }
 
@@ -72,10 +74,11 @@ impl Product<'_> {
             acts: self.acts.q.addr(),
             rows: self.n,
             chunks: self.acts.chunks,
-            parts: parts(&self.codes),
+            parts: self.parts(),
             group,
             offset: center - i32::from(self.codes.offset),
-            has_min: self.codes.has_min,
+            has_min: self.codes.has_min && !self.whole,
+            whole: self.whole,
             merged: self.merged,
         };
         if scratch.shares_of != Some(subject) {
@@ -92,25 +95,37 @@ impl Product<'_> {
         Shares { starts, scales, lows, group }
     }
 
+    /// Parts of a chunk that have shares of their own.
+    #[inline(always)]
+    pub(super) fn parts(&self) -> usize {
+        if self.whole { 1 } else { parts(&self.codes) }
+    }
+
     #[inline(always)]
     unsafe fn fill(&self, of: &Subject, out: &mut Scratch) {
         for row in 0..of.rows {
-            let mut at = place(row, of.group, of.chunks * of.parts);
+            let first = place(row, of.group, of.chunks * of.parts);
             for chunk in 0..of.chunks {
+                let at = first + chunk * of.parts * of.group;
                 // SAFETY: `acts` holds the row and its chunks.
                 let (halves, d) = unsafe {
                     let halves = self.acts.halves(row).add(2 * chunk);
                     ([*halves, *halves.add(1)], *self.acts.scales(row).add(chunk))
                 };
-                for part in 0..of.parts {
-                    let both = halves[0] + halves[1];
-                    let total = if of.parts == 2 { halves[part] } else { both };
-                    out.starts[at] = of.offset * if of.merged { both } else { total };
+                let totals = if of.parts == 2 { halves } else { [halves[0] + halves[1], 0] };
+                for (part, total) in totals.into_iter().enumerate().take(of.parts) {
+                    let at = at + part * of.group;
+                    out.starts[at] = of.offset * total;
                     out.scales[at] = d;
                     if of.has_min {
                         out.lows[at] = d * total as f32;
                     }
-                    at += of.group;
+                }
+                if of.whole && (!of.merged || self.codes.has_min) {
+                    out.starts[at] = (halves[0] & 0xffff) | halves[1] << 16;
+                } else if of.whole && chunk % SPAN > 0 {
+                    // The span's products begin with all of it.
+                    out.starts[first + chunk / SPAN * SPAN * of.group] += out.starts[at];
                 }
             }
         }

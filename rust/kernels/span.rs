@@ -3,7 +3,14 @@
 //! ```text
 //! codes    [chunk][step][16 rows][4]
 //! scales   [chunk][part][16], and minima likewise: one part a chunk, or two where groups are of 16
-//! shared   [span][16]: what the whole scales of `whole.rs` are multiplied by
+//! ```
+//!
+//! and where the whole scales of `whole.rs` are left so, as 32 bits each:
+//!
+//! ```text
+//! scales   [chunk][2][16], as `fold_by` takes them
+//! minima   [chunk][2][16], of which the first are two numbers of 16 bits, see `whole.rs`
+//! shared   [span][2][16] f32: what both are multiplied by
 //! ```
 
 use super::bytes::Bytes;
@@ -33,7 +40,7 @@ impl Span {
             codes: self.codes.wrapping_add(chunks * CHUNK_BYTES),
             scales: self.scales.wrapping_add(chunks * parts * LANES),
             mins: self.mins.wrapping_add(chunks * parts * LANES),
-            shared: self.shared.wrapping_add(chunks / SPAN * LANES),
+            shared: self.shared.wrapping_add(chunks / SPAN * 2 * LANES),
         }
     }
 }
@@ -46,7 +53,7 @@ impl Span {
             codes: self.codes.wrapping_sub(chunks * CHUNK_BYTES),
             scales: self.scales.wrapping_sub(chunks * parts * LANES),
             mins: self.mins.wrapping_sub(chunks * parts * LANES),
-            shared: self.shared.wrapping_sub(chunks / SPAN * LANES),
+            shared: self.shared.wrapping_sub(chunks / SPAN * 2 * LANES),
         }
     }
 }
@@ -81,7 +88,7 @@ pub unsafe fn unpack_span<I: Bytes>(
             Storage::Floats(_) => {}
             Storage::Words(format, _) => {
                 let words = data.add(first / SPAN * LANES * format.block_bytes());
-                I::look_up_span(format, words, out);
+                I::look_up_span(format, words, whole, out);
             }
             Storage::Planes(codes) => {
                 unpack_chunks::<I>(w, &codes, data, first, count, out.codes);

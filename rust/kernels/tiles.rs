@@ -198,9 +198,9 @@ impl Product<'_> {
                     prefetch(at.ahead.wrapping_add(part * part_bytes), part_bytes);
                 }
                 let first = place(row, group, chunks * PARTS) + part * group;
-                let mut dots = [I::splat_i(0); T];
                 let starts = shares.starts.add(first);
-                multiply::<I, WIDTH, PARTS, T>(span.codes, &acts, part, starts, &mut dots);
+                let steps = STEPS / PARTS;
+                let dots = multiply::<I, WIDTH, T>(span.codes, &acts, part * steps, steps, starts);
                 let scale = I::load(span.scales.add(part * LANES));
                 for t in 0..T {
                     let d = I::splat(*shares.scales.add(first + t));
@@ -270,48 +270,64 @@ impl Stretch {
     }
 }
 
-/// The products of part `part` of 16 rows' codes with T rows of activations, from `starts` on.
-///
-/// Each step's codes are loaded once and meet all T rows before the next: left alone, a compiler
-/// takes the rows one after the other, which costs half the speed in reloads.
+/// The products of `count` steps of 16 rows' codes, from `first` on, with T rows of activations; `starts`
+/// are what they begin at.
 #[inline(always)]
-pub(super) unsafe fn multiply<I: Bytes, const WIDTH: usize, const PARTS: usize, const T: usize>(
+unsafe fn multiply<I: Bytes, const WIDTH: usize, const T: usize>(
     codes: *const u8,
     acts: &[*const i8; T],
-    part: usize,
+    first: usize,
+    count: usize,
     starts: *const i32,
-    dots: &mut [I::I; T],
-) {
-    if I::PAIRED {
-        // SAFETY: the contract of `tile`.
-        return unsafe { multiply_pairs::<I, WIDTH, PARTS, T>(codes, acts, part, starts, dots) };
-    }
-    let (steps, room) = (STEPS / PARTS, I::ROOM[WIDTH - 4].min(STEPS / PARTS));
+) -> [I::I; T] {
+    let room = I::ROOM[WIDTH - 4].min(count);
     // SAFETY: the contract of `tile`.
     unsafe {
-        for first in (0..steps).step_by(room) {
-            let mut products = [I::no_sums(); T];
-            let at = part * steps + first;
-            if room % 4 == 0 {
-                for four in (0..room).step_by(4) {
-                    multiply_step::<I, WIDTH, T>(codes, acts, at + four, &mut products);
-                    multiply_step::<I, WIDTH, T>(codes, acts, at + four + 1, &mut products);
-                    multiply_step::<I, WIDTH, T>(codes, acts, at + four + 2, &mut products);
-                    multiply_step::<I, WIDTH, T>(codes, acts, at + four + 3, &mut products);
-                }
-            } else {
-                for step in 0..room {
-                    multiply_step::<I, WIDTH, T>(codes, acts, at + step, &mut products);
-                }
-            }
+        let mut dots = [I::splat_i(0); T];
+        for done in (0..count).step_by(room) {
+            let products = add_steps::<I, WIDTH, T>(codes, acts, first + done, room);
             for t in 0..T {
-                let before = match first {
+                let before = match done {
                     0 => I::splat_i(*starts.add(t)),
                     _ => dots[t],
                 };
                 dots[t] = I::fold(before, products[t]);
             }
         }
+        dots
+    }
+}
+
+/// The products of `count` steps, up to what sums have room for.
+///
+/// Each step's codes are loaded once and meet all T rows before the next: left alone, a compiler
+/// takes the rows one after the other, which costs half the speed in reloads.
+#[inline(always)]
+pub(super) unsafe fn add_steps<I: Bytes, const WIDTH: usize, const T: usize>(
+    codes: *const u8,
+    acts: &[*const i8; T],
+    first: usize,
+    count: usize,
+) -> [I::W; T] {
+    // SAFETY: the contract of `tile`.
+    unsafe {
+        if I::PAIRED {
+            return add_pairs_of_steps::<I, WIDTH, T>(codes, acts, first, count);
+        }
+        let mut products = [I::no_sums(); T];
+        if count % 4 == 0 {
+            for at in (first..first + count).step_by(4) {
+                multiply_step::<I, WIDTH, T>(codes, acts, at, &mut products);
+                multiply_step::<I, WIDTH, T>(codes, acts, at + 1, &mut products);
+                multiply_step::<I, WIDTH, T>(codes, acts, at + 2, &mut products);
+                multiply_step::<I, WIDTH, T>(codes, acts, at + 3, &mut products);
+            }
+        } else {
+            for step in 0..count {
+                multiply_step::<I, WIDTH, T>(codes, acts, first + step, &mut products);
+            }
+        }
+        products
     }
 }
 
@@ -351,21 +367,19 @@ pub(super) unsafe fn pair_steps(codes: *mut u8, chunks: usize) {
     }
 }
 
-/// `multiply` of two steps and two rows of activations at a time; a row that is left meets itself.
+/// `add_steps`, two steps and two rows of activations at a time; a row that is left meets itself.
 #[inline(always)]
-unsafe fn multiply_pairs<I: Bytes, const WIDTH: usize, const PARTS: usize, const T: usize>(
+unsafe fn add_pairs_of_steps<I: Bytes, const WIDTH: usize, const T: usize>(
     codes: *const u8,
     acts: &[*const i8; T],
-    part: usize,
-    starts: *const i32,
-    dots: &mut [I::I; T],
-) {
+    first: usize,
+    count: usize,
+) -> [I::W; T] {
     // SAFETY: the contract of `tile`.
     unsafe {
         // One for each two rows.
         let mut sums = [[I::no_sums(); 2]; T];
-        for two in 0..STEPS / PARTS / 2 {
-            let step = part * STEPS / PARTS + 2 * two;
+        for step in (first..first + count).step_by(2) {
             let at = codes.add(step * STEP_BYTES);
             let q = [I::bytes(at), I::bytes(at.add(STEP_BYTES))];
             for t in (0..T).step_by(2) {
@@ -376,9 +390,10 @@ unsafe fn multiply_pairs<I: Bytes, const WIDTH: usize, const PARTS: usize, const
                 sums[t / 2] = [I::settle(sums[t / 2][0]), I::settle(sums[t / 2][1])];
             }
         }
+        let mut products = [I::no_sums(); T];
         for t in 0..T {
-            let row = I::unpair(sums[t / 2])[t % 2];
-            dots[t] = I::fold(I::splat_i(*starts.add(t)), row);
+            products[t] = I::unpair(sums[t / 2])[t % 2];
         }
+        products
     }
 }

@@ -1,31 +1,34 @@
-//! Formats with two groups of 16 in a chunk whose scales are whole numbers times an f16 that 256
-//! columns share: Q2_K and Q3_K. A chunk's products are then summed up as integers, scales
-//! and all, and a span of 256 columns before the f16 that it shares comes in:
+//! Formats with 16 groups in 256 columns whose scales are whole numbers times an f16 that all of them
+//! share: Q2_K, Q3_K, IQ1_M, IQ2_XS and IQ2_S. The 256 activations share a scale d too, so that all
+//! products of a span of 256 columns are summed up as integers, scales and all:
 //!
 //! ```text
-//! acc = fma(min, d * float(sum a), acc)                              for each group of 16
-//! span = fma(float(sum scale (code - offset) a), d, span)            for each chunk of 32
-//! acc = fma(span, shared, acc)
+//! acc = fma(float(sum min sum a), dmin d, acc)               where the format has minima
+//! acc = fma(float(sum scale (code - offset) a), shared d, acc)
 //! ```
 //!
-//! A chunk's sum is far below 2^24, so that floats hold it, and it may be summed up in any way. Codes
-//! times their scales fit a byte: where many rows of activations meet them, and there is a dot
-//! product of bytes, they are multiplied first.
+//! What codes are offset by is taken from the sum at once: `sum -offset scale sum a`, which looks like what
+//! minima add. Both take the sums of two groups of activations and two numbers of the weights, 16 bits
+//! each, at a time: these `pairs` take the place of a span's minima.
+//!
+//! Q2_K's and Q3_K's codes times their scales fit a byte: where many rows of activations meet them, and there
+//! is a dot product of bytes, they are multiplied first.
 
 #![allow(clippy::needless_range_loop)] // t counts the tile's rows across several arrays
 
-use super::bytes::Bytes;
+use super::bytes::{ANY, Bytes};
 use super::isa::{LANES, STEP_BYTES, STEPS};
 use super::linear::Product;
 use super::memory::prefetch;
-use super::scales::SPAN;
-use super::shares::{Shares, place};
+use super::packed::Source;
+use super::scales::{SPAN, halved};
+use super::shares::Shares;
 use super::span::Span;
-use super::tiles::{Stretch, multiply, multiply_step};
-use crate::formats::Codes;
+use super::tiles::{Stretch, add_steps, multiply_step};
+use crate::formats::{Codes, Scales};
 
-/// Groups of a span.
-const GROUPS: usize = 2 * SPAN;
+/// Steps of a group.
+const GROUP: usize = STEPS / 2;
 /// Rows of activations from which on it pays to multiply codes by their scales.
 const MANY: usize = 16;
 
@@ -41,7 +44,7 @@ impl Product<'_> {
     /// The product that several rows of activations take: with merged codes where that pays.
     pub(super) fn for_rows<I: Bytes>(&self) -> Product<'_> {
         // Without a dot product of bytes, codes of eight bits cost more.
-        let most = if I::ROOM[8 - 4] == STEPS { 3 } else { 0 };
+        let most = if I::ROOM[8 - 4] == ANY { 3 } else { 0 };
         let merges = self.whole && self.codes.bits <= most && self.n >= MANY;
         let codes = if merges { merged(self.codes) } else { self.codes };
         Product { codes, merged: merges, ..*self }
@@ -58,13 +61,12 @@ impl Product<'_> {
     ) {
         // SAFETY: the contract of `linear_int8`; `span` holds the block.
         unsafe {
-            if !self.merged {
-                I::tiles::<4, 2, true>(self, block, span, shares, at);
-                return;
-            }
-            match self.codes.bits {
-                6 => I::tiles::<6, 1, true>(self, block, span, shares, at),
-                _ => I::tiles::<8, 1, true>(self, block, span, shares, at),
+            match (self.merged, self.codes.bits) {
+                (false, ..=4) => I::tiles::<4, 2, true>(self, block, span, shares, at),
+                (false, 5) => I::tiles::<5, 2, true>(self, block, span, shares, at),
+                (false, _) => I::tiles::<7, 2, true>(self, block, span, shares, at),
+                (true, 6) => I::tiles::<6, 1, true>(self, block, span, shares, at),
+                (true, _) => I::tiles::<8, 1, true>(self, block, span, shares, at),
             }
         }
     }
@@ -76,8 +78,8 @@ impl Product<'_> {
         for group in 0..2 * chunks {
             // SAFETY: `span` holds all groups.
             unsafe {
-                let codes = span.codes.add(group * STEPS / 2 * STEP_BYTES);
-                let scales = span.scales.add(group * LANES).cast_const();
+                let codes = span.codes.add(group * GROUP * STEP_BYTES);
+                let scales = span.scales.add(group * LANES).cast_const().cast();
                 multiply_codes(codes, scales, offset.into(), self.codes.offset.into());
             }
         }
@@ -98,9 +100,6 @@ impl Product<'_> {
         at: Stretch,
         row: usize,
     ) {
-        let (chunks, group) = (self.acts.chunks, I::TILE[WIDTH - 4]);
-        // Where a part's shares begin.
-        let before = place(row, group, chunks * 2);
         // SAFETY: the contract of `linear_int8`; `span` and `shares` hold the stretch.
         unsafe {
             let mut sums = at.begin::<I, T>(row);
@@ -108,90 +107,170 @@ impl Product<'_> {
             for t in 0..T {
                 acts[t] = self.acts.codes(row + t).cast_const();
             }
+            let shares = shares.of_row(row, self.acts.chunks);
             for first in (at.start..at.end).step_by(SPAN) {
-                let here = span.after(first, 2);
-                let lows = shares.lows.wrapping_add(before + 2 * first * group);
-                // Before the products: so many sums as both have do not fit registers.
-                self.add_minima::<I, T>(here, lows, group, &mut sums);
-                let mut spans = [I::splat(0.0); T];
-                for chunk in first..first + SPAN {
+                let (here, shares) = (span.after(first, 2), shares.after(first));
+                let mut dots = self.begin_whole::<I, T>(here, shares, &mut sums);
+                if row == 0 {
                     // The first tile asks for the codes that come later: memory works meanwhile.
-                    if row == 0 {
-                        prefetch(at.ahead.wrapping_add(chunk * at.chunk_bytes), at.chunk_bytes);
-                    }
-                    let part = before + 2 * chunk * group;
-                    let (starts, scales) = (shares.starts.add(part), shares.scales.add(part));
-                    let mut dots = [I::splat_i(0); T];
-                    if PARTS == 1 {
-                        multiply::<I, WIDTH, 1, T>(span.codes, &acts, chunk, starts, &mut dots);
-                    } else {
-                        add_part::<I, WIDTH, T>(span, &acts, 2 * chunk, starts, &mut dots);
-                        let starts = starts.add(group);
-                        add_part::<I, WIDTH, T>(span, &acts, 2 * chunk + 1, starts, &mut dots);
-                    }
+                    let ahead = at.ahead.wrapping_add(first * at.chunk_bytes);
+                    prefetch(ahead, SPAN * at.chunk_bytes);
+                }
+                if PARTS == 1 {
+                    let products = add_steps::<I, WIDTH, T>(span.codes, &acts, first * STEPS, ANY);
                     for t in 0..T {
-                        spans[t] = I::fma(I::float(dots[t]), I::splat(*scales.add(t)), spans[t]);
+                        dots[t] = I::fold(dots[t], products[t]);
+                    }
+                } else {
+                    for part in 2 * first..2 * (first + SPAN) {
+                        add_group::<I, WIDTH, T>(span, &acts, part, &mut dots);
                     }
                 }
-                let shared = I::load(here.shared);
-                for t in 0..T {
-                    sums[t] = I::fma(spans[t], shared, sums[t]);
-                }
+                end_whole::<I, T>(here, shares, dots, &mut sums);
             }
             self.end::<I, T>(block, row, at, &sums);
         }
     }
 
-    /// Adds a span's minima.
+    /// Where a span's dot products begin, after its minima.
     #[inline(always)]
-    unsafe fn add_minima<I: Bytes, const T: usize>(
+    pub(super) unsafe fn begin_whole<I: Bytes, const T: usize>(
         &self,
         at: Span,
-        lows: *const f32,
-        group: usize,
+        shares: Shares,
         sums: &mut [I::F; T],
-    ) {
-        if !self.codes.has_min {
-            return;
-        }
-        for part in 0..GROUPS {
-            // SAFETY: the contract of `whole_tile`; `at` and `lows` are of the span.
-            unsafe {
-                let min = I::load(at.mins.add(part * LANES));
+    ) -> [I::I; T] {
+        let mut dots = [unsafe { I::splat_i(0) }; T];
+        // SAFETY: the contract of `whole_tile`; `at` and `shares` begin with the span.
+        unsafe {
+            if self.merged && !self.codes.has_min {
                 for t in 0..T {
-                    let low = I::splat(*lows.add(part * group + t));
-                    sums[t] = I::fma(min, low, sums[t]);
+                    dots[t] = I::splat_i(*shares.starts.add(t));
                 }
+                return dots;
+            }
+            for chunk in 0..SPAN {
+                let pairs = I::words(at.mins.add(2 * chunk * LANES).cast());
+                for t in 0..T {
+                    let halves = I::splat_i(*shares.starts.add(chunk * shares.group + t));
+                    dots[t] = I::dot_pairs(dots[t], pairs, halves);
+                }
+            }
+            if self.codes.has_min {
+                let shared = I::load(at.shared.add(LANES));
+                for t in 0..T {
+                    let d = I::mul(shared, I::splat(*shares.scales.add(t)));
+                    sums[t] = I::fma(I::float(dots[t]), d, sums[t]);
+                    dots[t] = I::splat_i(0);
+                }
+            }
+        }
+        dots
+    }
+}
+
+/// Adds a span's dot products.
+#[inline(always)]
+pub(super) unsafe fn end_whole<I: Bytes, const T: usize>(
+    at: Span,
+    shares: Shares,
+    dots: [I::I; T],
+    sums: &mut [I::F; T],
+) {
+    // SAFETY: the contract of `whole_tile`; `at` and `shares` begin with the span.
+    unsafe {
+        let shared = I::load(at.shared);
+        for t in 0..T {
+            let d = I::mul(shared, I::splat(*shares.scales.add(t)));
+            sums[t] = I::fma(I::float(dots[t]), d, sums[t]);
+        }
+    }
+}
+
+/// Adds the products of group `part`, times its scale, for T rows of activations.
+#[inline(always)]
+unsafe fn add_group<I: Bytes, const WIDTH: usize, const T: usize>(
+    span: Span,
+    acts: &[*const i8; T],
+    part: usize,
+    dots: &mut [I::I; T],
+) {
+    // SAFETY: the contract of `whole_tile`.
+    unsafe {
+        let scale = I::words(span.scales.add(part * LANES).cast());
+        let room = I::ROOM[WIDTH - 4].min(GROUP);
+        for first in (0..GROUP).step_by(room) {
+            let mut products = [I::no_sums(); T];
+            for step in first..first + room {
+                multiply_step::<I, WIDTH, T>(span.codes, acts, part * GROUP + step, &mut products);
+            }
+            for t in 0..T {
+                dots[t] = I::fold_by(dots[t], products[t], scale);
             }
         }
     }
 }
 
-/// Adds a group's products, from `starts` on and times its scale, for T rows of activations.
+/// Widens the scales of a span of 16 rows and leaves them whole: as `fold_by` takes them, with the f16 that
+/// they share, and the pairs that the sums of activations meet.
+///
+/// # Safety
+///
+/// `source` holds the span, `codes.whole()`, `out` has room, and the CPU has the instruction set.
 #[inline(always)]
-unsafe fn add_part<I: Bytes, const WIDTH: usize, const T: usize>(
-    span: Span,
-    acts: &[*const i8; T],
-    part: usize,
-    starts: *const i32,
-    dots: &mut [I::I; T],
-) {
-    debug_assert!(I::ROOM[WIDTH - 4] >= STEPS / 2);
-    // SAFETY: the contract of `whole_tile`. Starts are up to 4 x 16 x 127, products 4 x 2 x 7 x 127.
+pub(super) unsafe fn widen_whole<I: Bytes>(codes: &Codes, source: Source, out: Span) {
+    // SAFETY: the caller's promise.
     unsafe {
-        let mut sums = [I::no_sums(); T];
-        for t in 0..T {
-            sums[t] = I::sums_from(*starts.add(t));
+        let d = I::load_f16(source.scales.cast());
+        if codes.scales == Scales::Nibbles {
+            let dmin = I::load_f16(source.scales.add(2 * LANES).cast());
+            I::store(out.shared, d);
+            I::store(out.shared.add(LANES), I::mul(dmin, I::splat(-1.0)));
+            for chunk in 0..SPAN {
+                let at = source.scales.add((4 + 2 * chunk) * LANES);
+                let (first, second) = (I::load_u8(at), I::load_u8(at.add(LANES)));
+                let low = I::splat_i(15);
+                let scales = [I::and_i(first, low), I::and_i(second, low)];
+                let mins = [I::shift_right::<4>(first), I::shift_right::<4>(second)];
+                write_whole::<I>(out, chunk, scales, mins);
+            }
+            return;
         }
-        let step = part * STEPS / 2;
-        multiply_step::<I, WIDTH, T>(span.codes, acts, step, &mut sums);
-        multiply_step::<I, WIDTH, T>(span.codes, acts, step + 1, &mut sums);
-        multiply_step::<I, WIDTH, T>(span.codes, acts, step + 2, &mut sums);
-        multiply_step::<I, WIDTH, T>(span.codes, acts, step + 3, &mut sums);
-        let scale = I::round(I::load(span.scales.add(part * LANES)));
-        for t in 0..T {
-            dots[t] = I::fold_by(dots[t], sums[t], scale);
+        I::store(out.shared, I::mul(d, I::splat(halved(codes))));
+        for chunk in 0..SPAN {
+            let at = source.scales.add((2 + 2 * chunk) * LANES);
+            let scales = [I::load_i8(at), I::load_i8(at.add(LANES))];
+            write_whole::<I>(out, chunk, scales, less::<I>(scales, codes.offset));
         }
+    }
+}
+
+/// -offset times both scales.
+#[inline(always)]
+pub(super) unsafe fn less<I: Bytes>(scales: [I::I; 2], offset: u8) -> [I::I; 2] {
+    // SAFETY: the CPU has the instruction set. Small whole numbers, exact as floats.
+    unsafe {
+        let by = I::splat(-f32::from(offset));
+        [I::round(I::mul(I::float(scales[0]), by)), I::round(I::mul(I::float(scales[1]), by))]
+    }
+}
+
+/// Writes the scales of a chunk's groups and the pair that their activations' sums meet.
+#[inline(always)]
+pub(super) unsafe fn write_whole<I: Bytes>(
+    out: Span,
+    chunk: usize,
+    scales: [I::I; 2],
+    pair: [I::I; 2],
+) {
+    // SAFETY: `out` has room for the chunk, the CPU has the instruction set.
+    unsafe {
+        let at = out.scales.add(2 * chunk * LANES).cast();
+        I::store_words(at, I::factor(scales[0]));
+        I::store_words(at.add(LANES), I::factor(scales[1]));
+        let low = I::and_i(pair[0], I::splat_i(0xffff));
+        let both = I::add_i(low, I::shift_left::<16>(pair[1]));
+        I::store_words(out.mins.add(2 * chunk * LANES).cast(), both);
     }
 }
 
@@ -199,17 +278,17 @@ unsafe fn add_part<I: Bytes, const WIDTH: usize, const T: usize>(
 ///
 /// Four codes are multiplied at a time, as digits of a number that each stay below 256.
 #[inline(always)]
-unsafe fn multiply_codes(codes: *mut u8, scales: *const f32, offset: i32, after: i32) {
+unsafe fn multiply_codes(codes: *mut u8, scales: *const i32, offset: i32, after: i32) {
     // Loops over lanes, for a compiler to take all at once.
     let (mut by, mut digits) = ([0u32; LANES], [0u32; LANES]);
     // SAFETY: four steps of codes and 16 scales, small whole numbers, are at the pointers.
     unsafe {
         for lane in 0..LANES {
-            let scale: i32 = (*scales.add(lane)).to_int_unchecked();
+            let scale = *scales.add(lane);
             by[lane] = scale as u32;
             digits[lane] = ((after - offset * scale) as u32).wrapping_mul(0x0101_0101);
         }
-        for step in 0..STEPS / 2 {
+        for step in 0..GROUP {
             let four = codes.add(step * STEP_BYTES).cast::<[u32; LANES]>();
             let mut q = four.read_unaligned();
             for lane in 0..LANES {

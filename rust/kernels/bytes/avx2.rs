@@ -17,7 +17,7 @@ use super::super::packed::{Packed, Source};
 use super::super::shares::Shares;
 use super::super::span::Span;
 use super::super::tiles::Stretch;
-use super::{Bytes, own_functions};
+use super::{ANY, Bytes, own_functions};
 use crate::formats::{Codes, Format};
 
 /// How many steps of code x activation sums fit 16 bits: 4 elements make two pair sums,
@@ -69,7 +69,7 @@ unsafe impl<const KIND: u8> Bytes for Avx2<KIND> {
     /// 16-bit sums, with VNNI 32-bit sums.
     type W = Pair<__m256i>;
     const ROOM: [usize; 5] =
-        if KIND != PLAIN { [8; 5] } else { [room(4), room(5), room(6), room(7), 1] };
+        if KIND != PLAIN { [ANY; 5] } else { [room(4), room(5), room(6), room(7), 1] };
     const CENTER: i32 = if KIND != PLAIN { 0 } else { 128 };
     const TILE: [usize; 5] = if KIND != PLAIN { [4; 5] } else { [4, 4, 2, 4, 4] };
     const FEW: [usize; 5] = Self::TILE;
@@ -139,11 +139,6 @@ unsafe impl<const KIND: u8> Bytes for Avx2<KIND> {
         unsafe { Pair(_mm256_setzero_si256(), _mm256_setzero_si256()) }
     }
     #[inline(always)]
-    unsafe fn sums_from(start: i32) -> Self::W {
-        // SAFETY: the trait's contract.
-        unsafe { Self::splat_i(if KIND != PLAIN { start } else { start & 0xffff }) }
-    }
-    #[inline(always)]
     unsafe fn accumulate<const BITS: usize>(sums: Self::W, q: Self::B, acts: *const i8) -> Self::W {
         // SAFETY: the trait's contract.
         unsafe {
@@ -185,6 +180,17 @@ unsafe impl<const KIND: u8> Bytes for Avx2<KIND> {
         }
     }
     #[inline(always)]
+    unsafe fn factor(x: Self::I) -> Self::I {
+        if KIND != PLAIN {
+            return x;
+        }
+        // SAFETY: the trait's contract.
+        unsafe {
+            let low = Self::and_i(x, Self::splat_i(0xffff));
+            both!(_mm256_or_si256, low, Self::shift_left::<16>(x))
+        }
+    }
+    #[inline(always)]
     unsafe fn fold_by(x: Self::I, sums: Self::W, by: Self::I) -> Self::I {
         // SAFETY: the trait's contract.
         unsafe {
@@ -192,11 +198,28 @@ unsafe impl<const KIND: u8> Bytes for Avx2<KIND> {
                 let products = both!(_mm256_mullo_epi32, sums, by);
                 return both!(_mm256_add_epi32, x, products);
             }
-            let high = Self::shift_left::<16>(by);
-            let low = Self::and_i(by, Self::splat_i(0xffff));
-            let pairs = both!(_mm256_or_si256, low, high);
-            let products = both!(_mm256_madd_epi16, sums, pairs);
+            Self::dot_pairs(x, sums, by)
+        }
+    }
+    #[inline(always)]
+    unsafe fn dot_pairs(x: Self::I, y: Self::I, z: Self::I) -> Self::I {
+        // SAFETY: the trait's contract.
+        unsafe {
+            let products = both!(_mm256_madd_epi16, y, z);
             both!(_mm256_add_epi32, x, products)
+        }
+    }
+    #[inline(always)]
+    unsafe fn words(p: *const u8) -> Self::I {
+        // SAFETY: the trait's contract.
+        unsafe { Pair(_mm256_loadu_si256(p.cast()), _mm256_loadu_si256(p.add(32).cast())) }
+    }
+    #[inline(always)]
+    unsafe fn store_words(p: *mut i32, x: Self::I) {
+        // SAFETY: the trait's contract.
+        unsafe {
+            _mm256_storeu_si256(p.cast(), x.0);
+            _mm256_storeu_si256(p.add(8).cast(), x.1);
         }
     }
     own_functions!(Avx2<PLAIN>, Self, #[target_feature(enable = "avx2,fma,f16c")]);

@@ -10,7 +10,7 @@ use super::super::packed::{Packed, Source};
 use super::super::shares::Shares;
 use super::super::span::Span;
 use super::super::tiles::Stretch;
-use super::{Bytes, own_functions};
+use super::{ANY, Bytes, own_functions};
 use crate::formats::{Codes, Format};
 
 /// No instruction, but the compiler may not move the work on `sums` past it.
@@ -28,7 +28,7 @@ unsafe fn settle(mut sums: __m512i) -> __m512i {
 unsafe impl<const KIND: u8> Bytes for Avx512<KIND> {
     type B = __m512i;
     type W = __m512i;
-    const ROOM: [usize; 5] = [8; 5];
+    const ROOM: [usize; 5] = [ANY; 5];
     const CENTER: i32 = 0;
     const TILE: [usize; 5] = [8; 5];
     const FEW: [usize; 5] = [4; 5];
@@ -80,11 +80,6 @@ unsafe impl<const KIND: u8> Bytes for Avx512<KIND> {
         unsafe { _mm512_setzero_si512() }
     }
     #[inline(always)]
-    unsafe fn sums_from(start: i32) -> __m512i {
-        // SAFETY: the trait's contract.
-        unsafe { _mm512_set1_epi32(start) }
-    }
-    #[inline(always)]
     unsafe fn accumulate<const BITS: usize>(sums: __m512i, q: __m512i, acts: *const i8) -> __m512i {
         // SAFETY: the trait's contract.
         unsafe {
@@ -103,9 +98,28 @@ unsafe impl<const KIND: u8> Bytes for Avx512<KIND> {
         unsafe { _mm512_add_epi32(x, sums) }
     }
     #[inline(always)]
+    unsafe fn factor(x: __m512i) -> __m512i {
+        x
+    }
+    #[inline(always)]
     unsafe fn fold_by(x: __m512i, sums: __m512i, by: __m512i) -> __m512i {
         // SAFETY: the trait's contract.
         unsafe { _mm512_add_epi32(x, _mm512_mullo_epi32(sums, by)) }
+    }
+    #[inline(always)]
+    unsafe fn dot_pairs(x: __m512i, y: __m512i, z: __m512i) -> __m512i {
+        // SAFETY: the trait's contract.
+        unsafe { _mm512_dpwssd_epi32(x, y, z) }
+    }
+    #[inline(always)]
+    unsafe fn words(p: *const u8) -> __m512i {
+        // SAFETY: the trait's contract.
+        unsafe { _mm512_loadu_si512(p.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn store_words(p: *mut i32, x: __m512i) {
+        // SAFETY: the trait's contract.
+        unsafe { _mm512_storeu_si512(p.cast(), x) }
     }
     own_functions!(
         Self, Avx512<PLAIN>,

@@ -2,9 +2,10 @@
 
 use std::ops::Range;
 
-use super::isa::Isa;
+use super::isa::{Isa, STEPS};
 use super::linear::Product;
 use super::packed::{Packed, Source};
+use super::scales::SPAN;
 use super::shares::Shares;
 use super::span::Span;
 use super::tiles::Stretch;
@@ -18,6 +19,9 @@ mod avx512;
 mod neon;
 mod scalar;
 
+/// Steps of a span: as many as sums of 32 bits are asked for.
+pub const ANY: usize = SPAN * STEPS;
+
 /// The vocabulary of bytes.
 ///
 /// # Safety
@@ -29,7 +33,7 @@ pub unsafe trait Bytes: Isa {
     type B: Copy;
     /// Sums of products of some steps, exact.
     type W: Copy;
-    /// How many steps of codes of 4, 5, 6, 7 and 8 bits `W` can take.
+    /// How many steps of codes of 4, 5, 6, 7 and 8 bits `W` can take, `ANY` at most.
     const ROOM: [usize; 5];
     /// Codes of 8 bits are multiplied as `code - CENTER`.
     const CENTER: i32;
@@ -61,8 +65,6 @@ pub unsafe trait Bytes: Isa {
     unsafe fn look_up(x: Self::B, levels: *const u8) -> Self::B;
     /// No products yet.
     unsafe fn no_sums() -> Self::W;
-    /// Sums that begin at `start`, within -16384..=16383.
-    unsafe fn sums_from(start: i32) -> Self::W;
     /// Adds one step's products, code x activation: codes of `BITS` bits, four activations within
     /// -127..=127 that all rows share.
     unsafe fn accumulate<const BITS: usize>(sums: Self::W, q: Self::B, acts: *const i8) -> Self::W;
@@ -83,11 +85,19 @@ pub unsafe trait Bytes: Isa {
     unsafe fn settle(sums: Self::W) -> Self::W;
     /// x + the sums.
     unsafe fn fold(x: Self::I, sums: Self::W) -> Self::I;
-    /// x + the sums times `by`, of 16 bits.
+    /// Numbers of 16 bits as `fold_by` takes them.
+    unsafe fn factor(x: Self::I) -> Self::I;
+    /// x + the sums times a `factor`.
     unsafe fn fold_by(x: Self::I, sums: Self::W, by: Self::I) -> Self::I;
+    /// x + the products of the lower and of the upper 16 bits, which are signed.
+    unsafe fn dot_pairs(x: Self::I, y: Self::I, z: Self::I) -> Self::I;
+    /// 16 integers.
+    unsafe fn words(p: *const u8) -> Self::I;
+    /// Writes 16 integers.
+    unsafe fn store_words(p: *mut i32, x: Self::I);
 
     /// `look_up::look_up_span`.
-    unsafe fn look_up_span(format: Format, data: *const u8, out: Span);
+    unsafe fn look_up_span(format: Format, data: *const u8, whole: bool, out: Span);
     /// `span::unpack_span`.
     unsafe fn unpack_span(
         w: &Packed,
@@ -137,15 +147,15 @@ pub unsafe trait Bytes: Isa {
 macro_rules! own_functions {
     ($codes:ty, $products:ty $(, #[$feature:meta])?) => {
         #[inline(always)]
-        unsafe fn look_up_span(format: Format, data: *const u8, out: Span) {
+        unsafe fn look_up_span(format: Format, data: *const u8, whole: bool, out: Span) {
             $(#[$feature])?
             #[inline(never)]
-            unsafe fn own<I: LookUp>(format: Format, data: *const u8, out: Span) {
+            unsafe fn own<I: LookUp>(format: Format, data: *const u8, whole: bool, out: Span) {
                 // SAFETY: the trait's contract.
-                unsafe { crate::kernels::look_up::look_up_span::<I>(format, data, out) }
+                unsafe { crate::kernels::look_up::look_up_span::<I>(format, data, whole, out) }
             }
             // SAFETY: the trait's contract.
-            unsafe { own::<$codes>(format, data, out) }
+            unsafe { own::<$codes>(format, data, whole, out) }
         }
         #[inline(always)]
         unsafe fn unpack_span(

@@ -13,7 +13,7 @@ use super::super::packed::{Packed, Source};
 use super::super::shares::Shares;
 use super::super::span::Span;
 use super::super::tiles::Stretch;
-use super::{Bytes, own_functions};
+use super::{ANY, Bytes, own_functions};
 use crate::formats::{Codes, Format};
 
 /// sums + the products of four rows' codes with four activations.
@@ -63,11 +63,26 @@ unsafe fn multiply(mut sums: int32x4_t, q: int8x16_t, a: int8x16_t) -> int32x4_t
     sums
 }
 
+/// x + the products of the lower 16 bits.
+#[target_feature(enable = "neon")]
+#[inline]
+fn add_low(x: int32x4_t, y: int32x4_t, z: int32x4_t) -> int32x4_t {
+    let (y, z) = (vmovn_s32(y), vmovn_s32(z));
+    vmlal_s16(x, y, z)
+}
+
+/// x + the products of the upper 16 bits.
+#[target_feature(enable = "neon")]
+#[inline]
+fn add_high(x: int32x4_t, y: int32x4_t, z: int32x4_t) -> int32x4_t {
+    vmlal_s16(x, vshrn_n_s32::<16>(y), vshrn_n_s32::<16>(z))
+}
+
 // SAFETY: as that of `Isa`.
 unsafe impl<const KIND: u8> Bytes for Neon<KIND> {
     type B = Quad<uint8x16_t>;
     type W = Quad<int32x4_t>;
-    const ROOM: [usize; 5] = [8; 5];
+    const ROOM: [usize; 5] = [ANY; 5];
     const CENTER: i32 = 128;
     const TILE: [usize; 5] = [4; 5];
     const FEW: [usize; 5] = [4; 5];
@@ -140,11 +155,6 @@ unsafe impl<const KIND: u8> Bytes for Neon<KIND> {
         unsafe { Self::splat_i(0) }
     }
     #[inline(always)]
-    unsafe fn sums_from(start: i32) -> Self::W {
-        // SAFETY: the trait's contract.
-        unsafe { Self::splat_i(start) }
-    }
-    #[inline(always)]
     unsafe fn accumulate<const BITS: usize>(sums: Self::W, q: Self::B, acts: *const i8) -> Self::W {
         // SAFETY: the trait's contract.
         unsafe {
@@ -198,9 +208,39 @@ unsafe impl<const KIND: u8> Bytes for Neon<KIND> {
         unsafe { each!(vaddq_s32, x, sums) }
     }
     #[inline(always)]
+    unsafe fn factor(x: Self::I) -> Self::I {
+        x
+    }
+    #[inline(always)]
     unsafe fn fold_by(x: Self::I, sums: Self::W, by: Self::I) -> Self::I {
         // SAFETY: the trait's contract.
         unsafe { each!(vmlaq_s32, x, sums, by) }
+    }
+    #[inline(always)]
+    unsafe fn dot_pairs(x: Self::I, y: Self::I, z: Self::I) -> Self::I {
+        // SAFETY: the trait's contract.
+        unsafe {
+            let sums = each!(add_low, x, y, z);
+            each!(add_high, sums, y, z)
+        }
+    }
+    #[inline(always)]
+    unsafe fn words(p: *const u8) -> Self::I {
+        let p = p.cast::<i32>();
+        // SAFETY: the trait's contract.
+        unsafe {
+            Quad(vld1q_s32(p), vld1q_s32(p.add(4)), vld1q_s32(p.add(8)), vld1q_s32(p.add(12)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_words(p: *mut i32, x: Self::I) {
+        // SAFETY: the trait's contract.
+        unsafe {
+            vst1q_s32(p, x.0);
+            vst1q_s32(p.add(4), x.1);
+            vst1q_s32(p.add(8), x.2);
+            vst1q_s32(p.add(12), x.3);
+        }
     }
     own_functions!(Neon<PLAIN>, Self);
 }

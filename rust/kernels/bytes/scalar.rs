@@ -8,7 +8,7 @@ use super::super::scalar::{Scalar, lanes};
 use super::super::shares::Shares;
 use super::super::span::Span;
 use super::super::tiles::Stretch;
-use super::{Bytes, own_functions};
+use super::{ANY, Bytes, own_functions};
 use crate::formats::{Codes, Format};
 
 type F = [f32; LANES];
@@ -30,7 +30,7 @@ macro_rules! bytes {
 unsafe impl Bytes for Scalar {
     type B = B;
     type W = I;
-    const ROOM: [usize; 5] = [8; 5];
+    const ROOM: [usize; 5] = [ANY; 5];
     const CENTER: i32 = 0;
     const TILE: [usize; 5] = [8, 4, 2, 4, 8];
     const FEW: [usize; 5] = [1; 5];
@@ -70,10 +70,6 @@ unsafe impl Bytes for Scalar {
     unsafe fn no_sums() -> I {
         [0; LANES]
     }
-    #[inline(always)]
-    unsafe fn sums_from(start: i32) -> I {
-        [start; LANES]
-    }
     #[inline(never)]
     unsafe fn accumulate<const BITS: usize>(mut sums: I, q: B, acts: *const i8) -> I {
         for element in 0..4 {
@@ -94,8 +90,27 @@ unsafe impl Bytes for Scalar {
         lanes!(i => x[i] + sums[i])
     }
     #[inline(always)]
+    unsafe fn factor(x: I) -> I {
+        x
+    }
+    #[inline(always)]
     unsafe fn fold_by(x: I, sums: I, by: I) -> I {
         lanes!(i => x[i] + sums[i] * by[i])
+    }
+    #[inline(always)]
+    unsafe fn dot_pairs(x: I, y: I, z: I) -> I {
+        let low = |x: i32| i32::from(x as i16);
+        lanes!(i => x[i] + low(y[i]) * low(z[i]) + (y[i] >> 16) * (z[i] >> 16))
+    }
+    #[inline(always)]
+    unsafe fn words(p: *const u8) -> I {
+        // SAFETY: 16 words are readable at p.
+        unsafe { p.cast::<I>().read_unaligned() }
+    }
+    #[inline(always)]
+    unsafe fn store_words(p: *mut i32, x: I) {
+        // SAFETY: 16 words are writable at p.
+        unsafe { p.cast::<I>().write_unaligned(x) }
     }
     own_functions!(Self, Self);
 }

@@ -90,19 +90,6 @@ unsafe fn signed(magnitudes: __m256i, signs: __m256i, first: u32) -> __m256i {
 // SAFETY: every method is inlined into an entry point with these features enabled.
 unsafe impl<const KIND: u8> LookUp for Avx2<KIND> {
     #[inline(always)]
-    unsafe fn words(p: *const u8) -> Self::I {
-        // SAFETY: the trait's contract.
-        unsafe { Pair(_mm256_loadu_si256(p.cast()), _mm256_loadu_si256(p.add(32).cast())) }
-    }
-    #[inline(always)]
-    unsafe fn store_words(p: *mut i32, x: Self::I) {
-        // SAFETY: the trait's contract.
-        unsafe {
-            _mm256_storeu_si256(p.cast(), x.0);
-            _mm256_storeu_si256(p.add(8).cast(), x.1);
-        }
-    }
-    #[inline(always)]
     unsafe fn bits(x: Self::I, shift: u32, count: u32) -> Self::I {
         // SAFETY: the trait's contract.
         unsafe {

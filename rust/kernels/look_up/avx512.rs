@@ -35,16 +35,6 @@ unsafe fn join(low: __m256i, high: __m256i) -> __m512i {
 // SAFETY: every method is inlined into an entry point with these features enabled.
 unsafe impl<const KIND: u8> LookUp for Avx512<KIND> {
     #[inline(always)]
-    unsafe fn words(p: *const u8) -> __m512i {
-        // SAFETY: the trait's contract.
-        unsafe { _mm512_loadu_si512(p.cast()) }
-    }
-    #[inline(always)]
-    unsafe fn store_words(p: *mut i32, x: __m512i) {
-        // SAFETY: the trait's contract.
-        unsafe { _mm512_storeu_si512(p.cast(), x) }
-    }
-    #[inline(always)]
     unsafe fn bits(x: __m512i, shift: u32, count: u32) -> __m512i {
         // SAFETY: the trait's contract.
         unsafe {

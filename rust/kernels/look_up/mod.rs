@@ -27,8 +27,9 @@ use super::isa::{LANES, STEP_BYTES};
 use super::memory::prefetch;
 use super::output::Line;
 use super::span::Span;
+use super::whole::{less, write_whole};
 use super::words::WORD_BYTES;
-use crate::formats::Format;
+use crate::formats::{Format, grid};
 
 /// What an instruction set offers for looked-up codes.
 ///
@@ -37,10 +38,6 @@ use crate::formats::Format;
 /// That of `Isa`.
 #[allow(clippy::missing_safety_doc)] // the contract above is that of every method
 pub unsafe trait LookUp: Bytes {
-    /// 16 integers.
-    unsafe fn words(p: *const u8) -> Self::I;
-    /// Writes 16 integers.
-    unsafe fn store_words(p: *mut i32, x: Self::I);
     /// `count` bits from bit `shift` up, fewer than 32.
     unsafe fn bits(x: Self::I, shift: u32, count: u32) -> Self::I;
     /// x ^ y.
@@ -159,17 +156,20 @@ unsafe fn signed_points<I: LookUp, const FOUR: bool>(
 struct Rows<I: Bytes> {
     words: *const u8,
     d: I::F,
+    /// Whether whole scales are left so.
+    whole: bool,
     /// [up to 16 fours of points][4][16] on cache lines, see `stage`.
     staged: *mut i32,
 }
 
-/// Looks up the codes and scales of 256 columns of 16 rows.
+/// Looks up the codes and scales of 256 columns of 16 rows; whole scales can be left so, see
+/// `widen_whole`.
 ///
 /// # Safety
 ///
 /// `data` holds the rows' words, `out` has room for a span, the CPU has the instruction set.
 #[inline(always)]
-pub unsafe fn look_up_span<I: LookUp>(format: Format, data: *const u8, out: Span) {
+pub unsafe fn look_up_span<I: LookUp>(format: Format, data: *const u8, whole: bool, out: Span) {
     // SAFETY: the caller's promise.
     unsafe {
         let d = match super::words::scale_at(format) {
@@ -180,7 +180,7 @@ pub unsafe fn look_up_span<I: LookUp>(format: Format, data: *const u8, out: Span
         let bytes = LANES * format.block_bytes();
         prefetch(data.wrapping_add(bytes), bytes);
         let mut staged = MaybeUninit::<[Line; 64]>::uninit();
-        let rows = Rows::<I> { words: data, d, staged: staged.as_mut_ptr().cast() };
+        let rows = Rows::<I> { words: data, d, whole, staged: staged.as_mut_ptr().cast() };
         match format {
             Format::TQ1_0 => rows.tq1_0(out),
             Format::IQ1_S => rows.iq1_s(out),
@@ -245,6 +245,28 @@ impl<I: LookUp> Rows<I> {
         unsafe {
             let scale = I::fma(I::float(self.field(at, count)), I::add(d, d), d);
             self.scale(out, group, scale);
+        }
+    }
+
+    /// The same for groups `2 chunk` and `2 chunk + 1`, whose scales may be left whole; s is of 4 bits, or
+    /// of 3 where the format is of one bit.
+    #[inline(always)]
+    unsafe fn odd_scales<const ONE: bool>(&self, out: Span, chunk: usize, at: [usize; 2], d: I::F) {
+        let (count, offset) = if ONE { (3, grid::OFFSET_1) } else { (4, grid::OFFSET) };
+        // SAFETY: as `odd_scale`.
+        unsafe {
+            if !self.whole {
+                self.odd_scale(out, 2 * chunk, (at[0], count), d);
+                self.odd_scale(out, 2 * chunk + 1, (at[1], count), d);
+                return;
+            }
+            let one = I::splat_i(1);
+            let scales = [
+                I::add_i(I::shift_left::<1>(self.field(at[0], count)), one),
+                I::add_i(I::shift_left::<1>(self.field(at[1], count)), one),
+            ];
+            I::store(out.shared, d);
+            write_whole::<I>(out, chunk, scales, less::<I>(scales, offset));
         }
     }
 

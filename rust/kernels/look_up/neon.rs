@@ -52,24 +52,6 @@ macro_rules! both {
 // SAFETY: as that of `Isa`.
 unsafe impl<const KIND: u8> LookUp for Neon<KIND> {
     #[inline(always)]
-    unsafe fn words(p: *const u8) -> Self::I {
-        let p = p.cast::<i32>();
-        // SAFETY: the trait's contract.
-        unsafe {
-            Quad(vld1q_s32(p), vld1q_s32(p.add(4)), vld1q_s32(p.add(8)), vld1q_s32(p.add(12)))
-        }
-    }
-    #[inline(always)]
-    unsafe fn store_words(p: *mut i32, x: Self::I) {
-        // SAFETY: the trait's contract.
-        unsafe {
-            vst1q_s32(p, x.0);
-            vst1q_s32(p.add(4), x.1);
-            vst1q_s32(p.add(8), x.2);
-            vst1q_s32(p.add(12), x.3);
-        }
-    }
-    #[inline(always)]
     unsafe fn bits(x: Self::I, shift: u32, count: u32) -> Self::I {
         // SAFETY: the trait's contract.
         unsafe {

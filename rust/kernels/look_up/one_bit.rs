@@ -74,10 +74,9 @@ impl<I: LookUp> Rows<I> {
         unsafe {
             let book = Book::of(Format::IQ1_M);
             let d = I::mul(self.scattered(), I::splat(0.125));
-            for k in 0..16 {
-                self.odd_scale(out, k, (384 + 16 * (k / 4) + 3 * (k % 4), 3), d);
-            }
             for k in 0..8 {
+                let at = 384 + 16 * (k / 2) + 6 * (k % 2);
+                self.odd_scales::<true>(out, k, [at, at + 3], d);
                 self.stage(book, k, self.word(k), self.field(256 + 16 * k, 16), [4, 3]);
             }
             for k in 0..8 {

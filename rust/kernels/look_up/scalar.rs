@@ -1,5 +1,6 @@
 //! Looking up in plain Rust.
 
+use super::super::bytes::Bytes;
 use super::super::isa::LANES;
 use super::super::scalar::Scalar;
 use super::{Book, LookUp};
@@ -9,16 +10,6 @@ type B = [u8; 4 * LANES];
 
 // SAFETY: plain Rust runs everywhere; pointers are read and written as the trait states.
 unsafe impl LookUp for Scalar {
-    #[inline(always)]
-    unsafe fn words(p: *const u8) -> I {
-        // SAFETY: 16 words are readable at p.
-        unsafe { p.cast::<I>().read_unaligned() }
-    }
-    #[inline(always)]
-    unsafe fn store_words(p: *mut i32, x: I) {
-        // SAFETY: 16 words are writable at p.
-        unsafe { p.cast::<I>().write_unaligned(x) }
-    }
     #[inline(always)]
     unsafe fn bits(x: I, shift: u32, count: u32) -> I {
         x.map(|x| (x as u32 >> shift & ((1 << count) - 1)) as i32)

@@ -74,9 +74,9 @@ impl<I: LookUp> Rows<I> {
             for k in 0..8 {
                 let words = [self.word(2 * k), self.word(2 * k + 1)];
                 I::stage_halves(book, words, self.staged.add(4 * k * LANES));
+                self.odd_scales::<false>(out, k, [512 + 8 * k, 516 + 8 * k], eighth);
             }
             for k in 0..16 {
-                self.odd_scale(out, k, (512 + 4 * k, 4), eighth);
                 let word = self.word(k);
                 let parities = parities::<I>(word);
                 for l in 0..2 {
@@ -92,10 +92,8 @@ impl<I: LookUp> Rows<I> {
         // SAFETY: 20 words: 32 bytes of indices, 32 of signs, 8 of high bits, 8 of scales.
         unsafe {
             let (book, eighth) = (Book::of(Format::IQ2_S), self.part(0.125));
-            for k in 0..16 {
-                self.odd_scale(out, k, (576 + 4 * k, 4), eighth);
-            }
             for k in 0..8 {
+                self.odd_scales::<false>(out, k, [576 + 8 * k, 580 + 8 * k], eighth);
                 self.stage(book, k, self.word(k), self.field(512 + 8 * k, 8), [2, 2]);
             }
             for k in 0..8 {
