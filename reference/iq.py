@@ -23,7 +23,7 @@ from typing import NamedTuple
 from reference.bits import pack, unpack
 from reference.f32 import f32
 from reference.grids import GRIDS, MAGNITUDES, even_signs, signed
-from reference.legacy import Group, from_f16, to_f16
+from reference.legacy import Group, Whole, from_f16, to_f16
 
 
 class Super(NamedTuple):
@@ -160,7 +160,12 @@ def groups_iq(data: bytes, name: str) -> list[Group]:
     for k, signs in enumerate(s.signs):
         levels += signed(magnitudes[8 * k : 8 * k + 8], signs)
     size = 256 // len(s.scales)
+    d = s.d * factor  # of an f16 and a power of two: exact
     return [
-        Group(levels[size * k : size * (k + 1)], f32(s.d * (2 * scale + 1) * factor))
+        Group(
+            levels[size * k : size * (k + 1)],
+            f32(d * (2 * scale + 1)),
+            whole=Whole(d, 2 * scale + 1) if size == 16 else None,
+        )
         for k, scale in enumerate(s.scales)
     ]

@@ -19,7 +19,7 @@ from typing import NamedTuple
 from reference.bits import pack, unpack
 from reference.f32 import f32
 from reference.grids import GRIDS
-from reference.legacy import Group, from_f16, to_f16
+from reference.legacy import Group, Whole, from_f16, to_f16
 
 
 class Super(NamedTuple):
@@ -93,6 +93,10 @@ def groups_iq1(data: bytes, name: str) -> list[Group]:
     ]
     size = 256 // len(s.scales)
     return [
-        Group(levels[size * k : size * (k + 1)], f32(s.d * (2 * scale + 1)) / 8)
+        Group(
+            levels[size * k : size * (k + 1)],
+            f32(s.d * (2 * scale + 1)) / 8,
+            whole=Whole(s.d / 8, 2 * scale + 1) if size == 16 else None,
+        )
         for k, scale in enumerate(s.scales)
     ]

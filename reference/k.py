@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from reference.bits import pack_planes, unpack_planes
 from reference.f32 import f32
-from reference.legacy import Group, from_f16, to_f16
+from reference.legacy import Group, Whole, from_f16, to_f16
 
 BLOCK = 256
 
@@ -175,18 +175,19 @@ def groups_k(data: bytes, name: str) -> list[Group]:
     """
     unpack_super, block, zero_scale, zero_code = UNPACK[name]
     s = unpack_super(data)
-    minima: list[float | None] = [-f32(s.dmin * m) for m in s.minima]
-    minima = minima or [None] * len(s.scales)
-    return [
-        Group(
-            [c - zero_code for c in s.codes[k * block : (k + 1) * block]],
-            f32(s.d * (scale - zero_scale)),
-            minimum,
-            s.d if name in WHOLE else None,
-            scale - zero_scale,
+    groups = []
+    for k, scale in enumerate(s.scales):
+        levels = [c - zero_code for c in s.codes[k * block : (k + 1) * block]]
+        low = s.minima[k] if s.minima else 0
+        groups.append(
+            Group(
+                levels,
+                f32(s.d * (scale - zero_scale)),
+                -f32(s.dmin * low) if s.minima else None,
+                Whole(s.d, scale - zero_scale, s.dmin, low) if name in WHOLE else None,
+            )
         )
-        for k, (scale, minimum) in enumerate(zip(s.scales, minima, strict=True))
-    ]
+    return groups
 
 
 def _join(low: Sequence[int], high: Sequence[int], shift: int) -> list[int]:

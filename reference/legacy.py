@@ -26,17 +26,25 @@ from reference.search import affine_search, signed_peak, symmetric_search
 BLOCK = 32
 
 
+class Whole(NamedTuple):
+    """What 256 elements share, and what not: the scale is d * scale, the minimum -dmin * minimum."""
+
+    d: float
+    scale: int
+    dmin: float = 0.0
+    minimum: int = 0
+
+
 class Group(NamedTuple):
     """Neighbouring elements that share a scale: value = scale * level (+ minimum, if any).
 
-    Where 256 elements share `d`, scale = d * whole.
+    `whole` is there where 16 groups share floats and products sum all of them up as integers.
     """
 
     levels: list[int]
     scale: float
     minimum: float | None = None
-    d: float | None = None
-    whole: int = 1
+    whole: Whole | None = None
 
 
 def to_f16(x: float) -> bytes:

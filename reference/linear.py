@@ -8,12 +8,15 @@ int8    the activations are rounded to 8 bits in groups of 32, then for each pie
         acc = fma(float(sum (level * q)), scale * d, acc)
         acc = fma(minimum, d * float(sum q), acc)           where the format has a minimum
 
-        In Q2_K and Q3_K, which have groups of 16 whose scales are whole numbers times a float
-        that 256 columns share, these 256 are summed up by themselves, 32 at a time as integers:
+        Q2_K, Q3_K, IQ1_M, IQ2_XS and IQ2_S have groups of 16 whose scales and minima are whole
+        numbers times floats that 256 columns share. There the activations are rounded in groups
+        of 256, and all of a group are summed up as integers:
 
-        acc = fma(minimum, d * float(sum q), acc)           for each group of 16
-        span = fma(float(sum (whole * level * q)), d, span) for each group of 32
-        acc = fma(span, shared, acc)
+        acc = fma(float(sum (minimum * q)), -dmin * d, acc) where the format has minima
+        acc = fma(float(sum (scale * level * q)), shared * d, acc)
+
+        What that costs is less than 1 % of what such weights lose (benches/LOG.md); in Q6_K, whose
+        groups are alike, it would be a quarter.
 
 "f32" and "int8" define every bit of the result. Where "int8" is asked for, BF16 takes "f32" with
 activations rounded to bfloat16 (`product_bf16`); other floats, groups that are neither 16 nor a
@@ -25,7 +28,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import repeat
-from operator import add, mul
+from operator import mul
 
 from reference.f32 import div, f32, f32s, fmas
 from reference.formats import decode_row, encode_row
@@ -37,8 +40,8 @@ TINY = 2.0**-100
 """Activations below this count as zero: 127 / amax would overflow."""
 
 
-def round_activations(x: Sequence[float]) -> list[tuple[list[int], float]]:
-    """For each 32 elements (the last may be fewer) integers -127..127 and their scale.
+def round_activations(x: Sequence[float], size: int = GROUP) -> list[tuple[list[int], float]]:
+    """For each `size` elements (the last may be fewer) integers -127..127 and their scale.
 
     d = amax / 127 and q = nearest(x * (127 / amax)), amax the largest |x|; all in f32.
 
@@ -48,8 +51,8 @@ def round_activations(x: Sequence[float]) -> list[tuple[list[int], float]]:
     [([0], 0.0)]
     """
     result = []
-    for start in range(0, len(x), GROUP):
-        part = x[start : start + GROUP]
+    for start in range(0, len(x), size):
+        part = x[start : start + size]
         amax = max(map(abs, part))
         if amax < TINY:
             result.append(([0] * len(part), 0.0))
@@ -99,12 +102,11 @@ def product_int8(x: Sequence[float], w: Weight) -> list[float]:
     >>> product_int8([127.0, -2.5, 3.5] + [0.0] * 29, Weight.of([[1.0] * 32], "Q8_0"))
     [128.99212646484375]
     """
-    acts = round_activations(x)
     acc = [0.0] * w.rows
-    if w.groups[0][0].d is not None:
-        for start in range(0, w.columns, 256):
-            groups = w.groups[start // 16 : start // 16 + 16]
-            acc = _whole(groups, acts[start // GROUP : start // GROUP + 8], acc)
+    acts = round_activations(x, w.rounded)
+    if w.rounded == 256:
+        for i, (q, d) in enumerate(acts):
+            acc = _whole(w.groups[16 * i : 16 * i + 16], q, d, acc)
         return acc
     start = 0
     for group in w.groups:
@@ -130,21 +132,20 @@ def _piece(
 
 
 def _whole(
-    groups: Sequence[Sequence[Group]], acts: Sequence[tuple[list[int], float]], acc: list[float]
+    groups: Sequence[Sequence[Group]], q: Sequence[int], d: float, acc: list[float]
 ) -> list[float]:
     """256 columns of every row, whose groups of 16 have whole scales."""
-    halves = [(q[at : at + 16], d) for q, d in acts for at in (0, 16)]
-    span = [0.0] * len(acc)
-    for group, (q, d) in zip(groups, halves, strict=True):
-        minima = [g.minimum for g in group if g.minimum is not None]
-        acc = fmas(minima, [f32(d * sum(q))] * len(group), acc) if minima else acc
-    for first, (_, d) in enumerate(acts):
-        dots = [0] * len(acc)
-        for group, (q, _) in zip(groups[2 * first :][:2], halves[2 * first :][:2], strict=True):
-            products = [g.whole * sum(map(mul, g.levels, q)) for g in group]
-            dots = list(map(add, dots, products))
-        span = fmas([float(n) for n in dots], [d] * len(acc), span)
-    return fmas(span, [g.d or 0.0 for g in groups[0]], acc)
+    parts = [q[start : start + 16] for start in range(0, 256, 16)]
+    dots, lows = [0] * len(acc), [0] * len(acc)
+    for group, part in zip(groups, parts, strict=True):
+        for row, g in enumerate(group):
+            assert g.whole is not None
+            dots[row] += g.whole.scale * sum(map(mul, g.levels, part))
+            lows[row] += g.whole.minimum * sum(part)
+    shared = [g.whole for g in groups[0] if g.whole is not None]
+    if groups[0][0].minimum is not None:
+        acc = fmas(f32s(lows), [f32(-s.dmin * d) for s in shared], acc)
+    return fmas(f32s(dots), [f32(s.d * d) for s in shared], acc)
 
 
 def magnitude(x: Sequence[float], w: Weight) -> list[float]:

@@ -70,6 +70,11 @@ class Weight:
         return size == 16 or size % 32 == 0
 
     @cached_property
+    def rounded(self) -> int:
+        """Columns whose activations share a scale where products round them."""
+        return 32 if self.groups[0][0].whole is None else 256
+
+    @cached_property
     def takes_bf16(self) -> bool:
         """Whether products round their activations to bfloat16: BF16, zero or from 2^-54 up."""
         return self.format == "BF16" and all(

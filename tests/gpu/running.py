@@ -15,7 +15,7 @@ from fewbit.gpu.executor import Executor
 from fewbit.gpu.ops import vectors
 from fewbit.gpu.weights import Weights
 from reference import run
-from reference.linear import GROUP, magnitude, round_activations
+from reference.linear import magnitude, round_activations
 from reference.weights import Weight
 
 U = 2.0**-24
@@ -100,12 +100,12 @@ def linear_bound(x: np.ndarray, w: Weight) -> np.ndarray:
     return (w.columns + 4) * U * (np.abs(np.float64(x)) @ parts(w).T)
 
 
-def ties(x: np.ndarray) -> np.ndarray:
+def ties(x: np.ndarray, size: int) -> np.ndarray:
     """For each activation one step of its group's scale if rounding is in doubt, else 0."""
     steps = np.zeros(x.shape)
     for row, out in zip(x, steps, strict=True):
-        for index, (_, d) in enumerate(round_activations(row.tolist())):
-            part = slice(index * GROUP, (index + 1) * GROUP)
+        for index, (_, d) in enumerate(round_activations(row.tolist(), size)):
+            part = slice(index * size, (index + 1) * size)
             scaled = np.float64(row[part]) * 127 / max(np.abs(row[part]).max(), 1e-30)
             doubt = np.abs(np.abs(scaled - np.trunc(scaled)) - 0.5) < 127 * 16 * U
             out[part] = np.where(doubt, d, 0)
@@ -116,7 +116,9 @@ def rounded_bound(x: np.ndarray, w: Weight) -> np.ndarray:
     """Of a product with rounded activations, where w rounds them: they too may be off."""
     bound = 2 * linear_bound(x, w)
     if w.takes_int8:
-        bound += 16 * U * (np.abs(np.float64(x)) @ parts(w).T) + ties(x) @ np.abs(w.values).T
+        bound += (
+            16 * U * (np.abs(np.float64(x)) @ parts(w).T) + ties(x, w.rounded) @ np.abs(w.values).T
+        )
     return bound
 
 

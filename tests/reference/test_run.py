@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fewbit.formats import find_format
 from reference import linear, run
 from reference.f32 import f32, fma
 from reference.formats import encode_row
@@ -12,7 +13,8 @@ from reference.weights import Weight
 from tests.compare import same_bits, within_bound
 from tests.golden.loading import load
 
-FORMATS = ["Q8_0", "Q4_0", "Q5_1", "Q4_K", "Q6_K", "Q2_K", "asym4-g64", "sym1-g16", "asym3-g96"]
+FORMATS = ["Q8_0", "Q4_0", "Q5_1", "Q4_K", "Q6_K", "Q2_K", "Q3_K", "IQ2_S", "asym4-g64", "sym1-g16",
+           "asym3-g96"]  # fmt: skip
 
 
 def test_sequences_side_by_side():
@@ -52,23 +54,23 @@ def test_unknown_ops_and_attributes_are_refused(change):
 def test_int8_is_its_definition(seed, name):
     """Element by element: no shared loops, no vectors, and the pieces found from both groups."""
     rng = np.random.default_rng(seed)
-    columns = 512 if "_K" in name else 96
+    columns = 512 if find_format(name).block == 256 else 96
     x = np.float32(rng.normal(size=columns) * 10 ** rng.uniform(-3, 3)).tolist()
     rows = np.float32(rng.normal(size=(2, columns))).tolist()
     w = Weight("F32", 2, columns, np.float32(rows).tobytes())
     w = Weight(name, 2, columns, b"".join(encode_row(row, name) for row in w.values))
     expected = [int8_product(x, [row[r] for row in w.groups]) for r in range(2)]
     same_bits(np.float32(linear.product_int8(x, w)), np.float32(expected), name)
-    error = max(d for _, d in linear.round_activations(x)) / 2
+    error = max(d for _, d in linear.round_activations(x, w.rounded)) / 2
     slack = [error * sum(map(abs, values)) for values in w.values]
     sums = np.array(linear.magnitude(x, w)) * (columns + 3) * 2.0**-23
     within_bound(linear.product_int8(x, w), linear.product_f64(x, w), slack + sums, name)
 
 
 def int8_product(x: list[float], groups: list) -> float:
+    if groups[0].whole is not None:
+        return whole_product(linear.round_activations(x, 256), groups)
     acts = linear.round_activations(x)
-    if groups[0].d is not None:
-        return whole_product(acts, groups)
     owner = [g for g in groups for _ in g.levels]
     levels = [level for g in groups for level in g.levels]
     acc, start = 0.0, 0
@@ -86,26 +88,21 @@ def int8_product(x: list[float], groups: list) -> float:
 
 
 def whole_product(acts: list, groups: list) -> float:
-    """Element by element: each weight is d * whole * level + minimum, d one of 256 columns."""
-    acc, part = 0.0, 0.0
-    for i, g in enumerate(groups):
-        if i % 16 == 0:
-            later = iter(groups[i : i + 16])
-            for j, other in enumerate(later, i):
-                q, d = acts[j // 2]
-                if other.minimum is not None:
-                    total = sum(q[16 * (j % 2) :][:16])
-                    acc = fma(other.minimum, f32(d * total), acc)
-        q, d = acts[i // 2]
-        if i % 2 == 0:
-            dot = 0
-        assert f32(g.d * g.whole) == g.scale
-        for level, a in zip(g.levels, q[16 * (i % 2) :], strict=False):
-            dot += g.whole * level * a
-        if i % 2 == 1:
-            part = fma(float(dot), d, part)
-        if i % 16 == 15:
-            acc, part = fma(part, g.d, acc), 0.0
+    """Element by element: each weight is d * scale * level - dmin * minimum, for 256 columns."""
+    acc = 0.0
+    for i, (q, d) in enumerate(acts):
+        dot = low = 0
+        owner = [g for g in groups[16 * i : 16 * i + 16] for _ in g.levels]
+        levels = [level for g in groups[16 * i : 16 * i + 16] for level in g.levels]
+        for g, level, a in zip(owner, levels, q, strict=True):
+            assert f32(g.whole.d * g.whole.scale) == g.scale
+            dot += g.whole.scale * level * a
+            low += g.whole.minimum * a
+        w = owner[0].whole
+        if owner[0].minimum is not None:
+            assert all(-f32(g.whole.dmin * g.whole.minimum) == g.minimum for g in owner)
+            acc = fma(f32(float(low)), f32(-w.dmin * d), acc)
+        acc = fma(f32(float(dot)), f32(w.d * d), acc)
     return acc
 
 

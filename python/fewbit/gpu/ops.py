@@ -105,13 +105,16 @@ class Compiler(Stateful, Products):
     def rms_norm(self, at: int, op: Op, x: View) -> View:
         """Over each of the row's parts; rounded at once, where all that read it would round it."""
         weight = {5: self.vector(op["weights"][0])}
-        rounds = op["heads"] == 1 and self.is_rounded(at)
-        packed = self.pack(at, x.width, x.width) if rounds else None
+        span = self.rounded_by(at) if op["heads"] == 1 else 0
+        packed = self.pack(at, x.width, x.width, span) if span else None
         weight[8] = packed.slot if packed else "waste"
-        options = {"EPS": op["eps"], "ROUNDS": rounds, "PACKED": packed is not None}
+        options = {
+            "EPS": op["eps"], "ROUNDS": span > 0, "PACKED": packed is not None,
+            "SPAN": span or 32,
+        }  # fmt: skip
         y = self._norm("rms_norm", x, weight, op["heads"], **options)
-        if rounds:
-            self.derived[at, x.width, "rounded"] = self.hold(y)
+        if span:
+            self.derived[at, x.width, f"rounded by {span}"] = self.hold(y)
         return y
 
     def l2_norm(self, op: Op, x: View) -> View:

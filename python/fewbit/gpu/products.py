@@ -110,20 +110,23 @@ class Products(Builder):
         """What meets a matrix: the value `value` itself, or rounded, or as codes and scales."""
         if self.acts != "int8" or not weight.rounds_activations:
             return x, None
-        self._round(value, x, weight.columns)
-        packed = self.derived.get((value, weight.columns, "packed"))
-        return self.derived.get((value, weight.columns, "rounded"), x), packed
+        span = weight.rounds_activations
+        self._round(value, x, weight.columns, span)
+        packed = self.derived.get((value, weight.columns, f"packed by {span}"))
+        return self.derived.get((value, weight.columns, f"rounded by {span}"), x), packed
 
-    def _round(self, value: int, x: View, size: int) -> None:
-        """Have the value `value` rounded, in rows of `size`, unless it is."""
-        if (value, size, "packed") in self.derived or (value, size, "rounded") in self.derived:
+    def _round(self, value: int, x: View, size: int, span: int) -> None:
+        """Have the value `value` rounded, in rows of `size` and by `span` columns, unless it is."""
+        kinds = [(value, size, f"{kind} by {span}") for kind in ("packed", "rounded")]
+        if any(kind in self.derived for kind in kinds):
             return
-        packed = self.pack(value, x.width, size)
+        packed = self.pack(value, x.width, size, span)
         if packed is None:
-            self.derived[value, size, "rounded"] = self.new(x.width)
-        y = self.derived.get((value, size, "rounded"))
+            self.derived[kinds[1]] = self.new(x.width)
+        y = self.derived.get(kinds[1])
         constants = {
-            "WIDTH": size, "PARTS": x.width // size, "PACKED": packed is not None, **of(x),
+            "WIDTH": size, "PARTS": x.width // size, "PACKED": packed is not None, "SPAN": span,
+            **of(x),
         }  # fmt: skip
         bindings = {
             3: x.slot, 4: y.slot if y else "waste", 8: packed.slot if packed else "waste",
@@ -131,27 +134,24 @@ class Products(Builder):
         groups = self.items(x.width // size * -(-size // 32))
         self.stage("round_activations", bindings, constants, groups, writes=(4, 8))
 
-    def pack(self, value: int, width: int, size: int) -> View | None:
+    def pack(self, value: int, width: int, size: int, span: int) -> View | None:
         """Room for codes and scales of a value that is rounded in rows of `size`, if it has any.
 
         For products of bytes, where a card has them: not on Metal, whose shaders spell them out.
         """
         if size % 32 or self.weights.device.adapter.backend == "Metal":
             return None
-        packed = self.derived[value, size, "packed"] = self.new(width // 4 + width // 16)
+        kind = (value, size, f"packed by {span}")
+        packed = self.derived[kind] = self.new(width // 4 + width // 16)
         return packed
 
-    def is_rounded(self, at: int) -> bool:
-        """Whether whatever reads a value rounds it whole."""
+    def rounded_by(self, at: int) -> int:
+        """By how many columns all that read a value round it whole, 0 if not all or not alike."""
         readers = [op for op in self.plan if at in op["inputs"]]
-        return (
-            self.acts == "int8"
-            and bool(readers)
-            and all(
-                op["op"] == "linear" and self.weights[op["weights"][0]].rounds_activations
-                for op in readers
-            )
-        )
+        if self.acts != "int8" or any(op["op"] != "linear" for op in readers):
+            return 0
+        spans = {self.weights[op["weights"][0]].rounds_activations for op in readers}
+        return spans.pop() if len(spans) == 1 else 0
 
 
 def check_shape(at: int, op: Op, weight: Tensor, rows: int, columns: int) -> None:

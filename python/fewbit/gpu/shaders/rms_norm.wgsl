@@ -21,8 +21,9 @@ fn rms_norm(@builtin(workgroup_id) group: vec3u, lane: Lane) {
     }
     for (var first = GROUP * lane.index; first < SIZE; first += GROUP * LANES) {
         let end = min(first + GROUP, SIZE);
+        let span = first / SPAN * SPAN;
         var amax = 0.0;
-        for (var i = first; i < end; i++) {
+        for (var i = span; i < min(span + SPAN, SIZE); i++) {
             amax = max(amax, abs(x[start + i] / root * weight[i]));
         }
         let by = rounding(amax);

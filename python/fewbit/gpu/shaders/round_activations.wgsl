@@ -17,8 +17,10 @@ fn round_activations(@builtin(global_invocation_id) id: vec3u) {
     let count = min(GROUP, WIDTH - first);
     let column = id.x / groups * WIDTH + first;
     let start = id.y * STRIDE + OFFSET + column;
+    let before = first % SPAN;
+    let span = min(SPAN, WIDTH - first + before);
     var amax = 0.0;
-    for (var i = 0u; i < count; i++) { amax = max(amax, abs(x[start + i])); }
+    for (var i = 0u; i < span; i++) { amax = max(amax, abs(x[start - before + i])); }
     let by = rounding(amax);
     if !PACKED {
         for (var i = 0u; i < count; i++) {

@@ -1,10 +1,12 @@
 // A group of activations rounded to 8 bits: codes q and d with x about q * d, d = amax / 127 of the
-// group's largest magnitude, q = nearest(x * (127 / amax)). `rounding` gives d and 127 / amax.
+// largest magnitude in SPAN columns (its own, or those of eight groups), q = nearest(x * (127 / amax)).
+// `rounding` gives d and 127 / amax.
 //
 // For products of bytes, PACKED, the codes go to `packed` instead: a row has four codes to a word, then for
 // each group d and, 16 bits each, the sums of its first and its last 16 codes.
 
 override PACKED: bool = false;
+override SPAN: u32 = 32;
 
 @group(0) @binding(8) var<storage, read_write> packed: array<u32>;
 
