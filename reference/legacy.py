@@ -27,7 +27,7 @@ BLOCK = 32
 
 
 class Whole(NamedTuple):
-    """What 256 elements share, and what not: the scale is d * scale, the minimum -dmin * minimum."""
+    """What 256 elements share and what not: the scale is d * scale, the minimum -dmin * minimum."""
 
     d: float
     scale: int

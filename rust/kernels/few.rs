@@ -32,7 +32,6 @@ macro_rules! for_codes {
             (_, _, Storage::Words(..)) => $self.few_of::<$i, 0, 7, false, $t>($($argument),*),
             (1, 2, _) => $self.few_of::<$i, 1, 4, true, $t>($($argument),*),
             (2, 5, _) => $self.few_of::<$i, 2, 5, true, $t>($($argument),*),
-            (3, 5, _) => $self.few_of::<$i, 3, 5, true, $t>($($argument),*),
             (3, 7, _) => $self.few_of::<$i, 3, 7, true, $t>($($argument),*),
             (4, 5, _) => $self.few_of::<$i, 4, 5, true, $t>($($argument),*),
             (4, 7, _) => $self.few_of::<$i, 4, 7, true, $t>($($argument),*),
@@ -131,19 +130,10 @@ impl Product<'_> {
     ) {
         // SAFETY: the contract of `linear_int8`.
         unsafe {
-            let words = matches!(self.w.storage, Storage::Words(..));
-            match (self.whole, self.codes.bits) {
-                (false, _) => for_codes!(self, I, T(blocks, span, shares, row)),
-                (true, 5) if words => {
-                    self.part::<I, 0, 5, false, 2, true, T>(blocks, span, shares, row)
-                }
-                (true, _) if words => {
-                    self.part::<I, 0, 7, false, 2, true, T>(blocks, span, shares, row)
-                }
-                (true, 2) => self.part::<I, 2, 4, false, 2, true, T>(blocks, span, shares, row),
-                (true, 3) => self.part::<I, 3, 4, false, 2, true, T>(blocks, span, shares, row),
-                (true, 5) => self.part::<I, 3, 5, true, 2, true, T>(blocks, span, shares, row),
-                (true, _) => self.part::<I, 3, 7, true, 2, true, T>(blocks, span, shares, row),
+            if self.whole {
+                self.few_whole::<I, T>(blocks, span, shares, row);
+            } else {
+                for_codes!(self, I, T(blocks, span, shares, row));
             }
         }
     }
@@ -173,7 +163,7 @@ impl Product<'_> {
     }
 
     #[inline(always)]
-    unsafe fn part<
+    pub(super) unsafe fn part<
         I: Bytes,
         const BITS: usize,
         const WIDTH: usize,

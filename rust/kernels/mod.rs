@@ -33,6 +33,7 @@ mod scalar;
 pub mod scales;
 pub mod shares;
 pub mod span;
+mod steps;
 mod tiles;
 mod whole;
 mod words;

@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::Kernels;
 use super::bytes::Bytes;
 use super::isa::{CHUNK, LANES, STEP_BYTES, STEPS};
-use super::tiles::pair_steps;
+use super::steps::pair_steps;
 
 /// Rows of activations: as many sums at once as hide an instruction's latency.
 const ROWS: usize = 4;

@@ -16,15 +16,18 @@
 
 #![allow(clippy::needless_range_loop)] // t counts the tile's rows across several arrays
 
+use std::ops::Range;
+
 use super::bytes::{ANY, Bytes};
 use super::isa::{LANES, STEP_BYTES, STEPS};
 use super::linear::Product;
 use super::memory::prefetch;
-use super::packed::Source;
+use super::packed::{Source, Storage};
 use super::scales::{SPAN, halved};
 use super::shares::Shares;
 use super::span::Span;
-use super::tiles::{Stretch, add_steps, multiply_step};
+use super::steps::{add_steps, multiply_step};
+use super::tiles::Stretch;
 use crate::formats::{Codes, Scales};
 
 /// Steps of a group.
@@ -140,9 +143,9 @@ impl Product<'_> {
         shares: Shares,
         sums: &mut [I::F; T],
     ) -> [I::I; T] {
-        let mut dots = [unsafe { I::splat_i(0) }; T];
         // SAFETY: the contract of `whole_tile`; `at` and `shares` begin with the span.
         unsafe {
+            let mut dots = [I::splat_i(0); T];
             if self.merged && !self.codes.has_min {
                 for t in 0..T {
                     dots[t] = I::splat_i(*shares.starts.add(t));
@@ -156,16 +159,42 @@ impl Product<'_> {
                     dots[t] = I::dot_pairs(dots[t], pairs, halves);
                 }
             }
-            if self.codes.has_min {
-                let shared = I::load(at.shared.add(LANES));
-                for t in 0..T {
-                    let d = I::mul(shared, I::splat(*shares.scales.add(t)));
-                    sums[t] = I::fma(I::float(dots[t]), d, sums[t]);
-                    dots[t] = I::splat_i(0);
+            if !self.codes.has_min {
+                return dots;
+            }
+            let shared = I::load(at.shared.add(LANES));
+            for t in 0..T {
+                let d = I::mul(shared, I::splat(*shares.scales.add(t)));
+                sums[t] = I::fma(I::float(dots[t]), d, sums[t]);
+            }
+            [I::splat_i(0); T]
+        }
+    }
+
+    /// Few rows of activations, as `few::Product::few_by`.
+    #[inline(always)]
+    pub(super) unsafe fn few_whole<I: Bytes, const T: usize>(
+        &self,
+        blocks: Range<usize>,
+        span: Span,
+        shares: Shares,
+        row: usize,
+    ) {
+        // SAFETY: the contract of `linear_int8`.
+        unsafe {
+            match (&self.w.storage, self.codes.bits) {
+                (Storage::Words(..), 5) => {
+                    self.part::<I, 0, 5, false, 2, true, T>(blocks, span, shares, row)
                 }
+                (Storage::Words(..), _) => {
+                    self.part::<I, 0, 7, false, 2, true, T>(blocks, span, shares, row)
+                }
+                (_, 2) => self.part::<I, 2, 4, false, 2, true, T>(blocks, span, shares, row),
+                (_, 3) => self.part::<I, 3, 4, false, 2, true, T>(blocks, span, shares, row),
+                (_, 5) => self.part::<I, 3, 5, true, 2, true, T>(blocks, span, shares, row),
+                _ => self.part::<I, 3, 7, true, 2, true, T>(blocks, span, shares, row),
             }
         }
-        dots
     }
 }
 

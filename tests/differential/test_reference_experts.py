@@ -9,7 +9,7 @@ from reference.weights import Weight
 from tests.compare import same_bits, within_bound
 from tests.differential.plans import U, both, embed, op, run_cpu, stored, values
 
-FORMATS = ["F32", "BF16", "Q8_0", "Q4_0", "Q4_K", "MXFP4", "asym4-g32"]
+FORMATS = ["F32", "BF16", "Q8_0", "Q4_0", "Q4_K", "Q2_K", "MXFP4", "asym4-g32"]
 
 
 def routed(experts, used, normalize=True, seed=1, tokens=7):

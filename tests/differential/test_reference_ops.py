@@ -47,6 +47,18 @@ def test_linear_of_code_books(name, acts):
     same_bits(*both(plan, weights, [0, 1, 2], acts=acts), f"{name} {acts}")
 
 
+def test_a_value_that_is_rounded_in_two_ways():
+    """Bits, where matrices that meet one value round it by 32 columns, by 256 and not at all."""
+    x, w = values(3, 19, 512), values(4, 20, 512)
+    names = ("Q4_K", "Q2_K", "F32", "Q3_K", "Q8_0")
+    weights = {"x": stored(x), **{name: stored(w, name) for name in names}}
+    plan = [embed("x", x), *(op("linear", [0], [name], 20) for name in names)]
+    for other in range(2, 6):
+        plan.append(op("add", [len(plan) - 1 if other > 2 else 1, other], [], 20))
+    for tokens in ([0], list(range(19))):
+        same_bits(*both(plan, weights, tokens, acts="int8"))
+
+
 def test_linear_is_near_its_value():
     """The order of the sum costs at most one rounding for each column."""
     x, w = values(1, 3, 200), values(2, 20, 200)

@@ -39,11 +39,11 @@ def test_rms_norm(card, heads, width):
     within_bound(got, expected, roundings * U * np.abs(expected))
 
 
-@pytest.mark.parametrize("width", [44, 840])
-def test_a_norm_rounds_for_what_reads_it(card, width):
+@pytest.mark.parametrize(("width", "name"), [(44, "sym8-g16"), (840, "sym8-g16"), (768, "Q2_K")])
+def test_a_norm_rounds_for_what_reads_it(card, width, name):
     """With the bits of `round_activations`, which a sum with a second reader keeps apart."""
     x, w = values(7, 9, width), values(8, width)
-    weights = {"x": stored(x), "n": stored(w), "w": stored(values(9, 12, width), "sym8-g16")}
+    weights = {"x": stored(x), "n": stored(w), "w": stored(values(9, 12, width), name)}
     plan = [
         embed("x", x),
         op("rms_norm", [0], ["n"], width, eps=1e-5, heads=1),
@@ -52,6 +52,21 @@ def test_a_norm_rounds_for_what_reads_it(card, width):
     apart = [*plan[:2], op("scale", [1], [], width, factor=1.0), op("linear", [2], ["w"], 12)]
     for tokens in ([3], list(range(9))):
         same_bits(*(run_gpu(card, p, weights, tokens, acts="int8") for p in (plan, apart)))
+
+
+def test_a_value_that_is_rounded_in_two_ways(card):
+    """A norm cannot round for readers by 32 columns and by 256: each has its own."""
+    x, w = values(3, 9, 512), values(4, 12, 512)
+    names = ("Q4_K", "Q2_K")
+    weights = {"x": stored(x), "n": stored(values(5, 512)), **{n: stored(w, n) for n in names}}
+    norm = op("rms_norm", [0], ["n"], 512, eps=1e-5, heads=1)
+    linears = [op("linear", [1], [name], 12) for name in names]
+    plan = [embed("x", x), norm, *linears, op("add", [2, 3], [], 12)]
+    for tokens in ([3], list(range(9))):
+        alone = [
+            run_gpu(card, [*plan[:2], linear], weights, tokens, acts="int8") for linear in linears
+        ]
+        same_bits(run_gpu(card, plan, weights, tokens, acts="int8"), alone[0] + alone[1])
 
 
 @pytest.mark.parametrize("pairing", ["neighbours", "halves"])
