@@ -173,7 +173,8 @@ class Model:
 
         `outputs` are the ascending indices of the tokens whose logits [len(outputs), vocab] are
         wanted, all of them if None. `acts` "int8" rounds activations that meet quantized weights
-        in groups of 32 and those that meet bfloat16 to bfloat16, "f32" leaves them.
+        in groups of 32 (of 256 for some formats of 1 to 3 bits) and those that meet bfloat16 to
+        bfloat16, "f32" leaves them.
 
         Raises:
             InputError: a token is not in the vocabulary, or the cache is full.

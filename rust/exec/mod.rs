@@ -38,7 +38,7 @@ pub const BATCH: usize = 512;
 pub enum Activations {
     /// Nothing.
     F32,
-    /// Round each chunk of 32 to int8, where the weights are quantized.
+    /// Round each chunk of 32, or of 256, to int8, where the weights are quantized.
     Int8,
 }
 

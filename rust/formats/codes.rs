@@ -30,7 +30,7 @@ impl Codes {
 
     /// Whether the 16 groups of 256 elements have scales that are whole numbers times the same f16, and
     /// products sum all of them up as integers, whose activations then share a scale too. Not Q6_K: to
-    /// round activations so costs a quarter of what its weights lose, and 1 % where codes have 3 bits.
+    /// round activations so costs a quarter of what its weights lose, and half a percent at 3 bits.
     pub const fn whole(&self) -> bool {
         self.group == 16
             && match self.scales {

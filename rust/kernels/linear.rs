@@ -8,8 +8,9 @@
 //! acc = fma(min, d * float(sum a), acc)                     where the format has minima
 //! ```
 //!
-//! Where scales are whole numbers (`whole.rs`), 256 columns are summed up as integers; and with f32 activations (`linear_f32.rs`), for each column: `acc = fma(weight, x, acc)`. The
-//! bias comes last.
+//! Where scales are whole numbers (`whole.rs`), 256 columns are summed up as integers. With f32
+//! activations (`linear_f32.rs`), for each column: `acc = fma(weight, x, acc)`. The bias comes last.
+//!
 //! Codes are unpacked once for a block and all rows of activations (`tiles.rs`); for few rows while
 //! they are multiplied (`few.rs`).
 

@@ -11,7 +11,8 @@ use super::span::parts;
 #[derive(Clone, Copy)]
 pub struct Shares {
     /// (center - offset) times the sum of a part's activations: where dot products begin. Where scales are
-    /// whole, what `whole.rs` needs of a chunk.
+    /// whole, the sums of a chunk's halves, 16 bits each; where codes are merged and have no minima, with
+    /// the first chunk of a span what that span's products begin at.
     pub(super) starts: *const i32,
     /// The scale of the part's chunk.
     pub(super) scales: *const f32,

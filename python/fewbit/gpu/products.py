@@ -135,7 +135,7 @@ class Products(Builder):
         self.stage("round_activations", bindings, constants, groups, writes=(4, 8))
 
     def pack(self, value: int, width: int, size: int, span: int) -> View | None:
-        """Room for codes and scales of a value that is rounded in rows of `size`, if it has any.
+        """Room for codes and scales of a value rounded in rows of `size` and by `span`, if any.
 
         For products of bytes, where a card has them: not on Metal, whose shaders spell them out.
         """
