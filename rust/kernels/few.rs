@@ -1,6 +1,5 @@
-//! Few rows of activations: codes are multiplied while they are unpacked, without a way through
-//! memory, by up to four rows at a time; a few rows more read a block once again, from the second
-//! cache.
+//! Few rows of activations: codes are multiplied while they are unpacked, without a way through memory,
+//! by up to four rows at a time; a few rows more read a block once again, from the second cache.
 
 #![allow(clippy::needless_range_loop)] // t counts the rows across several arrays
 
@@ -154,9 +153,12 @@ impl Product<'_> {
     ) {
         // SAFETY: the contract of `linear_int8`.
         unsafe {
-            if parts(&self.codes) == 2 {
+            // Of formats with levels or words, NVFP4 alone has groups of 16 whose scales are not whole.
+            if const { BITS > 0 && (!LOOK || (BITS == 4 && WIDTH == 5)) } && parts(&self.codes) == 2
+            {
                 self.part::<I, BITS, WIDTH, LOOK, 2, false, T>(blocks, span, shares, row);
             } else {
+                debug_assert!(parts(&self.codes) == 1);
                 self.part::<I, BITS, WIDTH, LOOK, 1, false, T>(blocks, span, shares, row);
             }
         }
