@@ -206,7 +206,7 @@ fn naive_whole(format: Format, row: &[u8], q: &[u8], scale: &[f32], a: &[i8], d:
         if format == Format::Q2_K {
             acc = (low as f32).mul_add(-float(scales.dmin) * d[8 * i], acc);
         }
-        // What they share: the scale of a group that is not 0, less its whole number.
+        // The scales that decoding uses are the same whole numbers times the same float.
         let shared = float(scales.d) * 0.5f32.powi(codes.halvings.into());
         for group in 0..16 {
             let byte = scales.scale[group];
