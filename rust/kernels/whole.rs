@@ -310,10 +310,11 @@ pub(super) unsafe fn write_whole<I: Bytes>(
 unsafe fn multiply_codes(codes: *mut u8, scales: *const i32, offset: i32, after: i32) {
     // Loops over lanes, for a compiler to take all at once.
     let (mut by, mut digits) = ([0u32; LANES], [0u32; LANES]);
-    // SAFETY: four steps of codes and 16 scales, small whole numbers, are at the pointers.
+    // SAFETY: four steps of codes and 16 factors are at the pointers.
     unsafe {
         for lane in 0..LANES {
-            let scale = *scales.add(lane);
+            // The lower half of a factor is the number itself, in all sets.
+            let scale = i32::from(*scales.add(lane) as i16);
             by[lane] = scale as u32;
             digits[lane] = ((after - offset * scale) as u32).wrapping_mul(0x0101_0101);
         }

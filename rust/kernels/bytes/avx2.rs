@@ -181,9 +181,7 @@ unsafe impl<const KIND: u8> Bytes for Avx2<KIND> {
     }
     #[inline(always)]
     unsafe fn factor(x: Self::I) -> Self::I {
-        if KIND != PLAIN {
-            return x;
-        }
+        // Twice, side by side, whatever the kind: one of them unpacks for all.
         // SAFETY: the trait's contract.
         unsafe {
             let low = Self::and_i(x, Self::splat_i(0xffff));
@@ -195,7 +193,8 @@ unsafe impl<const KIND: u8> Bytes for Avx2<KIND> {
         // SAFETY: the trait's contract.
         unsafe {
             if KIND != PLAIN {
-                let products = both!(_mm256_mullo_epi32, sums, by);
+                let once = Pair(_mm256_srai_epi32::<16>(by.0), _mm256_srai_epi32::<16>(by.1));
+                let products = both!(_mm256_mullo_epi32, sums, once);
                 return both!(_mm256_add_epi32, x, products);
             }
             Self::dot_pairs(x, sums, by)

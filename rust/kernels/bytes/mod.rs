@@ -85,7 +85,7 @@ pub unsafe trait Bytes: Isa {
     unsafe fn settle(sums: Self::W) -> Self::W;
     /// x + the sums.
     unsafe fn fold(x: Self::I, sums: Self::W) -> Self::I;
-    /// Numbers of 16 bits as `fold_by` takes them.
+    /// Numbers of 16 bits as `fold_by` takes them: themselves in the lower half, whatever is above.
     unsafe fn factor(x: Self::I) -> Self::I;
     /// x + the sums times a `factor`.
     unsafe fn fold_by(x: Self::I, sums: Self::W, by: Self::I) -> Self::I;
