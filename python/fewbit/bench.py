@@ -11,7 +11,6 @@ import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -114,6 +113,8 @@ def bench(
         InputError: a length is beyond the model's context, or nothing is left to measure.
 
     """
+    from importlib.metadata import version  # with a parser of mail headers: not for every command
+
     tests = [
         test
         for depth in depths
