@@ -8,11 +8,9 @@ use super::isa::Isa;
 #[derive(Clone, Copy)]
 pub struct Avx2<const KIND: u8>;
 
-/// Nothing; dot products (AVX-VNNI); the same as AVX-512 writes them (VL and VNNI).
+/// Nothing; dot products (AVX-VNNI).
 pub const PLAIN: u8 = 0;
 pub const VNNI: u8 = 1;
-#[cfg(debug_assertions)] // only tests need it
-pub const VNNI_EVEX: u8 = 2;
 
 #[derive(Clone, Copy)]
 pub struct Pair<V>(pub V, pub V);

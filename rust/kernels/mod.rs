@@ -1,8 +1,7 @@
 //! Kernels: one generic algorithm each, a thin file per instruction set, chosen once at run time.
 //!
 //! `FEWBIT_ISA=scalar|avx2|avx-vnni|avx512|avx512-vbmi|avx512-bf16|neon|neon-dotprod|neon-i8mm` forces an instruction
-//! set, so that one machine tests all it has (with AVX-512 and debug assertions also `avx-vnni-evex`:
-//! AVX-VNNI in another encoding); all of them give the same bits.
+//! set, so that one machine tests all it has; all of them give the same bits.
 
 pub mod activations;
 mod arranged;
@@ -191,32 +190,23 @@ entry_points!(
     AVX2, "avx2", avx2::Avx2<{ avx2::PLAIN }>, #[target_feature(enable = "avx2,fma,f16c")]
 );
 #[cfg(target_arch = "x86_64")]
-const AVX_VNNI: Kernels = avx2_products::<{ avx2::VNNI }>("avx-vnni");
-#[cfg(all(target_arch = "x86_64", debug_assertions))]
-const AVX_VNNI_EVEX: Kernels = avx2_products::<{ avx2::VNNI_EVEX }>("avx-vnni-evex");
-
-/// `AVX2` with other products of bytes.
-#[cfg(target_arch = "x86_64")]
-const fn avx2_products<const KIND: u8>(name: &'static str) -> Kernels {
+const AVX_VNNI: Kernels = {
+    type I = avx2::Avx2<{ avx2::VNNI }>;
+    entry!(
+        I,
+        #[target_feature(enable = "avx2,fma,f16c")]
+        linear::linear_int8(
+            w: &Packed, blocks: Range<usize>, acts: &Acts, n: usize, out: Output,
+            scratch: &mut Scratch
+        )
+    );
     #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn linear_int8<const KIND: u8>(
-        w: &Packed,
-        blocks: Range<usize>,
-        acts: &Acts,
-        n: usize,
-        out: Output,
-        s: &mut Scratch,
-    ) {
+    unsafe fn peak(codes: *const u8, acts: *const i8) -> i32 {
         // SAFETY: the caller's promise.
-        unsafe { linear::linear_int8::<avx2::Avx2<KIND>>(w, blocks, acts, n, out, s) }
+        unsafe { peak::peak::<I>(codes, acts) }
     }
-    #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn peak<const KIND: u8>(codes: *const u8, acts: *const i8) -> i32 {
-        // SAFETY: the caller's promise.
-        unsafe { peak::peak::<avx2::Avx2<KIND>>(codes, acts) }
-    }
-    Kernels { name, linear_int8: linear_int8::<KIND>, peak: peak::<KIND>, ..AVX2 }
-}
+    Kernels { name: "avx-vnni", linear_int8, peak, ..AVX2 }
+};
 #[cfg(target_arch = "x86_64")]
 entry_points!(
     AVX512, "avx512", avx512::Avx512<{ avx512::PLAIN }>,
@@ -291,8 +281,6 @@ pub fn available() -> Vec<&'static Kernels> {
         }
         if avx2 && avx512 {
             found.push(&AVX512);
-            #[cfg(debug_assertions)]
-            found.push(&AVX_VNNI_EVEX);
         }
         if avx2 && is_x86_feature_detected!("avxvnni") {
             found.push(&AVX_VNNI);

@@ -29,25 +29,16 @@ const fn room(bits: usize) -> usize {
 /// sums + the products of eight rows' codes with four activations.
 #[target_feature(enable = "avx2")]
 #[inline]
-unsafe fn dot<const KIND: u8>(mut sums: __m256i, q: __m256i, a: __m256i) -> __m256i {
-    macro_rules! dot {
-        ($instruction:literal) => {
-            asm!(
-                $instruction,
-                sums = inlateout(ymm_reg) sums,
-                q = in(ymm_reg) q,
-                a = in(ymm_reg) a,
-                options(pure, nomem, nostack, preserves_flags)
-            )
-        };
-    }
-    // SAFETY: the caller's CPU has the instruction of KIND.
+unsafe fn dot(mut sums: __m256i, q: __m256i, a: __m256i) -> __m256i {
+    // SAFETY: the caller's CPU has AVX-VNNI.
     unsafe {
-        if KIND == VNNI {
-            dot!("{{vex}} vpdpbusd {sums}, {q}, {a}");
-        } else {
-            dot!("{{evex}} vpdpbusd {sums}, {q}, {a}");
-        }
+        asm!(
+            "{{vex}} vpdpbusd {sums}, {q}, {a}",
+            sums = inlateout(ymm_reg) sums,
+            q = in(ymm_reg) q,
+            a = in(ymm_reg) a,
+            options(pure, nomem, nostack, preserves_flags)
+        );
     }
     sums
 }
@@ -144,7 +135,7 @@ unsafe impl<const KIND: u8> Bytes for Avx2<KIND> {
         unsafe {
             let a = _mm256_set1_epi32(acts.cast::<i32>().read_unaligned());
             if KIND != PLAIN {
-                return Pair(dot::<KIND>(sums.0, q.0, a), dot::<KIND>(sums.1, q.1, a));
+                return Pair(dot(sums.0, q.0, a), dot(sums.1, q.1, a));
             }
             let words = if BITS == 8 {
                 // |code - 128| x (activation with its sign): at most 2 x 128 x 127.
