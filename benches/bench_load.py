@@ -51,8 +51,9 @@ def from_the_shell(file: Path) -> float:
     start = time.perf_counter()
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdout=pipe, stderr=subprocess.DEVNULL) as process:
-        assert process.stdout is not None
-        process.stdout.read(1)  # the prompt is written together with the first token
+        # The prompt is written together with the first token.
+        if process.stdout is None or not process.stdout.read(1):
+            raise RuntimeError(f"no token: {' '.join(command)}")
         return time.perf_counter() - start
 
 
