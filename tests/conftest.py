@@ -9,6 +9,8 @@ import pytest
 from fewbit.errors import DeviceError
 from fewbit.gpu.device import Adapter, Device, adapters, find_adapter, open_device
 
+collect_ignore = ["emulator"]  # a program, for a package that only `.ci/avx512` installs
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
