@@ -3,9 +3,10 @@
     python tests/emulator PROGRAM [ARGUMENT ...]
 
 What qemu-user is to aarch64, for sets of instructions that it lacks. The processor is Bochs', by
-way of bochscpu-python, and runs everything in ring 0; this file is the operating system. The
-program's memory is one mapping of this process at its own addresses, so most system calls pass
-through as they are. Threads take turns: one runs until it waits, yields or ends.
+way of bochscpu-python (`processor.py`), and runs everything in ring 0; this file is the operating
+system. The program's memory is one mapping of this process at its own addresses (`memory.py`), so
+most system calls pass through as they are. Threads take turns: one runs until it waits, yields or
+ends.
 """
 
 from __future__ import annotations
