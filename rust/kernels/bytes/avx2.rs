@@ -9,7 +9,7 @@
 use std::arch::asm;
 use std::arch::x86_64::*;
 
-use super::super::avx2::{Avx2, PLAIN, Pair, VNNI, both};
+use super::super::avx2::{Avx2, PLAIN, Pair, both};
 use super::super::isa::Isa;
 use super::super::linear::Product;
 use super::super::look_up::LookUp;
