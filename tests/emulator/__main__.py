@@ -70,10 +70,11 @@ class System:
         self.hook.far_branch = lambda session, *_: session.stop()
         self.hook.exception = self.on_exception
         self.fault: str | None = None
-        self.current = Thread(os.getpid())
+        self.process = os.getpid()
+        self.current = Thread(self.process)
         self.ready: deque[Thread] = deque()
         self.waiting: list[Thread] = []
-        self.threads = 1
+        self.started = 0
         self.calls: dict[int, Callable[..., int | None]] = {
             9: self.mmap,
             11: self.munmap,
@@ -172,8 +173,8 @@ class System:
         """A thread; struct clone_args of linux/sched.h."""
         words = struct.unpack("<8Q", ctypes.string_at(at, 64))
         _, _, child, parent, _, stack, size, tls = words
-        self.threads += 1
-        thread = Thread(self.current.number + self.threads, tls, self.registers(), child)
+        self.started += 1
+        thread = Thread(self.process + self.started, tls, self.registers(), child)
         thread.registers |= {"rsp": stack + size, "rax": 0}
         if parent:
             ctypes.memmove(parent, struct.pack("<I", thread.number), 4)
