@@ -31,8 +31,8 @@ import fewbit
 from benches import ik_peer, random_llama, random_moe
 from benches.conftest import THREADS
 from fewbit import _core
-from fewbit.bench import Case, Filled
-from fewbit.sizes import sizes
+from fewbit.measure.speed import Case, Filled
+from fewbit.plan.sizes import sizes
 
 if TYPE_CHECKING:
     from pytest_benchmark.fixture import BenchmarkFixture

@@ -40,17 +40,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewbit import _core
-from fewbit.config import Config, Experts, Rope
-from fewbit.formats import find_format
-from fewbit.gpu.cache import Cache
-from fewbit.gpu.device import Device, find_adapter, open_device
-from fewbit.gpu.executor import ACTS, Executor
-from fewbit.gpu.stages import Kind, Stage, kind_of
-from fewbit.gpu.weights import Weights
+from fewbit.formats.table import find_format
 from fewbit.models import build_plan
-from fewbit.plan import Plan
-from fewbit.sampling import GREEDY
-from fewbit.sizes import share_of, sizes_of, tensor_shapes
+from fewbit.plan.config import Config, Experts, Rope
+from fewbit.plan.plan import Plan
+from fewbit.plan.sizes import share_of, sizes_of, tensor_shapes
+from fewbit.run.gpu.cache import Cache
+from fewbit.run.gpu.device import Device, find_adapter, open_device
+from fewbit.run.gpu.executor import ACTS, Executor
+from fewbit.run.gpu.stages import Kind, Stage, kind_of
+from fewbit.run.gpu.weights import Weights
+from fewbit.run.sampling import GREEDY
 
 FORMATS = ("BF16", "Q8_0", "Q4_0", "Q4_1", "Q2_K")
 PATTERN_ROWS = 64

@@ -20,10 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from fewbit.gpu.device import Device, find_adapter, open_device
-from fewbit.gpu.executor import BATCH, Executor
-from fewbit.gpu.stages import Kind
-from fewbit.gpu.weights import Weights
+from fewbit.run.gpu.device import Device, find_adapter, open_device
+from fewbit.run.gpu.executor import BATCH, Executor
+from fewbit.run.gpu.stages import Kind
+from fewbit.run.gpu.weights import Weights
 
 ROUNDS = 5
 FORMS: tuple[Kind, ...] = ("apart", "tiled")

@@ -8,10 +8,10 @@ from types import SimpleNamespace
 import numpy as np
 
 from fewbit import _core
-from fewbit.config import Config
-from fewbit.formats import find_format
+from fewbit.formats.table import find_format
 from fewbit.models import build_plan
-from fewbit.predictions import OnHost
+from fewbit.plan.config import Config
+from fewbit.run.predictions import OnHost
 
 ALPHABET = "abcdefgh .\nxyz<"
 BOS = ALPHABET.index("<")

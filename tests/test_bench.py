@@ -7,9 +7,9 @@ import statistics
 import pytest
 
 import fewbit
-from fewbit.bench import Case, Filled, bench
 from fewbit.errors import InputError
-from fewbit.sizes import sizes
+from fewbit.measure.speed import Case, Filled, bench
+from fewbit.plan.sizes import sizes
 from tests.bigram import Bigram
 
 

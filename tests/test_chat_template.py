@@ -6,9 +6,9 @@ import dataclasses
 
 import pytest
 
-from fewbit.chat_template import render
-from fewbit.checkpoint import open_checkpoint
 from fewbit.errors import InputError
+from fewbit.files.checkpoint import open_checkpoint
+from fewbit.tokenizer.template import render
 from tests.golden.loading import MODELS
 
 CHATML = (

@@ -7,10 +7,11 @@ import dataclasses
 import numpy as np
 import pytest
 
-from fewbit import compare, evaluate
 from fewbit.errors import FormatError
+from fewbit.measure import comparison as compare
+from fewbit.measure import evaluate
 from fewbit.models import build_plan
-from fewbit.sizes import sizes, tensor_shapes
+from fewbit.plan.sizes import sizes, tensor_shapes
 from tests.bigram import ALPHABET, Bigram
 
 TEXT = "".join(np.random.default_rng(6).choice(list(ALPHABET[:14]), 120))

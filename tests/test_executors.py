@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 import fewbit
-from fewbit import _core, executors
-from fewbit.gpu import device as devices
+from fewbit import _core
+from fewbit.run import backend as executors
+from fewbit.run.gpu import device as devices
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the drivers are always asked")

@@ -10,17 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from fewbit.formats import FORMATS, find_format
-from fewbit.gpu.ops import Compiler
-from fewbit.gpu.source import INCLUDE
-from fewbit.gpu.stages import KEPT
-from fewbit.plan import OPS
+from fewbit.formats.table import FORMATS, find_format
+from fewbit.plan.plan import OPS
+from fewbit.run.gpu.ops import Compiler
+from fewbit.run.gpu.source import INCLUDE
+from fewbit.run.gpu.stages import KEPT
 from reference import ops, run
 from reference.formats import BLOCKS, FLOAT_ROWS
 
 ROOT = Path(__file__).parent.parent
 RUST = ROOT / "rust"
-SHADERS = ROOT / "python" / "fewbit" / "gpu" / "shaders"
+SHADERS = ROOT / "python" / "fewbit" / "run" / "gpu" / "shaders"
 README = (ROOT / "README.md").read_text("utf-8")
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 import fewbit
-from fewbit.checkpoint import open_checkpoint
-from fewbit.plan_listing import Listing, list_plan
-from fewbit.sizes import sizes
+from fewbit.files.checkpoint import open_checkpoint
+from fewbit.plan.sizes import sizes
+from fewbit.reports.plan_listing import Listing, list_plan
 from tests.golden.loading import NAMES, asset
 
 

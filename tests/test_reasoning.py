@@ -13,13 +13,13 @@ from typing import Any, cast
 import pytest
 
 import fewbit
-from fewbit.chat import Conversation, Reply
-from fewbit.chat_template import render
-from fewbit.checkpoint import open_checkpoint
-from fewbit.commands.writing import show_reply
-from fewbit.reasoning import Harmony, Splitter, Thinking, marker_ids, splitter
-from fewbit.sampling import GREEDY
-from fewbit.tokenizer import Tokenizer
+from fewbit.cli.writing import show_reply
+from fewbit.files.checkpoint import open_checkpoint
+from fewbit.generation.conversation import Conversation, Reply
+from fewbit.generation.reasoning import Harmony, Splitter, Thinking, marker_ids, splitter
+from fewbit.run.sampling import GREEDY
+from fewbit.tokenizer.template import render
+from fewbit.tokenizer.tokenizer import Tokenizer
 from tests.golden.loading import asset
 
 HARMONY = (

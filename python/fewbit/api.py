@@ -12,11 +12,16 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fewbit import recipes
-from fewbit.checkpoint import Checkpoint, open_checkpoint
-from fewbit.config import Config
+from fewbit.convert.encode import Stream
 from fewbit.errors import InputError, UnsupportedError
-from fewbit.executors import (
+from fewbit.files.checkpoint import Checkpoint, open_checkpoint
+from fewbit.formats.table import find_format
+from fewbit.formats.tensors import QuantizedTensor, quantize
+from fewbit.models import build_plan
+from fewbit.plan.config import Config
+from fewbit.plan.plan import Plan
+from fewbit.recipes import choose as recipes
+from fewbit.run.backend import (
     Backend,
     Executor,
     Stored,
@@ -27,17 +32,12 @@ from fewbit.executors import (
     predict,
     stored_bytes,
 )
-from fewbit.formats import find_format
-from fewbit.models import build_plan
-from fewbit.plan import Plan
-from fewbit.stream import Stream
-from fewbit.tensors import QuantizedTensor, quantize
 
 if TYPE_CHECKING:
-    from fewbit.calibrate import CollectedImatrix
-    from fewbit.measures import Divergence, Perplexity
-    from fewbit.predictions import Predictions
-    from fewbit.tokenizer import Tokenizer
+    from fewbit.measure.collect import CollectedImatrix
+    from fewbit.measure.statistics import Divergence, Perplexity
+    from fewbit.run.predictions import Predictions
+    from fewbit.tokenizer.tokenizer import Tokenizer
 
 __all__ = ["Model", "QuantizedTensor", "load", "quantize"]
 
@@ -258,8 +258,8 @@ class Model:
             UnsupportedError: GGUF has no words for something that the model does not run without.
 
         """
-        from fewbit.convert import gguf_formats, write_model
-        from fewbit.io.gguf_config import unsaid
+        from fewbit.convert.gguf import gguf_formats, write_model
+        from fewbit.files.gguf_config import unsaid
 
         if self.checkpoint.metadata is None:
             for what in unsaid(self.config):
@@ -268,26 +268,26 @@ class Model:
         write_model(Path(path), stream, self.recipe, progress)
 
     def perplexity(self, text: str, **options: Any) -> Perplexity:
-        """The perplexity over `text`; options as `fewbit.evaluate.perplexity`."""
-        from fewbit import evaluate
+        """The perplexity over `text`."""
+        from fewbit.measure import evaluate
 
         return evaluate.perplexity(self, text, **options)
 
     def divergence(self, base: Model, text: str, **options: Any) -> Divergence:
-        """How predictions diverge from `base`'s; options as `fewbit.evaluate.divergence`."""
-        from fewbit import evaluate
+        """How predictions diverge from those of `base`."""
+        from fewbit.measure import evaluate
 
         return evaluate.divergence(self, base, text, **options)
 
     def imatrix(self, text: str, **options: Any) -> CollectedImatrix:
-        """How much each column counts in `text`; options as `fewbit.calibrate.imatrix`."""
-        from fewbit import calibrate
+        """How much each column counts in `text`; options as `fewbit.measure.collect.imatrix`."""
+        from fewbit.measure import collect as calibrate
 
         return calibrate.imatrix(self, text, **options)
 
     def generate(self, prompt: str | Sequence[int], **options: Any) -> Iterator[str]:
-        """Text that continues `prompt`, piece by piece; options as `fewbit.generate.generate`."""
-        from fewbit.generate import generate
+        """Text that continues `prompt`, piece by piece."""
+        from fewbit.generation.text import generate
 
         return generate(self, prompt, **options)
 

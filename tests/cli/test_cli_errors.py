@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fewbit import cli
+from fewbit.cli import main as cli
 from fewbit.demo import DEMO
 
 TABLE = [

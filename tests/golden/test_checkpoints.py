@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 
 import fewbit
-from fewbit.checkpoint import open_checkpoint
-from fewbit.io.gguf import fields_of
-from fewbit.io.hf_config import config_from_hf
+from fewbit.files.checkpoint import open_checkpoint
+from fewbit.files.gguf import fields_of
+from fewbit.files.hf_config import config_from_hf
 from fewbit.models import build_plan
-from fewbit.tokenizer import Tokenizer
-from fewbit.tokenizer_gguf import build
-from fewbit.tokenizer_metadata import metadata_from_folder
+from fewbit.tokenizer.gguf_metadata import metadata_from_folder
+from fewbit.tokenizer.gguf_vocabulary import build
+from fewbit.tokenizer.tokenizer import Tokenizer
 from tests.compare import within_bound
 from tests.golden.loading import GGUFS, MODELS, NAMES, NOISE, SHARED, asset, load
 

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from fewbit import _core
-from fewbit.formats import find_format
-from fewbit.gpu.device import Device
-from fewbit.gpu.executor import Executor
-from fewbit.gpu.ops import vectors
-from fewbit.gpu.weights import Weights
+from fewbit.formats.table import find_format
+from fewbit.run.gpu.device import Device
+from fewbit.run.gpu.executor import Executor
+from fewbit.run.gpu.ops import vectors
+from fewbit.run.gpu.weights import Weights
 from reference import run
 from reference.linear import magnitude, round_activations
 from reference.weights import Weight

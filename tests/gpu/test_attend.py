@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-import fewbit.gpu.executor
-from fewbit.gpu.device import Device
-from fewbit.gpu.executor import Executor
-from fewbit.gpu.stages import TILE_QUERIES, Kind, kind_of, splits
+import fewbit.run.gpu.executor
+from fewbit.run.gpu.device import Device
+from fewbit.run.gpu.executor import Executor
+from fewbit.run.gpu.stages import TILE_QUERIES, Kind, kind_of, splits
 from reference import ops
 from reference.cache import kept
 from tests.compare import within_bound

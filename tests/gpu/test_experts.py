@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from fewbit.errors import InputError, ShapeError
-from fewbit.gpu.device import Device
-from fewbit.gpu.executor import Executor
+from fewbit.run.gpu.device import Device
+from fewbit.run.gpu.executor import Executor
 from reference import experts
 from tests.compare import same_bits, within_bound
 from tests.gpu.running import (

@@ -14,12 +14,12 @@ from wgpu.classes import GPUOutOfMemoryError
 
 import fewbit
 from fewbit.errors import DeviceError, FewbitError, InputError, UnsupportedError
-from fewbit.gpu import device as devices
-from fewbit.gpu import guard
-from fewbit.gpu.cache import Cache
-from fewbit.gpu.device import Adapter, Device, open_device
-from fewbit.gpu.executor import Executor
-from fewbit.sampling import GREEDY
+from fewbit.run.gpu import device as devices
+from fewbit.run.gpu import guard
+from fewbit.run.gpu.cache import Cache
+from fewbit.run.gpu.device import Adapter, Device, open_device
+from fewbit.run.gpu.executor import Executor
+from fewbit.run.sampling import GREEDY
 from tests.compare import within_bound
 from tests.golden.loading import MODELS, NOISE, Golden, load
 from tests.gpu.running import upload

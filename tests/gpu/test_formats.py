@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from fewbit.errors import ShapeError, UnsupportedError
-from fewbit.formats import FORMATS, find_format
-from fewbit.gpu.device import Device
-from fewbit.gpu.executor import Executor
+from fewbit.formats.table import FORMATS, find_format
+from fewbit.run.gpu.device import Device
+from fewbit.run.gpu.executor import Executor
 from reference.legacy import Group
 from reference.linear import product_f64
 from tests.compare import same_bits, within_bound

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from fewbit.gpu.executor import Executor
-from fewbit.gpu.fuse import fuse
+from fewbit.run.gpu.executor import Executor
+from fewbit.run.gpu.fuse import fuse
 from reference import experts, run
 from reference.weights import Weight
 from tests.compare import same_bits, within_bound

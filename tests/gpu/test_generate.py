@@ -8,9 +8,9 @@ import pytest
 import fewbit
 from fewbit.api import Model
 from fewbit.errors import FewbitError, InputError
-from fewbit.gpu import decode
-from fewbit.gpu.device import Adapter
-from fewbit.sampling import GREEDY, Sampling, choose
+from fewbit.run.gpu import decode
+from fewbit.run.gpu.device import Adapter
+from fewbit.run.sampling import GREEDY, Sampling, choose
 from tests.compare import within_bound
 from tests.golden.loading import MODELS, NOISE, asset
 
@@ -114,7 +114,7 @@ def test_a_sequence_that_others_go_on_with_ends_the_stream(model: Model) -> None
 
 
 def test_a_full_context_ends_the_text(model: Model) -> None:
-    session = fewbit.generate.Session(model, 12, "f32")
+    session = fewbit.generation.text.Session(model, 12, "f32")
     made = model.generate(PROMPT, max_tokens=99, sampling=GREEDY, session=session)
     list(made)
     assert made.finish in ("context", "stop")

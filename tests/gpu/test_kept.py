@@ -11,10 +11,10 @@ from typer.testing import CliRunner
 
 import fewbit
 from fewbit import _core
-from fewbit.cli import app
+from fewbit.cli.main import app
 from fewbit.errors import InputError
-from fewbit.gpu.device import Adapter, Device
-from fewbit.gpu.executor import Executor
+from fewbit.run.gpu.device import Adapter, Device
+from fewbit.run.gpu.executor import Executor
 from reference.cache import kept
 from reference.floats import FLOAT16, encode
 from tests.compare import same_bits, within_bound

@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from fewbit.gpu.device import Device
-from fewbit.gpu.executor import Executor
-from fewbit.gpu.source import shader
+from fewbit.run.gpu.device import Device
+from fewbit.run.gpu.executor import Executor
+from fewbit.run.gpu.source import shader
 from tests.compare import same_bits, within_bound
 from tests.golden.loading import NAMES, NOISE, load
 from tests.golden.test_models import greedy

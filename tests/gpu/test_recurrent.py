@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from fewbit.gpu.executor import Executor
-from fewbit.gpu.stages import SPAN
+from fewbit.run.gpu.executor import Executor
+from fewbit.run.gpu.stages import SPAN
 from reference import run
 from reference.cache import Cache
 from tests.compare import same_bits, within_bound
