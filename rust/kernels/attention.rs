@@ -14,8 +14,8 @@
 //! A head's sink is one more score: it enters the largest and, last of all, the total, and has no v.
 //!
 //! All queries go through a block of positions before the next is looked at, so keys and values are
-//! read from memory once for all of them. Tiles of 4 share the loads; positions outside a query's
-//! range weigh exactly zero, so its bits do not depend on which queries lie beside it.
+//! read from memory once for all of them. Tiles of 4 share the loads; a query adds only values at
+//! positions within its own range, so its bits do not depend on which queries lie beside it.
 
 #![allow(clippy::needless_range_loop)] // t counts the tile's rows across several arrays
 
@@ -195,6 +195,16 @@ fn seen(queries: &[Query]) -> Range<usize> {
     first..end
 }
 
+/// The positions that each of the queries sees, an empty range if there are none.
+fn seen_by_all(queries: &[Query]) -> Range<usize> {
+    let (mut first, mut end) = (0, usize::MAX);
+    for query in queries {
+        first = first.max(query.first);
+        end = end.min(query.last + 1);
+    }
+    first..end.max(first)
+}
+
 /// The scores of the positions of `block`, whose start is a multiple of 16, that the queries see.
 #[inline(always)]
 unsafe fn dot_keys<I: Isa, const BYTES: usize, const T: usize>(
@@ -281,7 +291,10 @@ unsafe fn softmax<I: Isa>(s: &mut [f32], first: usize, last: usize, sink: f32) -
     }
 }
 
-/// Adds what the positions of `block` weigh to the sums.
+/// Adds the values at the positions of `block`, times their weights, to the sums.
+///
+/// A position that a query does not see is left out, not added with weight zero: a value that is
+/// not finite would make NaN of it, and the query's bits would depend on its neighbours.
 #[inline(always)]
 unsafe fn mix_values<I: Isa, const BYTES: usize, const T: usize>(
     queries: &[Query],
@@ -289,25 +302,58 @@ unsafe fn mix_values<I: Isa, const BYTES: usize, const T: usize>(
     block: Range<usize>,
     rows: Rows,
 ) {
-    let seen = seen(queries);
-    let range = block.start.max(seen.start)..block.end.min(seen.end);
+    let (seen, by_all) = (seen(queries), seen_by_all(queries));
+    let (start, end) = (block.start.max(seen.start), block.end.min(seen.end));
+    let low = by_all.start.clamp(start, end.max(start));
+    let high = by_all.end.clamp(low, end.max(low));
     // SAFETY: the contract of `attend`.
     unsafe {
-        for start in (0..rows.padded).step_by(LANES) {
+        for element in (0..rows.padded).step_by(LANES) {
             let mut sums = [I::splat(0.0); T];
             for t in 0..T {
-                sums[t] = I::load(rows.of(t).sums.add(start));
+                sums[t] = I::load(rows.of(t).sums.add(element));
             }
-            for position in range.clone() {
-                let v = kept::<I, BYTES>(head.values, position * rows.padded + start);
+            if T > 1 {
+                sums = add_some::<I, BYTES, T>(queries, head, start..low, rows, element, sums);
+            }
+            for position in low..high {
+                let v = kept::<I, BYTES>(head.values, position * rows.padded + element);
                 for t in 0..T {
                     let e = *rows.of(t).scores.add(position - rows.start);
                     sums[t] = I::fma(I::splat(e), v, sums[t]);
                 }
             }
+            if T > 1 {
+                sums = add_some::<I, BYTES, T>(queries, head, high..end, rows, element, sums);
+            }
             for t in 0..T {
-                I::store(rows.of(t).sums.add(start), sums[t]);
+                I::store(rows.of(t).sums.add(element), sums[t]);
             }
         }
     }
+}
+
+/// Adds positions that only some of the queries see: a few at either end of what a tile sees.
+#[inline(always)]
+unsafe fn add_some<I: Isa, const BYTES: usize, const T: usize>(
+    queries: &[Query],
+    head: &Head,
+    positions: Range<usize>,
+    rows: Rows,
+    element: usize,
+    mut sums: [I::F; T],
+) -> [I::F; T] {
+    // SAFETY: the contract of `attend`.
+    unsafe {
+        for position in positions {
+            let v = kept::<I, BYTES>(head.values, position * rows.padded + element);
+            for t in 0..T {
+                if queries[t].first <= position && position <= queries[t].last {
+                    let e = *rows.of(t).scores.add(position - rows.start);
+                    sums[t] = I::fma(I::splat(e), v, sums[t]);
+                }
+            }
+        }
+    }
+    sums
 }
