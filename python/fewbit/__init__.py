@@ -7,6 +7,8 @@
 """
 
 from fewbit.api import Model, load
+from fewbit.convert.findings import Verification
+from fewbit.convert.verify import verify
 from fewbit.demo import DEMO, demo_text
 from fewbit.errors import (
     FewbitError,
@@ -45,6 +47,7 @@ __all__ = [
     "Sampling",
     "ShapeError",
     "UnsupportedError",
+    "Verification",
     "demo_text",
     "divergence",
     "find_format",
@@ -52,4 +55,5 @@ __all__ = [
     "perplexity",
     "quantize",
     "read_imatrix",
+    "verify",
 ]

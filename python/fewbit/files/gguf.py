@@ -52,11 +52,15 @@ Metadata = Mapping[str, Field]
 
 @dataclass(frozen=True)
 class Entry:
-    """A tensor: `shape` has rows first, `data` is uint8 [rows, row bytes], mapped."""
+    """A tensor: `shape` has rows first, `data` is uint8 [rows, row bytes], mapped.
+
+    `offset` is the byte of the file that `data` begins at.
+    """
 
     format: str
     shape: tuple[int, ...]
     data: NDArray[np.uint8]
+    offset: int
 
 
 @dataclass(frozen=True)
@@ -273,7 +277,7 @@ def _check_layout(cursor: _Cursor, infos: list[_Info], start: int, alignment: in
 def _entry(info: _Info, data: NDArray[np.uint8], start: int) -> Entry:
     begin = start + info.offset
     part = data[begin : begin + info.bytes]
-    return Entry(info.format, info.shape, part.reshape(info.rows, info.row_bytes))
+    return Entry(info.format, info.shape, part.reshape(info.rows, info.row_bytes), begin)
 
 
 def _damaged(path: Path, reason: str) -> FileFormatError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from fewbit import _core
 from fewbit.errors import InputError
+from fewbit.files.names import matching
 from fewbit.formats.layouts import layout_of, read_block, scales_of
 from fewbit.formats.table import find_format
 from fewbit.plan.config import Config
@@ -204,7 +204,7 @@ def distributions(checkpoint: Checkpoint, pattern: str) -> Iterator[Distribution
         InputError: `pattern` is not a regular expression, or matches no tensor.
 
     """
-    for name in _matching(checkpoint, pattern):
+    for name in matching(checkpoint.tensors, pattern):
         tensor = checkpoint.read(name)
         rows = tensor.data.reshape(math.prod(tensor.shape[:-1]), -1)
         values = _core.decode(rows, tensor.format, tensor.shape[-1])
@@ -219,7 +219,7 @@ def blocks(checkpoint: Checkpoint, pattern: str, index: int) -> Iterator[Block]:
             such block, or no blocks at all.
 
     """
-    for name in _matching(checkpoint, pattern):
+    for name in matching(checkpoint.tensors, pattern):
         tensor = checkpoint.read(name)
         if find_format(tensor.format).is_float:
             raise InputError(
@@ -262,21 +262,6 @@ def block(name: str, format_: str, data: NDArray[np.uint8], columns: int, index:
         name, format_, index, count, row, column, fields, found,
         list(map(float, scales)), list(map(float, minima)), list(map(float, values)),
     )  # fmt: skip
-
-
-def _matching(checkpoint: Checkpoint, pattern: str) -> list[str]:
-    """The names that match, one at least."""
-    try:
-        expression = re.compile(pattern)
-    except re.error as error:
-        raise InputError(
-            f"`{pattern}` is not a regular expression: {error}",
-            hint="as in `--tensor 'blk.0.attn_q'`",
-        ) from None
-    names = [name for name in checkpoint.tensors if expression.search(name)]
-    if not names:
-        raise InputError(f"no tensor matches `{pattern}`", hint="`fewbit inspect` lists the names")
-    return names
 
 
 def distribution(

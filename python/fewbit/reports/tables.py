@@ -69,7 +69,7 @@ def plain(value: object) -> Any:
 
 def devices_table(isa: str, found: Sequence[Adapter]) -> list[object]:
     """One line per device."""
-    table = _table("device", "name", "kind", "backend", "driver", "binding MB", "features")
+    table = plain_table("device", "name", "kind", "backend", "driver", "binding MB", "features")
     table.add_row("cpu", "", "CPU", isa, "", "", "")
     for a in found:
         table.add_row(
@@ -81,7 +81,7 @@ def devices_table(isa: str, found: Sequence[Adapter]) -> list[object]:
 
 def perplexity_table(results: Sequence[Perplexity]) -> list[object]:
     """One line per kind of activations."""
-    table = _table("acts", "PPL", "±", "ln PPL", "±", "tokens/s")
+    table = plain_table("acts", "PPL", "±", "ln PPL", "±", "tokens/s")
     for r in results:
         table.add_row(
             r.acts, f"{r.ppl.value:.4f}", f"{r.ppl.error:.4f}", f"{r.nll.value:.5f}",
@@ -92,7 +92,7 @@ def perplexity_table(results: Sequence[Perplexity]) -> list[object]:
 
 def divergence_table(results: Sequence[Divergence]) -> list[object]:
     """All statistics, one column per kind of activations."""
-    table = _table("", *(f"acts {r.acts}" for r in results))
+    table = plain_table("", *(f"acts {r.acts}" for r in results))
     for label, cells in _divergence_rows(results):
         table.add_row(label, *cells)
     return [table, "", *_span_lines([r.span for r in results])]
@@ -127,7 +127,7 @@ def compare_table(rows: Sequence[Row], details: bool = False) -> list[object]:
         weights, fast = _loss_table(rows, "weights"), _loss_table(rows, "fast")
         head = "What the weights alone lose (f32 activations):"
         return [head, weights, "", "With the fast arithmetic (int8 activations):", fast, "", *span]
-    table = _table(
+    table = plain_table(
         "format", "bits per\nweight", "size\nMB",
         "PPL\nweights", "KLD\nweights", "same top\nweights",
         "PPL\n+ int8", "KLD\n+ int8", "same top\n+ int8", "tokens/s\n+ int8", gap=0,
@@ -142,7 +142,7 @@ def compare_table(rows: Sequence[Row], details: bool = False) -> list[object]:
 
 
 def _loss_table(rows: Sequence[Row], kind: str) -> Table:
-    table = _table(
+    table = plain_table(
         "format", "bits per\nweight", "size\nMB", "PPL", "ln(PPL/base)", "mean KLD", "99 % KLD",
         "RMS Δp", "same top", *(["tokens/s"] if kind == "fast" else []),
     )  # fmt: skip
@@ -170,7 +170,7 @@ def _speed(row: Row) -> str:
 
 def bench_table(result: Bench) -> list[object]:
     """Tokens per second, and GB/s of weights beside the machine's read rate."""
-    table = _table("test", "tokens/s", "±", "GB/s", "of read rate")
+    table = plain_table("test", "tokens/s", "±", "GB/s", "of read rate")
     for rate in result.rates:
         gb = rate.gb_per_second
         cells = ("", "") if gb is None else (f"{gb:.1f}", f"{100 * gb / result.read_rate:.0f} %")
@@ -194,11 +194,11 @@ def contents_tables(contents: Contents) -> list[object]:
         f"weights        {contents.weights:,} in {contents.bytes:,} bytes, "
         f"{contents.bits_per_weight:.3f} bits per weight",
     ]
-    tensors = _table("tensor", "shape", "format", "bits per weight", text=3)
+    tensors = plain_table("tensor", "shape", "format", "bits per weight", text=3)
     for entry in contents.tensors:
         shape = " x ".join(str(size) for size in entry.shape)
         tensors.add_row(entry.name, shape, entry.format, f"{entry.bits_per_weight:.3f}")
-    totals = _table("format", "tensors", "weights", "bytes")
+    totals = plain_table("format", "tensors", "weights", "bytes")
     for total in contents.formats:
         sizes = (f"{total.weights:,}", f"{total.bytes:,}")
         totals.add_row(total.format, str(total.tensors), *sizes)
@@ -207,7 +207,7 @@ def contents_tables(contents: Contents) -> list[object]:
 
 def plan_tables(listing: Listing) -> list[object]:
     """A plan: one line per op, then what all its weights take."""
-    table = _table("value", "op", "of", "shape", "bytes", "bytes/token", text=4, folds=3)
+    table = plain_table("value", "op", "of", "shape", "bytes", "bytes/token", text=4, folds=3)
     for step in listing.steps:
         parts = [
             *(f"%{value}" for value in step.inputs),
@@ -271,7 +271,7 @@ def block_tables(b: Block) -> list[object]:
 
 def _fields_table(fields: Sequence[Bytes]) -> Table:
     stored = any(place.hex is not None for place in fields)
-    table = _table("bytes", "field", "bits", *(["stored"] if stored else []), text=4)
+    table = plain_table("bytes", "field", "bits", *(["stored"] if stored else []), text=4)
     for place in fields:
         span = f"{place.start}..{place.stop - 1}" if place.stop > place.start + 1 else place.start
         cells = [] if place.hex is None else [_shortened(place.hex)]
@@ -290,7 +290,7 @@ def _shortened(text: str, width: int = 48) -> str:
     return text if len(text) <= width else f"{text[:width]}..."
 
 
-def _table(*columns: str, text: int = 1, gap: int = 1, folds: int = 0) -> Table:
+def plain_table(*columns: str, text: int = 1, gap: int = 1, folds: int = 0) -> Table:
     """A plain table whose first `text` columns are words, the others numbers.
 
     Column `folds`, counted from 1, goes on below where a terminal is too narrow.
