@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 import fewbit
 from fewbit import _core
 from fewbit.formats.table import FORMATS
-from fewbit.run.backend import CODE_BOOKS
+from fewbit.run.cpu import CODE_BOOKS
 from reference.weights import Weight
 from tests.compare import same_bits
 from tests.differential.plans import embed, op, stored, values

@@ -15,7 +15,7 @@ from fewbit import _core
 from fewbit.errors import FewbitError, InputError, ShapeError
 from fewbit.files.checkpoint import Checkpoint, TensorInfo
 from fewbit.files.gguf import Entry
-from fewbit.files.gguf_config import rope_divisors
+from fewbit.files.gguf_config import ROPE_FREQS, rope_divisors
 from fewbit.formats.table import find_format
 
 Bytes = NDArray[np.uint8]
@@ -43,6 +43,12 @@ class Reencoder:
             found[name] = TensorInfo(name, "F32", (len(divisors),), partial(np.asarray, data))
         return found
 
+    @property
+    def computed(self) -> frozenset[str]:
+        """Tensors that a converter computes, whose last bits are its own: Llama 3's divisors."""
+        rope = self.checkpoint.config.rope
+        return frozenset((ROPE_FREQS,) if rope.kind == "llama3" and rope.factors is None else ())
+
     def check(self, stored: Mapping[str, Entry], names: list[str], *, complete: bool) -> None:
         """Refuse a source that cannot be that of the file; `complete`: for all of its tensors.
 
@@ -51,22 +57,22 @@ class Reencoder:
             ShapeError: a tensor has another shape in the source.
 
         """
-        missing = [name for name in names if name not in self.tensors]
-        if missing:
-            raise self._other(f"the source has no tensor `{missing[0]}`", missing[0])
-        lacking = [name for name in self.tensors if name not in stored] if complete else []
-        if lacking:
-            raise self._other(f"the file has no tensor `{lacking[0]}`", lacking[0])
         for name in names:
-            shapes = _plain(stored[name].shape), _plain(self.tensors[name].shape)
-            if shapes[0] != shapes[1]:
-                here, there = (" x ".join(map(str, shape)) for shape in shapes)
+            tensor = self.tensors.get(name)
+            if tensor is not None and _plain(tensor.shape) != _plain(stored[name].shape):
+                here, there = (" x ".join(map(str, s)) for s in (stored[name].shape, tensor.shape))
                 raise ShapeError(
                     f"`{self.file}` is not made from `{self.checkpoint.path}`: "
                     f"`{name}` is {here} in the file and {there} in the source",
                     hint="name the model that the file was quantized from",
                     tensor=name,
                 )
+        missing = [name for name in names if name not in self.tensors]
+        if missing:
+            raise self._other(f"the source has no tensor `{missing[0]}`", missing[0])
+        lacking = [name for name in self.tensors if name not in stored] if complete else []
+        if lacking:
+            raise self._other(f"the file has no tensor `{lacking[0]}`", lacking[0])
 
     def _other(self, what: str, name: str) -> InputError:
         return InputError(

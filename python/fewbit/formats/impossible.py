@@ -101,10 +101,10 @@ def _iq1_m_negative(blocks: Blocks) -> Marks:
     return np.asarray((d > 0x8000) & (d < 0xFC00))
 
 
-def _mxfp4_nan(blocks: Blocks) -> Marks:
-    """The exponent 255, unless all codes are zero: tiny weights end there, and stay zero."""
+def _mxfp4_overflow(blocks: Blocks) -> Marks:
+    """An exponent above 252, unless all codes are zero: blocks of tiny weights end there."""
     coded = (blocks[:, 1:17] & 0x77).any(axis=1, keepdims=True)
-    return np.asarray((blocks[:, :1] == 255) & coded)
+    return np.asarray((blocks[:, :1] > 252) & coded)
 
 
 def _not_in(start: int, stop: int, possible: NDArray[np.int64]) -> Callable[[Blocks], Marks]:
@@ -120,7 +120,7 @@ def _code_three(blocks: Blocks) -> Marks:
 _NO_FIVE_TRITS = "a byte of `codes` stands for no five trits"
 _NO_FOUR_TRITS = "a byte of `codes` stands for no four trits"
 _OTHER: dict[str, tuple[Check, ...]] = {
-    "MXFP4": (Check("`d` is NaN: its exponent is 255", 0, 1, _mxfp4_nan),),
+    "MXFP4": (Check("`d` is 2^125 or more, values overflow", 0, 1, _mxfp4_overflow),),
     "NVFP4": (
         Check("`d` is NaN", 0, 1, lambda blocks: (blocks[:, :4] & 0x7F) == 0x7F),
         Check("`d` has its unused highest bit set", 0, 1, lambda blocks: blocks[:, :4] > 0x7F),
