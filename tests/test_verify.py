@@ -48,12 +48,30 @@ def test_one_changed_byte_is_named(name: str, saved: Callable[[str], Path], tmp_
     values = [_core.decode(block[None], name, format_.block)[0].tolist() for block in blocks]
     assert [list(found.found_values), list(found.expected_values)] == values
     assert found.number is not None
-    assert found.number.split("[")[0] in field.name.split()
-    at = int(found.number[:-1].split("[")[1]) if "[" in found.number else 0
-    key = found.number.split("[")[0]
-    numbers = [read_block(block, name)[key][at].item() for block in blocks]
+    key, _, index = found.number.partition("[")
+    assert key in field.name.split()
+    numbers = [read_block(block, name)[key][int(index[:-1] or 0)].item() for block in blocks]
+    if format_.is_float:
+        numbers = [value[0] for value in values]
     assert [found.found_number, found.expected_number] == numbers
     assert numbers[0] != numbers[1]
+
+
+def test_the_number_is_one_that_the_first_byte_changes(
+    saved: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """Byte 16 of Q4_K holds codes 0 and 32; byte 17, which differs too, codes 1 and 33."""
+    path = saved("Q4_K")
+    start = entry(path).offset + 16
+    was = path.read_bytes()
+    edits = {start: was[start] ^ 0x30, start + 1: was[start + 1] ^ 5}
+    (tensor,) = wrong(verified(changed(path, tmp_path / "bad.gguf", edits)))
+    found = tensor.difference
+    assert found is not None
+    assert (found.byte, found.number) == (16, "codes[32]")
+    assert found.expected_number == was[start] >> 4
+    unequal = zip(found.found_values, found.expected_values, strict=True)
+    assert [i for i, (a, b) in enumerate(unequal) if a != b] == [1, 32]
 
 
 def test_rows_are_spread_from_the_first_to_the_last(

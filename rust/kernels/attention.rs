@@ -174,7 +174,7 @@ unsafe fn walk<I: Isa, const BYTES: usize>(queries: &[Query], head: Head, scratc
         }
         for block in (start..seen.end).step_by(BLOCK) {
             let block = block..seen.end.min(block + BLOCK);
-            each_tile!(queries, at => mix_values::<I, BYTES>(&head, block.clone(), rows.of(at)));
+            each_tile!(queries, at => mix_block::<I, BYTES>(&head, block.clone(), rows.of(at)));
         }
         for (at, query) in queries.iter().enumerate() {
             let sums = std::slice::from_raw_parts(rows.of(at).sums, head.elements);
@@ -193,16 +193,6 @@ fn seen(queries: &[Query]) -> Range<usize> {
         end = end.max(query.last + 1);
     }
     first..end
-}
-
-/// The positions that each of the queries sees, an empty range if there are none.
-fn seen_by_all(queries: &[Query]) -> Range<usize> {
-    let (mut first, mut end) = (0, usize::MAX);
-    for query in queries {
-        first = first.max(query.first);
-        end = end.min(query.last + 1);
-    }
-    first..end.max(first)
 }
 
 /// The scores of the positions of `block`, whose start is a multiple of 16, that the queries see.
@@ -296,64 +286,73 @@ unsafe fn softmax<I: Isa>(s: &mut [f32], first: usize, last: usize, sink: f32) -
 /// A position that a query does not see is left out, not added with weight zero: a value that is
 /// not finite would make NaN of it, and the query's bits would depend on its neighbours.
 #[inline(always)]
-unsafe fn mix_values<I: Isa, const BYTES: usize, const T: usize>(
+unsafe fn mix_block<I: Isa, const BYTES: usize, const T: usize>(
     queries: &[Query],
     head: &Head,
     block: Range<usize>,
     rows: Rows,
 ) {
-    let (seen, by_all) = (seen(queries), seen_by_all(queries));
-    let (start, end) = (block.start.max(seen.start), block.end.min(seen.end));
-    let low = by_all.start.clamp(start, end.max(start));
-    let high = by_all.end.clamp(low, end.max(low));
+    let (mut first, mut end) = (block.start, block.end);
+    for query in queries {
+        first = first.max(query.first);
+        end = end.min(query.last + 1);
+    }
+    // All see the positions from `first` to `end`; at most some those of the block beside them.
+    let first = first.min(block.end);
+    let end = end.max(first);
     // SAFETY: the contract of `attend`.
     unsafe {
-        for element in (0..rows.padded).step_by(LANES) {
+        if T > 1 {
+            mix_edge::<I, BYTES>(queries, head, block.start..first, rows);
+        }
+        mix_values::<I, BYTES, T>(head, first..end, rows);
+        if T > 1 {
+            mix_edge::<I, BYTES>(queries, head, end..block.end, rows);
+        }
+    }
+}
+
+/// Adds to each query's sums those of the positions that it sees.
+#[inline(always)]
+unsafe fn mix_edge<I: Isa, const BYTES: usize>(
+    queries: &[Query],
+    head: &Head,
+    positions: Range<usize>,
+    rows: Rows,
+) {
+    for (at, query) in queries.iter().enumerate() {
+        let own = positions.start.max(query.first)..positions.end.min(query.last + 1);
+        if !own.is_empty() {
+            // SAFETY: the contract of `attend`.
+            unsafe { mix_values::<I, BYTES, 1>(head, own, rows.of(at)) };
+        }
+    }
+}
+
+/// Adds to the sums of T queries the positions of `range`, all of which each of them sees.
+#[inline(always)]
+unsafe fn mix_values<I: Isa, const BYTES: usize, const T: usize>(
+    head: &Head,
+    range: Range<usize>,
+    rows: Rows,
+) {
+    // SAFETY: the contract of `attend`.
+    unsafe {
+        for start in (0..rows.padded).step_by(LANES) {
             let mut sums = [I::splat(0.0); T];
             for t in 0..T {
-                sums[t] = I::load(rows.of(t).sums.add(element));
+                sums[t] = I::load(rows.of(t).sums.add(start));
             }
-            if T > 1 {
-                sums = add_some::<I, BYTES, T>(queries, head, start..low, rows, element, sums);
-            }
-            for position in low..high {
-                let v = kept::<I, BYTES>(head.values, position * rows.padded + element);
+            for position in range.clone() {
+                let v = kept::<I, BYTES>(head.values, position * rows.padded + start);
                 for t in 0..T {
                     let e = *rows.of(t).scores.add(position - rows.start);
                     sums[t] = I::fma(I::splat(e), v, sums[t]);
                 }
             }
-            if T > 1 {
-                sums = add_some::<I, BYTES, T>(queries, head, high..end, rows, element, sums);
-            }
             for t in 0..T {
-                I::store(rows.of(t).sums.add(element), sums[t]);
+                I::store(rows.of(t).sums.add(start), sums[t]);
             }
         }
     }
-}
-
-/// Adds positions that only some of the queries see: a few at either end of what a tile sees.
-#[inline(always)]
-unsafe fn add_some<I: Isa, const BYTES: usize, const T: usize>(
-    queries: &[Query],
-    head: &Head,
-    positions: Range<usize>,
-    rows: Rows,
-    element: usize,
-    mut sums: [I::F; T],
-) -> [I::F; T] {
-    // SAFETY: the contract of `attend`.
-    unsafe {
-        for position in positions {
-            let v = kept::<I, BYTES>(head.values, position * rows.padded + element);
-            for t in 0..T {
-                if queries[t].first <= position && position <= queries[t].last {
-                    let e = *rows.of(t).scores.add(position - rows.start);
-                    sums[t] = I::fma(I::splat(e), v, sums[t]);
-                }
-            }
-        }
-    }
-    sums
 }
