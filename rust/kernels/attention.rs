@@ -14,8 +14,8 @@
 //! A head's sink is one more score: it enters the largest and, last of all, the total, and has no v.
 //!
 //! All queries go through a block of positions before the next is looked at, so keys and values are
-//! read from memory once for all of them. Tiles of 4 share the loads; a query adds only values at
-//! positions within its own range, so its bits do not depend on which queries lie beside it.
+//! read from memory once for all of them. Tiles of 4 share the loads; positions outside a query's
+//! range weigh exactly zero, so its bits do not depend on which queries lie beside it.
 
 #![allow(clippy::needless_range_loop)] // t counts the tile's rows across several arrays
 
@@ -174,7 +174,7 @@ unsafe fn walk<I: Isa, const BYTES: usize>(queries: &[Query], head: Head, scratc
         }
         for block in (start..seen.end).step_by(BLOCK) {
             let block = block..seen.end.min(block + BLOCK);
-            each_tile!(queries, at => mix_block::<I, BYTES>(&head, block.clone(), rows.of(at)));
+            each_tile!(queries, at => mix_values::<I, BYTES>(&head, block.clone(), rows.of(at)));
         }
         for (at, query) in queries.iter().enumerate() {
             let sums = std::slice::from_raw_parts(rows.of(at).sums, head.elements);
@@ -281,61 +281,16 @@ unsafe fn softmax<I: Isa>(s: &mut [f32], first: usize, last: usize, sink: f32) -
     }
 }
 
-/// Adds the values at the positions of `block`, times their weights, to the sums.
-///
-/// A position that a query does not see is left out, not added with weight zero: a value that is
-/// not finite would make NaN of it, and the query's bits would depend on its neighbours.
+/// Adds what the positions of `block` weigh to the sums.
 #[inline(always)]
-unsafe fn mix_block<I: Isa, const BYTES: usize, const T: usize>(
+unsafe fn mix_values<I: Isa, const BYTES: usize, const T: usize>(
     queries: &[Query],
     head: &Head,
     block: Range<usize>,
     rows: Rows,
 ) {
-    let (mut first, mut end) = (block.start, block.end);
-    for query in queries {
-        first = first.max(query.first);
-        end = end.min(query.last + 1);
-    }
-    // All see the positions from `first` to `end`; at most some those of the block beside them.
-    let first = first.min(block.end);
-    let end = end.max(first);
-    // SAFETY: the contract of `attend`.
-    unsafe {
-        if T > 1 {
-            mix_edge::<I, BYTES>(queries, head, block.start..first, rows);
-        }
-        mix_values::<I, BYTES, T>(head, first..end, rows);
-        if T > 1 {
-            mix_edge::<I, BYTES>(queries, head, end..block.end, rows);
-        }
-    }
-}
-
-/// Adds to each query's sums those of the positions that it sees.
-#[inline(always)]
-unsafe fn mix_edge<I: Isa, const BYTES: usize>(
-    queries: &[Query],
-    head: &Head,
-    positions: Range<usize>,
-    rows: Rows,
-) {
-    for (at, query) in queries.iter().enumerate() {
-        let own = positions.start.max(query.first)..positions.end.min(query.last + 1);
-        if !own.is_empty() {
-            // SAFETY: the contract of `attend`.
-            unsafe { mix_values::<I, BYTES, 1>(head, own, rows.of(at)) };
-        }
-    }
-}
-
-/// Adds to the sums of T queries the positions of `range`, all of which each of them sees.
-#[inline(always)]
-unsafe fn mix_values<I: Isa, const BYTES: usize, const T: usize>(
-    head: &Head,
-    range: Range<usize>,
-    rows: Rows,
-) {
+    let seen = seen(queries);
+    let range = block.start.max(seen.start)..block.end.min(seen.end);
     // SAFETY: the contract of `attend`.
     unsafe {
         for start in (0..rows.padded).step_by(LANES) {

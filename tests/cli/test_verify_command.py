@@ -24,7 +24,7 @@ def test_the_command(
     path, imatrix = saved("Q4_K"), ("--imatrix", str(IMATRIX))
     code, out, err = run(capsys, str(path), "--source", str(LLAMA), *imatrix)
     assert (code, err) == (0, "")
-    assert out.rstrip().endswith(f"no impossible values, equal to what {LLAMA} is encoded as")
+    assert out.rstrip().endswith(f": equal to {LLAMA} encoded again, no impossible values")
     whole = entry(path)
     row, column = divmod(whole.data.size // 2 + 1, whole.data.shape[1])
     place = whole.offset + row * whole.data.shape[1] + 1
@@ -45,7 +45,9 @@ def test_the_command(
     )
     assert lines[at + 2].startswith(f"  found 0x7c, expected 0x{was:02x}: d is nan, expected ")
     assert lines[at + 3].startswith("  256 of its 256 values differ, the first in column 0: nan, ")
-    assert f"{head}`d` is not finite, in 1 block:" in lines
+    at = lines.index(f"{head}`d` is not finite, in 1 block:")
+    low = path.read_bytes()[place - 1]
+    assert lines[at + 2] == f"  found bytes {low:02x} 7c"
     assert lines[-1] == (
         f"{bad}: 1,538 of 1,538 rows of 8 tensors: "
         f"1 tensor differs from {LLAMA}, 1 tensor with impossible values"

@@ -54,10 +54,8 @@ def _tensor_lines(tensor: TensorFindings) -> Iterator[str]:
         blocks = f"{tensor.differing_blocks:,} of {tensor.checked * tensor.blocks:,} {unit}"
         yield f"{head}: {rows} and {blocks} differ; the first:\n{_difference(tensor, first)}\n"
     for value in tensor.impossible:
-        yield (
-            f"{head}: {value.reason}, in {_counted(tensor, value)}:\n{_place(tensor, value)}\n"
-            + (f"  found 0x{value.found}\n")
-        )
+        where = f"{_place(tensor, value)}\n  found bytes {value.found}\n"
+        yield f"{head}: {value.reason}, in {_counted(tensor, value)}:\n{where}"
 
 
 def _counted(tensor: TensorFindings, value: Impossible) -> str:
@@ -115,9 +113,8 @@ def _verdict(found: Verification) -> str:
     bad += ["stray bytes between tensors"] * bool(found.padding)
     if bad:
         return f"{what}: {', '.join(bad)}"
-    return f"{what}: no impossible values" + (
-        "" if found.source is None else f", equal to what {found.source} is encoded as"
-    )
+    equal = "" if found.source is None else f"equal to {found.source} encoded again, "
+    return f"{what}: {equal}no impossible values"
 
 
 def _tensors(count: int) -> str:
