@@ -13,7 +13,8 @@ from fewbit import _core
 from fewbit.cli import main as cli
 from fewbit.errors import FormatError, InputError
 from fewbit.files.checkpoint import open_checkpoint
-from fewbit.formats.layouts import LAYOUTS, layout_of, read_block, scales_of, values_of
+from fewbit.formats.blocks import read_block, read_blocks, scales_of, values_of
+from fewbit.formats.layouts import LAYOUTS, layout_of
 from fewbit.formats.table import FORMATS, find_format
 from fewbit.recipes.choose import Options
 from fewbit.reports import contents as inspect_file
@@ -51,7 +52,7 @@ def test_fields_cover_the_block(name: str) -> None:
     assert [place.start for place in fields] == edges[:-1]
     assert edges[-1] == format_.bytes
     for place in fields:
-        assert sum(part.width * part.count for part in place.parts) == place.word
+        assert sum(bits.width * bits.count for bits in place.bits) == place.word
 
 
 @pytest.mark.parametrize("name", NUMERIC)

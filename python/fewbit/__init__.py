@@ -17,8 +17,9 @@ from fewbit.errors import (
     UnsupportedError,
 )
 from fewbit.files.importance import read_imatrix
+from fewbit.formats.error_statistics import ErrorStatistics
 from fewbit.formats.table import FORMATS, Format, find_format
-from fewbit.formats.tensors import ErrorStatistics, QuantizedTensor, quantize
+from fewbit.formats.tensors import QuantizedTensor, dequantize, quantize
 from fewbit.measure.collect import CollectedImatrix
 from fewbit.measure.evaluate import divergence, perplexity
 from fewbit.plan.config import Config, Rope
@@ -46,6 +47,7 @@ __all__ = [
     "ShapeError",
     "UnsupportedError",
     "demo_text",
+    "dequantize",
     "divergence",
     "find_format",
     "load",

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from fewbit import _core
 from fewbit.errors import InputError
-from fewbit.formats.layouts import layout_of, read_block, scales_of
+from fewbit.formats.blocks import read_block, scales_of
+from fewbit.formats.layouts import layout_of
 from fewbit.formats.table import find_format
 from fewbit.plan.config import Config
 
