@@ -19,7 +19,7 @@ from gguf import GGUFReader, GGUFWriter
 import fewbit
 from fewbit.convert import gguf as convert
 from fewbit.convert.encode import Stream
-from fewbit.files.checkpoint import TensorInfo, open_checkpoint
+from fewbit.files.checkpoint import LazyTensor, open_checkpoint
 from fewbit.files.gguf import read_gguf
 from tests.compare import within_bound
 from tests.golden.loading import MODELS, NOISE
@@ -209,7 +209,7 @@ def test_every_format_has_a_place_in_a_file(format_: str, tmp_path: Path) -> Non
     stored = np.arange(rows, dtype=np.uint8)[:, None].repeat(
         fewbit.FORMATS[format_].row_bytes(columns), axis=1
     )
-    info = TensorInfo(name, format_, (rows, columns), lambda: stored)
+    info = LazyTensor(name, format_, (rows, columns), lambda: stored)
     checkpoint = replace(checkpoint, tensors=checkpoint.tensors | {name: info})
     convert.write_model(tmp_path / "m.gguf", Stream(checkpoint, formats, {}))
     found = read_gguf(tmp_path / "m.gguf").tensors[name]

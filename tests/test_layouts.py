@@ -13,7 +13,7 @@ from fewbit import _core
 from fewbit.cli import main as cli
 from fewbit.errors import FormatError, InputError
 from fewbit.files.checkpoint import open_checkpoint
-from fewbit.formats.blocks import read_block, read_blocks, scales_of, values_of
+from fewbit.formats.blocks import read_block, scales_of, values_of
 from fewbit.formats.layouts import LAYOUTS, layout_of
 from fewbit.formats.table import FORMATS, find_format
 from fewbit.recipes.choose import Options
