@@ -1,7 +1,7 @@
 """Exceptions that fewbit raises: each has a message, a hint, and its facts as attributes.
 
-Every exception is a :class:`FewbitError`, which is a :class:`ValueError`. Its message tells what was
-given and what is expected, its hint, after a blank line, what to do. Programs read the attributes.
+Every exception is a :class:`FewbitError`, which is a :class:`ValueError`. The message tells what
+was given and what is expected; the hint, after a blank line, what to do.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Open a model on disk: its configuration, its tensors under GGUF names, its tokenizer.
+"""Open a model on disk: its configuration and its tensors under GGUF names.
 
 A Hugging Face folder and a GGUF file give the same tensors in GGUF's order of rows, so one plan per
 architecture serves both. Tensor data are read on demand.
@@ -6,13 +6,11 @@ architecture serves both. Tensor data are read on demand.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,14 +19,12 @@ from fewbit.errors import FileFormatError, InputError
 from fewbit.files import gguf, hub
 from fewbit.files.gguf_config import LONG_FACTORS, ROPE_FREQS, config_from_gguf
 from fewbit.files.hf_config import config_from_hf
+from fewbit.files.json_file import read_json
 from fewbit.files.safetensors import TensorInfo, read_safetensors
 from fewbit.files.transforms import gguf_tensors
 from fewbit.models import build_plan
 from fewbit.plan.config import Config
-from fewbit.plan.sizes import tensor_shapes
-
-if TYPE_CHECKING:
-    from fewbit.tokenizer.tokenizer import Tokenizer
+from fewbit.plan.shapes import tensor_shapes
 
 INDEX = "model.safetensors.index.json"
 
@@ -78,20 +74,6 @@ class Checkpoint:
         """Read tensor `name`."""
         tensor = self.tensors[name]
         return Tensor(tensor.format, tensor.shape, tensor.read())
-
-    def tokenizer(self) -> Tokenizer:
-        """Load the tokenizer of the folder or of the metadata.
-
-        Raises:
-            FileFormatError: the tokenizer is missing or damaged.
-            UnsupportedError: the kind of tokenizer is not supported.
-
-        """
-        from fewbit.tokenizer.tokenizer import from_folder, from_gguf
-
-        if self.metadata is not None:
-            return from_gguf(self.metadata, self.path)
-        return from_folder(self.path)
 
 
 def open_checkpoint(path: str | PathLike[str]) -> Checkpoint:
@@ -169,24 +151,6 @@ def _weight_files(folder: Path) -> list[Path]:
             path=str(folder),
         )
     return files
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object from a file.
-
-    Raises:
-        FileFormatError: the file is not JSON, or its JSON is not an object.
-
-    """
-    try:
-        found = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise FileFormatError(
-            f"`{path}` is not JSON: {error}", hint="download it again", path=str(path)
-        ) from None
-    if not isinstance(found, dict):
-        raise FileFormatError(f"`{path}` must hold a JSON object", path=str(path))
-    return found
 
 
 def _check_tensors(checkpoint: Checkpoint) -> None:

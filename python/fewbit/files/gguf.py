@@ -288,13 +288,6 @@ def _damaged(path: Path, reason: str) -> FileFormatError:
     )
 
 
-def sort_key(name: str) -> tuple[int, bytes]:
-    """Key of the tensor order of ``llama-quantize``: outside blocks first, by block, by name."""
-    first, *rest = name.split(".")
-    inside = first == "blk" and bool(rest) and rest[0].isdigit()
-    return (int(rest[0]) if inside else -1, name.encode())
-
-
 def fields_of(values: Mapping[str, Any]) -> Iterator[tuple[str, Field]]:
     """Give plain values their GGUF types: int u32 (in lists i32), float f32, str, bool, lists."""
     for key, value in values.items():

@@ -124,7 +124,7 @@ def _stacked(infos: Mapping[str, TensorInfo]) -> dict[str, Source]:
         same = {(s.format, s.shape) for s in ordered if s is not None}
         if None in ordered or len(same) != 1:
             raise FileFormatError(
-                f"an expert of the {len(experts)} of `{name}` is missing, or differs in shape or dtype",
+                f"experts of `{name}` are missing, or differ in shape or dtype",
                 hint="download the checkpoint again",
                 tensor=name,
             )

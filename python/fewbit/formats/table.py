@@ -45,8 +45,8 @@ class Format:
             raise ShapeError(
                 f"cannot store rows of {columns} elements as {self.name}: "
                 f"not a multiple of {self.block}",
-                hint="Q8_0, Q4_0, Q5_0 and IQ4_NL need multiples of 32; F16 and affine formats (asym4-g32) "
-                "take any length",
+                hint="Q8_0, Q4_0, Q5_0 and IQ4_NL need multiples of 32; F16 and affine formats "
+                "(asym4-g32) take any length",
                 format=self.name,
                 columns=columns,
             )
