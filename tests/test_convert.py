@@ -163,7 +163,7 @@ def test_a_truncated_importance_matrix_is_named(cut: int, tmp_path: Path) -> Non
     path = tmp_path / "old.dat"
     whole = write_dat(path, "a.weight", 2, np.ones(3), struct.pack("<ii8s", 9, 8, b"wiki.txt"))
     path.write_bytes(whole.read_bytes()[:cut])
-    with pytest.raises(fewbit.FileFormatError, match=r"old\.dat` is not a whole importance matrix"):
+    with pytest.raises(fewbit.FileFormatError, match=r"old\.dat` is not a valid importance matrix"):
         fewbit.read_imatrix(path)
 
 

@@ -11,7 +11,7 @@ from fewbit.callbacks import Progress
 from fewbit.convert.gguf import gguf_formats, write_model
 from fewbit.demo import DEMO
 from fewbit.files.checkpoint import open_checkpoint
-from fewbit.files.gguf_config import unsaid
+from fewbit.files.gguf_config import not_described
 from fewbit.generation.conversation import Message, Reply, reply_to
 from fewbit.generation.text import Generation, Session, generate
 from fewbit.measure import collect, evaluate
@@ -75,7 +75,7 @@ class Model(LoadedModel):
 
         """
         if self.checkpoint.metadata is None:
-            for what in unsaid(self.config):
+            for what in not_described(self.config):
                 warnings.warn(what, stacklevel=2)
         stream = self._stream(gguf_formats(self.checkpoint, self.formats))
         write_model(Path(path), stream, self.recipe, progress)

@@ -56,5 +56,5 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     'did you mean `Q4_K_M`? '
     """
     by_spelling = {each.lower(): each for each in known}
-    near = difflib.get_close_matches(name.lower(), by_spelling, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(name.lower(), by_spelling, n=1, cutoff=0.65)
     return f"did you mean `{by_spelling[near[0]]}`? " if near else ""

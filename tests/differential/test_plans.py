@@ -36,7 +36,7 @@ def test_saved_and_loaded_again_it_is_the_same_model(name: str, tmp_path: Path) 
 
 
 def test_layers_between_have_no_experts(tmp_path: Path) -> None:
-    """`decoder_sparse_step` 2: every second layer has them; GGUF cannot say so."""
+    """`decoder_sparse_step` 2: every second layer has them; GGUF cannot describe it."""
     model = fewbit.load(MAKERS["qwen3_moe-between"](tmp_path / "m"))
     assert model.config.routing is not None
     assert (model.config.routing.dense, model.config.routing.normalize) == ({0, 2}, False)

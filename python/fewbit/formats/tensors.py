@@ -292,6 +292,7 @@ def quantize(
         )
     _check_not_empty(source.shape)
     columns = source.shape[-1]
+    format_.row_bytes(columns)  # raises ShapeError where the format has no such rows
     floats = np.ascontiguousarray(source).reshape(-1, columns)
     weights = None if imatrix is None else np.ascontiguousarray(imatrix, np.float32)
     source_format = _SOURCES[source.dtype]
