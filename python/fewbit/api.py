@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fewbit.callbacks import Progress
 from fewbit.convert.gguf import gguf_formats, write_model
-from fewbit.demo import demo_or, demo_text, is_demo
+from fewbit.demo import DEMO, demo_or, demo_text
 from fewbit.errors import InputError
 from fewbit.files.checkpoint import open_checkpoint
 from fewbit.files.gguf_config import unsaid
@@ -237,7 +237,7 @@ def compare(
 
     """
     base = model if isinstance(model, Model) else load(model)
-    if text is None and not is_demo(base.checkpoint.path):
+    if text is None and base.checkpoint.path != DEMO:
         raise InputError("there is no text to measure on", hint="give one as `text`")
     content = demo_text() if text is None else text
     return comparison.compare(base, formats, content, ctx, chunks, progress)

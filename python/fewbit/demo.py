@@ -10,10 +10,8 @@ DEMO = Path(__file__).parent / "data" / "demo"
 
 
 def is_demo(model: str | PathLike[str] | None) -> bool:
-    """Whether `model` means the built-in one: None, its path, or "demo" if no file is called so."""
-    if model is None or Path(model) == DEMO:
-        return True
-    return str(model) == "demo" and not Path(model).exists()
+    """Whether `model` means the built-in one: None, or "demo" if no file is called so."""
+    return model is None or (str(model) == "demo" and not Path(model).exists())
 
 
 def demo_or(model: str | PathLike[str] | None) -> str | PathLike[str]:

@@ -76,4 +76,4 @@ class _Finder(MetaPathFinder):
 def install() -> None:
     """Let old names be imported."""
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
-        sys.meta_path.append(_Finder())
+        sys.meta_path.insert(0, _Finder())  # else the path of a successor gives a second copy
