@@ -61,7 +61,7 @@ def test_codes_survive(name):
 
 @pytest.mark.parametrize("rounding", ["even", "away", "zero"])
 def test_roundings_agree_off_ties(rounding):
-    """"zero" never increases x; "away" and "even" differ only at ties."""
+    """ "zero" never increases x; "away" and "even" differ only at ties."""
     f = FLOATS["float8"]
     for step in range(1, 4000):
         x = step / 256
