@@ -5,7 +5,8 @@
 A saved run is a JSON file: the machine, the date, versions, threads, and a list of results. Each
 result has a name, a format, a metric (the unit), a phase, and one value per program, a number or a
 range [low, high]. Each name and metric of a run gets a table, with a row per format and a column
-per program and phase. "ratio" is how many times faster fewbit is than the fastest other column.
+per program and phase. "ratio" is fewbit's value over the best other column's, inverted if less is
+better.
 
 Needs only the standard library, so that documentation can be built without fewbit.
 """
@@ -23,7 +24,7 @@ KEYS = ("name", "format", "metric", "phase")
 """What identifies a result; all are strings."""
 EXTRA = ("read GB/s", "fraction of read rate", "fraction of peak", "note")
 """Optional facts about fewbit's value: neither programs nor identity."""
-TIMES = ("s", "ms")
+LESS_IS_BETTER = ("s", "ms", "nats", "bits")
 """Metrics of which less is better."""
 
 Result = dict[str, Any]
@@ -69,12 +70,12 @@ def programs(results: Iterable[Result]) -> list[str]:
 
 
 def ratio(result: Result) -> float | None:
-    """How many times faster fewbit is than the fastest other program; None without another."""
+    """How many times better fewbit is than the best other program; None without another."""
     others = [middle(result[name]) for name in programs([result]) if name != "fewbit"]
     if not others:
         return None
     ours = middle(result["fewbit"])
-    return min(others) / ours if result["metric"] in TIMES else ours / max(others)
+    return min(others) / ours if result["metric"] in LESS_IS_BETTER else ours / max(others)
 
 
 def middle(value: float | list[float]) -> float:
