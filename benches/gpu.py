@@ -1,23 +1,24 @@
-"""Measure models on a GPU: correctness first, then speed relative to the memory's copy rate.
+"""One run on a card: is it right, how fast does it copy, and how much of that do models reach.
 
     python benches/gpu.py [--device gpu:0] [--formats BF16,Q8_0] [--no-check] [--plain]
                           [--acts f32,int8] [--layers 32] [--width 4096] [--experts]
                           [--tokens 128] [--prompt 512]
 
-Method: the tests of tests/gpu run first. Then, for each format, a Llama of random weights is built
-on the GPU: 9 billion weights by default (width 4096, FFN three times that, 32 layers, heads of 128
-columns, a quarter as many key/value heads, a vocabulary of 151,936 that shrinks with the square of
-the width). Speed does not depend on the values, so each matrix repeats some encoded rows. A prompt
-is timed, then greedy generation as in `fewbit generate`, with f32 and, for quantized formats, int8
-activations. `--plain` turns off the fusion of ops. `--experts` gives each layer 128 experts of 3/8
-of the width, 8 used per token (Qwen3-30B-A3B at width 2048).
+Method: first the tests of tests/gpu on this card. Then, for each format, a Llama of random weights
+(9 billion: width 4096, ffn three times that, 32 layers, a vocabulary of 151,936 that shrinks with
+the square of the width; heads of 128 columns, a quarter as many for keys) is made on the machine,
+tensor by tensor; speed does not depend on the values, so each matrix repeats some encoded rows. A
+prompt (of 512 tokens) is timed, then greedy generation as `fewbit generate` does it, with both
+kinds of activations where the format rounds them. `--plain` joins no layers; `--experts` gives each
+layer 128 experts, 3/8 of the width wide, of which a token goes to 8 (Qwen3-30B-A3B with 2048).
 
-Reading the tables: "floor" is the time to read one token's weights once at the copy rate; the rest
-of a token's time is waiting between dispatches, attention, and slow kernels. "encode" is the time
-of the CPU to record a step; it overlaps with the GPU, so it matters only if it is larger. "prompt
-GOP/s" counts two operations per weight and prompt token, over the whole time. "products" are the
-shaders used for few and for many rows. The second table times each op's dispatches of one token
-alone, without the waiting between different ops; the third does the same for a prompt.
+Reading the tables: "floor" is the time to read the weights of one token once at the copy rate; what
+is above it goes to dispatches that wait for each other, attention and slow kernels. "encode" is the
+host's time to record a step; it hides behind the card's as long as it is the smaller one. "prompt
+GOP/s" counts two operations for each weight that a token of the prompt meets, over its whole time;
+"products" are the forms that the card got for few rows and for many. The second table has each op's
+dispatches of a token by themselves, one after the other: where a token's time goes, the waiting
+between unlike ops left out; and the same of a prompt.
 """
 
 from __future__ import annotations
@@ -54,12 +55,12 @@ from fewbit.sizes import share_of, sizes_of, tensor_shapes
 FORMATS = ("BF16", "Q8_0", "Q4_0", "Q4_1", "Q2_K")
 PATTERN_ROWS = 64
 USED = frozenset(("subgroup",))
-"""Device features that shaders can use; others are requested but not used yet."""
+"""Features that shaders have a form for; the others that a device opens are not used yet."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """Times in ms of a token, bytes that it reads, and tokens/s of a prompt."""
+    """Times in ms of one token, bytes that it reads, and tokens per second of a prompt."""
 
     format: str
     acts: str
@@ -69,16 +70,16 @@ class Result:
     stages: int
     prompt_rate: float
     products: str
-    """Shader files of the products with few rows and with many."""
+    """Files of the products of few rows and of many."""
     operations: int
-    """Operations of the matrix products per prompt token."""
+    """Of the products with matrices, for a token of a prompt."""
     ops: dict[str, tuple[int, float]]
-    """For each op of a token: the number of dispatches and their ms."""
+    """Of each op of a token its dispatches, and their ms."""
     prompt_ops: dict[str, tuple[int, float]]
 
 
 def shape(layers: int, width: int, experts: bool) -> Config:
-    """The configuration of the model."""
+    """The model's numbers."""
     heads, vocab = max(width // 128, 4), 151_936 * width**2 // 4096**2 // 4 * 4
     mixture: dict[str, Any] = {}
     if experts:
@@ -90,7 +91,7 @@ def shape(layers: int, width: int, experts: bool) -> Config:
 
 
 def rows_of(format_: str, rows: int, columns: int) -> NDArray[np.uint8]:
-    """Encoded random rows; a few are repeated."""
+    """Encoded normal numbers, some rows over and over."""
     values = np.random.default_rng(columns).normal(0, columns**-0.5, (PATTERN_ROWS, columns))
     data = values.astype(np.float32).view(np.uint8)
     encoded = _core.encode(data, "F32", columns, format_)
@@ -98,7 +99,7 @@ def rows_of(format_: str, rows: int, columns: int) -> NDArray[np.uint8]:
 
 
 def random_weights(device: Device, plan: Plan, format_: str) -> tuple[Weights, int]:
-    """All tensors of the plan on the GPU, and the bytes of them that a token reads."""
+    """All tensors of the plan on the card, and the bytes of them that a token reads."""
     weights, kinds = Weights(device), {}
     for name, (*rows, columns) in tensor_shapes(plan).items():
         count = math.prod(rows)
@@ -110,7 +111,7 @@ def random_weights(device: Device, plan: Plan, format_: str) -> tuple[Weights, i
 
 
 def ones(columns: int) -> NDArray[np.uint8]:
-    """The weights of a norm."""
+    """A norm's weights."""
     return np.ones((1, columns), np.float32).view(np.uint8)
 
 
@@ -118,7 +119,7 @@ def measure(
     device: Device, config: Config, format_: str, tokens: int, prompt: int, kinds: Sequence[str],
     fused: bool,
 ) -> Iterator[Result]:  # fmt: skip
-    """Measure a prompt and `tokens` generated tokens in a format, for each kind of activations."""
+    """A prompt and `tokens` generated tokens in one format, by each kind of activations."""
     plan = build_plan(config)
     weights, read = random_weights(device, plan, format_)
     executor = Executor(json.dumps(plan.to_dicts()), weights, fused=fused)
@@ -144,7 +145,7 @@ def measure(
 
 
 def prompt_rate(executor: Executor, cache: Cache, prompt: int, acts: str) -> float:
-    """Tokens/s of a prompt, including reading the last logits; the best of three."""
+    """Tokens a second of a prompt whose last logits come back; the best of three."""
     ids, best = np.arange(prompt, dtype=np.uint32), float("inf")
     for _ in range(3):
         cache.reset()
@@ -155,7 +156,7 @@ def prompt_rate(executor: Executor, cache: Cache, prompt: int, acts: str) -> flo
 
 
 def operations(plan: Plan) -> int:
-    """Two operations per weight of each matrix that a prompt token is multiplied by."""
+    """Two for each weight of a matrix that a token of a prompt meets."""
     shapes, found = tensor_shapes(plan), 0
     for op in plan.ops:
         if op.kind == "take":
@@ -166,7 +167,7 @@ def operations(plan: Plan) -> int:
 
 
 def products(executor: Executor, acts: str) -> str:
-    """The shader files of products with few rows and with many, most frequent first."""
+    """The files that multiply few rows and many, of most products first."""
     stages = [stage for stage in executor.program(acts).stages if stage.tiles]
     forms = Counter(f for s in stages if s.tiles for f in (s.files[1], s.tiles.files[1]))
     return ", ".join(name for name, _ in forms.most_common())
@@ -175,7 +176,7 @@ def products(executor: Executor, acts: str) -> str:
 def encode_time(
     executor: Executor, cache: Cache, acts: str, repetitions: int = 20
 ) -> tuple[float, int]:
-    """Seconds to record a step (never submitted), and the number of its dispatches."""
+    """Seconds to record and finish one step that is never submitted; its dispatches."""
     bound = executor.bound(cache, acts)
     times = []
     for _ in range(repetitions):
@@ -188,14 +189,14 @@ def encode_time(
 
 
 def is_made(stage: Stage, tokens: int, step: Kind) -> bool:
-    """Whether a step of this kind with `tokens` tokens has the dispatch."""
+    """Whether a dispatch is made in a step of so many tokens, of this kind."""
     return step in stage.kinds and tokens > stage.above
 
 
 def op_times(
     executor: Executor, cache: Cache, acts: str, tokens: int, repetitions: int = 5
 ) -> dict[str, Any]:
-    """For each op, the dispatches of a step and their ms in one submission."""
+    """Of each op its dispatches in a step, and the ms that these take in one submission."""
     bound, device, found = executor.bound(cache, acts), executor.device, {}
     sequences = np.zeros(tokens, np.uint32)
     step = kind_of(sequences, executor.program(acts).queries)
@@ -219,17 +220,17 @@ def op_times(
 
 
 def check(index: int) -> None:
-    """Run the GPU tests; exit if one fails."""
+    """Run the tests on the card; end here if one fails."""
     environment = os.environ | {"FEWBIT_ADAPTER": str(index)}
     tests = Path(__file__).parents[1] / "tests" / "gpu"
     command = [sys.executable, "-m", "pytest", "-q", "--require", "gpu", str(tests)]
     code = subprocess.run(command, env=environment, cwd=tests.parents[1], check=False).returncode
     if code:
-        sys.exit(f"GPU tests failed (pytest exit code {code}); nothing is measured")
+        sys.exit(f"the card computes wrongly (pytest ended with {code}): no speed is measured")
 
 
 def main() -> None:
-    """Check, measure and print the tables."""
+    """Check, measure, print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--device", default="gpu")
     parser.add_argument("--layers", type=int, default=32)
@@ -244,13 +245,13 @@ def main() -> None:
     options = parser.parse_args()
     adapter = find_adapter(options.device)
     if adapter is None:
-        sys.exit("this needs a GPU: --device gpu or gpu:N")
+        sys.exit("this measures cards: --device gpu or gpu:N")
     if not options.no_check:
         check(adapter.index)
     device = open_device(adapter)
     copy = device.copy_rate(size=(16 if adapter.is_software else 1024) << 20)
     print(f"{adapter.name}, {adapter.backend}, {adapter.driver}: copies {copy:,.0f} GB/s")
-    print(f"features in use: {', '.join(sorted(device.features & USED)) or 'none'}\n")
+    print(f"uses of what it offers: {', '.join(sorted(device.features & USED)) or 'nothing'}\n")
     print("| format | acts | GB a token | tokens/s | GB/s | of copy rate | floor ms | ms a token "
           "| encode ms | dispatches | prompt tokens/s | prompt GOP/s | products |")  # fmt: skip
     print("|---" * 13 + "|")
@@ -261,12 +262,12 @@ def main() -> None:
         for result in measure(device, config, name, *size, kinds, not options.plain):
             show(result, copy)
             results.append(result)
-    show_ops("one token", results, [r.ops for r in results])
+    show_ops("a token", results, [r.ops for r in results])
     show_ops("a prompt", results, [r.prompt_ops for r in results])
 
 
 def show(r: Result, copy: float) -> None:
-    """Print a line of the first table."""
+    """One line of the table."""
     size, rate = r.bytes_per_token / 1e9, r.bytes_per_token / 1e6 / r.token
     cells = (
         r.format, r.acts, f"{size:.3f}", f"{1e3 / r.token:,.1f}", f"{rate:,.1f}",
@@ -278,9 +279,9 @@ def show(r: Result, copy: float) -> None:
 
 
 def show_ops(what: str, results: list[Result], times: list[dict[str, tuple[int, float]]]) -> None:
-    """Print the ms of each op, a column per row of the first table."""
+    """ms of each op, a column for each row of the first table."""
     names = " | ".join(f"{r.format} {r.acts} ms" for r in results)
-    print(f"\n| op, {what} | dispatches | {names} |")
+    print(f"\n| op of {what} | dispatches | {names} |")
     print("|---" * (2 + len(results)) + "|")
     for op in dict.fromkeys(op for found in times for op in found):
         found = [each.get(op, (0, 0.0)) for each in times]

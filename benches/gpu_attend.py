@@ -1,14 +1,13 @@
-"""Measure a prompt's attention on a GPU in its two forms: token by token, and in tiles of queries.
+"""Attention of a prompt on a card: a token at a time, and in tiles of queries, in one run.
 
     python benches/gpu_attend.py [--device gpu:0] [--tokens 16,64,256] [--depths 0,1024]
                                  [--heads 8] [--kv-heads 2] [--sizes 64,128] [--kv f32,f16,int8]
 
-Method: a plan with one `attend` op over random queries, keys and values. The KV cache holds
-`depths` tokens; then the dispatch of `attend` for `tokens` more is timed, both forms in turn, the
-best of five rounds.
+Method: a plan of one `attend` over random queries, keys and values. Behind so many other tokens a
+prompt's dispatch of `attend` is timed by itself, both forms in turn, the best of five rounds.
 
-Reading the table: "times" is the speedup of tiles over token by token; GFLOP/s counts two
-operations for each element of a key or value per query.
+Reading the table: "times" is what tiles gain; GFLOP/s counts two operations for each element of a
+key or value that a query meets.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ FORMS: tuple[Kind, ...] = ("apart", "tiled")
 
 
 def attending(device: Device, heads: int, kv_heads: int, size: int) -> Executor:
-    """An executor of one `attend`, whose inputs are columns of a table of 64 random rows."""
+    """A plan of one `attend`, whose inputs are columns of a table of 64 random rows."""
     widths = (heads * size, kv_heads * size, kv_heads * size)
     x = np.random.default_rng(0).normal(size=(64, sum(widths))).astype(np.float32)
     weights = Weights(device)
@@ -50,7 +49,7 @@ def op(kind: str, inputs: list[int], weights: list[str], width: int, **attribute
 
 
 def times(executor: Executor, tokens: int, depth: int, kv: str) -> dict[Kind, float]:
-    """Seconds of `attend` for `tokens` tokens after `depth` others, for each form."""
+    """Seconds of `attend` for `tokens` tokens behind `depth` others, by its two forms."""
     cache = executor.cache(1, depth + tokens, kv)
     ids = np.arange(depth + tokens, dtype=np.uint32) % 64
     executor.forward(cache, ids, 0 * ids, ids[:0], "f32")
@@ -71,12 +70,12 @@ def times(executor: Executor, tokens: int, depth: int, kv: str) -> dict[Kind, fl
 
 
 def numbers(text: str) -> Sequence[int]:
-    """Parse a comma-separated list of integers."""
-    return [int(number) for number in text.split(",")]
+    """Of a list on the command line."""
+    return [int(part) for part in text.split(",")]
 
 
 def main() -> None:
-    """Measure and print the table."""
+    """Measure, print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--device", default="gpu")
     parser.add_argument("--tokens", type=numbers, default=[16, 64, 256])
@@ -88,10 +87,10 @@ def main() -> None:
     options = parser.parse_args()
     adapter = find_adapter(options.device)
     if adapter is None or max(options.tokens) > BATCH:
-        parser.error(f"this needs a GPU (--device gpu:N), and at most {BATCH} tokens")
+        parser.error(f"this measures cards (--device gpu:N), and up to {BATCH} tokens at once")
     device = open_device(adapter)
     print(f"{adapter.name}, {adapter.backend}, {adapter.driver}")
-    print("| KV cache | head size | depth | tokens | token by token ms | in tiles ms | times "
+    print("| kv | columns of a head | behind | tokens | one by one ms | in tiles ms | times "
           "| GFLOP/s |\n" + "|---" * 8 + "|")  # fmt: skip
     for size in options.sizes:
         executor = attending(device, options.heads, options.kv_heads, size)

@@ -9,8 +9,8 @@ int8    activations are rounded to 8 bits in groups of 32 columns; then, for eac
         acc = fma(minimum, d * float(sum q), acc)           where the format has a minimum
 
         Q2_K, Q3_K, IQ1_M, IQ2_XS and IQ2_S have integer scales: the scales and minima of 16
-        groups are integers times floats that 256 columns share. Their activations are rounded in
-        groups of 256 columns, each summed as integers:
+        groups of columns are integers times floats that these 256 columns share. Activations are
+        rounded in groups of 256 columns, and each group is summed as integers:
 
         acc = fma(float(sum (minimum * q)), -dmin * d, acc) where the format has minima
         acc = fma(float(sum (scale * level * q)), shared * d, acc)
