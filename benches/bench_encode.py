@@ -22,7 +22,7 @@ import pytest
 from numpy.typing import NDArray
 
 from fewbit import _core
-from fewbit.formats import FORMATS, find_format
+from fewbit.formats.table import FORMATS, find_format
 
 if TYPE_CHECKING:
     from pytest_benchmark.fixture import BenchmarkFixture

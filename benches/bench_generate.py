@@ -35,8 +35,8 @@ import fewbit
 from benches import ik_peer, random_llama, random_moe
 from benches.conftest import THREADS
 from fewbit import _core
-from fewbit.bench import Case, Filled
-from fewbit.sizes import sizes
+from fewbit.measure.speed import Case, Filled
+from fewbit.plan.sizes import sizes_of
 
 if TYPE_CHECKING:
     from pytest_benchmark.fixture import BenchmarkFixture
@@ -134,7 +134,7 @@ def test_tokens_per_second(
     line = f"{case.name}: fewbit {rate:.1f} tokens/s"
     extra = {}
     if case.kind == "tg":
-        gb = rate * sizes(model).bytes_per_token / 1e9
+        gb = rate * sizes_of(model.plan, model.formats).bytes_per_token / 1e9
         extra = {"read GB/s": round(gb, 1), "fraction of read rate": round(gb / most, 2)}
         line += f" ({gb:.1f} GB/s, {gb / most:.0%} of {most:.1f})"
     if theirs:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from benches.conftest import THREADS
 from fewbit import _core
-from fewbit.formats import find_format
+from fewbit.formats.table import find_format
 
 if TYPE_CHECKING:
     from pytest_benchmark.fixture import BenchmarkFixture

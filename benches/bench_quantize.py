@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 import fewbit
-from fewbit.io.gguf import read_gguf
-from fewbit.mixtures import FILE_TYPES
+from fewbit.files.gguf import read_gguf
+from fewbit.recipes.mixtures import FILE_TYPES
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benches import random_llama, saved_runs

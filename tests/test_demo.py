@@ -11,9 +11,10 @@ import math
 
 import pytest
 
-from fewbit import compare, load
-from fewbit.compare import Row
+from fewbit import load
 from fewbit.demo import DEMO, demo_text
+from fewbit.measure import comparison as compare
+from fewbit.measure.comparison import Row
 from tests.compare import within_bound
 
 BASE_PPL = 36.7703

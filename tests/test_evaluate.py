@@ -8,10 +8,11 @@ import math
 import numpy as np
 import pytest
 
-from fewbit import evaluate, measures
 from fewbit.errors import InputError
-from fewbit.evaluate import Variant
-from fewbit.measures import Estimate
+from fewbit.measure import evaluate
+from fewbit.measure import statistics as measures
+from fewbit.measure.evaluate import Variant
+from fewbit.measure.statistics import Estimate
 from reference import metrics
 from tests.bigram import ALPHABET, BOS, Bigram
 from tests.compare import within_bound

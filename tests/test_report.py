@@ -8,7 +8,10 @@ import math
 import numpy as np
 import pytest
 
-from fewbit import compare, evaluate, inspect_file, report
+from fewbit.measure import comparison as compare
+from fewbit.measure import evaluate
+from fewbit.reports import contents as inspect_file
+from fewbit.reports import tables as report
 from tests.bigram import ALPHABET, Bigram
 
 TEXT = "".join(np.random.default_rng(6).choice(list(ALPHABET[:14]), 120))

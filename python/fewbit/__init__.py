@@ -7,8 +7,6 @@
 """
 
 from fewbit.api import Model, load
-from fewbit.calibrate import CollectedImatrix
-from fewbit.config import Config, Rope
 from fewbit.demo import DEMO, demo_text
 from fewbit.errors import (
     FewbitError,
@@ -18,13 +16,15 @@ from fewbit.errors import (
     ShapeError,
     UnsupportedError,
 )
-from fewbit.evaluate import divergence, perplexity
-from fewbit.formats import FORMATS, Format, find_format
-from fewbit.imatrix import read_imatrix
-from fewbit.plan import Plan
-from fewbit.recipes import Options
-from fewbit.sampling import Sampling
-from fewbit.tensors import ErrorStatistics, QuantizedTensor, quantize
+from fewbit.files.importance import read_imatrix
+from fewbit.formats.table import FORMATS, Format, find_format
+from fewbit.formats.tensors import ErrorStatistics, QuantizedTensor, quantize
+from fewbit.measure.collect import CollectedImatrix
+from fewbit.measure.evaluate import divergence, perplexity
+from fewbit.plan.config import Config, Rope
+from fewbit.plan.plan import Plan
+from fewbit.recipes.choose import Options
+from fewbit.run.sampling import Sampling
 
 __all__ = [
     "DEMO",

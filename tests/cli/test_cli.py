@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from fewbit import cli
+from fewbit.cli import main as cli
 from fewbit.demo import DEMO
 from tests.golden.loading import asset
 
@@ -326,7 +326,7 @@ def test_an_interrupt_is_one_line() -> None:
 
 
 def test_a_defect_asks_to_be_reported(fewbit: Fewbit, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fewbit.report.write_json", lambda value: 1 / 0)
+    monkeypatch.setattr("fewbit.reports.tables.write_json", lambda value: 1 / 0)
     ended = fewbit("inspect", "--json")
     assert ended.code == 1
     assert ended.err == (

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fewbit import _core
-from fewbit.formats import find_format
+from fewbit.formats.table import find_format
 from reference.weights import Weight
 from tests.compare import same_bits, within_bound
 from tests.differential.plans import U, both, embed, op, run_cpu, stored, values

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from fewbit import _core, measures
+from fewbit import _core
+from fewbit.measure import statistics as measures
 from reference import metrics
 from tests.compare import same_bits, within_bound
 

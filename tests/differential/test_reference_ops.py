@@ -5,8 +5,8 @@ import pytest
 
 from fewbit import _core
 from fewbit.errors import InputError
-from fewbit.formats import FORMATS as TABLE
-from fewbit.formats import find_format
+from fewbit.formats.table import FORMATS as TABLE
+from fewbit.formats.table import find_format
 from reference import linear, ops
 from reference.weights import Weight
 from tests.compare import same_bits, within_bound

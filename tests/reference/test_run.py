@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fewbit.formats import find_format
+from fewbit.formats.table import find_format
 from reference import linear, run
 from reference.f32 import f32, fma
 from reference.formats import encode_row
