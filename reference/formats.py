@@ -1,8 +1,8 @@
 """Encode and decode rows of weights in any format, by name.
 
-    encode_row(x, "Q4_K")              the bytes of a row of f32 values
-    decode_row(data, "Q4_K", columns)  the f32 values of these bytes
-    groups_of(data, "Q4_K", columns)   the same values as integer levels with a scale and a minimum
+encode_row(x, "Q4_K")              the bytes of a row of f32 values
+decode_row(data, "Q4_K", columns)  the f32 values of these bytes
+groups_of(data, "Q4_K", columns)   the same values as integer levels with a scale and a minimum
 """
 
 from __future__ import annotations
