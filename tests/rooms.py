@@ -165,9 +165,7 @@ class _Crate:
             line = bare.count("\n", 0, match.start()) + 1
             yield from ((p, line) for p in self._absolute(match[0].split("::"), module))
 
-    def _absolute(
-        self, path: Sequence[str], module: tuple[str, ...]
-    ) -> Iterator[tuple[str, ...]]:
+    def _absolute(self, path: Sequence[str], module: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
         first, rest = path[0], tuple(path[1:])
         if first == "crate":
             yield rest
@@ -210,9 +208,7 @@ def _leaves(tree: str) -> Iterator[list[str]]:
         depth += (char == "{") - (char == "}")
         if char == "," and not depth:
             if item.strip():
-                yield from (
-                    prefix + ([] if leaf == ["self"] else leaf) for leaf in _leaves(item)
-                )
+                yield from (prefix + ([] if leaf == ["self"] else leaf) for leaf in _leaves(item))
             item = ""
         else:
             item += char
