@@ -1,4 +1,4 @@
-"""One table: what cannot work, the class of its error, and its exact words."""
+"""Calls that must fail: class, message and hint of each error, exactly."""
 
 from __future__ import annotations
 
@@ -338,7 +338,7 @@ def test_calls(
         (junk_config, "`m/config.json` is not JSON: "),
     ],
 )
-def test_what_libraries_say_is_passed_on(
+def test_messages_of_libraries_are_included(
     call: Callable[[Path], Any], message: str, folder: Path
 ) -> None:
     with pytest.raises(errors.FileFormatError) as caught:

@@ -1,4 +1,4 @@
-"""The GGUF reader: whole files come back, broken ones end in one clear error."""
+"""The GGUF reader: valid files are read back, broken ones raise an error that names the fault."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_broken_files(name: str, tmp_path: Path) -> None:
         (gguf([tensor(kind=99)]), "has the unsupported format type 99"),
     ],
 )
-def test_what_is_not_supported_is_named(data: bytes, message: str, tmp_path: Path) -> None:
+def test_unsupported_files_are_named(data: bytes, message: str, tmp_path: Path) -> None:
     path = tmp_path / "x.gguf"
     path.write_bytes(data)
     with pytest.raises(UnsupportedError, match=message):
@@ -127,7 +127,7 @@ def test_what_is_not_supported_is_named(data: bytes, message: str, tmp_path: Pat
 
 
 def written(path: Path, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """A file by gguf-py with a value of every type, and its tensors."""
+    """A file that gguf-py wrote, with a metadata value of every type, and its tensors."""
     writer = GGUFWriter(path, "llama")
     for number, add in enumerate(
         (
@@ -156,7 +156,7 @@ def written(path: Path, rng: np.random.Generator) -> dict[str, np.ndarray]:
     return tensors
 
 
-def test_what_gguf_py_wrote_comes_back(tmp_path: Path) -> None:
+def test_files_written_by_gguf_py_are_read_back(tmp_path: Path) -> None:
     path = tmp_path / "x.gguf"
     tensors = written(path, np.random.default_rng(0))
     file = read_gguf(path)
@@ -177,9 +177,7 @@ def test_what_gguf_py_wrote_comes_back(tmp_path: Path) -> None:
 
 @FAST
 @given(data=st.data())
-def test_a_damaged_file_reads_or_ends_in_one_clear_error(
-    data: st.DataObject, tmp_path: Path
-) -> None:
+def test_a_damaged_file_is_read_or_refused(data: st.DataObject, tmp_path: Path) -> None:
     whole = tmp_path / "whole.gguf"
     if not whole.exists():
         written(whole, np.random.default_rng(0))
