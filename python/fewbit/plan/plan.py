@@ -46,9 +46,9 @@ OPS: dict[str, str] = {
     "route": "the `used` largest logits: their indices, then their softmax",
     "expert_linear": "`linear` with the matrix of each of the route's experts, side by side",
     "expert_sum": "the rows of the route's experts, added up by its weights",
-    "short_conv": "each channel's last inputs, kept for `layer`, times its weights",
+    "short_conv": "each channel's last inputs, state of `layer`, times its weights",
     "log_decay": "rate * ln(1 + exp(x + bias))",
-    "delta_rule": "S = exp(decay) S, S += k (beta (v - S^T k))^T, kept for `layer`: S^T q * scale",
+    "delta_rule": "S = exp(decay) S, S += k (beta (v - S^T k))^T, state of `layer`: S^T q * scale",
     "take": "the rows whose logits are wanted: from here on n is their number",
 }
 """Op -> its formula."""
