@@ -25,7 +25,5 @@ pub mod kernels;
 pub mod measure;
 #[cfg(feature = "python")]
 mod py;
-#[cfg(feature = "python")]
-mod py_encode;
 pub mod quantize;
 pub mod read_rate;

@@ -1,45 +1,11 @@
 //! The cache: what `attend` keeps of each layer and sequence, and beside it what the recurrent ops
 //! keep (`recurrent.rs`).
 
-use std::alloc::{Layout, alloc_zeroed};
-
-use super::recurrent::{Shapes, State};
+use super::program::{LayerShape, Shapes};
+use super::state::{State, zeros};
 use crate::error::{Error, Result};
 use crate::kernels::attention::{Head, Kept};
 use crate::kernels::isa::LANES;
-
-/// Numbers whose zero has no bit set.
-///
-/// # Safety
-///
-/// Zeroed memory holds values of the type.
-pub(super) unsafe trait Zero: Copy {}
-// SAFETY: 0.0 has no bit set.
-unsafe impl Zero for f32 {}
-// SAFETY: nor has 0.
-unsafe impl Zero for u8 {}
-
-/// `count` zeros that take memory only as they are written, None where there is not so much:
-/// `vec![0.0; count]` would end the process.
-pub(super) fn zeros<T: Zero>(count: usize) -> Option<Vec<T>> {
-    if count == 0 {
-        return Some(Vec::new());
-    }
-    let layout = Layout::array::<T>(count).ok()?;
-    // SAFETY: the layout is not empty; the vector takes over what was allocated for so many
-    // numbers, all of them zero.
-    unsafe {
-        let start = alloc_zeroed(layout).cast::<T>();
-        (!start.is_null()).then(|| Vec::from_raw_parts(start, count, count))
-    }
-}
-
-/// What one attending layer stores.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LayerShape {
-    pub kv_heads: usize,
-    pub elements: usize,
-}
 
 struct Layer {
     shape: LayerShape,

@@ -7,7 +7,7 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::compile::{Program, Work};
+use super::program::{Program, Work};
 
 /// Columns that a thread takes at a time.
 const PART: usize = 64;

@@ -4,105 +4,12 @@
 //! products of the same input share a stage. Both change only who computes what when, never a bit.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
-use super::cache::LayerShape;
-use super::experts::Experts;
 use super::plan::{Kind, Op, Pairing};
-use super::recurrent::{DeltaRule, Shapes, ShortConv};
-use super::row::{Binary, RowOp, Unary};
+use super::program::{Binary, Linear, Program, RopeTable, RowOp, Slot, Stage, Unary, Work};
 use super::weights::Weights;
 use crate::error::{Error, Result};
 use crate::kernels::isa::CHUNK;
-use crate::kernels::packed::Packed;
-
-/// A buffer of rows of `width` floats that values share one after the other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Slot {
-    pub index: usize,
-    pub width: usize,
-}
-
-/// One matrix product.
-pub struct Linear {
-    pub name: String,
-    pub weight: Arc<Packed>,
-    pub bias: Option<Vec<f32>>,
-    pub out: Slot,
-}
-
-/// Attention over one layer's cache.
-pub struct Attend {
-    pub q: Slot,
-    pub out: Slot,
-    pub layer: usize,
-    pub heads: usize,
-    pub kv_heads: usize,
-    pub scale: f32,
-    pub window: usize,
-    /// One a head, or none.
-    pub sinks: Option<Vec<f32>>,
-}
-
-pub enum Work {
-    Rows(Vec<RowOp>),
-    Linear { x: Slot, jobs: Vec<Linear> },
-    Experts(Experts),
-    Attend(Attend),
-    ShortConv(ShortConv),
-    DeltaRule(DeltaRule),
-    Take { x: Slot, out: Slot },
-}
-
-/// What happens between two barriers; `taken` when only the wanted rows are left.
-pub struct Stage {
-    pub work: Work,
-    pub taken: bool,
-}
-
-/// The frequencies of a rotary embedding, in radians per position.
-#[derive(PartialEq)]
-pub struct RopeTable {
-    pub freqs: Vec<f64>,
-    pub factor: f64,
-    /// Other frequencies, for caches with room for more than so many tokens.
-    pub long: Option<(usize, Vec<f64>)>,
-}
-
-impl RopeTable {
-    /// The frequencies for a cache of `capacity` tokens.
-    pub fn freqs_for(&self, capacity: usize) -> &[f64] {
-        match &self.long {
-            Some((original, long)) if capacity > *original => long,
-            _ => &self.freqs,
-        }
-    }
-}
-
-/// A plan bound to its weights.
-#[derive(Default)]
-pub struct Program {
-    pub stages: Vec<Stage>,
-    /// The widths of the slots; the last op's result is in slot `logits`.
-    pub slots: Vec<usize>,
-    pub logits: usize,
-    pub ropes: Vec<RopeTable>,
-    pub layers: Vec<LayerShape>,
-    pub recurrent: Shapes,
-    pub vocab: usize,
-    /// How many positions have an embedding, where the plan asks for one.
-    pub positions: Option<usize>,
-    /// Chunks of the widest input of products with int8 activations, all rows of a token together: where
-    /// each chunk has a scale, and where a span shares one.
-    pub chunks: [usize; 2],
-}
-
-impl Program {
-    /// Whether the plan keeps only the wanted rows; its logits then go straight to the caller.
-    pub fn takes(&self) -> bool {
-        self.stages.iter().any(|stage| stage.taken)
-    }
-}
 
 /// Binds `ops` to `weights`.
 pub fn compile(ops: &[Op], weights: &Weights) -> Result<Program> {

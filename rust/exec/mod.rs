@@ -3,13 +3,14 @@
 pub mod cache;
 pub mod collect;
 mod compile;
-mod experts;
+mod compile_stateful;
+mod ops;
 pub mod plan;
-mod recurrent;
-mod row;
-mod run;
-mod stateful;
+mod program;
+mod state;
+mod step;
 mod threads;
+mod walk;
 pub mod weights;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,9 +18,9 @@ use std::sync::{Arc, Mutex};
 
 use cache::{Cache, LayerPointers};
 use collect::Collector;
-use compile::Program;
-use recurrent::StatePointers;
-use run::{Step, Token, Workspace};
+use program::Program;
+use state::StatePointers;
+use step::{Step, Token, Workspace};
 use threads::Pool;
 use weights::Weights;
 

@@ -156,5 +156,5 @@ fn encode_signs(x: &[f32], head: &mut [u8], codes: &mut [u8]) {
 /// nearest(x / scale), ties to even; 0 where the scale is.
 #[inline(always)]
 fn steps(x: f32, scale: f32) -> i32 {
-    if scale == 0.0 { 0 } else { crate::quantize::search::nearest(x / scale) }
+    if scale == 0.0 { 0 } else { super::search::nearest(x / scale) }
 }

@@ -7,8 +7,8 @@
 #![allow(clippy::needless_range_loop)] // j counts elements across several arrays
 
 use super::grids::{Grid, IQ2_S, IQ2_XS, IQ2_XXS, IQ3_S, IQ3_XXS};
+use super::search::{nearest, scale_quantizer};
 use crate::floats::write_f16;
-use crate::quantize::search::{nearest, scale_quantizer};
 
 type Row = [f32; 256];
 

@@ -4,8 +4,8 @@
 #![allow(clippy::needless_range_loop)] // j counts elements across several arrays
 
 use super::grids::IQ1;
+use super::search::nearest;
 use crate::floats::{to_f16, write_f16};
-use crate::quantize::search::nearest;
 
 type Row = [f32; 256];
 

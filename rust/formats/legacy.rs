@@ -12,8 +12,8 @@
 //! The encoders are written so that the compiler forms vectors: fixed blocks, no branch an element.
 
 use super::bits::byte_masks;
+use super::search::{Grid, affine_search, symmetric_search};
 use crate::floats::{read_f16, write_f16};
-use crate::quantize::search::{Grid, affine_search, symmetric_search};
 
 const BLOCK: usize = 32;
 /// Blocks that a search looks at together.

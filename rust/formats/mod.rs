@@ -24,6 +24,7 @@ mod iq1_encode;
 mod k;
 mod k_encode;
 mod legacy;
+pub(crate) mod search;
 mod ternary;
 
 pub use affine::Affine;

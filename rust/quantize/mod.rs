@@ -1,6 +1,5 @@
 //! A tensor into another format: rows in parallel, a row at a time in f32.
 
-pub mod search;
 pub mod stream;
 
 use rayon::prelude::*;

@@ -1,11 +1,11 @@
 //! The compiler's part for ops that keep state, and for products with experts.
 
-use super::cache::LayerShape;
-use super::compile::{Attend, Compiler, Slot, Stage, Work};
-use super::experts::{ExpertJob, Experts};
+use super::compile::Compiler;
 use super::plan::{Kind, Op};
-use super::recurrent::{ConvShape, DeltaRule, DeltaShape, ShortConv};
-use super::row::RowOp;
+use super::program::{
+    Attend, ConvShape, DeltaRule, DeltaShape, ExpertJob, Experts, LayerShape, RowOp, ShortConv,
+    Slot, Stage, Work,
+};
 use super::weights::Weights;
 use crate::error::{Error, Result};
 

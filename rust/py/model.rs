@@ -1,61 +1,17 @@
-//! The Python module `fewbit._core`: arguments are checked, the GIL released, errors turned into
-//! the classes of `fewbit.errors`. Only files called `py*` name pyo3.
+//! Packed weights, KV caches and the CPU executor as Python classes.
 
 use std::collections::HashSet;
 use std::sync::Mutex;
 
-use numpy::{
-    IntoPyArray, PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2,
-    PyUntypedArrayMethods,
-};
-use pyo3::exceptions::PyOSError;
+use numpy::{IntoPyArray, PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2};
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
 
-use crate::error::{Error, Kind};
+use super::arrays::{bytes, vector};
+use super::machine::kernels_of;
+use crate::error::Error;
 use crate::exec::{self, Activations, Batch};
 use crate::formats::Format;
 use crate::kernels::attention::Kept;
-use crate::kernels::{Kernels, peak};
-use crate::py_encode::{decode, encode, encode_to_file};
-use crate::{kernels, measure, read_rate};
-
-impl From<Error> for PyErr {
-    fn from(error: Error) -> Self {
-        Python::attach(|py| raise(py, &error).unwrap_or_else(|failure| failure))
-    }
-}
-
-/// The exception of `fewbit.errors` that an error stands for.
-fn raise(py: Python<'_>, error: &Error) -> PyResult<PyErr> {
-    let class = match error.kind {
-        Kind::Format => "FormatError",
-        Kind::Shape => "ShapeError",
-        Kind::Unsupported => "UnsupportedError",
-        Kind::Input => "InputError",
-        Kind::System(code) => {
-            let reason = py.import("os")?.call_method1("strerror", (code,))?;
-            return Ok(PyOSError::new_err((code, reason.unbind())));
-        }
-    };
-    let facts = PyDict::new(py);
-    facts.set_item("hint", error.hint.as_deref())?;
-    let class = py.import("fewbit.errors")?.getattr(class)?;
-    Ok(PyErr::from_value(class.call((&error.message,), Some(&facts))?))
-}
-
-/// Rows of bytes, without gaps between them.
-pub fn bytes<'a>(data: &'a PyReadonlyArray2<'_, u8>) -> PyResult<&'a [u8]> {
-    data.as_slice().map_err(|_| Error::shape("the array must be C-contiguous").into())
-}
-
-/// A vector without gaps.
-pub fn vector<'a, T: numpy::Element>(
-    name: &str,
-    data: &'a PyReadonlyArray1<'_, T>,
-) -> PyResult<&'a [T]> {
-    data.as_slice().map_err(|_| Error::shape(format!("`{name}` must be contiguous")).into())
-}
 
 fn activations(acts: &str) -> Result<Activations, Error> {
     match acts {
@@ -79,7 +35,7 @@ fn kept(kv: &str) -> Result<Kept, Error> {
 
 /// A model's tensors, packed for the kernels.
 #[pyclass(frozen, module = "fewbit._core")]
-struct Weights(Mutex<exec::weights::Weights>);
+pub struct Weights(Mutex<exec::weights::Weights>);
 
 impl Weights {
     fn get(&self) -> std::sync::MutexGuard<'_, exec::weights::Weights> {
@@ -124,7 +80,7 @@ impl Weights {
 
 /// Keys and values of several sequences.
 #[pyclass(frozen, module = "fewbit._core")]
-struct Cache(Mutex<exec::cache::Cache>);
+pub struct Cache(Mutex<exec::cache::Cache>);
 
 impl Cache {
     fn get(&self) -> std::sync::MutexGuard<'_, exec::cache::Cache> {
@@ -168,7 +124,7 @@ impl Cache {
 
 /// Runs one plan over one set of weights on the CPU.
 #[pyclass(frozen, module = "fewbit._core")]
-struct Executor(exec::Executor);
+pub struct Executor(exec::Executor);
 
 #[pymethods]
 impl Executor {
@@ -243,7 +199,7 @@ impl Executor {
 
 /// Sums of the squared inputs of products.
 #[pyclass(frozen, module = "fewbit._core")]
-struct Collector(exec::collect::Collector);
+pub struct Collector(exec::collect::Collector);
 
 /// The names that share an input, f64 [matrices, columns] sums and u64 [matrices] counts of rows.
 type Collected<'py> = (Vec<String>, Bound<'py, PyArray2<f64>>, Bound<'py, PyArray1<u64>>);
@@ -262,109 +218,4 @@ impl Collector {
             })
             .collect()
     }
-}
-
-/// The instruction set in use.
-#[pyfunction]
-fn isa() -> PyResult<&'static str> {
-    Ok(kernels::chosen()?.name)
-}
-
-/// The instruction sets that this CPU has, the best first.
-#[pyfunction]
-fn isas() -> Vec<&'static str> {
-    kernels::available().iter().map(|set| set.name).collect()
-}
-
-/// Rows of logits and their targets, checked.
-fn scored<'a>(
-    logits: &'a PyReadonlyArray2<'_, f32>,
-    targets: &'a PyReadonlyArray1<'_, u32>,
-) -> PyResult<(&'a [f32], &'a [u32], usize)> {
-    let rows = logits.as_slice().map_err(|_| Error::shape("`logits` must be C-contiguous"))?;
-    Ok((rows, vector("targets", targets)?, logits.shape()[1]))
-}
-
-/// -ln p(target) of each row.
-#[pyfunction]
-fn nll<'py>(
-    py: Python<'py>,
-    logits: PyReadonlyArray2<'py, f32>,
-    targets: PyReadonlyArray1<'py, u32>,
-) -> PyResult<Bound<'py, PyArray1<f64>>> {
-    let (rows, targets, width) = scored(&logits, &targets)?;
-    let out = py.detach(|| measure::nll(rows, width, targets))?;
-    Ok(out.into_pyarray(py))
-}
-
-/// Each row of logits against the base's.
-#[pyfunction]
-fn divergence<'py>(
-    py: Python<'py>,
-    base: PyReadonlyArray2<'py, f32>,
-    logits: PyReadonlyArray2<'py, f32>,
-    targets: PyReadonlyArray1<'py, u32>,
-) -> PyResult<Bound<'py, PyDict>> {
-    let (rows, targets, width) = scored(&logits, &targets)?;
-    let base = base.as_slice().map_err(|_| Error::shape("`base` must be C-contiguous"))?;
-    let found = py.detach(|| measure::divergence(base, rows, width, targets))?;
-    let out = PyDict::new(py);
-    out.set_item("nll_base", found.nll_base.into_pyarray(py))?;
-    out.set_item("nll", found.nll.into_pyarray(py))?;
-    out.set_item("kld", found.kld.into_pyarray(py))?;
-    out.set_item("dp", found.dp.into_pyarray(py))?;
-    out.set_item("same_top", found.same_top.into_pyarray(py))?;
-    Ok(out)
-}
-
-/// The kernels called so, the process's own for None.
-fn kernels_of(isa: Option<&str>) -> Result<&'static Kernels, Error> {
-    isa.map_or_else(kernels::chosen, |name| kernels::find(Some(name)))
-}
-
-/// Peak of int8 multiply-adds, billions a second.
-#[pyfunction]
-#[pyo3(signature = (threads=0, isa=None))]
-fn peak_rate(py: Python<'_>, threads: usize, isa: Option<&str>) -> PyResult<f64> {
-    let kernels = kernels_of(isa)?;
-    Ok(py.detach(|| peak::peak_rate(kernels, threads)))
-}
-
-/// Streaming read rate in GB/s.
-#[pyfunction]
-#[pyo3(name = "read_rate", signature = (threads=0))]
-fn stream_rate(py: Python<'_>, threads: usize) -> PyResult<f64> {
-    Ok(py.detach(|| read_rate::read_rate(threads))?)
-}
-
-/// Finds numpy's API and its borrow flags before the first call: they are found by importing
-/// modules, and where a signal's handler raises just then, the numpy crate panics.
-fn find_numpy(py: Python<'_>) -> PyResult<()> {
-    let array = PyArray1::<u8>::zeros(py, 0, false);
-    array.try_readonly()?;
-    array.try_readwrite()?;
-    Ok(())
-}
-
-#[pymodule]
-fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    find_numpy(module.py())?;
-    module.add_class::<Weights>()?;
-    module.add_class::<Cache>()?;
-    module.add_class::<Executor>()?;
-    module.add_class::<Collector>()?;
-    for function in [
-        wrap_pyfunction!(encode, module)?,
-        wrap_pyfunction!(encode_to_file, module)?,
-        wrap_pyfunction!(decode, module)?,
-        wrap_pyfunction!(isa, module)?,
-        wrap_pyfunction!(isas, module)?,
-        wrap_pyfunction!(nll, module)?,
-        wrap_pyfunction!(divergence, module)?,
-        wrap_pyfunction!(stream_rate, module)?,
-        wrap_pyfunction!(peak_rate, module)?,
-    ] {
-        module.add_function(function)?;
-    }
-    Ok(())
 }

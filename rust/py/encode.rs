@@ -1,4 +1,4 @@
-//! The part of `fewbit._core` that turns rows from one number format into another.
+//! Rows from one number format into another, in memory or straight into a file.
 
 use std::path::PathBuf;
 
@@ -8,8 +8,8 @@ use numpy::{
 };
 use pyo3::prelude::*;
 
+use super::arrays::{bytes, vector};
 use crate::formats::Format;
-use crate::py::{bytes, vector};
 use crate::quantize::{self, Rows, stream};
 
 /// Stores rows in another format.

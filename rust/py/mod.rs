@@ -1,0 +1,45 @@
+//! The Python module `fewbit._core`: checks arguments, releases the GIL, raises `fewbit.errors`.
+//!
+//! Only files of this folder name pyo3.
+
+mod arrays;
+mod encode;
+mod errors;
+mod machine;
+mod measure;
+mod model;
+
+use numpy::{PyArray1, PyArrayMethods};
+use pyo3::prelude::*;
+
+/// Finds numpy's API and its borrow flags before the first call: they are found by importing
+/// modules, and where a signal's handler raises just then, the numpy crate panics.
+fn find_numpy(py: Python<'_>) -> PyResult<()> {
+    let array = PyArray1::<u8>::zeros(py, 0, false);
+    array.try_readonly()?;
+    array.try_readwrite()?;
+    Ok(())
+}
+
+#[pymodule]
+fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    find_numpy(module.py())?;
+    module.add_class::<model::Weights>()?;
+    module.add_class::<model::Cache>()?;
+    module.add_class::<model::Executor>()?;
+    module.add_class::<model::Collector>()?;
+    for function in [
+        wrap_pyfunction!(encode::encode, module)?,
+        wrap_pyfunction!(encode::encode_to_file, module)?,
+        wrap_pyfunction!(encode::decode, module)?,
+        wrap_pyfunction!(machine::isa, module)?,
+        wrap_pyfunction!(machine::isas, module)?,
+        wrap_pyfunction!(measure::nll, module)?,
+        wrap_pyfunction!(measure::divergence, module)?,
+        wrap_pyfunction!(machine::stream_rate, module)?,
+        wrap_pyfunction!(machine::peak_rate, module)?,
+    ] {
+        module.add_function(function)?;
+    }
+    Ok(())
+}
