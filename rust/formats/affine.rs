@@ -9,8 +9,8 @@
 //! group of a row may hold fewer elements; the codes that it lacks are zero bits.
 
 use super::bits::{pack, unpack};
+use super::codes::{Codes, Scales};
 use super::ternary::SIGNS;
-use super::{Codes, Scales};
 
 /// A width, a kind and a group size.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]

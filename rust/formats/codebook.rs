@@ -9,8 +9,8 @@
 //!
 //! Codes unpack to the values themselves, shifted above zero: VALUES + 128, TWICE + 12.
 
-use super::ScaleBytes;
 use super::bits::{join_planes, split_planes};
+use super::codes::ScaleBytes;
 use super::search::{TINY, nearest, signed_peak};
 use crate::floats::{read_f16, write_f16};
 

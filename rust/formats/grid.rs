@@ -20,8 +20,8 @@
 
 use std::sync::LazyLock;
 
-use super::ScaleBytes;
 use super::bits::byte_masks;
+use super::codes::ScaleBytes;
 use super::grids::{Grid, IQ1, IQ2_S, IQ2_XS, IQ2_XXS, IQ3_S, IQ3_XXS};
 use crate::floats::read_f16;
 

@@ -16,8 +16,8 @@
 
 #![allow(clippy::needless_range_loop)] // k counts blocks across several arrays
 
-use super::ScaleBytes;
 use super::bits::{join_planes, split_planes};
+use super::codes::ScaleBytes;
 use crate::floats::{read_f16, write_f16};
 
 pub const BLOCK: usize = 256;
