@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from fewbit import measures
+from fewbit import _core, measures
 from fewbit.errors import InputError
 from fewbit.measures import Divergence, Perplexity, Span, Values
 from fewbit.predictions import Ids, Predictions
@@ -29,10 +29,10 @@ Progress: TypeAlias = Callable[[int, int, str], None]
 """Called with steps done, steps in all, and a few words on the result so far."""
 
 
-BATCH = 512
+BATCH = _core.BATCH
 """Tokens of one forward pass: enough for matrix products, few enough for their logits."""
 
-ACTS = ("f32", "int8")
+ACTS = _core.ACTIVATIONS
 
 
 @dataclass(frozen=True)

@@ -27,12 +27,6 @@ CARD_FILES = ("/dev/dri/*", "/dev/nvidia*", "/proc/driver/nvidia", "/dev/dxg")
 """What a card's Linux driver makes (`dxg`: Windows' below WSL); no card without any of them."""
 
 
-CODE_BOOKS = frozenset(
-    ("TQ1_0", "IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S")
-)
-"""Formats that the CPU runs fastest from 1.2 to 2.1 times the bytes of their file."""
-
-
 MEMORY_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 """Where Linux says how much memory a container may take (control groups 2 and 1)."""
 
@@ -119,7 +113,7 @@ class Backend:
         """
         adapter = self.adapter(plan)
         if adapter is None:
-            return _core.Weights(small=must_be_small(tensors))
+            return _core.Weights(keep_file_size=must_be_small(tensors))
         from fewbit.gpu.device import open_device
         from fewbit.gpu.ops import check_ops, vectors
         from fewbit.gpu.repack import check_matrix
@@ -142,7 +136,7 @@ def must_be_small(tensors: Mapping[str, Stored]) -> bool:
     They do where the model would else take more than half of this machine's memory, or where the
     system does not say how much there is.
     """
-    books = sum(stored_bytes(stored) for stored in tensors.values() if stored[0] in CODE_BOOKS)
+    books = sum(stored_bytes(s) for s in tensors.values() if find_format(s[0]).larger_than_file)
     return books > 0 and 2 * (sum(map(stored_bytes, tensors.values())) + books) > machine_memory()
 
 

@@ -1,10 +1,11 @@
-"""The table of number formats that tensors are stored in."""
+"""Number formats that tensors are stored in: the core's table, and the affine family."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 
+from fewbit import _core
 from fewbit.errors import FormatError, ShapeError
 
 
@@ -12,14 +13,21 @@ from fewbit.errors import FormatError, ShapeError
 class Format:
     """A way to store numbers: `block` elements in `bytes` bytes.
 
-    `gguf_id` is ggml's type number, None for formats that GGUF does not have.
+    `gguf_id` is ggml's type number, None for formats that GGUF does not have. `scale_group` columns
+    share a scale of the weights (None for floats), to which `has_minimum` adds an offset.
+    `activation_group` columns share a scale of activations rounded to int8, None where the product
+    takes floats. `larger_than_file`: the CPU's fast layout takes more bytes than the file.
     """
 
     name: str
     family: str
     block: int
     bytes: int
-    gguf_id: int | None = None
+    gguf_id: int | None
+    scale_group: int | None
+    has_minimum: bool
+    activation_group: int | None
+    larger_than_file: bool
 
     @property
     def bits_per_weight(self) -> float:
@@ -51,35 +59,19 @@ class Format:
         return columns // self.block * self.bytes
 
 
-_TABLE = (
-    Format("F32", "floats", 1, 4, 0),
-    Format("F16", "floats", 1, 2, 1),
-    Format("BF16", "floats", 1, 2, 30),
-    Format("Q1_0", "legacy", 128, 18, 41),
-    Format("Q2_0", "legacy", 64, 18, 42),
-    Format("Q4_0", "legacy", 32, 18, 2),
-    Format("Q4_1", "legacy", 32, 20, 3),
-    Format("Q5_0", "legacy", 32, 22, 6),
-    Format("Q5_1", "legacy", 32, 24, 7),
-    Format("Q8_0", "legacy", 32, 34, 8),
-    Format("Q2_K", "k", 256, 84, 10),
-    Format("Q3_K", "k", 256, 110, 11),
-    Format("Q4_K", "k", 256, 144, 12),
-    Format("Q5_K", "k", 256, 176, 13),
-    Format("Q6_K", "k", 256, 210, 14),
-    Format("IQ4_NL", "codebook", 32, 18, 20),
-    Format("IQ4_XS", "codebook", 256, 136, 23),
-    Format("MXFP4", "codebook", 32, 17, 39),
-    Format("NVFP4", "codebook", 64, 36, 40),
-    Format("IQ1_S", "grid", 256, 50, 19),
-    Format("IQ1_M", "grid", 256, 56, 29),
-    Format("IQ2_XXS", "grid", 256, 66, 16),
-    Format("IQ2_XS", "grid", 256, 74, 17),
-    Format("IQ2_S", "grid", 256, 82, 22),
-    Format("IQ3_XXS", "grid", 256, 98, 18),
-    Format("IQ3_S", "grid", 256, 110, 21),
-    Format("TQ1_0", "ternary", 256, 54, 34),
-    Format("TQ2_0", "ternary", 256, 66, 35),
+_TABLE = tuple(
+    Format(
+        f.name,
+        f.family,
+        f.block,
+        f.bytes,
+        f.gguf_id,
+        f.scale_group,
+        f.has_minimum,
+        f.activation_group,
+        f.larger_than_file,
+    )
+    for f in _core.formats()
 )
 FORMATS: dict[str, Format] = {f.name: f for f in _TABLE}
 BY_GGUF_ID: dict[int, Format] = {f.gguf_id: f for f in _TABLE if f.gguf_id is not None}
@@ -104,7 +96,8 @@ def find_format(name: str) -> Format:
     if (match := _AFFINE.fullmatch(name.lower())) and int(match[3]) <= MAX_GROUP:
         kind, bits, group = match[1], int(match[2]), int(match[3])
         size = -(-bits * group // 8) + (4 if kind == "sym" else 5)
-        return Format(match[0], "affine", group, size)
+        rounds = 32 if group == 16 or group % 32 == 0 else None
+        return Format(match[0], "affine", group, size, None, group, kind == "asym", rounds, False)
     raise FormatError(
         f"unknown format `{name}`",
         hint=f"known: {', '.join(FORMATS)}, and sym1..8-gN, asym1..8-gN as in asym4-g32",

@@ -7,73 +7,89 @@ use crate::kernels::delta::SPAN as CHUNK_TOKENS;
 use crate::kernels::isa::LANES;
 use crate::kernels::packed::Packed;
 
-/// A plan bound to its weights.
+/// A compiled plan: its stages, their buffers, and shapes that caches must have.
 #[derive(Default)]
 pub struct Program {
     pub stages: Vec<Stage>,
-    /// The widths of the slots; the last op's result is in slot `logits`.
+    /// Floats in a row of each slot.
     pub slots: Vec<usize>,
+    /// The slot of the last op's result.
     pub logits: usize,
     pub ropes: Vec<RopeTable>,
+    /// Layers with attention, in the plan's order.
     pub layers: Vec<LayerShape>,
     pub recurrent: Shapes,
+    /// Token ids are below it.
     pub vocab: usize,
-    /// How many positions have an embedding, where the plan asks for one.
+    /// Positions with a learned embedding; None if the plan has no `embed_position`.
     pub positions: Option<usize>,
-    /// Chunks of the widest input of products with int8 activations, all rows of a token together: where
-    /// each chunk has a scale, and where a span shares one.
+    /// Chunks of 32 activations that a token needs to round its widest input to int8: with a scale for
+    /// each chunk, and with a scale for 256 columns.
     pub chunks: [usize; 2],
 }
 
 impl Program {
-    /// Whether the plan keeps only the wanted rows; its logits then go straight to the caller.
+    /// True if the plan drops tokens whose logits nobody wants; logits then go straight to the caller.
     pub fn takes(&self) -> bool {
         self.stages.iter().any(|stage| stage.taken)
     }
 }
 
-/// What happens between two barriers; `taken` when only the wanted rows are left.
+/// Work between two barriers; `taken` if it has rows only for tokens whose logits are wanted.
 pub struct Stage {
     pub work: Work,
     pub taken: bool,
 }
 
+/// What a stage computes.
 pub enum Work {
+    /// Ops that need one row at a time, run one after the other on each row.
     Rows(Vec<RowOp>),
-    Linear { x: Slot, jobs: Vec<Linear> },
+    /// Matrix products with the same input.
+    Linear {
+        x: Slot,
+        jobs: Vec<Linear>,
+    },
     Experts(Experts),
     Attend(Attend),
     ShortConv(ShortConv),
     DeltaRule(DeltaRule),
-    Take { x: Slot, out: Slot },
+    /// Copies the rows of tokens whose logits are wanted.
+    Take {
+        x: Slot,
+        out: Slot,
+    },
 }
 
-/// A buffer of rows of `width` floats that values share one after the other.
+/// A buffer of rows of `width` floats; values that are not needed at the same time share one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Slot {
     pub index: usize,
     pub width: usize,
 }
 
-/// One matrix product.
+/// A matrix product: [rows of the input, columns] by `weight` transposed, plus `bias`.
 pub struct Linear {
+    /// The weight's name in the plan.
     pub name: String,
     pub weight: Arc<Packed>,
     pub bias: Option<Vec<f32>>,
     pub out: Slot,
 }
 
-/// One product with each token's experts.
+/// A matrix product with the experts of each token.
 pub struct ExpertJob {
     /// The weight's name in the plan.
     pub name: String,
+    /// One matrix for each expert.
     pub weights: Vec<Arc<Packed>>,
     /// [expert][row]
     pub bias: Option<Vec<f32>>,
     pub out: Slot,
 }
 
-/// Products of the same rows with the same experts: `x` has one row a token, or one a slot.
+/// Products of the same rows with the same `used` experts a token: `x` has one row a token, or
+/// (`per_slot`) one for each expert of a token.
 pub struct Experts {
     pub x: Slot,
     pub route: Slot,
@@ -83,48 +99,52 @@ pub struct Experts {
 }
 
 impl Experts {
-    /// The rows of `x` that each product reads: `used` of them in a token's row, or one.
+    /// The rows of `x` that products read: `used` of them in a token's row, or one.
     pub fn rows(&self) -> Slot {
-        let parts = if self.per_slot { self.used } else { 1 };
-        Slot { width: self.x.width / parts, ..self.x }
+        let rows = if self.per_slot { self.used } else { 1 };
+        Slot { width: self.x.width / rows, ..self.x }
     }
 
-    /// Which of those rows a slot (token x used + place in its route) reads.
+    /// The index of the row that a slot (token x used + place in its route) reads.
     pub fn row_of(&self, slot: usize) -> usize {
         if self.per_slot { slot } else { slot / self.used }
     }
 }
 
-/// Attention over one layer's cache.
+/// Attention over the KV cache of one layer.
 pub struct Attend {
     pub q: Slot,
     pub out: Slot,
     pub layer: usize,
     pub heads: usize,
     pub kv_heads: usize,
+    /// Factor of the scores.
     pub scale: f32,
+    /// Last positions that a query sees; 0 for all.
     pub window: usize,
-    /// One a head, or none.
+    /// A score for each head that takes probability and adds no value.
     pub sinks: Option<Vec<f32>>,
 }
 
-/// What one attending layer stores.
+/// The KV cache of one layer: heads, and elements of a head's key or value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LayerShape {
     pub kv_heads: usize,
     pub elements: usize,
 }
 
-/// A convolution over the last positions: `weights` are [kernel][channels], the oldest first.
+/// A causal convolution of each channel over the last positions.
 pub struct ShortConv {
     pub x: Slot,
     pub out: Slot,
+    /// [kernel][channels], the oldest position first.
     pub weights: Vec<f32>,
+    /// Its place among the plan's convolutions.
     pub index: usize,
     pub shape: ConvShape,
 }
 
-/// What one convolving layer keeps: the inputs of the last positions.
+/// The state of one convolution: its inputs at the last positions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConvShape {
     pub channels: usize,
@@ -132,18 +152,18 @@ pub struct ConvShape {
 }
 
 impl ConvShape {
-    /// Positions that are kept: a kernel's, and all that can be taken back.
+    /// Positions in the state: those of the kernel, and all that can be taken back.
     pub fn rows(self) -> usize {
         CHUNK_TOKENS + self.kernel
     }
 
-    /// Floats of one sequence, None where they are beyond counting.
+    /// Floats of one sequence, None where `usize` overflows.
     pub fn floats(self) -> Option<usize> {
         self.rows().checked_mul(self.channels)
     }
 }
 
-/// The delta rule of all heads of a layer.
+/// The gated delta rule of all heads of a layer.
 pub struct DeltaRule {
     pub q: Slot,
     pub k: Slot,
@@ -151,6 +171,7 @@ pub struct DeltaRule {
     pub decay: Slot,
     pub beta: Slot,
     pub out: Slot,
+    /// Its place among the plan's delta rules.
     pub index: usize,
     pub shape: DeltaShape,
     pub key_heads: usize,
@@ -158,7 +179,7 @@ pub struct DeltaRule {
     pub sharing: Sharing,
 }
 
-/// What one layer of the delta rule keeps (`kernels::delta`).
+/// The state of one delta rule (`kernels::delta`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DeltaShape {
     pub heads: usize,
@@ -167,12 +188,13 @@ pub struct DeltaShape {
 }
 
 impl DeltaShape {
+    /// Floats of a row of the state.
     pub fn width(self) -> usize {
         self.value_size.next_multiple_of(LANES)
     }
 
     /// Floats of the state, the keys, the updates and the decays of one head.
-    pub fn parts(self) -> [usize; 4] {
+    pub fn fields(self) -> [usize; 4] {
         [
             self.key_size * self.width(),
             self.key_size * CHUNK_TOKENS,
@@ -181,17 +203,17 @@ impl DeltaShape {
         ]
     }
 
-    /// Floats of one sequence, None where they are beyond counting.
+    /// Floats of one sequence, None where `usize` overflows.
     pub fn floats(self) -> Option<usize> {
         self.key_size.checked_mul(self.width())?;
-        self.parts()
+        self.fields()
             .iter()
-            .try_fold(0usize, |sum, &part| sum.checked_add(part))?
+            .try_fold(0usize, |sum, &field| sum.checked_add(field))?
             .checked_mul(self.heads)
     }
 }
 
-/// The layers of each kind, in the plan's order.
+/// The states of all recurrent ops, each kind in the plan's order.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Shapes {
     pub convs: Vec<ConvShape>,
@@ -202,8 +224,9 @@ pub struct Shapes {
 #[derive(PartialEq)]
 pub struct RopeTable {
     pub freqs: Vec<f64>,
+    /// Factor of the cosines and sines.
     pub factor: f64,
-    /// Other frequencies, for caches with room for more than so many tokens.
+    /// A number of tokens, and the frequencies for caches with room for more.
     pub long: Option<(usize, Vec<f64>)>,
 }
 
@@ -217,8 +240,9 @@ impl RopeTable {
     }
 }
 
-/// One op on one row.
+/// An op on one row at a time.
 pub enum RowOp {
+    /// Cosines and sines of a rotary embedding at the token's position.
     Turns {
         table: usize,
     },
@@ -254,9 +278,12 @@ pub enum RowOp {
         out: Slot,
         heads: usize,
         table: usize,
-        apart: usize,
-        next: usize,
+        /// From the first element of a pair to the second.
+        distance: usize,
+        /// From the first element of a pair to that of the next pair.
+        stride: usize,
     },
+    /// Stores keys and values in the KV cache.
     Append {
         k: Slot,
         v: Slot,
@@ -301,10 +328,10 @@ pub enum RowOp {
         bias: Vec<f32>,
         out: Slot,
     },
-    /// Rounds `parts` rows of `x.width` floats that lie in a token's row; `sharing` chunks share a scale.
+    /// Rounds `rows` rows of `x.width` floats in a token's row to int8; `sharing` chunks share a scale.
     Quantize {
         x: Slot,
-        parts: usize,
+        rows: usize,
         sharing: usize,
     },
 }

@@ -1,23 +1,23 @@
-//! The state that recurrent ops keep for each sequence: recent inputs of convolutions, matrices of the delta rule.
+//! The state of recurrent ops for each sequence: last inputs of convolutions, matrices of delta rules.
 
 use std::alloc::{Layout, alloc_zeroed};
 
 use super::program::Shapes;
 use crate::kernels::delta::SPAN as CHUNK_TOKENS;
 
-/// The state of all layers and sequences.
+/// The state of all recurrent ops and sequences.
 pub struct State {
     shapes: Shapes,
-    /// [sequence][position % rows][channel] for each convolving layer.
+    /// [sequence][position % rows][channel] for each convolution.
     convs: Vec<Vec<f32>>,
-    /// [sequence][head][state, keys, updates, decays] for each layer of the delta rule.
+    /// [sequence][head][state, keys, updates, decays] for each delta rule.
     deltas: Vec<Vec<f32>>,
-    /// For each sequence the position up to which its state is folded.
+    /// For each sequence the number of tokens that are folded into its state.
     bases: Vec<usize>,
 }
 
 impl State {
-    /// Zeros for so many sequences, None where memory has no room for them.
+    /// Zeros for `sequences` sequences, None where memory has no room for them.
     pub fn new(shapes: &Shapes, sequences: usize) -> Option<Self> {
         let layer = |floats: Option<usize>| zeros(floats?.checked_mul(sequences)?);
         let mut bases = Vec::new();
@@ -35,16 +35,17 @@ impl State {
         })
     }
 
+    /// The shapes that it was made for.
     pub fn shapes(&self) -> &Shapes {
         &self.shapes
     }
 
-    /// The first position that can still be taken back, 0 where the plan has no recurrent op.
+    /// The first position that can still be taken back; 0 for plans without recurrent ops.
     pub fn base(&self, sequence: usize) -> usize {
         self.bases[sequence]
     }
 
-    /// Whether a token at `position` has to fold the span before it first; then it counts as folded.
+    /// True if the chunk of tokens before `position` must be folded in first; it then counts as folded.
     pub fn advance(&mut self, sequence: usize, position: usize) -> bool {
         let any = !self.shapes.convs.is_empty() || !self.shapes.deltas.is_empty();
         let folds =
@@ -62,10 +63,12 @@ impl State {
         }
     }
 
+    /// Forgets all tokens of all sequences.
     pub fn reset(&mut self) {
         self.bases.fill(0);
     }
 
+    /// Makes sequence `target` a copy of `source`.
     pub fn copy(&mut self, source: usize, target: usize) {
         let sequences = self.bases.len();
         for data in self.convs.iter_mut().chain(&mut self.deltas) {
@@ -75,7 +78,7 @@ impl State {
         self.bases[target] = self.bases[source];
     }
 
-    /// Where the layers' memory is, for threads that write different channels and heads.
+    /// Writes pointers to the state, for threads that write different channels and heads.
     pub fn write_pointers(&mut self, out: &mut StatePointers) {
         out.convs.clear();
         out.convs.extend(self.convs.iter_mut().map(Vec::as_mut_ptr));
@@ -91,7 +94,7 @@ pub struct StatePointers {
     pub deltas: Vec<*mut f32>,
 }
 
-/// Numbers whose zero has no bit set.
+/// Numbers whose zero is all zero bits.
 ///
 /// # Safety
 ///
@@ -102,15 +105,14 @@ unsafe impl Zero for f32 {}
 // SAFETY: nor has 0.
 unsafe impl Zero for u8 {}
 
-/// `count` zeros that take memory only as they are written, None where there is not so much:
+/// `count` zeros that take memory only as they are written; None where memory is too small, for which
 /// `vec![0.0; count]` would end the process.
 pub fn zeros<T: Zero>(count: usize) -> Option<Vec<T>> {
     if count == 0 {
         return Some(Vec::new());
     }
     let layout = Layout::array::<T>(count).ok()?;
-    // SAFETY: the layout is not empty; the vector takes over what was allocated for so many
-    // numbers, all of them zero.
+    // SAFETY: the layout is not empty; the vector takes over memory for `count` numbers, all zero.
     unsafe {
         let start = alloc_zeroed(layout).cast::<T>();
         (!start.is_null()).then(|| Vec::from_raw_parts(start, count, count))

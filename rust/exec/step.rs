@@ -1,4 +1,4 @@
-//! What one step of the executor reads and writes, and how its threads divide work.
+//! One step of the executor: the memory that its threads read and write, and how they divide work.
 
 use std::ops::Range;
 use std::sync::Mutex;
@@ -21,7 +21,7 @@ pub struct Token {
     pub id: u32,
     pub sequence: usize,
     pub position: usize,
-    /// Whether the recurrent state has a span to fold before this token.
+    /// True if the recurrent state has a full chunk of tokens to fold in before this one.
     pub fold: bool,
 }
 
@@ -33,19 +33,22 @@ pub struct Workspace {
     pub gathered: Gathered,
 }
 
-/// Which rows go to which expert, and memory for them.
+/// The rows of each expert, and memory to gather them in.
 #[derive(Default)]
 pub struct Gathered {
     /// Slots (token x used + place in its route), expert by expert.
     pub slots: Vec<usize>,
     /// Where the next slot of each expert goes.
     pub next: Vec<usize>,
-    /// Experts that have any, and where theirs begin in `slots`.
+    /// Experts with any slots, and where theirs begin in `slots`.
     pub active: Vec<(usize, usize)>,
+    /// Gathered rows that are rounded: codes, scales, and sums of codes.
     pub codes: Vec<i8>,
     pub scales: Vec<f32>,
     pub sums: Vec<i32>,
+    /// Gathered rows of floats.
     pub floats: Vec<f32>,
+    /// Products of gathered rows.
     pub results: Vec<f32>,
 }
 
@@ -87,14 +90,15 @@ pub struct Step<'a> {
     pub program: &'a Program,
     pub kernels: &'static Kernels,
     pub tokens: &'a [Token],
-    /// The rows whose logits are wanted.
+    /// Indices of the tokens whose logits are wanted.
     pub taken: &'a [usize],
+    /// True if products with quantized weights round their activations to int8.
     pub int8: bool,
     /// Slot i: rows of `program.slots[i]` floats.
     pub slots: &'a [*mut f32],
-    /// Rounded rows: where each chunk has a scale, and where a span shares one.
+    /// Rounded rows: with a scale for each chunk of 32, and with a scale for 256 columns.
     pub acts: [Acts; 2],
-    /// Table i: rows of cos and sin for each frequency.
+    /// Rotary table i: for each token the cosine and sine of each frequency.
     pub turns: &'a [*mut f32],
     pub layers: &'a [LayerPointers],
     pub state: &'a StatePointers,
@@ -104,7 +108,7 @@ pub struct Step<'a> {
     pub claims: &'a [AtomicUsize],
     pub workspaces: &'a [Mutex<Workspace>],
     pub barrier: &'a Barrier,
-    /// Who wants to know the inputs of products, if anybody.
+    /// Adds up squared inputs of products.
     pub collector: Option<&'a Collector>,
 }
 
@@ -112,42 +116,42 @@ pub struct Step<'a> {
 unsafe impl Sync for Step<'_> {}
 
 impl Step<'_> {
+    /// Row `row` of a slot.
     pub fn at(&self, slot: Slot, row: usize) -> *mut f32 {
         self.slots[slot.index].wrapping_add(row * slot.width)
     }
 
     /// Claims rows a few at a time.
     pub fn each_row(&self, claims: &AtomicUsize, n: usize, mut work: impl FnMut(usize)) {
-        let share = n.div_ceil(4 * self.workspaces.len());
+        let rows_per_claim = n.div_ceil(4 * self.workspaces.len());
         loop {
-            let start = claims.fetch_add(share, Ordering::Relaxed);
+            let start = claims.fetch_add(rows_per_claim, Ordering::Relaxed);
             if start >= n {
                 return;
             }
-            for row in start..n.min(start + share) {
+            for row in start..n.min(start + rows_per_claim) {
                 work(row);
             }
         }
     }
 
-    /// The buffer of activations rounded so that `sharing` chunks share a scale, with rows as long as `x`
-    /// needs.
+    /// The buffer of activations whose scales are for `sharing` chunks, with rows as long as `x` needs.
     pub fn acts_of(&self, x: Slot, sharing: usize) -> Acts {
         Acts { chunks: x.width.div_ceil(CHUNK), ..self.acts[usize::from(sharing > 1)] }
     }
 
-    /// Claims a share of what is left of `total`: large while there is much, as memory that is read in
-    /// one run is read faster, and small at the end, where a thread may be late. With many rows, few
-    /// blocks: their sums are to stay in a cache.
+    /// Claims some of `total` blocks for `n` rows: many at first, as memory is read fastest in long
+    /// runs; few at the end, so that no thread is late. Products with more than 4 rows claim at most 8
+    /// blocks, whose sums fit the cache.
     pub fn claim(&self, claims: &AtomicUsize, total: usize, n: usize) -> Option<Range<usize>> {
         let most = if n > 4 { 8 } else { 64 };
-        let share = |done: usize| ((total - done) / (3 * self.workspaces.len())).clamp(1, most);
-        let next = |done: usize| (done < total).then(|| done + share(done));
+        let count = |done: usize| ((total - done) / (3 * self.workspaces.len())).clamp(1, most);
+        let next = |done: usize| (done < total).then(|| done + count(done));
         let start = claims.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).ok()?;
-        Some(start..start + share(start))
+        Some(start..start + count(start))
     }
 
-    /// The product with a matrix that does not take int8.
+    /// The kernel for a matrix that takes its activations as floats.
     pub fn linear_of(&self, weight: &Packed) -> LinearFloats {
         if self.int8 && weight.takes_bf16() {
             self.kernels.linear_bf16

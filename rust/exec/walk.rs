@@ -1,10 +1,10 @@
-//! One thread's way through the stages of a step: it claims pieces of each, with a barrier after it.
+//! The walk of one thread through all stages of a step, with a barrier after each stage.
 
 use super::program::{RowOp, Stage, Work};
 use super::step::Step;
 
 impl Step<'_> {
-    /// Walks all stages as thread `worker`.
+    /// Executes all stages as thread `worker`.
     pub fn walk(&self, worker: usize) {
         let mut workspace = self.workspaces[worker].lock().unwrap_or_else(|e| e.into_inner());
         let stages = self.collector.map_or(self.program.stages.len(), |c| c.walked);
@@ -48,7 +48,7 @@ impl Step<'_> {
         }
     }
 
-    /// Whether nothing of a stage is to be done: it only rounds, and activations stay f32.
+    /// True if the stage only rounds activations, in a step that leaves them f32.
     fn idle(&self, stage: &Stage) -> bool {
         let Work::Rows(ops) = &stage.work else { return false };
         !self.int8 && ops.iter().all(|op| matches!(op, RowOp::Quantize { .. }))

@@ -1,4 +1,4 @@
-//! Any width from 1 to 8 bits, symmetric or not, at any group size; `reference/affine.py` in Rust.
+//! Affine formats: codes of 1 to 8 bits in groups of any size, symmetric or with a zero point.
 //!
 //! ```text
 //! sym{b}-g{n}    scale f32; codes               scale (code - N), N = 2^(b-1) - 1

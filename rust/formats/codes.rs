@@ -1,6 +1,6 @@
-//! What the codes of a format mean, and what a kernel needs of its scales.
+//! The meaning of a format's codes, and its scales as kernels need them.
 
-/// What the codes of a format mean: value = scale * (code - offset) + min.
+/// The meaning of a format's codes: value = scale * (code - offset) + min.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Codes {
     /// Bits of a code as `unpack_row` gives it, 1 to 8.

@@ -1,10 +1,10 @@
-//! Blocks into codes, scales and floats: which reader, and what a code is worth.
+//! Reading a row of blocks: as codes and scales, as bytes of scales, or as floats.
 
 use super::codes::ScaleBytes;
 use super::table::Format;
 use super::{codebook, floats, grid, k, legacy, ternary};
 
-/// A row, and where its codes and scales go.
+/// A row, and the memory for its codes and scales.
 struct Unpacked<'a> {
     format: &'a Format,
     bytes: &'a [u8],
@@ -115,7 +115,7 @@ impl Format {
     pub fn decode_row(&self, bytes: &[u8], out: &mut [f32]) {
         assert_eq!(Ok(bytes.len()), self.row_bytes(out.len()));
         let Some(codes) = self.codes() else { return floats::decode_row(*self, bytes, out) };
-        // 256 elements at a time, or a whole group.
+        // 256 elements at a time, or a full group.
         let step = 256usize.next_multiple_of(self.block());
         let groups = step.div_ceil(codes.group);
         let (mut q, mut scale, mut min) = (vec![0; step], vec![0.0; groups], vec![0.0; groups]);

@@ -1,4 +1,4 @@
-//! Rows of floats into blocks: which encoder, on which instruction set.
+//! Encoding a row of floats: chooses the encoder of the format and its instruction set.
 
 use super::table::Format;
 use super::{codebook, floats, grid_encode, iq1_encode, k, k_encode, legacy, ternary};

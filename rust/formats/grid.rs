@@ -115,9 +115,9 @@ fn scales(d: &[u8], scale: impl Fn(usize) -> u8, groups: usize) -> ScaleBytes {
     out
 }
 
-/// The floats of scales: d over `parts`, times their signed bytes.
-fn widen(bytes: &ScaleBytes, parts: f32, scale: &mut [f32]) {
-    let d = read_f16(&bytes.d) / parts;
+/// The floats of scales: d over `divisor`, times their signed bytes.
+fn widen(bytes: &ScaleBytes, divisor: f32, scale: &mut [f32]) {
+    let d = read_f16(&bytes.d) / divisor;
     for (scale, &byte) in scale.iter_mut().zip(&bytes.scale) {
         *scale = d * f32::from(byte as i8);
     }

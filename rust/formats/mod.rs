@@ -1,4 +1,4 @@
-//! Number formats: how a row of weights is stored, and the one way in which it is read.
+//! Number formats: how a row of weights is stored, read and written.
 //!
 //! A quantized row unpacks to unsigned codes, one scale a group and, where the format has them,
 //! one minimum a group:
@@ -9,7 +9,7 @@
 //!
 //! in f32, each operator rounded. Decoding and the kernels' run-time layout both come from that, so
 //! a format is added by writing its `unpack` and its `encode`, and where its scales are bytes its
-//! `scale_bytes`.
+//! `scale_bytes`, and naming them in `table.rs`, `decode.rs` and `encode.rs`.
 
 mod affine;
 mod bits;

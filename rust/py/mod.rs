@@ -5,12 +5,16 @@
 mod arrays;
 mod encode;
 mod errors;
+mod formats;
 mod machine;
 mod measure;
 mod model;
 
 use numpy::{PyArray1, PyArrayMethods};
 use pyo3::prelude::*;
+use pyo3::types::PyTuple;
+
+use crate::exec::BATCH;
 
 /// Finds numpy's API and its borrow flags before the first call: they are found by importing
 /// modules, and where a signal's handler raises just then, the numpy crate panics.
@@ -24,11 +28,17 @@ fn find_numpy(py: Python<'_>) -> PyResult<()> {
 #[pymodule]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     find_numpy(module.py())?;
+    module.add("BATCH", BATCH)?;
+    let py = module.py();
+    module.add("ACTIVATIONS", PyTuple::new(py, model::ACTIVATIONS.map(|(name, _)| name))?)?;
+    module.add("KV_TYPES", PyTuple::new(py, model::KV_TYPES.map(|(name, _)| name))?)?;
+    module.add_class::<formats::FormatInfo>()?;
     module.add_class::<model::Weights>()?;
     module.add_class::<model::Cache>()?;
     module.add_class::<model::Executor>()?;
     module.add_class::<model::Collector>()?;
     for function in [
+        wrap_pyfunction!(formats::formats, module)?,
         wrap_pyfunction!(encode::encode, module)?,
         wrap_pyfunction!(encode::encode_to_file, module)?,
         wrap_pyfunction!(encode::decode, module)?,

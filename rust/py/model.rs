@@ -9,28 +9,28 @@ use pyo3::prelude::*;
 use super::arrays::{bytes, vector};
 use super::machine::kernels_of;
 use crate::error::Error;
+use crate::exec::cache::KvType;
 use crate::exec::{self, Activations, Batch};
 use crate::formats::Format;
-use crate::kernels::attention::Kept;
 
-fn activations(acts: &str) -> Result<Activations, Error> {
-    match acts {
-        "f32" => Ok(Activations::F32),
-        "int8" => Ok(Activations::Int8),
-        other => {
-            Err(Error::input(format!("unknown activations `{other}`")).hint("known: f32, int8"))
-        }
-    }
-}
+/// What `acts` may be: how products treat their activations.
+pub const ACTIVATIONS: [(&str, Activations); 2] =
+    [("f32", Activations::F32), ("int8", Activations::Int8)];
 
-fn kept(kv: &str) -> Result<Kept, Error> {
-    match kv {
-        "f32" => Ok(Kept::F32),
-        "f16" => Ok(Kept::F16),
-        "int8" => Ok(Kept::Int8),
-        other => Err(Error::input(format!("unknown kind of keys and values `{other}`"))
-            .hint("known: f32, f16, int8")),
-    }
+/// What `kv` may be: the element type of the KV cache.
+pub const KV_TYPES: [(&str, KvType); 3] =
+    [("f32", KvType::F32), ("f16", KvType::F16), ("int8", KvType::Int8)];
+
+/// The value that `table` has under `name`.
+fn find<T: Copy, const N: usize>(
+    what: &str,
+    name: &str,
+    table: &[(&str, T); N],
+) -> Result<T, Error> {
+    table.iter().find(|row| row.0 == name).map(|row| row.1).ok_or_else(|| {
+        let known = table.each_ref().map(|row| row.0).join(", ");
+        Error::input(format!("unknown {what} `{name}`")).hint(format!("known: {known}"))
+    })
 }
 
 /// A model's tensors, packed for the kernels.
@@ -45,11 +45,11 @@ impl Weights {
 
 #[pymethods]
 impl Weights {
-    /// `small` keeps formats with code books at the bytes of their file, where that is slower.
+    /// `keep_file_size` keeps formats with code books at the bytes of their file, which is slower.
     #[new]
-    #[pyo3(signature = (small=false))]
-    fn new(small: bool) -> Self {
-        Self(Mutex::new(exec::weights::Weights::new(small)))
+    #[pyo3(signature = (keep_file_size=false))]
+    fn new(keep_file_size: bool) -> Self {
+        Self(Mutex::new(exec::weights::Weights::new(keep_file_size)))
     }
 
     /// Packs and keeps one tensor of `matrices` matrices, `rows` in all.
@@ -149,7 +149,8 @@ impl Executor {
     /// An empty cache that keeps keys and values as `kv` says.
     #[pyo3(signature = (sequences, capacity, kv = "f32"))]
     fn cache(&self, sequences: usize, capacity: usize, kv: &str) -> PyResult<Cache> {
-        Ok(Cache(Mutex::new(self.0.cache(sequences, capacity, kept(kv)?)?)))
+        let kv_type = find("kind of keys and values", kv, &KV_TYPES)?;
+        Ok(Cache(Mutex::new(self.0.cache(sequences, capacity, kv_type)?)))
     }
 
     /// Empty sums of the squared inputs of products, by the names of their weights.
@@ -189,7 +190,7 @@ impl Executor {
             tokens: vector("tokens", &tokens)?,
             sequences: vector("sequences", &sequences)?,
             outputs: vector("outputs", &outputs)?,
-            activations: activations(acts)?,
+            activations: find("activations", acts, &ACTIVATIONS)?,
         };
         let rows = batch.outputs.len();
         let logits = py.detach(|| self.0.forward(&mut cache.get(), &batch))?;

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fewbit import _core
 from fewbit.errors import InputError, ShapeError
 from fewbit.gpu.cache import Cache
 from fewbit.gpu.device import Device
@@ -24,10 +25,10 @@ from fewbit.gpu.ops import Compiler, check_ops
 from fewbit.gpu.stages import HEAD, LANES, TILE_QUERIES, Kind, Program, Stage, kind_of
 from fewbit.gpu.weights import Weights
 
-BATCH = 512
+BATCH = _core.BATCH
 """Tokens that go through the plan together; more are split."""
 
-ACTS = ("f32", "int8")
+ACTS = _core.ACTIVATIONS
 Ids = NDArray[np.uint32]
 Receive = Callable[[int, Ids], None]
 

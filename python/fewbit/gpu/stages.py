@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from fewbit import _core
 from fewbit.gpu.weights import Slice, Weights
 
 Domain = Literal["tokens", "outputs"]
@@ -37,7 +38,7 @@ HEAD = 4
 """Words of a step before its tokens, as common.wgsl has them."""
 TILE_QUERIES = 32
 """Queries of a workgroup of attend_tile.wgsl."""
-KEPT = ("f32", "f16", "int8")
+KEPT = _core.KV_TYPES
 """How a cache keeps keys and values; store.wgsl counts on this order."""
 WIDEST_TILE = 512
 """Columns of a head that attend_tile.wgsl takes at most."""

@@ -1,4 +1,4 @@
-//! Attention: threads claim tokens of one key/value head and gather queries of one sequence into tiles.
+//! Attention: threads claim a few tokens of one key/value head and put their queries into tiles.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,14 +9,14 @@ use crate::exec::program::Attend;
 use crate::exec::step::{Step, Token};
 use crate::kernels::attention::{MOST, Query, TILE};
 
-/// Scores that one thread has at a time, if 4 queries need no more.
+/// Scores in a thread's memory at a time, unless 4 queries alone need more.
 const SCORES: usize = 1 << 17;
 
-/// Queries that are attended together.
+/// Queries of one sequence that read keys and values together.
 type Queries = SmallVec<[Query; MOST]>;
 
 impl Step<'_> {
-    /// Claims a few tokens of one key/value head at a time.
+    /// Claims 8 tokens of one key/value head at a time.
     pub fn attend(&self, claims: &AtomicUsize, attend: &Attend, scores: &mut Vec<f32>) {
         const TOKENS: usize = 8;
         let runs = self.tokens.len().div_ceil(TOKENS);
@@ -32,7 +32,7 @@ impl Step<'_> {
         }
     }
 
-    /// Gathers queries of one sequence into tiles.
+    /// Puts the queries of `tokens` into tiles, each of one sequence, and attends them.
     fn attend_tokens(
         &self,
         attend: &Attend,
@@ -70,6 +70,7 @@ impl Step<'_> {
         }
     }
 
+    /// Attends the queries in `tile` and empties it.
     fn attend_tile(
         &self,
         attend: &Attend,

@@ -1,5 +1,6 @@
-//! Products with experts: the rows that go to one expert are gathered and meet its matrix together,
-//! and the matrices of the others are not read.
+//! Matrix products with experts: each expert's rows are gathered and multiplied together.
+//!
+//! The matrices of experts that no token uses are not read.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,7 +14,7 @@ use crate::kernels::linear::{Output, Scratch};
 use crate::kernels::packed::Packed;
 
 impl Step<'_> {
-    /// Claims a few blocks of 16 rows of one expert at a time.
+    /// Computes the products of a stage; threads claim blocks of 16 rows of one expert.
     pub fn experts(
         &self,
         claims: &AtomicUsize,
@@ -32,15 +33,16 @@ impl Step<'_> {
             self.observe_experts(work, gathered, sums, worker);
         }
         let blocks: usize = work.jobs.iter().map(|job| job.weights[0].blocks()).sum();
-        let share = (gathered.active.len() * blocks / (8 * self.workspaces.len())).clamp(1, 16);
-        let pieces = blocks.div_ceil(share);
+        let blocks_per_claim =
+            (gathered.active.len() * blocks / (8 * self.workspaces.len())).clamp(1, 16);
+        let pieces = blocks.div_ceil(blocks_per_claim);
         loop {
             let task = claims.fetch_add(1, Ordering::Relaxed);
             if task >= gathered.active.len() * pieces {
                 return;
             }
-            let start = task % pieces * share;
-            let end = blocks.min(start + share);
+            let start = task % pieces * blocks_per_claim;
+            let end = blocks.min(start + blocks_per_claim);
             let mut first = 0;
             for job in &work.jobs {
                 let blocks = job.weights[0].blocks();
@@ -54,7 +56,7 @@ impl Step<'_> {
         }
     }
 
-    /// Tells the collector which rows each expert takes in.
+    /// Adds each expert's rows to the collector's sums.
     fn observe_experts(&self, work: &Experts, gathered: &Gathered, sums: &Sums, worker: usize) {
         let x = work.rows();
         for index in 0..gathered.active.len() {
@@ -67,7 +69,7 @@ impl Step<'_> {
         }
     }
 
-    /// Some blocks of one expert for all of its rows.
+    /// Computes `blocks` of one expert for all of its rows.
     fn expert_product(
         &self,
         work: &Experts,
@@ -106,8 +108,8 @@ impl Step<'_> {
         (gathered.results, gathered.slots) = (results, all);
     }
 
-    /// The product of the rows of `slots`, gathered if there is more than one.
-    #[allow(clippy::too_many_arguments)] // what a product is, and where it works
+    /// Multiplies the rows of `slots`, which are gathered if there are several.
+    #[allow(clippy::too_many_arguments)] // a product and its memory
     fn multiply(
         &self,
         work: &Experts,

@@ -1,4 +1,4 @@
-//! Matrix products of a stage: threads claim blocks of 16 rows of the weights.
+//! Matrix products: threads claim blocks of 16 rows of the weights, over all products of a stage.
 
 use std::ops::Range;
 use std::sync::atomic::AtomicUsize;
@@ -9,14 +9,14 @@ use crate::exec::step::Step;
 use crate::kernels::linear::{Output, Scratch};
 
 impl Step<'_> {
-    /// Tells the collector what a stage of products takes in.
+    /// Adds the input of a stage of products to the collector's sums.
     pub fn observe(&self, sums: &Sums, x: Slot, n: usize, worker: usize) {
         let rows = (0..n).map(|row| self.at(x, row).cast_const());
         // SAFETY: slots hold a row for each token, and this stage only reads its input.
         unsafe { sums.add(0, rows, worker, self.workspaces.len()) };
     }
 
-    /// Claims blocks of 16 rows of the weights, over all products of the stage.
+    /// Computes the products of a stage with `n` rows of `x`.
     pub fn products(
         &self,
         claims: &AtomicUsize,
@@ -40,6 +40,7 @@ impl Step<'_> {
         }
     }
 
+    /// Computes `blocks` of one product.
     fn product(
         &self,
         x: Slot,

@@ -1,4 +1,4 @@
-//! Recurrent ops: `short_conv` and `delta_rule`, and the state that they keep for each sequence.
+//! Recurrent ops: `short_conv`, threads divide its channels; `delta_rule`, threads divide its heads.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -13,11 +13,11 @@ use crate::kernels::isa::LANES;
 /// Channels that a thread convolves at a time.
 const CHANNELS: usize = 16 * LANES;
 
-/// Rows that a convolution reads; models have four.
+/// The rows that a convolution reads; models have kernels of four.
 type Taps = SmallVec<[*const f32; 4]>;
 
 impl Step<'_> {
-    /// Claims channels; each thread takes all tokens in order.
+    /// Claims channels; each thread goes through all tokens in order.
     pub fn short_conv(&self, claims: &AtomicUsize, conv: &ShortConv) {
         loop {
             let start = claims.fetch_add(1, Ordering::Relaxed) * CHANNELS;
@@ -31,12 +31,13 @@ impl Step<'_> {
         }
     }
 
+    /// Convolves `count` channels from `start` on for one token.
     fn convolve(&self, conv: &ShortConv, row: usize, token: &Token, start: usize, count: usize) {
         let ConvShape { channels, kernel } = conv.shape;
-        let kept = self.state.convs[conv.index]
+        let state = self.state.convs[conv.index]
             .wrapping_add(token.sequence * conv.shape.rows() * conv.shape.channels);
         let place =
-            |position: usize| kept.wrapping_add(position % conv.shape.rows() * channels + start);
+            |position: usize| state.wrapping_add(position % conv.shape.rows() * channels + start);
         let first = (token.position + 1).saturating_sub(kernel);
         let skipped = kernel - (token.position + 1 - first);
         let rows: Taps =
@@ -51,7 +52,7 @@ impl Step<'_> {
         }
     }
 
-    /// Claims heads; each thread takes all tokens in order, span by span.
+    /// Claims heads; each thread goes through all tokens in order, chunk by chunk.
     pub fn delta_rule(&self, claims: &AtomicUsize, delta: &DeltaRule, scratch: &mut Vec<f32>) {
         loop {
             let head = claims.fetch_add(1, Ordering::Relaxed);
@@ -74,6 +75,7 @@ impl Step<'_> {
         }
     }
 
+    /// Applies the delta rule to `rows`, tokens of one sequence and one chunk.
     fn delta_run(
         &self,
         delta: &DeltaRule,
@@ -106,9 +108,10 @@ impl Step<'_> {
         unsafe { (self.kernels.delta_rule)(state, Place { position, fold }, &tokens, scratch) };
     }
 
+    /// The state of one head of one sequence.
     fn head_state(&self, delta: &DeltaRule, sequence: usize, head: usize) -> DeltaState {
         let shape = delta.shape;
-        let [state, keys, updates, decays] = shape.parts();
+        let [state, keys, updates, decays] = shape.fields();
         let size = state + keys + updates + decays;
         let base =
             self.state.deltas[delta.index].wrapping_add((sequence * shape.heads + head) * size);
