@@ -18,8 +18,8 @@
 //! ```
 //!
 //! Modules import only from those below them, top to bottom: `py`, `exec`, `kernels`, `quantize`,
-//! `formats`, then `measure`, `read_rate`, `floats` and `error`. Only `py` names pyo3; everything else
-//! builds and tests without Python.
+//! `formats`, then `measure`, `read_rate`, `floats` and `error`. Only `py` names pyo3; everything
+//! else builds and tests without Python.
 
 pub mod error;
 pub mod exec;

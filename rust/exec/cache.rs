@@ -1,4 +1,4 @@
-//! The KV cache of all layers and sequences, with the state of recurrent ops (`state.rs`) beside it.
+//! The KV cache of all layers and sequences, and with it the state of recurrent ops (`state.rs`).
 
 use super::program::{LayerShape, Shapes};
 use super::state::{State, zeros};

@@ -90,8 +90,8 @@ impl Sums {
         Self { names, columns, pieces, counts }
     }
 
-    /// Adds rows that matrix `matrix` multiplies. Each of `workers` threads calls it with the same rows
-    /// and adds some of the columns.
+    /// Adds rows that matrix `matrix` multiplies. Each of `workers` threads calls it with the same
+    /// rows and adds some of the columns.
     ///
     /// # Safety
     ///

@@ -1,4 +1,4 @@
-//! The compiler for ops with state (attention, convolutions, delta rules) and for products with experts.
+//! The compiler for ops with state (attention, convolutions, delta rules) and for experts.
 
 use super::compile::Compiler;
 use super::plan::{Kind, Op};

@@ -51,8 +51,8 @@ pub struct Executor {
     memory: Mutex<Memory>,
 }
 
-/// New tokens: `tokens[i]` goes to sequence `sequences[i]`; `outputs` are the indices, ascending, of
-/// the tokens whose logits are wanted.
+/// New tokens: `tokens[i]` goes to sequence `sequences[i]`; `outputs` are the indices, ascending,
+/// of the tokens whose logits are wanted.
 pub struct Batch<'a> {
     pub tokens: &'a [u32],
     pub sequences: &'a [u32],
@@ -117,8 +117,8 @@ impl Executor {
         Collector::new(&self.program, wanted)
     }
 
-    /// Appends the tokens to their sequences and adds the squared inputs of the collector's products to
-    /// its sums. Ops after the last of these products are not computed.
+    /// Appends the tokens to their sequences and adds the squared inputs of the collector's
+    /// products to its sums. Ops after the last of these products are not computed.
     pub fn collect(&self, cache: &mut Cache, batch: &Batch, collector: &Collector) -> Result<()> {
         if !collector.fits(&self.program) {
             return Err(Error::input("the collector was made for another plan"));
@@ -181,7 +181,8 @@ impl Executor {
         Ok(())
     }
 
-    /// Runs up to `BATCH` tokens through all stages; `memory.taken` are those whose logits are wanted.
+    /// Runs up to `BATCH` tokens through all stages; `memory.taken` are those whose logits are
+    /// wanted.
     fn step(
         &self,
         cache: &mut Cache,
@@ -231,7 +232,8 @@ impl Executor {
     }
 }
 
-/// Gives each token its position, and its sequence its new length; on an error the cache is as before.
+/// Gives each token its position, and its sequence its new length; on an error the cache is as
+/// before.
 fn place(cache: &mut Cache, batch: &Batch, tokens: &mut Vec<Token>) -> Result<()> {
     tokens.clear();
     for (&id, &sequence) in batch.tokens.iter().zip(batch.sequences) {

@@ -23,13 +23,14 @@ pub struct Program {
     pub vocab: usize,
     /// Positions with a learned embedding; None if the plan has no `embed_position`.
     pub positions: Option<usize>,
-    /// Chunks of 32 activations that a token needs to round its widest input to int8: with a scale for
-    /// each chunk, and with a scale for 256 columns.
+    /// Chunks of 32 activations that a token needs to round its widest input to int8: with a scale
+    /// for each chunk, and with a scale for 256 columns.
     pub chunks: [usize; 2],
 }
 
 impl Program {
-    /// True if the plan drops tokens whose logits nobody wants; logits then go straight to the caller.
+    /// True if the plan drops tokens whose logits nobody wants; logits then go straight to the
+    /// caller.
     pub fn takes(&self) -> bool {
         self.stages.iter().any(|stage| stage.taken)
     }
@@ -328,7 +329,8 @@ pub enum RowOp {
         bias: Vec<f32>,
         out: Slot,
     },
-    /// Rounds `rows` rows of `x.width` floats in a token's row to int8; `sharing` chunks share a scale.
+    /// Rounds `rows` rows of `x.width` floats in a token's row to int8; `sharing` chunks share a
+    /// scale.
     Quantize {
         x: Slot,
         rows: usize,

@@ -1,4 +1,4 @@
-//! The state of recurrent ops for each sequence: last inputs of convolutions, matrices of delta rules.
+//! The state of recurrent ops: last inputs of convolutions, matrices of delta rules.
 
 use std::alloc::{Layout, alloc_zeroed};
 
@@ -45,7 +45,8 @@ impl State {
         self.bases[sequence]
     }
 
-    /// True if the chunk of tokens before `position` must be folded in first; it then counts as folded.
+    /// True if the chunk of tokens before `position` must be folded in first; it then counts as
+    /// folded.
     pub fn advance(&mut self, sequence: usize, position: usize) -> bool {
         let any = !self.shapes.convs.is_empty() || !self.shapes.deltas.is_empty();
         let folds =
@@ -105,8 +106,8 @@ unsafe impl Zero for f32 {}
 // SAFETY: nor has 0.
 unsafe impl Zero for u8 {}
 
-/// `count` zeros that take memory only as they are written; None where memory is too small, for which
-/// `vec![0.0; count]` would end the process.
+/// `count` zeros that take memory only as they are written; None where memory is too small, for
+/// which `vec![0.0; count]` would end the process.
 pub fn zeros<T: Zero>(count: usize) -> Option<Vec<T>> {
     if count == 0 {
         return Some(Vec::new());

@@ -135,14 +135,15 @@ impl Step<'_> {
         }
     }
 
-    /// The buffer of activations whose scales are for `sharing` chunks, with rows as long as `x` needs.
+    /// The buffer of activations whose scales are for `sharing` chunks, with rows as long as `x`
+    /// needs.
     pub fn acts_of(&self, x: Slot, sharing: usize) -> Acts {
         Acts { chunks: x.width.div_ceil(CHUNK), ..self.acts[usize::from(sharing > 1)] }
     }
 
     /// Claims some of `total` blocks for `n` rows: many at first, as memory is read fastest in long
-    /// runs; few at the end, so that no thread is late. Products with more than 4 rows claim at most 8
-    /// blocks, whose sums fit the cache.
+    /// runs; few at the end, so that no thread is late. Products with more than 4 rows claim at
+    /// most 8 blocks, whose sums fit the cache.
     pub fn claim(&self, claims: &AtomicUsize, total: usize, n: usize) -> Option<Range<usize>> {
         let most = if n > 4 { 8 } else { 64 };
         let count = |done: usize| ((total - done) / (3 * self.workspaces.len())).clamp(1, most);

@@ -28,9 +28,9 @@ impl Codes {
         }
     }
 
-    /// True if all 16 scales of 256 elements are integers times one f16, and products sum the 256 as
-    /// integers. Q6_K is left out: rounding its activations by 256 costs a quarter of what its weights
-    /// lose, and half a percent at 3 bits.
+    /// True if all 16 scales of 256 elements are integers times one f16, and products sum the 256
+    /// as integers. Q6_K is left out: rounding its activations by 256 costs a quarter of what its
+    /// weights lose, and half a percent at 3 bits.
     pub const fn has_integer_scales(&self) -> bool {
         self.group == 16
             && match self.scales {

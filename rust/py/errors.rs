@@ -12,7 +12,7 @@ impl From<Error> for PyErr {
     }
 }
 
-/// The exception of `fewbit.errors` that an error stands for.
+/// The exception of `fewbit.errors` for an error.
 fn raise(py: Python<'_>, error: &Error) -> PyResult<PyErr> {
     let class = match error.kind {
         Kind::Format => "FormatError",

@@ -1,4 +1,4 @@
-//! What this machine can do: its instruction sets, its peak of multiply-adds, its memory's read rate.
+//! The machine: its instruction sets, peak rate of multiply-adds, and read rate of memory.
 
 use pyo3::prelude::*;
 
@@ -12,18 +12,18 @@ pub fn isa() -> PyResult<&'static str> {
     Ok(kernels::chosen()?.name)
 }
 
-/// The instruction sets that this CPU has, the best first.
+/// The instruction sets of this CPU, the best first.
 #[pyfunction]
 pub fn isas() -> Vec<&'static str> {
     kernels::available().iter().map(|set| set.name).collect()
 }
 
-/// The kernels called so, the process's own for None.
+/// The kernels named `isa`; None means those that this process chose.
 pub fn kernels_of(isa: Option<&str>) -> Result<&'static Kernels, Error> {
     isa.map_or_else(kernels::chosen, |name| kernels::find(Some(name)))
 }
 
-/// Peak of int8 multiply-adds, billions a second.
+/// Peak rate of int8 multiply-adds in billions a second.
 #[pyfunction]
 #[pyo3(signature = (threads=0, isa=None))]
 pub fn peak_rate(py: Python<'_>, threads: usize, isa: Option<&str>) -> PyResult<f64> {

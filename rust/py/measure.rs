@@ -29,7 +29,7 @@ pub fn nll<'py>(
     Ok(out.into_pyarray(py))
 }
 
-/// Each row of logits against the base's.
+/// Compares each row of logits with that of the base model.
 #[pyfunction]
 pub fn divergence<'py>(
     py: Python<'py>,

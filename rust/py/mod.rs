@@ -16,8 +16,8 @@ use pyo3::types::PyTuple;
 
 use crate::exec::BATCH;
 
-/// Finds numpy's API and its borrow flags before the first call: they are found by importing
-/// modules, and where a signal's handler raises just then, the numpy crate panics.
+/// Loads NumPy's API and borrow flags now: the numpy crate loads them on first use by importing
+/// modules, and panics if a signal handler raises during that.
 fn find_numpy(py: Python<'_>) -> PyResult<()> {
     let array = PyArray1::<u8>::zeros(py, 0, false);
     array.try_readonly()?;

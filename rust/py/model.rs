@@ -33,7 +33,7 @@ fn find<T: Copy, const N: usize>(
     })
 }
 
-/// A model's tensors, packed for the kernels.
+/// The weights of a model, packed for the kernels.
 #[pyclass(frozen, module = "fewbit._core")]
 pub struct Weights(Mutex<exec::weights::Weights>);
 
@@ -52,7 +52,7 @@ impl Weights {
         Self(Mutex::new(exec::weights::Weights::new(keep_file_size)))
     }
 
-    /// Packs and keeps one tensor of `matrices` matrices, `rows` in all.
+    /// Packs and stores one tensor of `matrices` matrices with `rows` rows in all.
     #[pyo3(signature = (name, format, rows, columns, data, matrices=1))]
     #[allow(clippy::too_many_arguments)] // Python's signature
     fn add(
@@ -78,7 +78,7 @@ impl Weights {
     }
 }
 
-/// Keys and values of several sequences.
+/// The KV cache of several sequences.
 #[pyclass(frozen, module = "fewbit._core")]
 pub struct Cache(Mutex<exec::cache::Cache>);
 
@@ -135,7 +135,7 @@ impl Executor {
         Ok(Self(exec::Executor::new(plan, &weights.get(), threads, kernels)?))
     }
 
-    /// The instruction set that runs it.
+    /// The name of the instruction set.
     #[getter]
     fn isa(&self) -> &'static str {
         self.0.isa()
@@ -146,7 +146,7 @@ impl Executor {
         self.0.threads()
     }
 
-    /// An empty cache that keeps keys and values as `kv` says.
+    /// An empty cache whose keys and values have type `kv`, one of `KV_TYPES`.
     #[pyo3(signature = (sequences, capacity, kv = "f32"))]
     fn cache(&self, sequences: usize, capacity: usize, kv: &str) -> PyResult<Cache> {
         let kv_type = find("kind of keys and values", kv, &KV_TYPES)?;
@@ -158,7 +158,7 @@ impl Executor {
         Collector(self.0.collector(|name| names.contains(name)))
     }
 
-    /// Appends tokens to sequence 0 and what products take in of them to the collector's sums.
+    /// Appends tokens to sequence 0 and adds their squared inputs of products to the collector.
     fn collect(
         &self,
         py: Python<'_>,
@@ -202,12 +202,12 @@ impl Executor {
 #[pyclass(frozen, module = "fewbit._core")]
 pub struct Collector(exec::collect::Collector);
 
-/// The names that share an input, f64 [matrices, columns] sums and u64 [matrices] counts of rows.
+/// Names of weights with one input, f64 [matrices, columns] sums, u64 [matrices] counts of rows.
 type Collected<'py> = (Vec<String>, Bound<'py, PyArray2<f64>>, Bound<'py, PyArray1<u64>>);
 
 #[pymethods]
 impl Collector {
-    /// What was collected so far.
+    /// The sums so far.
     fn sums<'py>(&self, py: Python<'py>) -> PyResult<Vec<Collected<'py>>> {
         self.0
             .all()

@@ -51,7 +51,8 @@ pub fn encode_tensor(
 
 /// Neighbouring rows of one tensor to encode: `count` rows of `columns` elements.
 ///
-/// `first` is the index of the first row, for errors. `importance` weights the error of each column.
+/// `first` is the index of the first row, for errors. `importance` weights the error of each
+/// column.
 pub struct Slab<'a> {
     pub data: &'a [u8],
     pub source: Format,

@@ -14,8 +14,8 @@ use crate::error::{Error, Result};
 /// Bytes of a piece: many enough for one system call, few enough for the cache.
 const PIECE: usize = 256 << 10;
 
-/// Stores rows in the file at `path`, which must exist, from byte `offset` on. `threads` 0 means all
-/// cores; the bytes do not depend on it. Rows that have the target's format are copied.
+/// Stores rows in the file at `path`, which must exist, from byte `offset` on. `threads` 0 means
+/// all cores; the bytes do not depend on it. Rows that have the target's format are copied.
 ///
 /// # Errors
 ///

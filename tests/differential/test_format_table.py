@@ -64,9 +64,7 @@ def test_python_holds_the_same(name: str) -> None:
         ("asym8-g40", (40, True, None)),
     ],
 )
-def test_affine_formats_follow_their_names(
-    name: str, facts: tuple[int, bool, int | None]
-) -> None:
+def test_affine_formats_follow_their_names(name: str, facts: tuple[int, bool, int | None]) -> None:
     found = find_format(name)
     assert (found.scale_group, found.has_minimum, found.activation_group) == facts
     assert (found.gguf_id, found.larger_than_file) == (None, False)

@@ -50,7 +50,7 @@ class Tensor:
 
     @property
     def rounds_activations(self) -> int:
-        """How many columns share a scale where `acts="int8"` rounds what meets this matrix, else 0."""
+        """Columns that share a scale of activations rounded to int8; 0 where they stay floats."""
         return self.format.activation_group or 0
 
     @cached_property

@@ -1,4 +1,4 @@
-//! Recurrent ops: `short_conv`, threads divide its channels; `delta_rule`, threads divide its heads.
+//! Recurrent ops: threads divide the channels of `short_conv` and the heads of `delta_rule`.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
