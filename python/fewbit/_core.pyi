@@ -18,6 +18,7 @@ __all__ = [
     "divergence",
     "encode",
     "encode_to_file",
+    "find_format",
     "formats",
     "isa",
     "isas",
@@ -54,6 +55,7 @@ class FormatInfo:
     def larger_than_file(self) -> bool: ...
 
 def formats() -> list[FormatInfo]: ...
+def find_format(name: str) -> FormatInfo: ...
 def encode(
     data: NDArray[np.uint8],
     source: str,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 from fewbit import _core
@@ -59,25 +58,22 @@ class Format:
         return columns // self.block * self.bytes
 
 
-_TABLE = tuple(
-    Format(
-        f.name,
-        f.family,
-        f.block,
-        f.bytes,
-        f.gguf_id,
-        f.scale_group,
-        f.has_minimum,
-        f.activation_group,
-        f.larger_than_file,
+def _format(info: _core.FormatInfo) -> Format:
+    return Format(
+        info.name,
+        info.family,
+        info.block,
+        info.bytes,
+        info.gguf_id,
+        info.scale_group,
+        info.has_minimum,
+        info.activation_group,
+        info.larger_than_file,
     )
-    for f in _core.formats()
-)
-FORMATS: dict[str, Format] = {f.name: f for f in _TABLE}
-BY_GGUF_ID: dict[int, Format] = {f.gguf_id: f for f in _TABLE if f.gguf_id is not None}
 
-_AFFINE = re.compile(r"(sym|asym)([1-8])-g([1-9][0-9]*)")
-MAX_GROUP = 1 << 16
+
+FORMATS: dict[str, Format] = {info.name: _format(info) for info in _core.formats()}
+BY_GGUF_ID: dict[int, Format] = {f.gguf_id: f for f in FORMATS.values() if f.gguf_id is not None}
 
 
 def find_format(name: str) -> Format:
@@ -93,13 +89,7 @@ def find_format(name: str) -> Format:
     """
     if found := FORMATS.get(name.upper()):
         return found
-    if (match := _AFFINE.fullmatch(name.lower())) and int(match[3]) <= MAX_GROUP:
-        kind, bits, group = match[1], int(match[2]), int(match[3])
-        size = -(-bits * group // 8) + (4 if kind == "sym" else 5)
-        rounds = 32 if group == 16 or group % 32 == 0 else None
-        return Format(match[0], "affine", group, size, None, group, kind == "asym", rounds, False)
-    raise FormatError(
-        f"unknown format `{name}`",
-        hint=f"known: {', '.join(FORMATS)}, and sym1..8-gN, asym1..8-gN as in asym4-g32",
-        format=name,
-    )
+    try:
+        return _format(_core.find_format(name))
+    except FormatError as error:
+        raise FormatError(error.message, hint=error.hint, format=name) from None

@@ -1,14 +1,14 @@
-//! The table of number formats for Python, which holds no copy of it.
+//! The table of number formats for Python, which has no other.
 
 use pyo3::prelude::*;
 
 use crate::formats::Format;
 use crate::kernels::packed::Packed;
 
-/// Facts about one number format that GGUF has.
+/// Facts about one number format.
 #[pyclass(frozen, get_all, module = "fewbit._core")]
 pub struct FormatInfo {
-    /// The name in GGUF.
+    /// The name in GGUF, or of the affine family.
     name: String,
     /// Formats of one family have blocks that are built alike; "floats" have no blocks.
     family: &'static str,
@@ -16,7 +16,7 @@ pub struct FormatInfo {
     block: usize,
     /// Bytes of a block.
     bytes: usize,
-    /// GGUF's number of the tensor type.
+    /// GGUF's number of the tensor type, None where GGUF has no such type.
     gguf_id: Option<u32>,
     /// Columns that share a scale of the weights, None for floats.
     scale_group: Option<usize>,
@@ -30,11 +30,9 @@ pub struct FormatInfo {
     larger_than_file: bool,
 }
 
-/// All formats that GGUF has and fewbit reads and writes.
-#[pyfunction]
-pub fn formats() -> Vec<FormatInfo> {
-    Format::all()
-        .map(|format| FormatInfo {
+impl From<Format> for FormatInfo {
+    fn from(format: Format) -> Self {
+        Self {
             name: format.name(),
             family: format.family().name(),
             block: format.block(),
@@ -45,6 +43,18 @@ pub fn formats() -> Vec<FormatInfo> {
             activation_group: format.activation_group(),
             needs_importance: format.needs_importance(),
             larger_than_file: Packed::larger_than_file(format),
-        })
-        .collect()
+        }
+    }
+}
+
+/// All formats that GGUF has and fewbit reads and writes.
+#[pyfunction]
+pub fn formats() -> Vec<FormatInfo> {
+    Format::all().map(FormatInfo::from).collect()
+}
+
+/// The format called `name`, in any letter case: one of the table or an affine one.
+#[pyfunction]
+pub fn find_format(name: &str) -> PyResult<FormatInfo> {
+    Ok(Format::parse(name)?.into())
 }

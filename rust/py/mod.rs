@@ -39,6 +39,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<model::Collector>()?;
     for function in [
         wrap_pyfunction!(formats::formats, module)?,
+        wrap_pyfunction!(formats::find_format, module)?,
         wrap_pyfunction!(encode::encode, module)?,
         wrap_pyfunction!(encode::encode_to_file, module)?,
         wrap_pyfunction!(encode::decode, module)?,
