@@ -148,7 +148,7 @@ fn naive_int8(
         format.unpack_row(bytes, columns, &mut q, &mut scale, &mut min);
         for t in 0..n {
             let a = &x.q[t * x.chunks * CHUNK..];
-            if codes.whole() {
+            if codes.has_integer_scales() {
                 let a = &a[..columns];
                 let d = &x.d[t * x.chunks..][..x.chunks];
                 out[t * rows + row] = naive_whole(format, bytes, &q, &scale, a, d);

@@ -39,7 +39,8 @@ pub unsafe fn linear_int8<I: Bytes>(
     scratch: &mut Scratch,
 ) {
     let Some(codes) = w.codes() else { return };
-    let product = Product { w, codes, whole: codes.whole(), merged: false, acts: *acts, n, out };
+    let product =
+        Product { w, codes, whole: codes.has_integer_scales(), merged: false, acts: *acts, n, out };
     // SAFETY: the caller's promise.
     unsafe {
         if product.is_few::<I>() {

@@ -207,6 +207,12 @@ impl Packed {
         (self, finite)
     }
 
+    /// True if the fast layout of `format` takes more bytes than its file; only then does `small` of
+    /// `new` change anything.
+    pub fn larger_than_file(format: Format) -> bool {
+        words::codes(format).is_some()
+    }
+
     /// Bytes that the layout takes.
     pub fn bytes(&self) -> usize {
         [&self.data, &self.scales, &self.mins].iter().map(|part| part.as_slice().len()).sum()
@@ -227,13 +233,12 @@ impl Packed {
 
     /// Whether the codes can meet activations rounded to int8: the groups fit the chunks.
     pub fn takes_int8(&self) -> bool {
-        self.codes().is_some_and(|codes| codes.group == CHUNK / 2 || codes.group % CHUNK == 0)
+        self.codes().is_some_and(|codes| codes.activation_group().is_some())
     }
 
     /// Chunks of the activations that share a scale, where the codes can meet rounded ones.
     pub fn sharing(&self) -> Option<usize> {
-        let codes = self.codes().filter(|_| self.takes_int8())?;
-        Some(codes.rounded() / CHUNK)
+        Some(self.codes()?.activation_group()? / CHUNK)
     }
 
     /// Whether the weights can meet activations rounded to bfloat16: bfloat16 that are zero or not

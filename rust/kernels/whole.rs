@@ -245,7 +245,7 @@ unsafe fn add_group<I: Bytes, const WIDTH: usize, const T: usize>(
 ///
 /// # Safety
 ///
-/// `source` holds the span, `codes.whole()`, `out` has room, and the CPU has the instruction set.
+/// `source` holds the span, `codes.has_integer_scales()`, `out` has room, and the CPU has the instruction set.
 #[inline(always)]
 pub(super) unsafe fn widen_whole<I: Bytes>(codes: &Codes, source: Source, out: Span) {
     // SAFETY: the caller's promise.

@@ -1,101 +1,20 @@
-//! Products with experts: the rows that go to one expert are gathered and meet its matrix together,
-//! and the matrices of the others are not read.
+//! Matrix products with experts: each expert's rows are gathered and multiplied together.
+//!
+//! The matrices of experts that no token uses are not read.
 
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::collect::Sums;
-use super::compile::Slot;
-use super::run::{Step, Workspace};
+use crate::exec::collect::Sums;
+use crate::exec::program::{ExpertJob, Experts};
+use crate::exec::step::{Gathered, Step, Workspace};
 use crate::kernels::activations::Acts;
 use crate::kernels::isa::{CHUNK, LANES};
 use crate::kernels::linear::{Output, Scratch};
 use crate::kernels::packed::Packed;
 
-/// One product with each token's experts.
-pub struct ExpertJob {
-    /// The weight's name in the plan.
-    pub name: String,
-    pub weights: Vec<Arc<Packed>>,
-    /// [expert][row]
-    pub bias: Option<Vec<f32>>,
-    pub out: Slot,
-}
-
-/// Products of the same rows with the same experts: `x` has one row a token, or one a slot.
-pub struct Experts {
-    pub x: Slot,
-    pub route: Slot,
-    pub used: usize,
-    pub per_slot: bool,
-    pub jobs: Vec<ExpertJob>,
-}
-
-impl Experts {
-    /// The rows of `x` that each product reads: `used` of them in a token's row, or one.
-    pub fn rows(&self) -> Slot {
-        let parts = if self.per_slot { self.used } else { 1 };
-        Slot { width: self.x.width / parts, ..self.x }
-    }
-
-    /// Which of those rows a slot (token x used + place in its route) reads.
-    fn row_of(&self, slot: usize) -> usize {
-        if self.per_slot { slot } else { slot / self.used }
-    }
-}
-
-/// Which rows go to which expert, and memory for them.
-#[derive(Default)]
-pub struct Gathered {
-    /// Slots (token x used + place in its route), expert by expert.
-    slots: Vec<usize>,
-    /// Where the next slot of each expert goes.
-    next: Vec<usize>,
-    /// Experts that have any, and where theirs begin in `slots`.
-    active: Vec<(usize, usize)>,
-    codes: Vec<i8>,
-    scales: Vec<f32>,
-    sums: Vec<i32>,
-    floats: Vec<f32>,
-    results: Vec<f32>,
-}
-
-impl Gathered {
-    /// Sorts the slots of all tokens by expert, those of one expert in order.
-    fn sort(&mut self, experts: usize, total: usize, expert_of: impl Fn(usize) -> usize) {
-        let Self { next, active, .. } = self;
-        next.clear();
-        next.resize(experts + 1, 0);
-        for slot in 0..total {
-            next[expert_of(slot) + 1] += 1;
-        }
-        for expert in 0..experts {
-            next[expert + 1] += next[expert];
-        }
-        active.clear();
-        for expert in (0..experts).filter(|&expert| next[expert] < next[expert + 1]) {
-            active.push((expert, next[expert]));
-        }
-        self.slots.clear();
-        self.slots.resize(total, 0);
-        for slot in 0..total {
-            let place = &mut self.next[expert_of(slot)];
-            self.slots[*place] = slot;
-            *place += 1;
-        }
-    }
-
-    /// The slots of the active expert number `index`.
-    fn of(&self, index: usize) -> (usize, Range<usize>) {
-        let (expert, start) = self.active[index];
-        let end = self.active.get(index + 1).map_or(self.slots.len(), |&(_, next)| next);
-        (expert, start..end)
-    }
-}
-
 impl Step<'_> {
-    /// Claims a few blocks of 16 rows of one expert at a time.
+    /// Computes the products of a stage; threads claim blocks of 16 rows of one expert.
     pub fn experts(
         &self,
         claims: &AtomicUsize,
@@ -114,15 +33,16 @@ impl Step<'_> {
             self.observe_experts(work, gathered, sums, worker);
         }
         let blocks: usize = work.jobs.iter().map(|job| job.weights[0].blocks()).sum();
-        let share = (gathered.active.len() * blocks / (8 * self.workspaces.len())).clamp(1, 16);
-        let pieces = blocks.div_ceil(share);
+        let blocks_per_claim =
+            (gathered.active.len() * blocks / (8 * self.workspaces.len())).clamp(1, 16);
+        let pieces = blocks.div_ceil(blocks_per_claim);
         loop {
             let task = claims.fetch_add(1, Ordering::Relaxed);
             if task >= gathered.active.len() * pieces {
                 return;
             }
-            let start = task % pieces * share;
-            let end = blocks.min(start + share);
+            let start = task % pieces * blocks_per_claim;
+            let end = blocks.min(start + blocks_per_claim);
             let mut first = 0;
             for job in &work.jobs {
                 let blocks = job.weights[0].blocks();
@@ -136,7 +56,7 @@ impl Step<'_> {
         }
     }
 
-    /// Tells the collector which rows each expert takes in.
+    /// Adds each expert's rows to the collector's sums.
     fn observe_experts(&self, work: &Experts, gathered: &Gathered, sums: &Sums, worker: usize) {
         let x = work.rows();
         for index in 0..gathered.active.len() {
@@ -149,7 +69,7 @@ impl Step<'_> {
         }
     }
 
-    /// Some blocks of one expert for all of its rows.
+    /// Computes `blocks` of one expert for all of its rows.
     fn expert_product(
         &self,
         work: &Experts,
@@ -188,8 +108,8 @@ impl Step<'_> {
         (gathered.results, gathered.slots) = (results, all);
     }
 
-    /// The product of the rows of `slots`, gathered if there is more than one.
-    #[allow(clippy::too_many_arguments)] // what a product is, and where it works
+    /// Multiplies the rows of `slots`, which are gathered if there are several.
+    #[allow(clippy::too_many_arguments)] // a product and its memory
     fn multiply(
         &self,
         work: &Experts,

@@ -1,11 +1,11 @@
-//! The compiler's part for ops that keep state, and for products with experts.
+//! The compiler for ops with state (attention, convolutions, delta rules) and for experts.
 
-use super::cache::LayerShape;
-use super::compile::{Attend, Compiler, Slot, Stage, Work};
-use super::experts::{ExpertJob, Experts};
+use super::compile::Compiler;
 use super::plan::{Kind, Op};
-use super::recurrent::{ConvShape, DeltaRule, DeltaShape, ShortConv};
-use super::row::RowOp;
+use super::program::{
+    Attend, ConvShape, DeltaRule, DeltaShape, ExpertJob, Experts, LayerShape, RowOp, ShortConv,
+    Slot, Stage, Work,
+};
 use super::weights::Weights;
 use crate::error::{Error, Result};
 
@@ -18,7 +18,7 @@ impl Compiler<'_> {
         weights: &Weights,
     ) -> Result<()> {
         let (x, place) = (self.values[op.inputs[0]], self.program.recurrent.convs.len());
-        self.keep(1, layer)?;
+        self.check_order(1, layer)?;
         let (weights, kernel) = transposed(weights, &op.weights[0], op.width)?;
         let shape = ConvShape { channels: op.width, kernel };
         self.program.recurrent.convs.push(shape);
@@ -32,7 +32,7 @@ impl Compiler<'_> {
             unreachable!("the caller has matched the kind")
         };
         let [q, k, v] = [0, 1, 2].map(|i| self.values[op.inputs[i]]);
-        self.keep(0, *layer)?;
+        self.check_order(0, *layer)?;
         let layer = self.program.layers.len();
         let shape = LayerShape { kv_heads: *kv_heads, elements: op.width / heads };
         self.program.layers.push(shape);
@@ -56,7 +56,7 @@ impl Compiler<'_> {
         let Kind::DeltaRule { layer, heads, key_heads, scale, sharing } = &op.kind else {
             unreachable!("the caller has matched the kind")
         };
-        self.keep(2, *layer)?;
+        self.check_order(2, *layer)?;
         let [q, k, v, decay, beta] = [0, 1, 2, 3, 4].map(|i| self.values[op.inputs[i]]);
         let shape = DeltaShape {
             heads: *heads,
@@ -82,7 +82,7 @@ impl Compiler<'_> {
         Ok(())
     }
 
-    /// Products with experts that have the same input and route share a stage.
+    /// Adds a product with experts, to the last stage if that has the same input and route.
     pub(super) fn expert_linear(
         &mut self,
         index: usize,
@@ -92,7 +92,7 @@ impl Compiler<'_> {
     ) -> Result<()> {
         let (x, route) = (self.values[op.inputs[0]], self.values[op.inputs[1]]);
         let used = route.width / 2;
-        // A row for all experts, or one for each of the token's.
+        // All experts of a token read its row, or each has a row of its own.
         let columns = weights.columns(&op.weights[0])?;
         let per_slot = x.width != columns;
         if per_slot && x.width != used * columns {
@@ -134,17 +134,17 @@ impl Compiler<'_> {
                 self.stage(Work::Experts(Experts { x, route, used, per_slot, jobs }));
             }
         }
-        let parts = if per_slot { used } else { 1 };
-        self.round(Slot { width: columns, ..x }, parts, sharing);
+        let rows_per_token = if per_slot { used } else { 1 };
+        self.round(Slot { width: columns, ..x }, rows_per_token, sharing);
         Ok(())
     }
 
-    /// Each layer keeps state of a kind once, in order, for all tokens.
-    fn keep(&mut self, kind: usize, layer: usize) -> Result<()> {
+    /// Checks that layers with state of a kind come in order, each once, and see all tokens.
+    fn check_order(&mut self, kind: usize, layer: usize) -> Result<()> {
         if self.taken {
             return Err(Error::input("comes after `take`, but needs all tokens"));
         }
-        if let Some(last) = self.kept[kind].replace(layer).filter(|&last| last >= layer) {
+        if let Some(last) = self.last_layers[kind].replace(layer).filter(|&last| last >= layer) {
             return Err(Error::input(format!(
                 "keeps the state of layer {layer} after that of layer {last}: \
                  each has one, in order"

@@ -1,125 +1,11 @@
-//! What a stage does to one row at a time.
+//! Ops on one row at a time: embeddings, norms, rotations, gates, routes, rounding to int8.
 
-use std::sync::Arc;
-
-use super::compile::Slot;
-use super::run::Step;
-use crate::kernels::packed::Packed;
+use crate::exec::program::{Binary, RowOp, Slot, Unary};
+use crate::exec::step::Step;
 use crate::kernels::rows;
 
-/// A function of each element.
-#[derive(Debug, Clone, Copy)]
-pub enum Unary {
-    Gelu,
-    Silu,
-    Sigmoid,
-    Scale(f32),
-    Softcap(f32),
-}
-
-/// A function of two values, element by element.
-#[derive(Debug, Clone, Copy)]
-pub enum Binary {
-    Add,
-    Swiglu,
-    Geglu,
-    ClampedSwiglu([f32; 2]),
-}
-
-/// One op on one row.
-pub enum RowOp {
-    Turns {
-        table: usize,
-    },
-    Embed {
-        table: Arc<Packed>,
-        out: Slot,
-    },
-    EmbedPosition {
-        table: Arc<Packed>,
-        out: Slot,
-    },
-    RmsNorm {
-        x: Slot,
-        weight: Vec<f32>,
-        out: Slot,
-        eps: f32,
-    },
-    LayerNorm {
-        x: Slot,
-        weight: Vec<f32>,
-        bias: Vec<f32>,
-        out: Slot,
-        eps: f32,
-    },
-    L2Norm {
-        x: Slot,
-        heads: usize,
-        out: Slot,
-        eps: f32,
-    },
-    Rope {
-        x: Slot,
-        out: Slot,
-        heads: usize,
-        table: usize,
-        apart: usize,
-        next: usize,
-    },
-    Append {
-        k: Slot,
-        v: Slot,
-        layer: usize,
-    },
-    Part {
-        x: Slot,
-        out: Slot,
-        parts: usize,
-        start: usize,
-    },
-    Unary {
-        x: Slot,
-        out: Slot,
-        function: Unary,
-    },
-    Binary {
-        x: Slot,
-        y: Slot,
-        out: Slot,
-        function: Binary,
-    },
-    Mul {
-        x: Slot,
-        y: Slot,
-        out: Slot,
-    },
-    Route {
-        x: Slot,
-        out: Slot,
-        used: usize,
-        normalize: bool,
-    },
-    ExpertSum {
-        x: Slot,
-        route: Slot,
-        out: Slot,
-    },
-    LogDecay {
-        x: Slot,
-        rate: Vec<f32>,
-        bias: Vec<f32>,
-        out: Slot,
-    },
-    /// Rounds `parts` rows of `x.width` floats that lie in a token's row; `sharing` chunks share a scale.
-    Quantize {
-        x: Slot,
-        parts: usize,
-        sharing: usize,
-    },
-}
-
 impl Step<'_> {
-    /// Does `op` to row `row`, which is that of a token whose logits are wanted if `taken`.
+    /// Applies `op` to row `row`; if `taken`, rows are those of tokens whose logits are wanted.
     pub fn row(&self, op: &RowOp, row: usize, taken: bool) {
         let token_row = if taken { self.taken[row] } else { row };
         let token = self.tokens[token_row];
@@ -152,22 +38,22 @@ impl Step<'_> {
                         (kernels.l2_norm)(at(*x).add(start), at(*out).add(start), size, *eps);
                     }
                 }
-                RowOp::Rope { x, out, heads, table, apart, next } => {
+                RowOp::Rope { x, out, heads, table, distance, stride } => {
                     std::ptr::copy(at(*x), at(*out), x.width);
                     let pairs = self.program.ropes[*table].freqs.len();
                     let turns = self.turns[*table].add(token_row * 2 * pairs);
                     let turns = std::slice::from_raw_parts(turns, 2 * pairs);
                     for head in self.row_of(*out, row).chunks_exact_mut(x.width / heads) {
-                        rows::rope(head, turns, *apart, *next);
+                        rows::rope(head, turns, *distance, *stride);
                     }
                 }
                 RowOp::Append { k, v, layer } => {
                     self.layers[*layer].append(token.sequence, token.position, at(*k), at(*v));
                 }
                 RowOp::Part { x, out, parts, start } => {
-                    let (whole, size) = (x.width / parts, out.width / parts);
+                    let (width, size) = (x.width / parts, out.width / parts);
                     for part in 0..*parts {
-                        let source = at(*x).add(part * whole + start);
+                        let source = at(*x).add(part * width + start);
                         std::ptr::copy(source, at(*out).add(part * size), size);
                     }
                 }
@@ -195,9 +81,9 @@ impl Step<'_> {
                 }
                 RowOp::Mul { x, y, out } => {
                     let size = x.width / y.width;
-                    for part in 0..y.width {
-                        let (x, out) = (at(*x).add(part * size), at(*out).add(part * size));
-                        (kernels.scale)(x, out, size, *at(*y).add(part));
+                    for group in 0..y.width {
+                        let (x, out) = (at(*x).add(group * size), at(*out).add(group * size));
+                        (kernels.scale)(x, out, size, *at(*y).add(group));
                     }
                 }
                 RowOp::Route { x, out, used, normalize } => {
@@ -212,9 +98,9 @@ impl Step<'_> {
                         *at(*out).add(head) = log_decay(*at(*x).add(head), *rate, *bias);
                     }
                 }
-                RowOp::Quantize { x, parts, sharing } if self.int8 => {
+                RowOp::Quantize { x, rows, sharing } if self.int8 => {
                     let acts = self.acts_of(*x, *sharing);
-                    for row in row * parts..(row + 1) * parts {
+                    for row in row * rows..(row + 1) * rows {
                         (kernels.quantize_row)(self.at(*x, row), x.width, &acts, row);
                     }
                 }

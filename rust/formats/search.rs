@@ -1,4 +1,4 @@
-//! The searches for a block's scale; `reference/search.py` says what they find and why.
+//! Searches for the scale of a block with the least error; `reference/search.py` defines them.
 //!
 //! Sums run in element order, each product and sum rounded, so that bytes are llama.cpp's. A single
 //! sum in order cannot use vectors; blocks are independent of each other, so a vector lane is a
@@ -170,8 +170,8 @@ fn sweep(
             let new = moved as f32;
             let (new_a, new_b) = (rest_a + w * x * new, rest_b + w * new * new);
             if moved != *level && new_b > 0.0 && new_a * new_a * b > a * a * new_b {
-                let kept = if low < 0 { moved } else { moved & 255 };
-                (*level, a, b, changed) = (kept, new_a, new_b, true);
+                let stored = if low < 0 { moved } else { moved & 255 };
+                (*level, a, b, changed) = (stored, new_a, new_b, true);
             }
         }
         if !changed {

@@ -1,4 +1,4 @@
-//! The part of `fewbit._core` that turns rows from one number format into another.
+//! Encoding and decoding for Python: rows between formats, in memory or straight into a file.
 
 use std::path::PathBuf;
 
@@ -8,9 +8,9 @@ use numpy::{
 };
 use pyo3::prelude::*;
 
+use super::arrays::{bytes, vector};
 use crate::formats::Format;
-use crate::py::{bytes, vector};
-use crate::quantize::{self, Rows, stream};
+use crate::quantize::{self, Slab, stream};
 
 /// Stores rows in another format.
 #[pyfunction]
@@ -39,7 +39,7 @@ pub fn encode<'py>(
     out.into_pyarray(py).reshape([rows, row_bytes])
 }
 
-/// Stores rows in another format in a file that is there, from byte `offset` on.
+/// Stores rows in another format in an existing file, from byte `offset` on.
 #[pyfunction]
 #[pyo3(signature = (data, source, columns, format, path, offset, first=0, importance=None, threads=0))]
 #[allow(clippy::too_many_arguments)] // rows, and where they go
@@ -55,7 +55,7 @@ pub fn encode_to_file(
     importance: Option<PyReadonlyArray1<'_, f32>>,
     threads: usize,
 ) -> PyResult<()> {
-    let rows = Rows {
+    let slab = Slab {
         data: bytes(&data)?,
         source: Format::parse(source)?,
         target: Format::parse(format)?,
@@ -64,7 +64,7 @@ pub fn encode_to_file(
         first,
         importance: importance.as_ref().map(|values| vector("importance", values)).transpose()?,
     };
-    Ok(py.detach(|| stream::encode_to_file(&rows, &path, offset, threads))?)
+    Ok(py.detach(|| stream::encode_to_file(&slab, &path, offset, threads))?)
 }
 
 /// Reads rows back as f32.
