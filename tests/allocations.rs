@@ -6,8 +6,8 @@ use std::cell::Cell;
 use fewbit::exec::weights::Weights;
 use fewbit::exec::{Activations, Batch, Executor};
 use fewbit::formats::Format;
-use fewbit::kernels::attention::Kept;
 use fewbit::kernels::find;
+use fewbit::kernels::ops::attention::Kept;
 
 /// The system's allocator, counted; `realloc` and `alloc_zeroed` come through `alloc`.
 struct Counted;

@@ -1,10 +1,10 @@
 //! Every instruction set against plain Rust, bit for bit, and plain Rust against a naive loop.
 
 use fewbit::formats::Format;
-use fewbit::kernels::activations::Acts;
-use fewbit::kernels::isa::CHUNK;
-use fewbit::kernels::linear::{Output, Scratch};
-use fewbit::kernels::packed::{Packed, Storage};
+use fewbit::kernels::isa::floats::CHUNK;
+use fewbit::kernels::layout::packed::{Packed, Storage};
+use fewbit::kernels::ops::activations::Acts;
+use fewbit::kernels::product::int8::{Output, Scratch};
 use fewbit::kernels::{Kernels, available};
 use shared::{Random, same_bits, scalar};
 

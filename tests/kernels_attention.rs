@@ -1,6 +1,6 @@
 //! Attention and the plain row kernels of every instruction set against plain Rust, bit for bit.
 
-use fewbit::kernels::attention::{Head, Kept, Query};
+use fewbit::kernels::ops::attention::{Head, Kept, Query};
 use fewbit::kernels::{Kernels, available};
 use shared::{Random, same_bits, scalar};
 

@@ -2,8 +2,8 @@
 //! bit for bit, down to the smallest numbers.
 
 use fewbit::formats::Format;
-use fewbit::kernels::linear::{Output, Scratch};
-use fewbit::kernels::packed::Packed;
+use fewbit::kernels::layout::packed::Packed;
+use fewbit::kernels::product::int8::{Output, Scratch};
 use fewbit::kernels::{Kernels, available};
 use half::bf16;
 use shared::{Random, same_bits};

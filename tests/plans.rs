@@ -5,8 +5,8 @@ use fewbit::exec::plan::parse;
 use fewbit::exec::weights::Weights;
 use fewbit::exec::{Activations, Batch, Executor};
 use fewbit::formats::Format;
-use fewbit::kernels::attention::Kept;
 use fewbit::kernels::find;
+use fewbit::kernels::ops::attention::Kept;
 
 fn refusal(ops: &str) -> String {
     match parse(ops) {

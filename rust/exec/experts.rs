@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::collect::Sums;
 use super::compile::Slot;
 use super::run::{Step, Workspace};
-use crate::kernels::activations::Acts;
-use crate::kernels::isa::{CHUNK, LANES};
-use crate::kernels::linear::{Output, Scratch};
-use crate::kernels::packed::Packed;
+use crate::kernels::isa::floats::{CHUNK, LANES};
+use crate::kernels::layout::packed::Packed;
+use crate::kernels::ops::activations::Acts;
+use crate::kernels::product::int8::{Output, Scratch};
 
 /// One product with each token's experts.
 pub struct ExpertJob {

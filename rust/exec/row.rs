@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::compile::Slot;
 use super::run::Step;
-use crate::kernels::packed::Packed;
-use crate::kernels::rows;
+use crate::kernels::layout::packed::Packed;
+use crate::kernels::ops::rows;
 
 /// A function of each element.
 #[derive(Debug, Clone, Copy)]

@@ -13,11 +13,11 @@ use super::experts::Gathered;
 use super::recurrent::StatePointers;
 use super::row::RowOp;
 use super::threads::Barrier;
-use crate::kernels::activations::Acts;
-use crate::kernels::attention::{MOST, Query, TILE};
-use crate::kernels::isa::CHUNK;
-use crate::kernels::linear::{Output, Scratch};
-use crate::kernels::packed::Packed;
+use crate::kernels::isa::floats::CHUNK;
+use crate::kernels::layout::packed::Packed;
+use crate::kernels::ops::activations::Acts;
+use crate::kernels::ops::attention::{MOST, Query, TILE};
+use crate::kernels::product::int8::{Output, Scratch};
 use crate::kernels::{Kernels, LinearFloats};
 
 /// Scores that one thread has at a time, if 4 queries need no more.

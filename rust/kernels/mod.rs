@@ -3,48 +3,28 @@
 //! `FEWBIT_ISA=scalar|avx2|avx-vnni|avx512|avx512-vbmi|avx512-bf16|neon|neon-dotprod|neon-i8mm` forces an instruction
 //! set, so that one machine tests all it has; all of them give the same bits.
 
-pub mod activations;
-mod arranged;
-pub mod attention;
-#[cfg(target_arch = "x86_64")]
-mod avx2;
-#[cfg(target_arch = "x86_64")]
-mod avx512;
-pub mod bytes;
-pub mod delta;
-pub mod experts;
-mod few;
-pub mod gates;
 pub mod isa;
-pub mod linear;
-pub mod linear_bf16;
-pub mod linear_f32;
-mod look_up;
-mod memory;
-#[cfg(target_arch = "aarch64")]
-mod neon;
-mod output;
-mod pack;
-pub mod packed;
+pub mod layout;
+pub mod ops;
 pub mod peak;
-pub mod rows;
-mod scalar;
-pub mod scales;
-pub mod shares;
-pub mod span;
-mod steps;
-mod tiles;
-mod whole;
-mod words;
+pub mod product;
+mod unpack;
 
 use std::ops::Range;
 use std::sync::OnceLock;
 
-use activations::Acts;
-use attention::{Head, Query};
-use delta::{DeltaState, DeltaToken, Place};
-use linear::{Output, Scratch};
-use packed::Packed;
+#[cfg(target_arch = "aarch64")]
+use isa::neon::floats as neon;
+use isa::scalar::floats as scalar;
+#[cfg(target_arch = "x86_64")]
+use isa::{avx2::floats as avx2, avx512::floats as avx512};
+use layout::packed::Packed;
+use ops::activations::Acts;
+use ops::attention::{Head, Query};
+use ops::delta::{DeltaState, DeltaToken, Place};
+use ops::{activations, attention, delta, experts, gates, rows};
+use product::int8::{Output, Scratch};
+use product::{bf16 as linear_bf16, floats as linear_f32, int8 as linear};
 
 use crate::error::{Error, Result};
 

@@ -5,9 +5,9 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use super::Kernels;
-use super::bytes::Bytes;
-use super::isa::{CHUNK, LANES, STEP_BYTES, STEPS};
-use super::steps::pair_steps;
+use crate::kernels::isa::bytes::Bytes;
+use crate::kernels::isa::floats::{CHUNK, LANES, STEP_BYTES, STEPS};
+use crate::kernels::product::dot_steps::pair_steps;
 
 /// Rows of activations: as many sums at once as hide an instruction's latency.
 const ROWS: usize = 4;

@@ -1,0 +1,389 @@
+//! Scales and minima at run time: as many bytes as a file has, a row a lane, widened when needed.
+//!
+//! ```text
+//! F32 F16       [group][16] floats; minima likewise, apart
+//! Zeros         [group][16] f32; minima [group][16] bytes
+//! Bytes         for 256 elements: 16 f16, then [8][16] bytes; minima likewise, apart
+//! Signed        for 256 elements: 16 f16, then [8 or 16][16] bytes
+//! Nibbles       for 256 elements: 16 f16, 16 f16 of minima, then [16][16] bytes
+//! Power Float8  [group][16] bytes
+//! ```
+//!
+//! A byte takes the place of six bits in `Bytes` and `Signed`: 3 to 4 % of a K format's file at most.
+
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+
+use crate::floats::{from_f16, read_f16};
+use crate::formats::{Codes, Format, Scales};
+use crate::kernels::isa::bytes::Bytes;
+use crate::kernels::isa::floats::{CHUNK, Isa, LANES};
+use crate::kernels::layout::packed::Source;
+use crate::kernels::product::integer_scales::widen_whole;
+use crate::kernels::unpack::span::Span;
+
+/// Elements that share an f16 in the formats whose scales are bytes.
+const SUPER: usize = 256;
+/// Chunks that are prepared at a time: the same 256 columns.
+pub const SPAN: usize = SUPER / CHUNK;
+
+/// Bytes of the scales and of the minima of `LANES` rows of `groups` groups.
+pub fn bytes_of(codes: &Codes, groups: usize) -> (usize, usize) {
+    let halves = 2 * LANES * (groups * codes.group).div_ceil(SUPER);
+    let bytes = groups * LANES;
+    let floats = |size: usize| (size * bytes, if codes.has_min { size * bytes } else { 0 });
+    match codes.scales {
+        Scales::F32 => floats(4),
+        Scales::F16 => floats(2),
+        Scales::Zeros => (4 * bytes, bytes),
+        Scales::Bytes => (halves + bytes, halves + bytes),
+        Scales::Signed => (halves + bytes, 0),
+        Scales::Nibbles => (2 * halves + bytes, 0),
+        Scales::Power | Scales::Float8 => (bytes, 0),
+        Scales::Blocks => (0, 0),
+    }
+}
+
+/// The bytes of the halves that the groups of `SUPER` elements share, and of all their scales; no
+/// halves where scales stand for themselves.
+fn sizes(codes: &Codes) -> (usize, usize) {
+    let shared = match codes.scales {
+        Scales::Bytes | Scales::Signed => 2 * LANES,
+        Scales::Nibbles => 4 * LANES,
+        _ => 0,
+    };
+    (shared, shared + SUPER / codes.group * LANES)
+}
+
+/// Where the bytes of group `group` begin, and the f16 that they share.
+fn place(codes: &Codes, group: usize) -> (usize, usize) {
+    let (shared, size) = sizes(codes);
+    if shared == 0 {
+        return (group * LANES, 0);
+    }
+    let groups = SUPER / codes.group;
+    let start = group / groups * size;
+    (start + shared + group % groups * LANES, start)
+}
+
+/// Writes the scales of one row in its lane. `scale` and `min` are those that `unpack_row` gives.
+pub fn write_row(
+    format: Format,
+    codes: &Codes,
+    row: &[u8],
+    lane: usize,
+    (scale, min): (&[f32], &[f32]),
+    (scales, mins): (&mut [u8], &mut [u8]),
+) {
+    match codes.scales {
+        Scales::F32 | Scales::F16 => {
+            write_floats(scale, codes.scales, lane, scales);
+            if codes.has_min {
+                write_floats(min, codes.scales, lane, mins);
+            }
+        }
+        Scales::Zeros => {
+            write_floats(scale, Scales::F32, lane, scales);
+            for (group, block) in row.chunks(format.block_bytes()).enumerate() {
+                mins[group * LANES + lane] = block[4];
+            }
+        }
+        Scales::Blocks => {}
+        _ => write_bytes(format, codes, row, lane, scales, mins),
+    }
+}
+
+fn write_floats(values: &[f32], kind: Scales, lane: usize, out: &mut [u8]) {
+    if kind == Scales::F16 {
+        let mut halves = [f16::ZERO; 64];
+        let parts = values.chunks(halves.len()).zip(out.chunks_mut(2 * LANES * halves.len()));
+        for (values, out) in parts {
+            halves[..values.len()].convert_from_f32_slice(values);
+            for (half, out) in halves.iter().zip(out.as_chunks_mut::<{ 2 * LANES }>().0) {
+                out[2 * lane..][..2].copy_from_slice(&half.to_le_bytes());
+            }
+        }
+        return;
+    }
+    for (value, out) in values.iter().zip(out.as_chunks_mut::<{ 4 * LANES }>().0) {
+        out[4 * lane..][..4].copy_from_slice(&value.to_le_bytes());
+    }
+}
+
+fn write_bytes(
+    format: Format,
+    codes: &Codes,
+    row: &[u8],
+    lane: usize,
+    scales: &mut [u8],
+    mins: &mut [u8],
+) {
+    let groups = format.block() / codes.group;
+    let shared = sizes(codes).0;
+    let size = shared + groups * LANES;
+    for (i, block) in row.chunks_exact(format.block_bytes()).enumerate() {
+        let bytes = format.scale_bytes(block);
+        let out = &mut scales[i * size..][..size];
+        if shared > 0 {
+            out[2 * lane..][..2].copy_from_slice(&bytes.d);
+        }
+        if codes.scales == Scales::Nibbles {
+            out[2 * (LANES + lane)..][..2].copy_from_slice(&bytes.dmin);
+        }
+        write_lane(&bytes.scale[..groups], lane, &mut out[shared..]);
+        if codes.scales == Scales::Bytes {
+            let out = &mut mins[i * size..][..size];
+            out[2 * lane..][..2].copy_from_slice(&bytes.dmin);
+            write_lane(&bytes.min[..groups], lane, &mut out[shared..]);
+        }
+    }
+}
+
+fn write_lane(bytes: &[u8], lane: usize, out: &mut [u8]) {
+    for (byte, out) in bytes.iter().zip(out.as_chunks_mut::<LANES>().0) {
+        out[lane] = *byte;
+    }
+}
+
+/// Whether no f16 or f32 among the scales and minima of some rows is infinite or NaN.
+pub fn finite(codes: &Codes, scales: &[u8], mins: &[u8]) -> bool {
+    let (shared, size) = sizes(codes);
+    let parts = |data: &[u8]| data.chunks_exact(size).all(|part| halves_finite(&part[..shared]));
+    match codes.scales {
+        Scales::F32 => words_finite(scales) && words_finite(mins),
+        Scales::F16 => halves_finite(scales) && halves_finite(mins),
+        Scales::Zeros => words_finite(scales),
+        Scales::Bytes | Scales::Signed | Scales::Nibbles => parts(scales) && parts(mins),
+        Scales::Power | Scales::Float8 | Scales::Blocks => true,
+    }
+}
+
+/// Without a way out of the loop, so that it is done in vectors.
+fn halves_finite(data: &[u8]) -> bool {
+    let mut worst = 0;
+    for half in data.as_chunks().0 {
+        worst = worst.max(u16::from_le_bytes(*half) & 0x7c00);
+    }
+    worst < 0x7c00
+}
+
+fn words_finite(data: &[u8]) -> bool {
+    data.as_chunks().0.iter().all(|word| f32::from_le_bytes(*word).is_finite())
+}
+
+/// The scale and the minimum (0 where there is none) of one lane in group `group`.
+pub fn read(codes: &Codes, scales: &[u8], mins: &[u8], group: usize, lane: usize) -> (f32, f32) {
+    let (at, shared) = place(codes, group);
+    let (at, shared) = (at + lane, shared + 2 * lane);
+    let float = |data: &[u8]| match codes.scales {
+        Scales::F16 => read_f16(&data[2 * at..]),
+        _ => {
+            f32::from_le_bytes([data[4 * at], data[4 * at + 1], data[4 * at + 2], data[4 * at + 3]])
+        }
+    };
+    let byte = |data: &[u8], at: usize| f32::from(data[at]);
+    match codes.scales {
+        Scales::F32 | Scales::F16 => (float(scales), if codes.has_min { float(mins) } else { 0.0 }),
+        Scales::Zeros => (float(scales), -(float(scales) * byte(mins, at))),
+        Scales::Bytes => (
+            read_f16(&scales[shared..]) * byte(scales, at),
+            -(read_f16(&mins[shared..]) * byte(mins, at)),
+        ),
+        Scales::Signed => {
+            (read_f16(&scales[shared..]) * halved(codes) * f32::from(scales[at] as i8), 0.0)
+        }
+        Scales::Nibbles => (
+            read_f16(&scales[shared..]) * f32::from(scales[at] & 15),
+            -(read_f16(&scales[shared + 2 * LANES..]) * f32::from(scales[at] >> 4)),
+        ),
+        Scales::Power => (power(scales[at]), 0.0),
+        Scales::Float8 => (f32::from_bits(u32::from(scales[at]) << 20) * FLOAT8, 0.0),
+        Scales::Blocks => unreachable!("the file's blocks have no scales apart"),
+    }
+}
+
+/// 2^-halvings.
+pub(crate) fn halved(codes: &Codes) -> f32 {
+    f32::from_bits((127 - u32::from(codes.halvings)) << 23)
+}
+
+/// 2^(e - 128).
+fn power(e: u8) -> f32 {
+    f32::from_bits(if e < 2 { 0x0020_0000 << e } else { (u32::from(e) - 1) << 23 })
+}
+
+/// What turns the bits of a float of 4 + 3 bits, at the place of an f32's, into half its value.
+const FLOAT8: f32 = f32::from_bits((127 + 119) << 23);
+
+/// Widens the scale and the minimum of one group of an affine format.
+///
+/// # Safety
+///
+/// `source` holds the group, `codes.scales` is `F32` or `Zeros`, the CPU has the instruction set.
+#[inline(always)]
+pub unsafe fn widen<I: Isa>(codes: &Codes, source: Source, group: usize) -> (I::F, I::F) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let at = group * LANES;
+        let scale = I::load(source.scales.cast::<f32>().add(at));
+        if codes.scales == Scales::Zeros {
+            (scale, zero_point::<I>(scale, source.mins.add(at)))
+        } else {
+            (scale, I::splat(0.0))
+        }
+    }
+}
+
+/// Widens the scales and minima of `count` chunks from `first`, a multiple of `SPAN`, on: one a
+/// chunk, or two where groups are of 16, to f32 [chunk][part][16]. Scales of a format with `whole`
+/// ones can be left so, see `widen_whole`.
+///
+/// # Safety
+///
+/// `source` holds the chunks, `out` has room, groups fit chunks, `codes.scales` is
+/// not `Blocks`, and the CPU has the instruction set.
+#[inline(always)]
+pub unsafe fn widen_span<I: Bytes>(
+    codes: &Codes,
+    source: Source,
+    first: usize,
+    count: usize,
+    whole: bool,
+    out: Span,
+) {
+    let Span { scales, mins, .. } = out;
+    let parts = count * if codes.group < CHUNK { 2 } else { 1 };
+    // SAFETY: the caller's promise.
+    unsafe {
+        match codes.scales {
+            Scales::Bytes | Scales::Signed | Scales::Nibbles => {
+                let halves = if codes.scales == Scales::Nibbles { 4 * LANES } else { 2 * LANES };
+                let start = first / SPAN * (halves + parts * LANES);
+                let here = Source {
+                    scales: source.scales.add(start),
+                    mins: source.mins.wrapping_add(start),
+                };
+                if whole {
+                    widen_whole::<I>(codes, here, out);
+                } else {
+                    widen_bytes::<I>(codes, here, parts, out);
+                }
+            }
+            _ => {
+                // Groups begin with a chunk or its half, and may be of several chunks.
+                let size = codes.group.div_ceil(CHUNK);
+                let group = first * parts / count / size;
+                for part in 0..parts {
+                    let at = (group + if size == 1 { part } else { part / size }) * LANES;
+                    let out = part * LANES;
+                    widen_group::<I>(codes, source, at, scales.add(out), mins.add(out));
+                }
+            }
+        }
+    }
+}
+
+/// `parts` groups of the formats whose scales are bytes times an f16.
+#[inline(always)]
+unsafe fn widen_bytes<I: Isa>(codes: &Codes, source: Source, parts: usize, out: Span) {
+    let Span { scales, mins, .. } = out;
+    // SAFETY: the contract of `widen_span`.
+    unsafe {
+        let d = half::<I>(source.scales);
+        match codes.scales {
+            Scales::Signed => {
+                let d = I::mul(d, I::splat(halved(codes)));
+                for at in (0..parts * LANES).step_by(LANES) {
+                    let byte = I::load_i8(source.scales.add(2 * LANES + at));
+                    I::store(scales.add(at), I::mul(d, I::float(byte)));
+                }
+            }
+            Scales::Nibbles => {
+                let dmin = negative::<I>(half::<I>(source.scales.add(2 * LANES)));
+                for at in (0..parts * LANES).step_by(LANES) {
+                    let both = I::load_u8(source.scales.add(4 * LANES + at));
+                    let (low, high) = (I::and_i(both, I::splat_i(15)), I::shift_right::<4>(both));
+                    I::store(scales.add(at), I::mul(d, I::float(low)));
+                    I::store(mins.add(at), I::mul(dmin, I::float(high)));
+                }
+            }
+            _ => {
+                let dmin = negative::<I>(half::<I>(source.mins));
+                for at in (0..parts * LANES).step_by(LANES) {
+                    let scale = I::load_u8(source.scales.add(2 * LANES + at));
+                    let min = I::load_u8(source.mins.add(2 * LANES + at));
+                    I::store(scales.add(at), I::mul(d, I::float(scale)));
+                    I::store(mins.add(at), I::mul(dmin, I::float(min)));
+                }
+            }
+        }
+    }
+}
+
+/// One group of the formats whose scales stand for themselves.
+#[inline(always)]
+unsafe fn widen_group<I: Isa>(
+    codes: &Codes,
+    source: Source,
+    at: usize,
+    scale: *mut f32,
+    min: *mut f32,
+) {
+    // SAFETY: the contract of `widen_span`.
+    unsafe {
+        match codes.scales {
+            Scales::F32 => I::store(scale, I::load(source.scales.cast::<f32>().add(at))),
+            Scales::F16 => {
+                I::store(scale, I::load_f16(source.scales.cast::<u16>().add(at)));
+                if codes.has_min {
+                    I::store(min, I::load_f16(source.mins.cast::<u16>().add(at)));
+                }
+            }
+            Scales::Zeros => {
+                let value = I::load(source.scales.cast::<f32>().add(at));
+                I::store(scale, value);
+                I::store(min, zero_point::<I>(value, source.mins.add(at)));
+            }
+            Scales::Power => {
+                let e = I::load_u8(source.scales.add(at));
+                let normal = I::shift_left::<23>(I::add_i(e, I::splat_i(-1)));
+                let tiny = I::add_i(I::min_i(e, I::splat_i(1)), I::splat_i(1));
+                I::store(scale, I::cast(I::max_i(normal, I::shift_left::<21>(tiny))));
+            }
+            _ => {
+                let bits = I::cast(I::shift_left::<20>(I::load_u8(source.scales.add(at))));
+                I::store(scale, I::mul(bits, I::splat(FLOAT8)));
+            }
+        }
+    }
+}
+
+/// -(scale * byte).
+#[inline(always)]
+unsafe fn zero_point<I: Isa>(scale: I::F, bytes: *const u8) -> I::F {
+    // SAFETY: 16 bytes are readable.
+    unsafe { negative::<I>(I::mul(scale, I::float(I::load_u8(bytes)))) }
+}
+
+#[inline(always)]
+unsafe fn half<I: Isa>(p: *const u8) -> I::F {
+    // SAFETY: 16 halves are readable at p.
+    unsafe { I::load_f16(p.cast()) }
+}
+
+#[inline(always)]
+unsafe fn negative<I: Isa>(x: I::F) -> I::F {
+    // SAFETY: the CPU has the instruction set. A product with -1 is exact, the sign of 0 too.
+    unsafe { I::mul(x, I::splat(-1.0)) }
+}
+
+/// The f16 that begins a block of the file, or is scattered over it, as the lookup formats have it.
+pub fn block_is_finite(format: Format, block: &[u8]) -> bool {
+    let half = |at: usize| from_f16(u16::from_le_bytes([block[at], block[at + 1]]));
+    match format {
+        Format::TQ1_0 => half(52).is_finite(),
+        // Exponent bits 10..15: the top four in the last nibble and one in the third.
+        Format::IQ1_M => block[55] >> 4 & 7 != 7 || block[53] >> 6 != 3,
+        _ => half(0).is_finite(),
+    }
+}
