@@ -1,10 +1,11 @@
 //! Every instruction set against plain Rust, bit for bit, and plain Rust against a naive loop.
 
 use fewbit::formats::Format;
-use fewbit::kernels::isa::floats::CHUNK;
+use fewbit::kernels::data::Acts;
+use fewbit::kernels::data::Output;
 use fewbit::kernels::layout::packed::{Packed, Storage};
-use fewbit::kernels::ops::activations::Acts;
-use fewbit::kernels::product::int8::{Output, Scratch};
+use fewbit::kernels::product::scratch::Scratch;
+use fewbit::kernels::shape::CHUNK;
 use fewbit::kernels::{Kernels, available};
 use shared::{Random, same_bits, scalar};
 

@@ -2,8 +2,9 @@
 //! bit for bit, down to the smallest numbers.
 
 use fewbit::formats::Format;
+use fewbit::kernels::data::Output;
 use fewbit::kernels::layout::packed::Packed;
-use fewbit::kernels::product::int8::{Output, Scratch};
+use fewbit::kernels::product::scratch::Scratch;
 use fewbit::kernels::{Kernels, available};
 use half::bf16;
 use shared::{Random, same_bits};

@@ -1,8 +1,8 @@
 //! Gates, norms, routes, experts' sums and recurrent ops: every instruction set against plain Rust,
 //! bit for bit, and plain Rust against the formula in f64.
 
-use fewbit::kernels::isa::floats::LANES;
 use fewbit::kernels::ops::delta::{DeltaState, DeltaToken, Place, SPAN};
+use fewbit::kernels::shape::LANES;
 use fewbit::kernels::{Kernels, available};
 use shared::{Random, same_bits, scalar};
 

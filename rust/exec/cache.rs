@@ -5,8 +5,8 @@ use std::alloc::{Layout, alloc_zeroed};
 
 use super::recurrent::{Shapes, State};
 use crate::error::{Error, Result};
-use crate::kernels::isa::floats::LANES;
 use crate::kernels::ops::attention::{Head, Kept};
+use crate::kernels::shape::LANES;
 
 /// Numbers whose zero has no bit set.
 ///

@@ -13,8 +13,8 @@ use super::recurrent::{DeltaRule, Shapes, ShortConv};
 use super::row::{Binary, RowOp, Unary};
 use super::weights::Weights;
 use crate::error::{Error, Result};
-use crate::kernels::isa::floats::CHUNK;
 use crate::kernels::layout::packed::Packed;
+use crate::kernels::shape::CHUNK;
 
 /// A buffer of rows of `width` floats that values share one after the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

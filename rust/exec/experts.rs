@@ -8,10 +8,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::collect::Sums;
 use super::compile::Slot;
 use super::run::{Step, Workspace};
-use crate::kernels::isa::floats::{CHUNK, LANES};
+use crate::kernels::data::Acts;
+use crate::kernels::data::Output;
 use crate::kernels::layout::packed::Packed;
-use crate::kernels::ops::activations::Acts;
-use crate::kernels::product::int8::{Output, Scratch};
+use crate::kernels::product::scratch::Scratch;
+use crate::kernels::shape::{CHUNK, LANES};
 
 /// One product with each token's experts.
 pub struct ExpertJob {

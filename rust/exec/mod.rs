@@ -25,10 +25,10 @@ use weights::Weights;
 
 use crate::error::{Error, Result};
 use crate::kernels::Kernels;
-use crate::kernels::isa::floats::CHUNK;
-use crate::kernels::layout::scales::SPAN;
-use crate::kernels::ops::activations::Acts;
+use crate::kernels::data::Acts;
 use crate::kernels::ops::attention::Kept;
+use crate::kernels::shape::CHUNK;
+use crate::kernels::shape::SPAN;
 
 /// Tokens that go through the plan together; more are split.
 pub const BATCH: usize = 512;

@@ -8,8 +8,8 @@ use super::cache::zeros;
 use super::compile::Slot;
 use super::plan::Sharing;
 use super::run::{Step, Token};
-use crate::kernels::isa::floats::LANES;
 use crate::kernels::ops::delta::{DeltaState, DeltaToken, Place, SPAN};
+use crate::kernels::shape::LANES;
 
 /// Channels that a thread convolves at a time.
 const CHANNELS: usize = 16 * LANES;

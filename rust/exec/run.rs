@@ -13,11 +13,12 @@ use super::experts::Gathered;
 use super::recurrent::StatePointers;
 use super::row::RowOp;
 use super::threads::Barrier;
-use crate::kernels::isa::floats::CHUNK;
+use crate::kernels::data::Acts;
+use crate::kernels::data::Output;
 use crate::kernels::layout::packed::Packed;
-use crate::kernels::ops::activations::Acts;
 use crate::kernels::ops::attention::{MOST, Query, TILE};
-use crate::kernels::product::int8::{Output, Scratch};
+use crate::kernels::product::scratch::Scratch;
+use crate::kernels::shape::CHUNK;
 use crate::kernels::{Kernels, LinearFloats};
 
 /// Scores that one thread has at a time, if 4 queries need no more.

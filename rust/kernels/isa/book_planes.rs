@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use crate::formats::Format;
 use crate::formats::grid::{OFFSET, THREE_BITS, THREE_BITS_XXS, TWO_BITS};
 use crate::formats::grids::{Grid, IQ2_S, IQ2_XS, IQ2_XXS, IQ3_S, IQ3_XXS};
-use crate::kernels::product::output::Line;
+use crate::kernels::layout::line::Line;
 
 /// A book's points in planes.
 pub struct Planes {

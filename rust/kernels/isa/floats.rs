@@ -10,15 +10,6 @@
 //! is enabled once, on the entry points in the instruction set's own file. Closures are not used in
 //! kernels, as they silently lose those features.
 
-/// Rows in one block of a packed matrix; lanes of a vector.
-pub const LANES: usize = 16;
-/// Elements that share an activation scale; the codes of a chunk lie together.
-pub const CHUNK: usize = 32;
-/// Steps of a chunk: one step is four consecutive elements of 16 rows, 64 bytes of codes.
-pub const STEPS: usize = CHUNK / 4;
-/// Bytes of the codes of one step at one byte a code.
-pub const STEP_BYTES: usize = 4 * LANES;
-
 /// An instruction set.
 ///
 /// # Safety

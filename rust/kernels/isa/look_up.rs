@@ -4,8 +4,8 @@
 use super::book_planes::{Planes, planes};
 use super::books;
 use super::bytes::Bytes;
-use super::floats::LANES;
 use crate::formats::Format;
+use crate::kernels::shape::LANES;
 
 /// What an instruction set offers for looked-up codes.
 ///

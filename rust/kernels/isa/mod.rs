@@ -1,15 +1,18 @@
-//! Instruction sets: the vector operations that kernels are written in, and each CPU's implementation.
+//! Instruction sets: the vector operations that kernels are written in, and their implementations.
+//!
+//! `floats.rs`, `bytes.rs` and `look_up.rs` define the operations as traits; each folder implements them for
+//! one family of CPUs.
 
 #[cfg(target_arch = "x86_64")]
-pub(super) mod avx2;
+pub mod avx2;
 #[cfg(target_arch = "x86_64")]
-pub(super) mod avx512;
+pub mod avx512;
 #[cfg(target_arch = "x86_64")]
-pub(super) mod book_planes;
-pub(super) mod books;
-pub(super) mod bytes;
+mod book_planes;
+mod books;
+pub mod bytes;
 pub mod floats;
-pub(super) mod look_up;
+pub mod look_up;
 #[cfg(target_arch = "aarch64")]
-pub(super) mod neon;
-pub(super) mod scalar;
+pub mod neon;
+pub mod scalar;

@@ -1,8 +1,8 @@
 //! Rows into the planes and scales of `packed.rs`.
 
 use crate::formats::{Codes, Format};
-use crate::kernels::isa::floats::{CHUNK, LANES, STEP_BYTES};
 use crate::kernels::layout::scales;
+use crate::kernels::shape::{CHUNK, LANES, STEP_BYTES};
 
 /// The planes of a code of `bits` bits, low bits first.
 pub const fn planes(bits: usize) -> [usize; 4] {

@@ -15,14 +15,18 @@
 
 use rayon::prelude::*;
 
+use super::memory::{Aligned, SharedBytes};
+use super::pack::{Packer, read_code};
+use super::scales::{self, block_is_finite};
+use super::source::Source;
+use super::words;
 use crate::error::{Error, Result};
 use crate::formats::{Codes, Format, Scales, floats};
-use crate::kernels::isa::floats::{CHUNK, LANES, STEP_BYTES};
-use crate::kernels::layout::memory::{Aligned, SharedBytes, prefetch};
-use crate::kernels::layout::pack::{Packer, read_code};
-use crate::kernels::layout::scales::{self, SPAN, block_is_finite};
-use crate::kernels::layout::words;
-use crate::kernels::product::bf16::LEAST;
+use crate::kernels::shape::{CHUNK, LANES, SPAN, STEP_BYTES};
+
+/// The bits of 2^-54 as an f32: products of bfloat16 from there up are never subnormal, see
+/// `product/bf16.rs`.
+pub const LEAST_BF16: u32 = (127 - 54) << 23;
 
 /// How a matrix is stored.
 pub enum Storage {
@@ -51,22 +55,6 @@ pub struct Packed {
     min_bytes: usize,
     groups: usize,
     takes_bf16: bool,
-}
-
-/// Where 16 rows' scales begin, and their minima.
-#[derive(Clone, Copy)]
-pub struct Source {
-    pub scales: *const u8,
-    pub mins: *const u8,
-}
-
-impl Source {
-    /// Asks for the scales and minima of span `span`, of `bytes` bytes each.
-    #[inline(always)]
-    pub fn prefetch(self, span: usize, bytes: [usize; 2]) {
-        prefetch(self.scales.wrapping_add(span * bytes[0]), bytes[0]);
-        prefetch(self.mins.wrapping_add(span * bytes[1]), bytes[1]);
-    }
 }
 
 impl Packed {
@@ -316,7 +304,7 @@ fn interleave<const N: usize>(rows: &[u8], row_bytes: usize, out: &mut [u8]) {
 
 /// Whether no bfloat16 is below 2^-54 but zero.
 fn none_tiny(data: &[u8]) -> bool {
-    let least = (LEAST >> 16) as u16;
+    let least = (LEAST_BF16 >> 16) as u16;
     data.par_chunks(1 << 16).all(|part| {
         let mut tiny = false;
         for b in part.as_chunks::<2>().0 {

@@ -16,20 +16,17 @@ use half::slice::HalfFloatSliceExt;
 
 use crate::floats::{from_f16, read_f16};
 use crate::formats::{Codes, Format, Scales};
-use crate::kernels::isa::bytes::Bytes;
-use crate::kernels::isa::floats::{CHUNK, Isa, LANES};
-use crate::kernels::layout::packed::Source;
-use crate::kernels::product::integer_scales::widen_whole;
-use crate::kernels::unpack::span::Span;
+use crate::kernels::shape::{CHUNK, LANES, SPAN_COLUMNS};
 
-/// Elements that share an f16 in the formats whose scales are bytes.
-const SUPER: usize = 256;
-/// Chunks that are prepared at a time: the same 256 columns.
-pub const SPAN: usize = SUPER / CHUNK;
+/// Groups of columns in a chunk of 32 that have scales of their own: 1, or 2 if groups have 16 columns.
+#[inline(always)]
+pub fn groups_of_chunk(codes: &Codes) -> usize {
+    if codes.group < CHUNK { 2 } else { 1 }
+}
 
 /// Bytes of the scales and of the minima of `LANES` rows of `groups` groups.
 pub fn bytes_of(codes: &Codes, groups: usize) -> (usize, usize) {
-    let halves = 2 * LANES * (groups * codes.group).div_ceil(SUPER);
+    let halves = 2 * LANES * (groups * codes.group).div_ceil(SPAN_COLUMNS);
     let bytes = groups * LANES;
     let floats = |size: usize| (size * bytes, if codes.has_min { size * bytes } else { 0 });
     match codes.scales {
@@ -44,7 +41,7 @@ pub fn bytes_of(codes: &Codes, groups: usize) -> (usize, usize) {
     }
 }
 
-/// The bytes of the halves that the groups of `SUPER` elements share, and of all their scales; no
+/// The bytes of the halves that the groups of `SPAN_COLUMNS` elements share, and of all their scales; no
 /// halves where scales stand for themselves.
 fn sizes(codes: &Codes) -> (usize, usize) {
     let shared = match codes.scales {
@@ -52,7 +49,7 @@ fn sizes(codes: &Codes) -> (usize, usize) {
         Scales::Nibbles => 4 * LANES,
         _ => 0,
     };
-    (shared, shared + SUPER / codes.group * LANES)
+    (shared, shared + SPAN_COLUMNS / codes.group * LANES)
 }
 
 /// Where the bytes of group `group` begin, and the f16 that they share.
@@ -61,7 +58,7 @@ fn place(codes: &Codes, group: usize) -> (usize, usize) {
     if shared == 0 {
         return (group * LANES, 0);
     }
-    let groups = SUPER / codes.group;
+    let groups = SPAN_COLUMNS / codes.group;
     let start = group / groups * size;
     (start + shared + group % groups * LANES, start)
 }
@@ -203,7 +200,7 @@ pub fn read(codes: &Codes, scales: &[u8], mins: &[u8], group: usize, lane: usize
 }
 
 /// 2^-halvings.
-pub(crate) fn halved(codes: &Codes) -> f32 {
+pub fn halved(codes: &Codes) -> f32 {
     f32::from_bits((127 - u32::from(codes.halvings)) << 23)
 }
 
@@ -213,169 +210,7 @@ fn power(e: u8) -> f32 {
 }
 
 /// What turns the bits of a float of 4 + 3 bits, at the place of an f32's, into half its value.
-const FLOAT8: f32 = f32::from_bits((127 + 119) << 23);
-
-/// Widens the scale and the minimum of one group of an affine format.
-///
-/// # Safety
-///
-/// `source` holds the group, `codes.scales` is `F32` or `Zeros`, the CPU has the instruction set.
-#[inline(always)]
-pub unsafe fn widen<I: Isa>(codes: &Codes, source: Source, group: usize) -> (I::F, I::F) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let at = group * LANES;
-        let scale = I::load(source.scales.cast::<f32>().add(at));
-        if codes.scales == Scales::Zeros {
-            (scale, zero_point::<I>(scale, source.mins.add(at)))
-        } else {
-            (scale, I::splat(0.0))
-        }
-    }
-}
-
-/// Widens the scales and minima of `count` chunks from `first`, a multiple of `SPAN`, on: one a
-/// chunk, or two where groups are of 16, to f32 [chunk][part][16]. Scales of a format with `whole`
-/// ones can be left so, see `widen_whole`.
-///
-/// # Safety
-///
-/// `source` holds the chunks, `out` has room, groups fit chunks, `codes.scales` is
-/// not `Blocks`, and the CPU has the instruction set.
-#[inline(always)]
-pub unsafe fn widen_span<I: Bytes>(
-    codes: &Codes,
-    source: Source,
-    first: usize,
-    count: usize,
-    whole: bool,
-    out: Span,
-) {
-    let Span { scales, mins, .. } = out;
-    let parts = count * if codes.group < CHUNK { 2 } else { 1 };
-    // SAFETY: the caller's promise.
-    unsafe {
-        match codes.scales {
-            Scales::Bytes | Scales::Signed | Scales::Nibbles => {
-                let halves = if codes.scales == Scales::Nibbles { 4 * LANES } else { 2 * LANES };
-                let start = first / SPAN * (halves + parts * LANES);
-                let here = Source {
-                    scales: source.scales.add(start),
-                    mins: source.mins.wrapping_add(start),
-                };
-                if whole {
-                    widen_whole::<I>(codes, here, out);
-                } else {
-                    widen_bytes::<I>(codes, here, parts, out);
-                }
-            }
-            _ => {
-                // Groups begin with a chunk or its half, and may be of several chunks.
-                let size = codes.group.div_ceil(CHUNK);
-                let group = first * parts / count / size;
-                for part in 0..parts {
-                    let at = (group + if size == 1 { part } else { part / size }) * LANES;
-                    let out = part * LANES;
-                    widen_group::<I>(codes, source, at, scales.add(out), mins.add(out));
-                }
-            }
-        }
-    }
-}
-
-/// `parts` groups of the formats whose scales are bytes times an f16.
-#[inline(always)]
-unsafe fn widen_bytes<I: Isa>(codes: &Codes, source: Source, parts: usize, out: Span) {
-    let Span { scales, mins, .. } = out;
-    // SAFETY: the contract of `widen_span`.
-    unsafe {
-        let d = half::<I>(source.scales);
-        match codes.scales {
-            Scales::Signed => {
-                let d = I::mul(d, I::splat(halved(codes)));
-                for at in (0..parts * LANES).step_by(LANES) {
-                    let byte = I::load_i8(source.scales.add(2 * LANES + at));
-                    I::store(scales.add(at), I::mul(d, I::float(byte)));
-                }
-            }
-            Scales::Nibbles => {
-                let dmin = negative::<I>(half::<I>(source.scales.add(2 * LANES)));
-                for at in (0..parts * LANES).step_by(LANES) {
-                    let both = I::load_u8(source.scales.add(4 * LANES + at));
-                    let (low, high) = (I::and_i(both, I::splat_i(15)), I::shift_right::<4>(both));
-                    I::store(scales.add(at), I::mul(d, I::float(low)));
-                    I::store(mins.add(at), I::mul(dmin, I::float(high)));
-                }
-            }
-            _ => {
-                let dmin = negative::<I>(half::<I>(source.mins));
-                for at in (0..parts * LANES).step_by(LANES) {
-                    let scale = I::load_u8(source.scales.add(2 * LANES + at));
-                    let min = I::load_u8(source.mins.add(2 * LANES + at));
-                    I::store(scales.add(at), I::mul(d, I::float(scale)));
-                    I::store(mins.add(at), I::mul(dmin, I::float(min)));
-                }
-            }
-        }
-    }
-}
-
-/// One group of the formats whose scales stand for themselves.
-#[inline(always)]
-unsafe fn widen_group<I: Isa>(
-    codes: &Codes,
-    source: Source,
-    at: usize,
-    scale: *mut f32,
-    min: *mut f32,
-) {
-    // SAFETY: the contract of `widen_span`.
-    unsafe {
-        match codes.scales {
-            Scales::F32 => I::store(scale, I::load(source.scales.cast::<f32>().add(at))),
-            Scales::F16 => {
-                I::store(scale, I::load_f16(source.scales.cast::<u16>().add(at)));
-                if codes.has_min {
-                    I::store(min, I::load_f16(source.mins.cast::<u16>().add(at)));
-                }
-            }
-            Scales::Zeros => {
-                let value = I::load(source.scales.cast::<f32>().add(at));
-                I::store(scale, value);
-                I::store(min, zero_point::<I>(value, source.mins.add(at)));
-            }
-            Scales::Power => {
-                let e = I::load_u8(source.scales.add(at));
-                let normal = I::shift_left::<23>(I::add_i(e, I::splat_i(-1)));
-                let tiny = I::add_i(I::min_i(e, I::splat_i(1)), I::splat_i(1));
-                I::store(scale, I::cast(I::max_i(normal, I::shift_left::<21>(tiny))));
-            }
-            _ => {
-                let bits = I::cast(I::shift_left::<20>(I::load_u8(source.scales.add(at))));
-                I::store(scale, I::mul(bits, I::splat(FLOAT8)));
-            }
-        }
-    }
-}
-
-/// -(scale * byte).
-#[inline(always)]
-unsafe fn zero_point<I: Isa>(scale: I::F, bytes: *const u8) -> I::F {
-    // SAFETY: 16 bytes are readable.
-    unsafe { negative::<I>(I::mul(scale, I::float(I::load_u8(bytes)))) }
-}
-
-#[inline(always)]
-unsafe fn half<I: Isa>(p: *const u8) -> I::F {
-    // SAFETY: 16 halves are readable at p.
-    unsafe { I::load_f16(p.cast()) }
-}
-
-#[inline(always)]
-unsafe fn negative<I: Isa>(x: I::F) -> I::F {
-    // SAFETY: the CPU has the instruction set. A product with -1 is exact, the sign of 0 too.
-    unsafe { I::mul(x, I::splat(-1.0)) }
-}
+pub const FLOAT8: f32 = f32::from_bits((127 + 119) << 23);
 
 /// The f16 that begins a block of the file, or is scattered over it, as the lookup formats have it.
 pub fn block_is_finite(format: Format, block: &[u8]) -> bool {

@@ -9,7 +9,7 @@
 //! ```
 
 use crate::formats::{Codes, Format, Scales, grid};
-use crate::kernels::isa::floats::LANES;
+use crate::kernels::shape::LANES;
 
 /// Bytes of one word of 16 rows.
 pub const WORD_BYTES: usize = 4 * LANES;

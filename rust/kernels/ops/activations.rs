@@ -1,56 +1,8 @@
 //! Activations rounded to int8: each chunk of 32, or eight of them together, with its own f32 scale.
 
-use crate::kernels::isa::floats::{CHUNK, Isa, LANES};
-
-/// Rows of activations rounded to int8; pointers, as threads fill different rows.
-#[derive(Clone, Copy)]
-pub struct Acts {
-    /// [n][32 x chunks] codes within -127..=127, zero past the columns.
-    pub q: *mut i8,
-    /// [n][chunks] scales; chunks that share one have it each.
-    pub d: *mut f32,
-    /// [n][2 x chunks] sums of the codes of each half chunk.
-    pub sums: *mut i32,
-    /// Chunks of one row.
-    pub chunks: usize,
-    /// Chunks that share a scale: 1, or `SPAN` for weights with whole scales.
-    pub sharing: usize,
-}
-
-impl Acts {
-    /// The codes of row `row`.
-    ///
-    /// # Safety
-    ///
-    /// The row must be allocated.
-    #[inline(always)]
-    pub unsafe fn codes(&self, row: usize) -> *mut i8 {
-        // SAFETY: the caller's promise.
-        unsafe { self.q.add(row * self.chunks * CHUNK) }
-    }
-
-    /// The scales of row `row`.
-    ///
-    /// # Safety
-    ///
-    /// The row must be allocated.
-    #[inline(always)]
-    pub unsafe fn scales(&self, row: usize) -> *mut f32 {
-        // SAFETY: the caller's promise.
-        unsafe { self.d.add(row * self.chunks) }
-    }
-
-    /// The half chunks' sums of row `row`.
-    ///
-    /// # Safety
-    ///
-    /// The row must be allocated.
-    #[inline(always)]
-    pub unsafe fn halves(&self, row: usize) -> *mut i32 {
-        // SAFETY: the caller's promise.
-        unsafe { self.sums.add(2 * row * self.chunks) }
-    }
-}
+use crate::kernels::data::Acts;
+use crate::kernels::isa::floats::Isa;
+use crate::kernels::shape::{CHUNK, LANES};
 
 /// Below this a chunk counts as zero, as 127 / amax would overflow.
 const TINY: f32 = f32::from_bits((127 - 100) << 23); // 2^-100

@@ -21,8 +21,9 @@
 
 use std::ops::Range;
 
-use crate::kernels::isa::floats::{Isa, LANES};
+use crate::kernels::isa::floats::Isa;
 use crate::kernels::ops::rows::exp;
+use crate::kernels::shape::LANES;
 
 /// Queries that share the loads of keys and values.
 pub const TILE: usize = 4;

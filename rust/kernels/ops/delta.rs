@@ -17,8 +17,9 @@
 
 #![allow(clippy::needless_range_loop)] // t counts the tile's rows across several arrays
 
-use crate::kernels::isa::floats::{Isa, LANES};
+use crate::kernels::isa::floats::Isa;
 use crate::kernels::ops::rows::{exp, load_part, store_part};
+use crate::kernels::shape::LANES;
 
 /// Positions after which the state is folded.
 pub const SPAN: usize = 32;

@@ -1,7 +1,8 @@
 //! Mixture of experts, one row: which experts a token goes to, and the sum of what they say.
 
-use crate::kernels::isa::floats::{Isa, LANES};
+use crate::kernels::isa::floats::Isa;
 use crate::kernels::ops::rows::{exp, load_part, store_part};
+use crate::kernels::shape::LANES;
 
 /// Writes the indices of the `used` largest of `n` logits (the first of equal ones), the largest
 /// first, and then their weights: softmax over all logits, or over the chosen ones alone.

@@ -2,8 +2,9 @@
 //!
 //! Every function may write over its own input.
 
-use crate::kernels::isa::floats::{Isa, LANES};
+use crate::kernels::isa::floats::Isa;
 use crate::kernels::ops::rows::{exp, load_part, store_part};
+use crate::kernels::shape::LANES;
 
 /// Twice the square root of 2 / pi, and its factor of x^3: gelu(x) = x sigmoid(A x + B x^3).
 const GELU: [f32; 2] = [1.595_769_2, 0.071_354_814];

@@ -2,7 +2,8 @@
 //!
 //! Sums go through 16 lanes: element i is added to lane i % 16 in order, then the lanes by halving.
 
-use crate::kernels::isa::floats::{Isa, LANES};
+use crate::kernels::isa::floats::Isa;
+use crate::kernels::shape::LANES;
 
 /// The 16 floats from `start` on; zeros past `length`.
 #[inline(always)]

@@ -1,132 +1,105 @@
-//! What a product takes from rows of activations alone: worked out once for all blocks of weights.
+//! Terms that depend only on the activations, computed once per product for all blocks of weights.
 
+use crate::kernels::data::{ActivationTerms, Product};
 use crate::kernels::isa::bytes::Bytes;
-use crate::kernels::layout::scales::SPAN;
-use crate::kernels::product::int8::Product;
-use crate::kernels::product::output::{Scratch, grow};
-use crate::kernels::unpack::span::parts;
+use crate::kernels::layout::line::grow;
+use crate::kernels::layout::scales::groups_of_chunk;
+use crate::kernels::shape::SPAN;
 
-/// What depends on rows of activations and the format, but not on the weights: [n / group][chunks x
-/// parts][group], so that what a tile takes at a time lies together.
-#[derive(Clone, Copy)]
-pub struct Shares {
-    /// (center - offset) times the sum of a part's activations: where dot products begin. Where scales are
-    /// whole, the sums of a chunk's halves, 16 bits each; where codes are merged and have no minima, with
-    /// the first chunk of a span what that span's products begin at.
-    pub(crate) starts: *const i32,
-    /// The scale of the part's chunk.
-    pub(crate) scales: *const f32,
-    /// The scale times the sum: what a minimum is multiplied by.
-    pub(crate) lows: *const f32,
-    /// Rows of activations that lie side by side.
-    pub(crate) group: usize,
+/// The terms that one thread computed last.
+#[derive(Default)]
+pub struct Memory {
+    starts: Vec<i32>,
+    scales: Vec<f32>,
+    mins: Vec<f32>,
+    key: Option<Key>,
 }
 
-/// Where the shares of row `row` begin, where `group` rows lie side by side and each has `parts` parts.
-#[inline(always)]
-pub(crate) fn place(row: usize, group: usize, parts: usize) -> usize {
-    row / group * group * parts + row % group
-}
-
-impl Shares {
-    /// Those from row `row` on, where a row has `parts` parts.
-    #[inline(always)]
-    pub(crate) fn of_row(self, row: usize, parts: usize) -> Self {
-        self.skip(place(row, self.group, parts))
-    }
-
-    /// Those from `parts` parts further on.
-    #[inline(always)]
-    pub(crate) fn after(self, parts: usize) -> Self {
-        self.skip(parts * self.group)
-    }
-
-    #[inline(always)]
-    fn skip(self, n: usize) -> Self {
-        Self {
-            starts: self.starts.wrapping_add(n),
-            scales: self.scales.wrapping_add(n),
-            lows: self.lows.wrapping_add(n),
-            group: self.group,
-        }
+impl Memory {
+    /// Forgets the terms.
+    pub fn forget(&mut self) {
+        self.key = None;
     }
 }
 
-/// What a thread's shares are of.
+/// What terms depend on: those in memory are used again if their key is the same.
 #[derive(Clone, Copy, PartialEq)]
-pub(crate) struct Subject {
+struct Key {
+    /// Address of the activations.
     acts: usize,
     rows: usize,
     chunks: usize,
-    parts: usize,
-    group: usize,
+    groups: usize,
+    tile: usize,
     offset: i32,
     has_min: bool,
-    whole: bool,
+    integer_scales: bool,
     merged: bool,
 }
 
 impl Product<'_> {
-    /// The shares of all rows: those in `scratch`, where they are of the same activations and format.
+    /// The terms of all rows of activations, from `memory` if it has them.
+    ///
+    /// # Safety
+    ///
+    /// As `linear_int8`.
     #[inline(always)]
-    pub(crate) unsafe fn shares<I: Bytes>(&self, group: usize, scratch: &mut Scratch) -> Shares {
+    pub(super) unsafe fn terms<I: Bytes>(
+        &self,
+        tile: usize,
+        memory: &mut Memory,
+    ) -> ActivationTerms {
         let center = if self.codes.bits == 8 { I::CENTER } else { 0 };
-        let subject = Subject {
+        let key = Key {
             acts: self.acts.q.addr(),
             rows: self.n,
             chunks: self.acts.chunks,
-            parts: self.parts(),
-            group,
+            groups: if self.integer_scales { 1 } else { groups_of_chunk(&self.codes) },
+            tile,
             offset: center - i32::from(self.codes.offset),
-            has_min: self.codes.has_min && !self.whole,
-            whole: self.whole,
+            has_min: self.codes.has_min && !self.integer_scales,
+            integer_scales: self.integer_scales,
             merged: self.merged,
         };
-        if scratch.shares_of != Some(subject) {
-            scratch.shares_of = Some(subject);
-            let room = self.n.next_multiple_of(group) * subject.chunks * subject.parts;
-            grow(&mut scratch.starts, room);
-            grow(&mut scratch.scales, room);
-            grow(&mut scratch.lows, if subject.has_min { room } else { 0 });
-            // SAFETY: the contract of `linear_int8`; there is room for all parts.
-            unsafe { self.fill(&subject, scratch) }
+        if memory.key != Some(key) {
+            memory.key = Some(key);
+            let room = self.n.next_multiple_of(tile) * key.chunks * key.groups;
+            grow(&mut memory.starts, room);
+            grow(&mut memory.scales, room);
+            grow(&mut memory.mins, if key.has_min { room } else { 0 });
+            // SAFETY: the caller's promise; there is room for all groups.
+            unsafe { self.fill(&key, memory) }
         }
-        let Scratch { starts, scales, lows, .. } = scratch;
-        let (starts, scales, lows) = (starts.as_ptr(), scales.as_ptr(), lows.as_ptr());
-        Shares { starts, scales, lows, group }
-    }
-
-    /// Parts of a chunk that have shares of their own.
-    #[inline(always)]
-    pub(crate) fn parts(&self) -> usize {
-        if self.whole { 1 } else { parts(&self.codes) }
+        let Memory { starts, scales, mins, .. } = memory;
+        let (starts, scales, mins) = (starts.as_ptr(), scales.as_ptr(), mins.as_ptr());
+        ActivationTerms { starts, scales, mins, tile }
     }
 
     #[inline(always)]
-    unsafe fn fill(&self, of: &Subject, out: &mut Scratch) {
+    unsafe fn fill(&self, of: &Key, out: &mut Memory) {
         for row in 0..of.rows {
-            let first = place(row, of.group, of.chunks * of.parts);
+            let first = ActivationTerms::offset(row, of.tile, of.chunks * of.groups);
             for chunk in 0..of.chunks {
-                let at = first + chunk * of.parts * of.group;
+                let at = first + chunk * of.groups * of.tile;
                 // SAFETY: `acts` holds the row and its chunks.
                 let (halves, d) = unsafe {
                     let halves = self.acts.halves(row).add(2 * chunk);
                     ([*halves, *halves.add(1)], *self.acts.scales(row).add(chunk))
                 };
-                let totals = if of.parts == 2 { halves } else { [halves[0] + halves[1], 0] };
-                for (part, total) in totals.into_iter().enumerate().take(of.parts) {
-                    let at = at + part * of.group;
+                let totals = if of.groups == 2 { halves } else { [halves[0] + halves[1], 0] };
+                for (group, total) in totals.into_iter().enumerate().take(of.groups) {
+                    let at = at + group * of.tile;
                     out.starts[at] = of.offset * total;
                     out.scales[at] = d;
                     if of.has_min {
-                        out.lows[at] = d * total as f32;
+                        out.mins[at] = d * total as f32;
                     }
                 }
-                if of.whole && (!of.merged || self.codes.has_min) {
+                if of.integer_scales && (!of.merged || self.codes.has_min) {
                     out.starts[at] = (halves[0] & 0xffff) | halves[1] << 16;
-                } else if of.whole && chunk % SPAN > 0 {
-                    // The span's products begin with all of it.
-                    out.starts[first + chunk / SPAN * SPAN * of.group] += out.starts[at];
+                } else if of.integer_scales && chunk % SPAN > 0 {
+                    // The span's first chunk has the start value of the whole span.
+                    out.starts[first + chunk / SPAN * SPAN * of.tile] += out.starts[at];
                 }
             }
         }

@@ -1,74 +1,69 @@
-//! Rows of activations as the tiles of a product with floats take them, laid out once for all blocks
-//! of weights:
+//! Rows of float activations rearranged into tiles, once per product for all blocks of weights.
 //!
 //! ```text
-//! [group of ROWS rows][span of COLUMNS columns][tile of rows][run][row of the tile][RUN words]
+//! [ROWS rows][span of 256 columns][tile of rows][run][row of the tile][RUN words]
 //! ```
 //!
-//! A word is a float, or two columns as bfloat16, the first in the higher half. So a tile reads one
-//! stream, not one a row, and rows as long as a power of two do not fall on each other in the caches.
+//! A word is an f32, or two columns as bfloat16, the first in the higher half. A tile reads one
+//! stream instead of one per row, and rows whose length is a power of two do not compete for the same
+//! cache lines.
 
 #![allow(clippy::needless_range_loop)] // t counts the tile's rows across several arrays
 
 use std::ops::Range;
 use std::sync::atomic::{Ordering, compiler_fence};
 
-use crate::kernels::isa::bytes::Bytes;
-use crate::kernels::isa::floats::{CHUNK, LANES};
-use crate::kernels::layout::scales::SPAN;
-use crate::kernels::product::bf16::round_row;
-use crate::kernels::product::output::{Scratch, grow};
+use super::bf16_rounding::{Rounding, round_row};
+use crate::kernels::isa::floats::Isa;
+use crate::kernels::layout::line::{Line, grow};
+use crate::kernels::shape::{LANES, SPAN_COLUMNS};
 
-/// Columns whose weights are widened to f32 at a time: 16 KiB.
-pub(crate) const COLUMNS: usize = SPAN * CHUNK;
-/// Rows of activations whose span of columns stays in the second cache, whole tiles of any size: 120
-/// KiB.
-pub(crate) const ROWS: usize = 120;
+/// Rows of activations whose span of columns stays in the second-level cache (120 KiB): a multiple of
+/// every tile size.
+pub const ROWS: usize = 120;
 const _: () = assert!(ROWS.is_multiple_of(8) && ROWS.is_multiple_of(6));
 /// Words of a row that lie side by side: half a cache line.
 const RUN: usize = 8;
 
-/// What rows of activations become.
-#[derive(Clone, Copy, PartialEq)]
-pub(crate) enum Kind {
-    /// Floats as they are.
-    Floats,
-    /// Floats that are bfloat16.
-    Rounded,
-    /// Two bfloat16 in a word.
-    Pairs,
+/// Rows of f32 activations, and how they are rounded.
+#[derive(Clone, Copy)]
+pub struct Activations {
+    pub x: *const f32,
+    pub n: usize,
+    /// Floats of a row at `x`.
+    pub columns: usize,
+    pub rounding: Rounding,
 }
 
-impl Kind {
-    /// Columns of a word.
-    #[inline(always)]
-    pub(crate) fn columns(self) -> usize {
-        if self == Self::Pairs { 2 } else { 1 }
+/// The tiles that one thread laid out last.
+#[derive(Default)]
+pub struct Memory {
+    tiles: Vec<Line>,
+    /// Room for one rounded row.
+    row: Vec<u32>,
+    key: Option<Key>,
+}
+
+impl Memory {
+    /// Forgets the tiles.
+    pub fn forget(&mut self) {
+        self.key = None;
     }
 }
 
-/// Rows of activations, and what they become.
-#[derive(Clone, Copy)]
-pub(crate) struct Rows {
-    pub(crate) x: *const f32,
-    pub(crate) n: usize,
-    /// Floats of a row at `x`.
-    pub(crate) columns: usize,
-    pub(crate) kind: Kind,
-}
-
-/// What a thread's arranged rows are of.
+/// What tiles depend on: those in memory are used again if their key is the same.
 #[derive(PartialEq)]
-pub(crate) struct Subject {
+struct Key {
+    /// Address of the activations.
     x: usize,
     n: usize,
     columns: usize,
-    kind: Kind,
+    rounding: Rounding,
 }
 
-/// Arranged rows.
+/// Rows of activations in tiles.
 #[derive(Clone, Copy)]
-pub(crate) struct Arranged {
+pub struct ActivationTiles {
     data: *mut f32,
     n: usize,
     /// Words of a row, and of a span of it.
@@ -76,15 +71,15 @@ pub(crate) struct Arranged {
     span: usize,
 }
 
-impl Arranged {
-    /// Where the span that begins with word `start` lies, of the group that begins with row `first`.
+impl ActivationTiles {
+    /// The span that begins with word `start`, of the `ROWS` rows that begin with row `first`.
     #[inline(always)]
-    pub(crate) fn span(&self, first: usize, start: usize) -> *mut f32 {
+    pub fn span(&self, first: usize, start: usize) -> *mut f32 {
         let rows = (self.n - first).min(ROWS);
         self.data.wrapping_add(first * self.words.next_multiple_of(RUN) + start * rows)
     }
 
-    /// Puts the words at `x` where row `row` of a tile has its place.
+    /// Copies the words of row `row` of a tile from `x` to their places.
     #[inline(always)]
     unsafe fn place(&self, x: *const f32, tile: Range<usize>, row: usize) {
         let first = tile.start / ROWS * ROWS;
@@ -94,7 +89,7 @@ impl Arranged {
             let before = (tile.start - first) * padded + (row - tile.start) * RUN;
             let mut to = self.span(first, start).wrapping_add(before);
             for at in (start..end).step_by(RUN) {
-                // SAFETY: the caller's row has so many words, and `data` room for all rows.
+                // SAFETY: the caller's row has these words, and `data` has room for all rows.
                 unsafe { std::ptr::copy_nonoverlapping(x.add(at), to, RUN.min(end - at)) };
                 to = to.wrapping_add(tile.len() * RUN);
             }
@@ -102,9 +97,9 @@ impl Arranged {
     }
 }
 
-/// Rows of activations of the next tile, of `rest` that are left.
+/// Rows of the next tile if `rest` rows are left.
 #[inline(always)]
-fn tile<I: Bytes>(rest: usize) -> usize {
+fn tile_size<I: Isa>(rest: usize) -> usize {
     match rest {
         1 => 1,
         2 | 3 => 2,
@@ -113,38 +108,36 @@ fn tile<I: Bytes>(rest: usize) -> usize {
     }
 }
 
-/// The rows arranged: those in `scratch`, where they are of the same activations.
+/// Lays out rows of activations in tiles, or returns those in `memory` if they are of the same rows.
 ///
 /// # Safety
 ///
 /// `rows.x` holds the rows.
 #[inline(always)]
-pub(crate) unsafe fn arranged<I: Bytes>(rows: Rows, scratch: &mut Scratch) -> Arranged {
-    let Rows { x, n, columns, kind } = rows;
-    let (words, span) = (columns.div_ceil(kind.columns()), COLUMNS / kind.columns());
-    grow(&mut scratch.arranged, (n * words.next_multiple_of(RUN)).div_ceil(LANES));
-    let all = Arranged { data: scratch.arranged.as_mut_ptr().cast(), n, words, span };
-    let subject = Some(Subject { x: x.addr(), n, columns, kind });
-    if scratch.arranged_of == subject {
+pub unsafe fn lay_out<I: Isa>(rows: Activations, memory: &mut Memory) -> ActivationTiles {
+    let Activations { x, n, columns, rounding } = rows;
+    let (words, span) = (columns.div_ceil(rounding.columns()), SPAN_COLUMNS / rounding.columns());
+    grow(&mut memory.tiles, (n * words.next_multiple_of(RUN)).div_ceil(LANES));
+    let all = ActivationTiles { data: memory.tiles.as_mut_ptr().cast(), n, words, span };
+    let key = Some(Key { x: x.addr(), n, columns, rounding });
+    if memory.key == key {
         return all;
     }
-    scratch.arranged_of = subject;
-    if kind != Kind::Floats {
-        // A row at a time.
-        scratch.rounded_of = None;
-        grow(&mut scratch.rounded, words);
+    memory.key = key;
+    if rounding != Rounding::None {
+        grow(&mut memory.row, words);
     }
     let mut start = 0;
     while start < n {
-        let tile = start..start + tile::<I>(n - start);
+        let tile = start..start + tile_size::<I>(n - start);
         for row in tile.clone() {
             // SAFETY: the caller's promise; there is room for all rows.
             unsafe {
                 let mut source = x.add(row * columns);
-                if kind != Kind::Floats {
+                if rounding != Rounding::None {
                     let floats = std::slice::from_raw_parts(source, columns);
-                    round_row(floats, kind, &mut scratch.rounded[..words]);
-                    source = scratch.rounded.as_ptr().cast();
+                    round_row(floats, rounding, &mut memory.row[..words]);
+                    source = memory.row.as_ptr().cast();
                 }
                 all.place(source, tile.clone(), row);
             }
@@ -154,14 +147,14 @@ pub(crate) unsafe fn arranged<I: Bytes>(rows: Rows, scratch: &mut Scratch) -> Ar
     all
 }
 
-/// Adds the products of a span of `words` columns (or pairs of them) to the sums of `n` rows: `x` is
+/// Adds the products of a span of `words` columns (or pairs of columns) to the sums of `n` rows; `x` is
 /// the span's first tile.
 ///
 /// # Safety
 ///
 /// `weights` holds the columns, `x` and `sums` the rows, and the CPU has the instruction set.
 #[inline(always)]
-pub(crate) unsafe fn multiply_all<I: Bytes, const PAIRS: bool>(
+pub unsafe fn multiply_all<I: Isa, const PAIRS: bool>(
     weights: *const f32,
     x: *const f32,
     words: usize,
@@ -171,7 +164,7 @@ pub(crate) unsafe fn multiply_all<I: Bytes, const PAIRS: bool>(
     let padded = words.next_multiple_of(RUN);
     let mut row = 0;
     while row < n {
-        let size = tile::<I>(n - row);
+        let size = tile_size::<I>(n - row);
         // SAFETY: the caller's promise.
         unsafe {
             let (x, sums) = (x.add(row * padded), sums.add(row * LANES));
@@ -187,9 +180,9 @@ pub(crate) unsafe fn multiply_all<I: Bytes, const PAIRS: bool>(
     }
 }
 
-/// The same for a tile of T rows.
+/// `multiply_all` for one tile of T rows.
 #[inline(always)]
-unsafe fn multiply<I: Bytes, const T: usize, const PAIRS: bool>(
+unsafe fn multiply<I: Isa, const T: usize, const PAIRS: bool>(
     mut weights: *const f32,
     mut x: *const f32,
     words: usize,
@@ -217,14 +210,14 @@ unsafe fn multiply<I: Bytes, const T: usize, const PAIRS: bool>(
     }
 }
 
-/// One column, or a pair.
+/// Adds the products of one column, or of a pair of columns.
 #[inline(always)]
-unsafe fn column<I: Bytes, const T: usize, const PAIRS: bool>(
+unsafe fn column<I: Isa, const T: usize, const PAIRS: bool>(
     weights: *const f32,
     x: *const f32,
     mut acc: [I::F; T],
 ) -> [I::F; T] {
-    // Columns one after the other: a compiler that mixes them runs out of registers.
+    // Keeps columns one after the other: a compiler that interleaves them runs out of registers.
     compiler_fence(Ordering::SeqCst);
     // SAFETY: the contract of `multiply_all`.
     unsafe {

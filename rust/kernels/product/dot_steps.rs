@@ -1,14 +1,18 @@
-//! Steps of codes: four columns of 16 rows of weights, which several rows of activations meet.
+//! Dot products of unpacked codes, a step (four columns of 16 rows) at a time, with a tile of activations.
 
 #![allow(clippy::needless_range_loop)] // t counts the tile's rows across several arrays
 
 use crate::kernels::isa::bytes::Bytes;
-use crate::kernels::isa::floats::{LANES, STEP_BYTES, STEPS};
+use crate::kernels::shape::{LANES, STEP_BYTES, STEPS};
 
-/// The products of `count` steps of 16 rows' codes, from `first` on, with T rows of activations; `starts`
-/// are what they begin at.
+/// The dot products of `count` steps of 16 rows' codes, from step `first` on, with T rows of activations;
+/// `starts` are their start values.
+///
+/// # Safety
+///
+/// `codes` and `acts` hold the steps, `starts` holds T values, and the CPU has the instruction set.
 #[inline(always)]
-pub(crate) unsafe fn multiply<I: Bytes, const WIDTH: usize, const T: usize>(
+pub unsafe fn multiply<I: Bytes, const WIDTH: usize, const T: usize>(
     codes: *const u8,
     acts: &[*const i8; T],
     first: usize,
@@ -16,7 +20,7 @@ pub(crate) unsafe fn multiply<I: Bytes, const WIDTH: usize, const T: usize>(
     starts: *const i32,
 ) -> [I::I; T] {
     let room = I::ROOM[WIDTH - 4].min(count);
-    // SAFETY: the contract of `Product::tiles`.
+    // SAFETY: the contract of `multiply`.
     unsafe {
         let mut dots = [I::splat_i(0); T];
         for done in (0..count).step_by(room) {
@@ -33,18 +37,22 @@ pub(crate) unsafe fn multiply<I: Bytes, const WIDTH: usize, const T: usize>(
     }
 }
 
-/// The products of `count` steps, up to what sums have room for.
+/// Sums the products of `count` steps, at most as many as fit `Bytes::W`.
 ///
-/// Each step's codes are loaded once and meet all T rows before the next: left alone, a compiler
-/// takes the rows one after the other, which costs half the speed in reloads.
+/// Each step's codes are loaded once and multiplied with all T rows before the next step: left alone, the
+/// compiler takes the rows one after the other, and the reloads halve the speed.
+///
+/// # Safety
+///
+/// As `multiply`.
 #[inline(always)]
-pub(crate) unsafe fn add_steps<I: Bytes, const WIDTH: usize, const T: usize>(
+pub unsafe fn add_steps<I: Bytes, const WIDTH: usize, const T: usize>(
     codes: *const u8,
     acts: &[*const i8; T],
     first: usize,
     count: usize,
 ) -> [I::W; T] {
-    // SAFETY: the contract of `Product::tiles`.
+    // SAFETY: the contract of `multiply`.
     unsafe {
         if I::PAIRED {
             return add_pairs_of_steps::<I, WIDTH, T>(codes, acts, first, count);
@@ -66,14 +74,19 @@ pub(crate) unsafe fn add_steps<I: Bytes, const WIDTH: usize, const T: usize>(
     }
 }
 
+/// Adds the products of one step with T rows of activations.
+///
+/// # Safety
+///
+/// As `multiply`.
 #[inline(always)]
-pub(crate) unsafe fn multiply_step<I: Bytes, const WIDTH: usize, const T: usize>(
+pub unsafe fn multiply_step<I: Bytes, const WIDTH: usize, const T: usize>(
     codes: *const u8,
     acts: &[*const i8; T],
     step: usize,
     products: &mut [I::W; T],
 ) {
-    // SAFETY: the contract of `Product::tiles`.
+    // SAFETY: the contract of `multiply`.
     unsafe {
         let q = I::bytes(codes.add(step * STEP_BYTES));
         for t in 0..T {
@@ -85,11 +98,15 @@ pub(crate) unsafe fn multiply_step<I: Bytes, const WIDTH: usize, const T: usize>
     }
 }
 
-/// The eight codes of each row in two steps side by side, [16 rows][8], in place of [2][16 rows][4].
+/// Rearranges pairs of steps from [2][16 rows][4] codes to [16 rows][8], for `Bytes::accumulate_pairs`.
+///
+/// # Safety
+///
+/// `codes` holds `chunks` chunks.
 #[inline(always)]
-pub(crate) unsafe fn pair_steps(codes: *mut u8, chunks: usize) {
+pub unsafe fn pair_steps(codes: *mut u8, chunks: usize) {
     for two in 0..chunks * STEPS / 2 {
-        // SAFETY: the codes of all chunks are at the pointer.
+        // SAFETY: the caller's promise.
         unsafe {
             let at = codes.add(two * 2 * STEP_BYTES);
             let [first, second] = at.cast::<[[u32; LANES]; 2]>().read_unaligned();
@@ -102,7 +119,7 @@ pub(crate) unsafe fn pair_steps(codes: *mut u8, chunks: usize) {
     }
 }
 
-/// `add_steps`, two steps and two rows of activations at a time; a row that is left meets itself.
+/// `add_steps` for two steps and two rows of activations at a time; an odd last row is paired with itself.
 #[inline(always)]
 unsafe fn add_pairs_of_steps<I: Bytes, const WIDTH: usize, const T: usize>(
     codes: *const u8,
@@ -110,9 +127,9 @@ unsafe fn add_pairs_of_steps<I: Bytes, const WIDTH: usize, const T: usize>(
     first: usize,
     count: usize,
 ) -> [I::W; T] {
-    // SAFETY: the contract of `Product::tiles`.
+    // SAFETY: the contract of `multiply`.
     unsafe {
-        // One for each two rows.
+        // One for each pair of rows.
         let mut sums = [[I::no_sums(); 2]; T];
         for step in (first..first + count).step_by(2) {
             let at = codes.add(step * STEP_BYTES);

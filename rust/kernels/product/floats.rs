@@ -1,34 +1,39 @@
-//! Matrix products with f32 activations: weights are widened to f32 a span of columns at a time, and
-//! each column adds `acc = fma(weight, x, acc)` to the sums of all rows of activations.
+//! Products of weights of any format with f32 activations.
+//!
+//! Weights are widened to f32, a span of columns at a time; then each column adds
+//! `acc = fma(weight, x, acc)` to the sums of all rows of activations.
 
 #![allow(clippy::needless_range_loop)] // t counts the tile's rows across several arrays
 
 use std::ops::Range;
 
+use super::activation_tiles::{ActivationTiles, Activations, ROWS, lay_out, multiply_all};
+use super::bf16_rounding::Rounding;
+use super::output::finish;
+use super::scratch::Scratch;
 use crate::formats::{Codes, Format};
+use crate::kernels::data::{Output, Span};
 use crate::kernels::isa::bytes::Bytes;
-use crate::kernels::isa::floats::{CHUNK, LANES, STEP_BYTES};
+use crate::kernels::layout::line::{Line, grow};
 use crate::kernels::layout::memory::prefetch;
 use crate::kernels::layout::packed::{Packed, Storage};
-use crate::kernels::layout::scales::{SPAN, widen};
-use crate::kernels::product::activation_tiles::{
-    Arranged, COLUMNS, Kind, ROWS, Rows, arranged, multiply_all,
-};
-use crate::kernels::product::output::{Line, Output, Scratch, finish, grow};
-use crate::kernels::unpack::span::{Span, parts};
+use crate::kernels::layout::scales::groups_of_chunk;
+use crate::kernels::outlined::Outlined;
+use crate::kernels::shape::{CHUNK, LANES, SPAN, SPAN_COLUMNS, STEP_BYTES};
+use crate::kernels::unpack::scales::widen;
 
-/// Up to so many rows of activations meet floats while these are widened. With more, widening them
-/// once, to memory, is faster.
-pub(crate) const DIRECT: usize = 24;
+/// Most rows of activations that float weights are widened for again and again; with more rows it is
+/// faster to widen them once, to memory.
+pub const DIRECT: usize = 24;
 
-/// Rows `16 b..16 b + 16`, b in `blocks`, of the product with `n` rows of f32 activations at `x`,
-/// one every `w.columns` floats.
+/// Multiplies rows `16 b..16 b + 16` of `w`, b in `blocks`, with `n` rows of f32 activations at `x`, one
+/// every `w.columns` floats.
 ///
 /// # Safety
 ///
 /// As `linear_int8`, with the rows at `x`.
 #[inline(always)]
-pub unsafe fn linear_f32<I: Bytes>(
+pub unsafe fn linear_f32<I: Outlined>(
     w: &Packed,
     blocks: Range<usize>,
     x: *const f32,
@@ -39,48 +44,52 @@ pub unsafe fn linear_f32<I: Bytes>(
     // SAFETY: the caller's promise.
     unsafe {
         match &w.storage {
-            Storage::Floats(format) if n <= DIRECT => few_rows::<I>(w, *format, blocks, x, n, out),
+            Storage::Floats(format) if n <= DIRECT => {
+                few_tokens::<I>(w, *format, blocks, x, n, out)
+            }
             _ => {
-                let rows = Rows { x, n, columns: w.columns, kind: Kind::Floats };
-                all_rows::<I, false>(w, blocks, rows, out, scratch);
+                let columns = w.columns;
+                let activations = Activations { x, n, columns, rounding: Rounding::None };
+                many_tokens::<I, false>(w, blocks, activations, out, scratch);
             }
         }
     }
 }
 
-/// More rows: weights are widened to memory, rows laid out as their kind says; `PAIRS` where that is
-/// `Pairs`.
+/// Multiplies with many rows of activations: weights are widened to memory, activations laid out in
+/// tiles. `PAIRS` is true if activations are rounded to `Rounding::Bf16Pairs`.
 ///
 /// # Safety
 ///
 /// As `linear_f32`; for pairs `I::PAIRS`, and the CPU has what that takes.
 #[inline(always)]
-pub(crate) unsafe fn all_rows<I: Bytes, const PAIRS: bool>(
+pub unsafe fn many_tokens<I: Outlined, const PAIRS: bool>(
     w: &Packed,
     blocks: Range<usize>,
-    rows: Rows,
+    activations: Activations,
     out: Output,
     scratch: &mut Scratch,
 ) {
-    let (span, n) = (scratch.span(SPAN), rows.n);
-    grow(&mut scratch.weights, COLUMNS);
+    let (span, n) = (scratch.span(SPAN), activations.n);
+    grow(&mut scratch.weights, SPAN_COLUMNS);
     grow(&mut scratch.sums, blocks.len() * n.min(ROWS));
-    // SAFETY: the caller's promise; the scratch holds a span and the sums of a group of rows.
+    // SAFETY: the caller's promise; the scratch holds a span and the sums of `ROWS` rows.
     unsafe {
-        let x = arranged::<I>(rows, scratch);
+        let x = lay_out::<I>(activations, &mut scratch.tiles);
         for first in (0..n).step_by(ROWS) {
             let rows = first..n.min(first + ROWS);
-            many_rows::<I, PAIRS>(w, blocks.clone(), x, rows, out, span, scratch);
+            some_rows::<I, PAIRS>(w, blocks.clone(), x, rows, out, span, scratch);
         }
     }
 }
 
-/// A group of rows: a span of columns meets all blocks before the next, while the second cache holds it.
+/// Up to `ROWS` rows: a span of columns is multiplied with all blocks before the next span, while the
+/// second-level cache holds it.
 #[inline(always)]
-unsafe fn many_rows<I: Bytes, const PAIRS: bool>(
+unsafe fn some_rows<I: Outlined, const PAIRS: bool>(
     w: &Packed,
     blocks: Range<usize>,
-    x: Arranged,
+    x: ActivationTiles,
     rows: Range<usize>,
     out: Output,
     span: Span,
@@ -93,17 +102,17 @@ unsafe fn many_rows<I: Bytes, const PAIRS: bool>(
     let per = if PAIRS { 2 } else { 1 };
     // SAFETY: the contract of `linear_f32`.
     unsafe {
-        for start in (0..w.columns).step_by(COLUMNS) {
-            let columns = start..w.columns.min(start + COLUMNS);
+        for start in (0..w.columns).step_by(SPAN_COLUMNS) {
+            let columns = start..w.columns.min(start + SPAN_COLUMNS);
             let x = x.span(rows.start, start / per);
             for (i, block) in blocks.clone().enumerate() {
                 let weights = if PAIRS {
-                    pair_span::<I>(w, block, columns.clone(), weights)
+                    pair_columns::<I>(w, block, columns.clone(), weights)
                 } else {
-                    widen_span::<I>(w, block, columns.clone(), span, weights)
+                    widen_columns::<I>(w, block, columns.clone(), span, weights)
                 };
-                // Memory works while the columns are multiplied.
-                let bytes = w.block_bytes / w.columns * COLUMNS;
+                // Memory loads the next block while the columns are multiplied.
+                let bytes = w.block_bytes / w.columns * SPAN_COLUMNS;
                 let next = (block + 1) * w.block_bytes + w.block_bytes / w.columns * start;
                 prefetch(w.data.as_ptr().wrapping_add(next), bytes);
                 let sums = sums.add(i * n * LANES);
@@ -120,14 +129,14 @@ unsafe fn many_rows<I: Bytes, const PAIRS: bool>(
     }
 }
 
-/// Up to `DIRECT` rows against floats, which are widened while they are multiplied: as many at a time as
-/// registers hold. The others take a block from a cache.
+/// Multiplies up to `DIRECT` rows of activations with float weights, which are widened while they are
+/// multiplied: a tile of rows at a time; later tiles find the block in a cache.
 ///
 /// # Safety
 ///
 /// As `linear_f32`.
 #[inline(always)]
-pub(crate) unsafe fn few_rows<I: Bytes>(
+pub unsafe fn few_tokens<I: Bytes>(
     w: &Packed,
     format: Format,
     blocks: Range<usize>,
@@ -135,30 +144,30 @@ pub(crate) unsafe fn few_rows<I: Bytes>(
     n: usize,
     out: Output,
 ) {
-    let few = Few { w, format, x, out };
-    let group = n.div_ceil(n.div_ceil(I::TILE_F32));
+    let few = FewTokens { w, format, x, out };
+    let tile = n.div_ceil(n.div_ceil(I::TILE_F32));
     // SAFETY: the caller's promise.
     unsafe {
-        if group == n {
+        if tile == n {
             return few.rows::<I>(blocks, 0, n);
         }
         for block in blocks {
-            for row in (0..n).step_by(group) {
-                few.rows::<I>(block..block + 1, row, group.min(n - row));
+            for row in (0..n).step_by(tile) {
+                few.rows::<I>(block..block + 1, row, tile.min(n - row));
             }
         }
     }
 }
 
-/// A product of floats with few rows.
-struct Few<'a> {
+/// A product of float weights with few rows of activations.
+struct FewTokens<'a> {
     w: &'a Packed,
     format: Format,
     x: *const f32,
     out: Output,
 }
 
-impl Few<'_> {
+impl FewTokens<'_> {
     /// Rows `row..row + n` of activations, n at most `TILE_F32`.
     #[inline(always)]
     unsafe fn rows<I: Bytes>(&self, blocks: Range<usize>, row: usize, n: usize) {
@@ -177,7 +186,7 @@ impl Few<'_> {
         }
     }
 
-    /// T rows, N blocks at a time: so many sums do not wait for each other.
+    /// T rows, N blocks at a time: enough independent sums to hide the latency of an FMA.
     #[inline(always)]
     unsafe fn by<I: Bytes, const N: usize, const T: usize>(
         &self,
@@ -244,9 +253,9 @@ unsafe fn sum_columns<I: Bytes, const N: usize, const T: usize, const FORMAT: us
     }
 }
 
-/// The weights of some columns as f32 [column][16]: widened into `out`, or in place if they are.
+/// The weights of some columns as f32 [column][16]: widened into `out`, or where they are if they are f32.
 #[inline(always)]
-unsafe fn widen_span<I: Bytes>(
+unsafe fn widen_columns<I: Outlined>(
     w: &Packed,
     block: usize,
     columns: Range<usize>,
@@ -280,12 +289,12 @@ unsafe fn widen_span<I: Bytes>(
     }
 }
 
-/// What stands beside an odd last column.
+/// The partner of an odd last column: zeros.
 static NONE: [u16; LANES] = [0; LANES];
 
-/// The bfloat16 weights of some columns in pairs, [pair][16] of 32 bits.
+/// The bfloat16 weights of some columns in pairs: [pair][16] words of 32 bits.
 #[inline(always)]
-unsafe fn pair_span<I: Bytes>(
+unsafe fn pair_columns<I: Bytes>(
     w: &Packed,
     block: usize,
     columns: Range<usize>,
@@ -303,7 +312,7 @@ unsafe fn pair_span<I: Bytes>(
     }
 }
 
-/// scale (code - offset) + min of each column.
+/// Writes scale (code - offset) + min of each column.
 #[inline(always)]
 unsafe fn widen_codes<I: Bytes>(
     w: &Packed,
@@ -313,19 +322,19 @@ unsafe fn widen_codes<I: Bytes>(
     span: Span,
     out: *mut f32,
 ) {
-    // SAFETY: the contract of `widen_span`.
+    // SAFETY: the contract of `widen_columns`.
     unsafe {
         let offset = I::splat(f32::from(codes.offset));
-        let part = CHUNK / parts(codes);
+        let size = CHUNK / groups_of_chunk(codes);
         let (mut scale, mut min, mut end) = (I::splat(0.0), I::splat(0.0), 0);
         for k in 0..columns.len() {
             if k >= end {
                 if w.takes_int8() {
-                    scale = I::load(span.scales.add(k / part * LANES));
+                    scale = I::load(span.scales.add(k / size * LANES));
                     if codes.has_min {
-                        min = I::load(span.mins.add(k / part * LANES));
+                        min = I::load(span.mins.add(k / size * LANES));
                     }
-                    end = k + part;
+                    end = k + size;
                 } else {
                     let group = (columns.start + k) / codes.group;
                     (scale, min) = widen::<I>(codes, w.source(block), group);

@@ -1,11 +1,11 @@
 //! TQ1_0, IQ1_S and IQ1_M: trits by themselves, and eight at a time from one book.
 
-use super::look_up::{Rows, put};
+use super::block_words::{BlockWords, put};
 use crate::formats::Format;
-use crate::kernels::isa::floats::LANES;
+use crate::kernels::data::Span;
 use crate::kernels::isa::look_up::{Book, LookUp};
 use crate::kernels::layout::words::WORD_BYTES;
-use crate::kernels::unpack::span::Span;
+use crate::kernels::shape::LANES;
 
 /// low + high << 8.
 #[inline(always)]
@@ -14,9 +14,9 @@ unsafe fn join<I: LookUp>(low: I::I, high: I::I) -> I::I {
     unsafe { I::add_i(low, I::shift_left::<8>(high)) }
 }
 
-impl<I: LookUp> Rows<I> {
+impl<I: LookUp> BlockWords<I> {
     #[inline(always)]
-    pub(crate) unsafe fn tq1_0(&self, out: Span) {
+    pub(super) unsafe fn tq1_0(&self, out: Span) {
         // Words, from which word, trits in a byte, first step.
         const STRETCHES: [(usize, usize, usize, usize); 3] =
             [(8, 0, 5, 0), (4, 8, 5, 40), (1, 12, 4, 60)];
@@ -51,10 +51,10 @@ impl<I: LookUp> Rows<I> {
     }
 
     #[inline(always)]
-    pub(crate) unsafe fn iq1_s(&self, out: Span) {
+    pub(super) unsafe fn iq1_s(&self, out: Span) {
         // SAFETY: 12 words: 32 bytes of indices, 8 halves of the rest.
         unsafe {
-            let (book, eighth) = (Book::of(Format::IQ1_S), self.part(0.125));
+            let (book, eighth) = (Book::of(Format::IQ1_S), self.scaled_d(0.125));
             for k in 0..8 {
                 let high = 256 + 16 * k;
                 self.odd_scale(out, k, (high + 12, 3), eighth);
@@ -70,7 +70,7 @@ impl<I: LookUp> Rows<I> {
     }
 
     #[inline(always)]
-    pub(crate) unsafe fn iq1_m(&self, out: Span) {
+    pub(super) unsafe fn iq1_m(&self, out: Span) {
         // SAFETY: 14 words: 32 bytes of indices, 16 of their high bits and signs, 8 of scales.
         unsafe {
             let book = Book::of(Format::IQ1_M);

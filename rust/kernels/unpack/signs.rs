@@ -1,10 +1,10 @@
 //! IQ2 and IQ3: magnitudes from books, and signs, of which every eighth may follow from seven.
 
-use super::look_up::{Rows, put};
+use super::block_words::{BlockWords, put};
 use crate::formats::Format;
-use crate::kernels::isa::floats::LANES;
+use crate::kernels::data::Span;
 use crate::kernels::isa::look_up::{Book, LookUp};
-use crate::kernels::unpack::span::Span;
+use crate::kernels::shape::LANES;
 
 /// The parity of seven bits from each bit up.
 #[inline(always)]
@@ -27,7 +27,7 @@ unsafe fn even<I: LookUp>(x: I::I, parities: I::I, at: u32) -> I::I {
     }
 }
 
-impl<I: LookUp> Rows<I> {
+impl<I: LookUp> BlockWords<I> {
     /// Writes eight codes, from step `2 group` on: a point of eight or two of four, with signs.
     #[inline(always)]
     unsafe fn put_signed<const FOUR: bool>(
@@ -48,10 +48,10 @@ impl<I: LookUp> Rows<I> {
     }
 
     #[inline(always)]
-    pub(crate) unsafe fn iq2_xxs(&self, out: Span) {
+    pub(super) unsafe fn iq2_xxs(&self, out: Span) {
         // SAFETY: 16 words: in turn four indices, and signs with a scale. Indices have 8 bits.
         unsafe {
-            let (book, eighth) = (Book::of(Format::IQ2_XXS), self.part(0.125));
+            let (book, eighth) = (Book::of(Format::IQ2_XXS), self.scaled_d(0.125));
             for k in 0..8 {
                 self.stage(book, k, self.word(2 * k), I::splat_i(0), [0, 0]);
             }
@@ -68,10 +68,10 @@ impl<I: LookUp> Rows<I> {
     }
 
     #[inline(always)]
-    pub(crate) unsafe fn iq2_xs(&self, out: Span) {
+    pub(super) unsafe fn iq2_xs(&self, out: Span) {
         // SAFETY: 18 words: 32 halves, 8 bytes of scales. Indices have 9 bits.
         unsafe {
-            let (book, eighth) = (Book::of(Format::IQ2_XS), self.part(0.125));
+            let (book, eighth) = (Book::of(Format::IQ2_XS), self.scaled_d(0.125));
             for k in 0..8 {
                 let words = [self.word(2 * k), self.word(2 * k + 1)];
                 I::stage_halves(book, words, self.staged.add(4 * k * LANES));
@@ -89,10 +89,10 @@ impl<I: LookUp> Rows<I> {
     }
 
     #[inline(always)]
-    pub(crate) unsafe fn iq2_s(&self, out: Span) {
+    pub(super) unsafe fn iq2_s(&self, out: Span) {
         // SAFETY: 20 words: 32 bytes of indices, 32 of signs, 8 of high bits, 8 of scales.
         unsafe {
-            let (book, eighth) = (Book::of(Format::IQ2_S), self.part(0.125));
+            let (book, eighth) = (Book::of(Format::IQ2_S), self.scaled_d(0.125));
             for k in 0..8 {
                 self.odd_scales::<false>(out, k, [576 + 8 * k, 580 + 8 * k], eighth);
                 self.stage(book, k, self.word(k), self.field(512 + 8 * k, 8), [2, 2]);
@@ -108,10 +108,10 @@ impl<I: LookUp> Rows<I> {
     }
 
     #[inline(always)]
-    pub(crate) unsafe fn iq3_xxs(&self, out: Span) {
+    pub(super) unsafe fn iq3_xxs(&self, out: Span) {
         // SAFETY: 24 words: 64 bytes of indices, 8 words of signs with a scale.
         unsafe {
-            let (book, quarter) = (Book::of(Format::IQ3_XXS), self.part(0.25));
+            let (book, quarter) = (Book::of(Format::IQ3_XXS), self.scaled_d(0.25));
             for k in 0..16 {
                 self.stage(book, k, self.word(k), I::splat_i(0), [0, 0]);
             }
@@ -128,7 +128,7 @@ impl<I: LookUp> Rows<I> {
     }
 
     #[inline(always)]
-    pub(crate) unsafe fn iq3_s(&self, out: Span) {
+    pub(super) unsafe fn iq3_s(&self, out: Span) {
         // SAFETY: 27 words: 64 bytes of indices, 8 of ninth bits, 32 of signs, 4 of scales.
         unsafe {
             let book = Book::of(Format::IQ3_S);

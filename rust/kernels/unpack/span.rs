@@ -1,84 +1,28 @@
-//! Spans of 256 columns of 16 rows, unpacked: a byte a code, an f32 a scale.
-//!
-//! ```text
-//! codes    [chunk][step][16 rows][4]
-//! scales   [chunk][part][16], and minima likewise: one part a chunk, or two where groups are of 16
-//! ```
-//!
-//! and where the whole scales of `whole.rs` are left so, as 32 bits each:
-//!
-//! ```text
-//! scales   [chunk][2][16], as `fold_by` takes them
-//! minima   [chunk][2][16], of which the first are two numbers of 16 bits, see `whole.rs`
-//! shared   [span][2][16] f32: what both are multiplied by
-//! ```
+//! Unpacking packed codes: one byte a code, one f32 a scale, for a span of 256 columns of 16 rows.
 
 use crate::formats::Codes;
+use crate::kernels::data::Span;
 use crate::kernels::isa::bytes::Bytes;
-use crate::kernels::isa::floats::{CHUNK, LANES, STEP_BYTES, STEPS};
 use crate::kernels::layout::pack::planes;
 use crate::kernels::layout::packed::{Packed, Storage};
-use crate::kernels::layout::scales::SPAN;
-
-/// Bytes of a chunk's codes.
-pub const CHUNK_BYTES: usize = CHUNK * LANES;
-
-/// Where a span goes.
-#[derive(Clone, Copy)]
-pub struct Span {
-    pub codes: *mut u8,
-    pub scales: *mut f32,
-    pub mins: *mut f32,
-    pub shared: *mut f32,
-}
-
-impl Span {
-    /// The same `chunks` chunks further on, where a chunk has `parts` parts.
-    #[inline(always)]
-    pub fn after(self, chunks: usize, parts: usize) -> Self {
-        Self {
-            codes: self.codes.wrapping_add(chunks * CHUNK_BYTES),
-            scales: self.scales.wrapping_add(chunks * parts * LANES),
-            mins: self.mins.wrapping_add(chunks * parts * LANES),
-            shared: self.shared.wrapping_add(chunks / SPAN * 2 * LANES),
-        }
-    }
-}
-
-impl Span {
-    /// What lies `chunks` chunks on from there is where this begins.
-    #[inline(always)]
-    pub fn before(self, chunks: usize, parts: usize) -> Self {
-        Self {
-            codes: self.codes.wrapping_sub(chunks * CHUNK_BYTES),
-            scales: self.scales.wrapping_sub(chunks * parts * LANES),
-            mins: self.mins.wrapping_sub(chunks * parts * LANES),
-            shared: self.shared.wrapping_sub(chunks / SPAN * 2 * LANES),
-        }
-    }
-}
-
-/// How many groups a chunk reaches into.
-#[inline(always)]
-pub fn parts(codes: &Codes) -> usize {
-    if codes.group < CHUNK { 2 } else { 1 }
-}
+use crate::kernels::outlined::Outlined;
+use crate::kernels::shape::{CHUNK_BYTES, LANES, SPAN, STEP_BYTES, STEPS};
 
 /// Unpacks `count` chunks (up to a span) of 16 rows from chunk `first`, a multiple of `SPAN`, on.
 ///
-/// Scales are left out where groups do not fit chunks (`Packed::takes_int8`); `whole` ones are left
-/// whole, see `widen_span`.
+/// Scales are not written if groups do not fit chunks (`Packed::takes_int8`); with `integer_scales` they are
+/// written as integers, see `widen_span`.
 ///
 /// # Safety
 ///
 /// `w` holds codes of the block and its chunks, `out` has room, the CPU has the instruction set.
 #[inline(always)]
-pub unsafe fn unpack_span<I: Bytes>(
+pub unsafe fn unpack_span<I: Outlined>(
     w: &Packed,
     block: usize,
     first: usize,
     count: usize,
-    whole: bool,
+    integer_scales: bool,
     out: Span,
 ) {
     // SAFETY: the caller's promise.
@@ -88,13 +32,13 @@ pub unsafe fn unpack_span<I: Bytes>(
             Storage::Floats(_) => {}
             Storage::Words(format, _) => {
                 let words = data.add(first / SPAN * LANES * format.block_bytes());
-                I::look_up_span(format, words, whole, out);
+                I::look_up_span(format, words, integer_scales, out);
             }
             Storage::Planes(codes) => {
                 unpack_chunks::<I>(w, &codes, data, first, count, out.codes);
                 if w.takes_int8() {
                     let source = w.source(block);
-                    I::widen_span(&codes, source, first, count, whole, out);
+                    I::widen_span(&codes, source, first, count, integer_scales, out);
                 }
             }
         }
@@ -145,7 +89,7 @@ unsafe fn unpack<I: Bytes, const BITS: usize>(data: *const u8, out: *mut u8) {
     }
 }
 
-/// The codes of step `step` of one chunk's planes; `step` should be known to the compiler.
+/// The codes of step `step` of one chunk's planes; `step` should be a constant to the compiler.
 ///
 /// # Safety
 ///

@@ -9,16 +9,9 @@
 use std::arch::asm;
 use std::arch::x86_64::*;
 
-use crate::formats::{Codes, Format};
-use crate::kernels::isa::avx2::floats::{Avx2, PLAIN, Pair, both};
-use crate::kernels::isa::bytes::{ANY, Bytes, own_functions};
+use super::{Avx2, PLAIN, Pair, both};
+use crate::kernels::isa::bytes::{ANY, Bytes};
 use crate::kernels::isa::floats::Isa;
-use crate::kernels::isa::look_up::LookUp;
-use crate::kernels::layout::packed::{Packed, Source};
-use crate::kernels::product::activation_terms::Shares;
-use crate::kernels::product::int8::Product;
-use crate::kernels::product::many_tokens::Stretch;
-use crate::kernels::unpack::span::Span;
 
 /// How many steps of code x activation sums fit 16 bits: 4 elements make two pair sums,
 /// each at most 2 (2^BITS - 1) 127.
@@ -212,5 +205,4 @@ unsafe impl<const KIND: u8> Bytes for Avx2<KIND> {
             _mm256_storeu_si256(p.add(8).cast(), x.1);
         }
     }
-    own_functions!(Avx2<PLAIN>, Self, #[target_feature(enable = "avx2,fma,f16c")]);
 }

@@ -2,31 +2,8 @@
 
 use std::arch::x86_64::*;
 
+use super::{Avx2, Pair, both};
 use crate::kernels::isa::floats::Isa;
-
-/// AVX2, FMA and F16C, with what `KIND` says for products of bytes.
-#[derive(Clone, Copy)]
-pub struct Avx2<const KIND: u8>;
-
-/// Nothing; dot products (AVX-VNNI).
-pub const PLAIN: u8 = 0;
-pub const VNNI: u8 = 1;
-
-#[derive(Clone, Copy)]
-pub struct Pair<V>(pub V, pub V);
-
-macro_rules! both {
-    ($f:ident, $x:expr) => {
-        Pair($f($x.0), $f($x.1))
-    };
-    ($f:ident, $x:expr, $y:expr) => {
-        Pair($f($x.0, $y.0), $f($x.1, $y.1))
-    };
-    ($f:ident, $x:expr, $y:expr, $z:expr) => {
-        Pair($f($x.0, $y.0, $z.0), $f($x.1, $y.1, $z.1))
-    };
-}
-pub(crate) use both;
 
 // SAFETY: every method is inlined into an entry point with these features enabled.
 unsafe impl<const KIND: u8> Isa for Avx2<KIND> {

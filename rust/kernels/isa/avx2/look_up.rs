@@ -3,9 +3,9 @@
 use std::arch::asm;
 use std::arch::x86_64::*;
 
-use crate::kernels::isa::avx2::floats::{Avx2, Pair};
-use crate::kernels::isa::floats::LANES;
+use super::{Avx2, Pair};
 use crate::kernels::isa::look_up::{Book, LookUp};
+use crate::kernels::shape::LANES;
 
 /// Points of two rows.
 #[inline(always)]

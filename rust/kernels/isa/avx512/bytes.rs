@@ -3,15 +3,8 @@
 use std::arch::asm;
 use std::arch::x86_64::*;
 
-use crate::formats::{Codes, Format};
-use crate::kernels::isa::avx512::floats::{Avx512, PLAIN};
-use crate::kernels::isa::bytes::{ANY, Bytes, own_functions};
-use crate::kernels::isa::look_up::LookUp;
-use crate::kernels::layout::packed::{Packed, Source};
-use crate::kernels::product::activation_terms::Shares;
-use crate::kernels::product::int8::Product;
-use crate::kernels::product::many_tokens::Stretch;
-use crate::kernels::unpack::span::Span;
+use super::Avx512;
+use crate::kernels::isa::bytes::{ANY, Bytes};
 
 /// No instruction, but the compiler may not move the work on `sums` past it.
 #[target_feature(enable = "avx512f")]
@@ -121,8 +114,4 @@ unsafe impl<const KIND: u8> Bytes for Avx512<KIND> {
         // SAFETY: the trait's contract.
         unsafe { _mm512_storeu_si512(p.cast(), x) }
     }
-    own_functions!(
-        Self, Avx512<PLAIN>,
-        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
-    );
 }

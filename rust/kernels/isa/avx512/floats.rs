@@ -3,16 +3,8 @@
 use std::arch::asm;
 use std::arch::x86_64::*;
 
+use super::{Avx512, BF16};
 use crate::kernels::isa::floats::Isa;
-
-/// AVX-512 F, BW, VL and VNNI, with what `KIND` says.
-#[derive(Clone, Copy)]
-pub struct Avx512<const KIND: u8>;
-
-/// Nothing more; permutations of bytes (VBMI); those and products of bfloat16 (BF16).
-pub const PLAIN: u8 = 0;
-pub const VBMI: u8 = 1;
-pub const BF16: u8 = 2;
 
 /// `vdpbf16ps`, as assembly: its feature needs not be that of a whole entry point.
 #[target_feature(enable = "avx512f")]

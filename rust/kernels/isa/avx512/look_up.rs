@@ -5,10 +5,10 @@ use std::arch::asm;
 use std::arch::x86_64::*;
 
 use super::look_up_vbmi as vbmi;
+use super::{Avx512, VBMI};
 use crate::kernels::isa::avx2::look_up::{eight, eight_of_four};
-use crate::kernels::isa::avx512::floats::{Avx512, VBMI};
-use crate::kernels::isa::floats::LANES;
 use crate::kernels::isa::look_up::{Book, LookUp, signed_points, stage, stage_halves};
+use crate::kernels::shape::LANES;
 
 /// Assembly, as a compiler makes one product of several in turn, and AVX-512 has none of bytes.
 #[target_feature(enable = "avx512bw")]

@@ -1,6 +1,15 @@
-//! AVX-512 with VNNI, VBMI and BF16.
+//! AVX-512 with VNNI, with VBMI, and with BF16: a vector is one register.
 
 mod bytes;
-pub(in crate::kernels) mod floats;
-pub(in crate::kernels) mod look_up;
+mod floats;
+mod look_up;
 mod look_up_vbmi;
+
+/// AVX-512 F, BW, VL and VNNI, with what `KIND` says.
+#[derive(Clone, Copy)]
+pub struct Avx512<const KIND: u8>;
+
+/// Nothing more; permutations of bytes (VBMI); those and products of bfloat16 (BF16).
+pub const PLAIN: u8 = 0;
+pub const VBMI: u8 = 1;
+pub const BF16: u8 = 2;

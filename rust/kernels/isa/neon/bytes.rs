@@ -5,16 +5,9 @@
 
 use std::arch::{aarch64::*, asm};
 
-use crate::formats::{Codes, Format};
-use crate::kernels::isa::bytes::{ANY, Bytes, own_functions};
+use super::{DOT, MATRIX, Neon, Quad, each};
+use crate::kernels::isa::bytes::{ANY, Bytes};
 use crate::kernels::isa::floats::Isa;
-use crate::kernels::isa::look_up::LookUp;
-use crate::kernels::isa::neon::floats::{DOT, MATRIX, Neon, PLAIN, Quad, each};
-use crate::kernels::layout::packed::{Packed, Source};
-use crate::kernels::product::activation_terms::Shares;
-use crate::kernels::product::int8::Product;
-use crate::kernels::product::many_tokens::Stretch;
-use crate::kernels::unpack::span::Span;
 
 /// sums + the products of four rows' codes with four activations.
 #[inline(always)]
@@ -242,5 +235,4 @@ unsafe impl<const KIND: u8> Bytes for Neon<KIND> {
             vst1q_s32(p.add(12), x.3);
         }
     }
-    own_functions!(Neon<PLAIN>, Self);
 }

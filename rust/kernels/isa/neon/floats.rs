@@ -4,32 +4,8 @@
 
 use std::arch::{aarch64::*, asm};
 
+use super::{Neon, Quad, each};
 use crate::kernels::isa::floats::Isa;
-
-/// NEON, with what `KIND` says for products of bytes.
-#[derive(Clone, Copy)]
-pub struct Neon<const KIND: u8>;
-
-/// Nothing; dot products (`FEAT_DotProd`); those and products of matrices (`FEAT_I8MM`).
-pub const PLAIN: u8 = 0;
-pub const DOT: u8 = 1;
-pub const MATRIX: u8 = 2;
-
-#[derive(Clone, Copy)]
-pub struct Quad<V>(pub V, pub V, pub V, pub V);
-
-macro_rules! each {
-    ($f:ident, $x:expr) => {
-        Quad($f($x.0), $f($x.1), $f($x.2), $f($x.3))
-    };
-    ($f:ident, $x:expr, $y:expr) => {
-        Quad($f($x.0, $y.0), $f($x.1, $y.1), $f($x.2, $y.2), $f($x.3, $y.3))
-    };
-    ($f:ident, $x:expr, $y:expr, $z:expr) => {
-        Quad($f($x.0, $y.0, $z.0), $f($x.1, $y.1, $z.1), $f($x.2, $y.2, $z.2), $f($x.3, $y.3, $z.3))
-    };
-}
-pub(crate) use each;
 
 /// Four halves, widened; assembly, as f16 is no stable type.
 #[inline(always)]

@@ -2,10 +2,10 @@
 
 use std::arch::aarch64::*;
 
+use super::{Neon, Quad};
 use crate::kernels::isa::bytes::Bytes;
-use crate::kernels::isa::floats::LANES;
 use crate::kernels::isa::look_up::{Book, LookUp};
-use crate::kernels::isa::neon::floats::{Neon, Quad};
+use crate::kernels::shape::LANES;
 
 #[inline(always)]
 unsafe fn signed(magnitudes: uint8x16_t, signs: uint8x16_t, first: u32) -> uint8x16_t {

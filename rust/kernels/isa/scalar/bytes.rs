@@ -1,15 +1,8 @@
 //! Bytes in plain Rust.
 
-use crate::formats::{Codes, Format};
-use crate::kernels::isa::bytes::{ANY, Bytes, own_functions};
-use crate::kernels::isa::floats::LANES;
-use crate::kernels::isa::look_up::LookUp;
-use crate::kernels::isa::scalar::floats::{Scalar, lanes};
-use crate::kernels::layout::packed::{Packed, Source};
-use crate::kernels::product::activation_terms::Shares;
-use crate::kernels::product::int8::Product;
-use crate::kernels::product::many_tokens::Stretch;
-use crate::kernels::unpack::span::Span;
+use super::{Scalar, lanes};
+use crate::kernels::isa::bytes::{ANY, Bytes};
+use crate::kernels::shape::LANES;
 
 type F = [f32; LANES];
 type I = [i32; LANES];
@@ -112,5 +105,4 @@ unsafe impl Bytes for Scalar {
         // SAFETY: 16 words are writable at p.
         unsafe { p.cast::<I>().write_unaligned(x) }
     }
-    own_functions!(Self, Self);
 }

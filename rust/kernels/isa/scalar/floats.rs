@@ -1,25 +1,11 @@
 //! The vocabulary in plain Rust: always compiled, always tested, the meaning of every other file.
 
-use crate::kernels::isa::floats::{Isa, LANES};
-
-/// Plain Rust, on any CPU.
-#[derive(Clone, Copy)]
-pub struct Scalar;
+use super::{Scalar, lanes};
+use crate::kernels::isa::floats::Isa;
+use crate::kernels::shape::LANES;
 
 type F = [f32; LANES];
 type I = [i32; LANES];
-
-/// Lane by lane; a macro, as a closure would not be inlined with an entry point's features.
-macro_rules! lanes {
-    ($i:ident => $value:expr) => {{
-        let mut out = [Default::default(); LANES];
-        for $i in 0..LANES {
-            out[$i] = $value;
-        }
-        out
-    }};
-}
-pub(crate) use lanes;
 
 #[allow(clippy::needless_range_loop)] // lanes are what the loops count
 // SAFETY: plain Rust runs everywhere; pointers are read and written as the trait states.

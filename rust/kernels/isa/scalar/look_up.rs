@@ -1,9 +1,9 @@
 //! Looking up in plain Rust.
 
+use super::Scalar;
 use crate::kernels::isa::bytes::Bytes;
-use crate::kernels::isa::floats::LANES;
 use crate::kernels::isa::look_up::{Book, LookUp};
-use crate::kernels::isa::scalar::floats::Scalar;
+use crate::kernels::shape::LANES;
 
 type I = [i32; LANES];
 type B = [u8; 4 * LANES];
