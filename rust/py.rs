@@ -15,7 +15,7 @@ use pyo3::types::PyDict;
 use crate::error::{Error, Kind};
 use crate::exec::{self, Activations, Batch};
 use crate::formats::Format;
-use crate::kernels::ops::attention::Kept;
+use crate::kernels::ops::attention::KvType as Kept;
 use crate::kernels::{Kernels, peak};
 use crate::py_encode::{decode, encode, encode_to_file};
 use crate::{kernels, measure, read_rate};

@@ -7,7 +7,7 @@ use fewbit::exec::weights::Weights;
 use fewbit::exec::{Activations, Batch, Executor};
 use fewbit::formats::Format;
 use fewbit::kernels::find;
-use fewbit::kernels::ops::attention::Kept;
+use fewbit::kernels::ops::attention::KvType;
 
 /// The system's allocator, counted; `realloc` and `alloc_zeroed` come through `alloc`.
 struct Counted;
@@ -75,9 +75,9 @@ fn weights() -> Weights {
 fn a_token_costs_no_memory_but_its_logits() {
     // One thread, the caller's: of several, one may find its first piece of an op in any step.
     let executor = Executor::new(PLAN, &weights(), 1, find(None).unwrap()).unwrap();
-    for kept in [Kept::F32, Kept::F16, Kept::Int8] {
+    for kv_type in [KvType::F32, KvType::F16, KvType::Int8] {
         for activations in [Activations::F32, Activations::Int8] {
-            let mut cache = executor.cache(2, 16, kept).unwrap();
+            let mut cache = executor.cache(2, 16, kv_type).unwrap();
             // Both sequences' tokens have the same experts, whose rows are then gathered.
             for sequences in [&[0][..], &[0, 1]] {
                 let tokens = [3; 2];

@@ -6,7 +6,7 @@ use fewbit::exec::weights::Weights;
 use fewbit::exec::{Activations, Batch, Executor};
 use fewbit::formats::Format;
 use fewbit::kernels::find;
-use fewbit::kernels::ops::attention::Kept;
+use fewbit::kernels::ops::attention::KvType;
 
 fn refusal(ops: &str) -> String {
     match parse(ops) {
@@ -96,7 +96,7 @@ fn tokens_and_positions_are_those_that_every_table_has() {
         };
         let ops = [op("embed", tables[0]), op("embed", tables[1]), add(0, 1)];
         let executor = executor(&format!("[{}]", ops.join(",")), &weights);
-        let mut cache = executor.cache(1, 8, Kept::F32).unwrap();
+        let mut cache = executor.cache(1, 8, KvType::F32).unwrap();
         let mut run = |token| {
             let (tokens, zero) = ([token], [0]);
             let activations = Activations::F32;
@@ -114,9 +114,11 @@ fn tokens_and_positions_are_those_that_every_table_has() {
             tables[0], tables[1]
         );
         let executor = executor(&ops, &weights);
-        assert!(executor.cache(1, 20, Kept::F32).is_ok());
+        assert!(executor.cache(1, 20, KvType::F32).is_ok());
         assert!(
-            executor.cache(1, 21, Kept::F32).is_err_and(|e| e.message.contains("has 20 positions"))
+            executor
+                .cache(1, 21, KvType::F32)
+                .is_err_and(|e| e.message.contains("has 20 positions"))
         );
     }
 }
@@ -139,12 +141,12 @@ fn a_cache_that_no_memory_holds_is_an_error() {
         let executor = executor(&ops, &weights);
         for &(sequences, capacity) in sizes {
             let found = executor
-                .cache(sequences, capacity, Kept::F32)
+                .cache(sequences, capacity, KvType::F32)
                 .err()
                 .expect("no machine has so much");
             assert!(found.message.ends_with("does not fit memory"), "{}", found.message);
             assert!(found.hint.is_some());
         }
-        assert!(executor.cache(2, 4, Kept::F32).is_ok());
+        assert!(executor.cache(2, 4, KvType::F32).is_ok());
     }
 }

@@ -5,7 +5,7 @@ use std::alloc::{Layout, alloc_zeroed};
 
 use super::recurrent::{Shapes, State};
 use crate::error::{Error, Result};
-use crate::kernels::ops::attention::{Head, Kept};
+use crate::kernels::ops::attention::{Head, KvType as Kept};
 use crate::kernels::shape::LANES;
 
 /// Numbers whose zero has no bit set.
@@ -243,7 +243,7 @@ impl LayerPointers {
         let bytes = row * self.kept.bytes();
         // Plain arithmetic: the sequence and head were checked against the cache.
         Head {
-            kept: self.kept,
+            kv_type: self.kept,
             keys: self.keys.wrapping_add(bytes * elements),
             values: self.values.wrapping_add(bytes * elements.next_multiple_of(LANES)),
             key_scales: self.key_scales.wrapping_add(row),

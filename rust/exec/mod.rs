@@ -26,7 +26,7 @@ use weights::Weights;
 use crate::error::{Error, Result};
 use crate::kernels::Kernels;
 use crate::kernels::data::Acts;
-use crate::kernels::ops::attention::Kept;
+use crate::kernels::ops::attention::KvType as Kept;
 use crate::kernels::shape::CHUNK;
 use crate::kernels::shape::SPAN;
 

@@ -8,7 +8,7 @@ use super::cache::zeros;
 use super::compile::Slot;
 use super::plan::Sharing;
 use super::run::{Step, Token};
-use crate::kernels::ops::delta::{DeltaState, DeltaToken, Place, SPAN};
+use crate::kernels::ops::delta::{CHUNK_TOKENS as SPAN, DeltaState, DeltaToken, Place};
 use crate::kernels::shape::LANES;
 
 /// Channels that a thread convolves at a time.

@@ -91,7 +91,7 @@ impl Product<'_> {
 pub struct ActivationTerms {
     /// Start values of dot products: (center - offset) times the sum of a group's activations. With
     /// integer scales, the sums of a chunk's halves, 16 bits each; with merged codes and no minima,
-    /// the first chunk of a span has the start value of the whole span.
+    /// the first chunk of a span has the start value of the entire span.
     pub(super) starts: *const i32,
     /// The activation scale of the group's chunk.
     pub(super) scales: *const f32,

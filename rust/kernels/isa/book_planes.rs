@@ -1,5 +1,6 @@
-//! The code books as two planes of bytes, for lookups by permutations of bytes: a point is 16 bits,
-//! two for each of eight levels or four for each of four.
+//! The code books as two planes of bytes, for lookups by permutations of bytes (VBMI).
+//!
+//! A point is 16 bits: two for each of eight levels, or four for each of four levels.
 
 use std::sync::LazyLock;
 
@@ -10,7 +11,7 @@ use crate::kernels::layout::line::Line;
 
 /// A book's points in planes.
 pub struct Planes {
-    /// By a level in the lower bits and a sign in bit 5: `OFFSET` plus the magnitude, or less it.
+    /// Codes by a level in the lower bits and a sign in bit 5: `OFFSET` plus or minus the magnitude.
     signed: Line,
     /// [2][points] bytes: the low half of each point's 16 bits, then the high half.
     lines: Vec<Line>,
@@ -53,7 +54,7 @@ impl Planes {
 /// No points.
 static NONE: Planes = Planes { signed: Line([0; 64]), lines: Vec::new() };
 
-/// The planes of a format's book; those without signs (IQ1) have none, as loads are faster there.
+/// The planes of a format's book; none for IQ1, whose points are faster to load.
 pub fn planes(format: Format) -> &'static Planes {
     macro_rules! planes {
         ($grid:ident, $bits:literal, $magnitudes:expr) => {{

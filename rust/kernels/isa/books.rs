@@ -1,4 +1,4 @@
-//! The points of code books as the bytes that are looked up: magnitudes, and 8 times IQ1's levels.
+//! The code books' points as bytes: magnitudes, or 8 times the levels of IQ1.
 
 use std::sync::LazyLock;
 
@@ -17,7 +17,7 @@ fn book_of_four(grid: &Grid, magnitudes: [u8; 8]) -> Vec<u32> {
     book(grid, magnitudes).into_iter().map(|point| point as u32).collect()
 }
 
-/// The book of a format of eight elements a point, the first in the lowest byte.
+/// The points of a format with eight elements a point, the first in the lowest byte.
 pub fn points(format: Format) -> &'static [u64] {
     static BOOK_2_XXS: LazyLock<Vec<u64>> = LazyLock::new(|| book(&IQ2_XXS, TWO_BITS));
     static BOOK_2_XS: LazyLock<Vec<u64>> = LazyLock::new(|| book(&IQ2_XS, TWO_BITS));
@@ -31,7 +31,7 @@ pub fn points(format: Format) -> &'static [u64] {
     }
 }
 
-/// The book of a format of four.
+/// The points of a format with four elements a point.
 pub fn points_of_four(format: Format) -> &'static [u32] {
     static BOOK_XXS: LazyLock<Vec<u32>> = LazyLock::new(|| book_of_four(&IQ3_XXS, THREE_BITS_XXS));
     static BOOK_S: LazyLock<Vec<u32>> = LazyLock::new(|| book_of_four(&IQ3_S, THREE_BITS));

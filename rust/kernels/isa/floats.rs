@@ -1,14 +1,13 @@
-//! The vector vocabulary: what an instruction set must offer, and nothing more.
+//! The vector operations on floats and integers that every instruction set implements.
 //!
-//! A vector has 16 lanes and a lane is a row of a weight matrix (or a position of the cache, or an
-//! element of a row); how many registers that takes is the instruction set's own business. So every
-//! algorithm is written once, over this trait, and its results have the same bits everywhere: no
-//! operation here leaves the order or the rounding of a sum open.
+//! A vector has 16 lanes; a lane is a row of a weight matrix, a position of the KV cache, or an element of a
+//! row. The number of registers of a vector depends on the instruction set. Every algorithm is written once,
+//! over this trait, and gives the same bits everywhere: each operation defines the order and the rounding of
+//! its sums.
 //!
-//! Implementations mark every method `#[inline(always)]` (the scalar one, which needs no feature, keeps
-//! its larger ones as functions) and never `#[target_feature]`: the feature
-//! is enabled once, on the entry points in the instruction set's own file. Closures are not used in
-//! kernels, as they silently lose those features.
+//! Implementations mark every method `#[inline(always)]` (the scalar one, which needs no feature, has its larger
+//! methods as functions) and never `#[target_feature]`: features are enabled once, by the entry points in
+//! `entry/`. Kernels use no closures, because closures silently lose these features.
 
 /// An instruction set.
 ///
@@ -22,9 +21,9 @@ pub unsafe trait Isa: Copy {
     type F: Copy;
     /// 16 lanes of i32.
     type I: Copy;
-    /// Rows of f32 activations (8, 6 or 4) that meet a column of weights at a time.
+    /// Rows of f32 activations (8, 6 or 4) that are multiplied with a column of weights at a time.
     const TILE_F32: usize;
-    /// Whether `pair` and `add_pairs` are more than their definitions here.
+    /// True if `pair` and `add_pairs` are implemented.
     const PAIRS: bool = false;
 
     /// All lanes `x`.
@@ -47,20 +46,20 @@ pub unsafe trait Isa: Copy {
     unsafe fn div(x: Self::F, y: Self::F) -> Self::F;
     /// x y + z, rounded once.
     unsafe fn fma(x: Self::F, y: Self::F, z: Self::F) -> Self::F;
-    /// The larger of each lane; of no use with NaN.
+    /// The larger of each lane; unspecified for NaN.
     unsafe fn max(x: Self::F, y: Self::F) -> Self::F;
-    /// The smaller of each lane; of no use with NaN.
+    /// The smaller of each lane; unspecified for NaN.
     unsafe fn min(x: Self::F, y: Self::F) -> Self::F;
     /// |x|.
     unsafe fn abs(x: Self::F) -> Self::F;
-    /// 16 bfloat16 of a column and of the next, in 32 bits, the first in the higher half.
+    /// 16 bfloat16 of a column and 16 of the next, as words of 32 bits with the first in the higher half.
     unsafe fn pair(_first: *const u16, _second: *const u16) -> Self::F {
-        unreachable!("only where PAIRS says so")
+        unreachable!("only called if PAIRS is true")
     }
-    /// acc + the products of a pair of columns with the pair at `x`, the higher half first, each as
-    /// an FMA that knows no subnormal numbers.
+    /// acc + the products of a pair of columns with the pair at `x`, the higher half first, each by
+    /// an FMA that treats subnormal numbers as zero.
     unsafe fn add_pairs(_acc: Self::F, _weights: Self::F, _x: *const f32) -> Self::F {
-        unreachable!("only where PAIRS says so")
+        unreachable!("only called if PAIRS is true")
     }
     /// The lanes' sum by halving: lane i + lane i+8, then i+4, i+2, i+1.
     unsafe fn sum(x: Self::F) -> f32;

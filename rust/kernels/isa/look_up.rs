@@ -7,7 +7,7 @@ use super::bytes::Bytes;
 use crate::formats::Format;
 use crate::kernels::shape::LANES;
 
-/// What an instruction set offers for looked-up codes.
+/// The vector operations on points of code books.
 ///
 /// # Safety
 ///
@@ -18,33 +18,34 @@ pub unsafe trait LookUp: Bytes {
     unsafe fn bits(x: Self::I, shift: u32, count: u32) -> Self::I;
     /// x ^ y.
     unsafe fn xor(x: Self::I, y: Self::I) -> Self::I;
-    /// The low byte of each row's lane, in all four bytes of the row.
+    /// The low byte of each lane in all four bytes of the lane.
     unsafe fn spread(x: Self::I) -> Self::B;
-    /// x + y, each byte by itself.
+    /// x + y of each byte.
     unsafe fn add_bytes(x: Self::B, y: Self::B) -> Self::B;
-    /// 64 plus each byte; less it where bit `first + element` of its byte of `signs` is set.
+    /// 64 plus each byte, or 64 minus it if bit `first + element` of its byte of `signs` is set.
     unsafe fn signed(magnitudes: Self::B, signs: Self::B, first: u32) -> Self::B;
-    /// Prepares four points of 16 rows, 128 bytes or more at `staged`: all are prepared before the first
-    /// is needed, as the way from vectors to addresses is long. Their indices are the bytes of `low` and
-    /// above each `count` bits of `high`, which has them `apart` bits from each other.
+    /// Prepares four points of 16 rows, in 128 bytes or more at `staged`. All points of a span are prepared
+    /// before the first is used, because moving indices from vectors to addresses has a long latency. The
+    /// indices are the bytes of `low`, extended by fields of `high`: `fields` are their distance and their
+    /// width in bits.
     #[inline(always)]
     unsafe fn stage(_book: Book, low: Self::I, high: Self::I, fields: [u32; 2], staged: *mut i32) {
         // SAFETY: the caller's promise.
         unsafe { stage::<Self>(low, high, fields, staged) }
     }
-    /// The same for points whose indices are the lower nine bits of the halves of two words.
+    /// `stage` for indices that are the lower nine bits of the halves of two words.
     #[inline(always)]
     unsafe fn stage_halves(_book: Book, words: [Self::I; 2], staged: *mut i32) {
         // SAFETY: the caller's promise.
         unsafe { stage_halves::<Self>(words, staged) }
     }
-    /// Point `l` of 16 rows, of four that are staged: its first four bytes, and its last.
+    /// Point `l` of four staged points, for 16 rows: its first four bytes, and its last four.
     unsafe fn points(book: Book, staged: *const i32, l: usize) -> [Self::B; 2];
-    /// Point `l` of 16 rows, of four bytes.
+    /// Point `l` of four staged points of four bytes, for 16 rows.
     unsafe fn points_of_four(book: Book, staged: *const i32, l: usize) -> Self::B;
-    /// Eight codes of 16 rows, their first four and their last: 64 plus the magnitudes of point `l` (of
-    /// points `l` and `l + 1`, where FOUR says that they are of four), or less them where a bit of the
-    /// row's low byte of `signs` is set.
+    /// Eight codes of 16 rows, the first four and the last four: 64 plus the magnitudes of point `l` (of points
+    /// `l` and `l + 1` if they are of four bytes, FOUR), or 64 minus them if the bit of the row's low byte of
+    /// `signs` is set.
     #[inline(always)]
     unsafe fn signed_points<const FOUR: bool>(
         book: Book,
@@ -61,10 +62,10 @@ pub unsafe trait LookUp: Bytes {
     unsafe fn trit(x: Self::B) -> Self::B;
 }
 
-/// A format's code book, as each instruction set likes it.
+/// A format's code book, in the forms that instruction sets read.
 #[derive(Clone, Copy)]
 pub struct Book {
-    /// Points of eight bytes or of four; one of them is empty.
+    /// Points of eight bytes, and points of four bytes; one of the two is empty.
     pub eight: &'static [u64],
     pub four: &'static [u32],
     #[cfg(target_arch = "x86_64")]
@@ -72,6 +73,7 @@ pub struct Book {
 }
 
 impl Book {
+    /// The code book of `format`.
     pub fn of(format: Format) -> Self {
         let of_four = matches!(format, Format::IQ3_XXS | Format::IQ3_S);
         Self {
@@ -83,20 +85,33 @@ impl Book {
     }
 }
 
-/// `LookUp::stage` for points that are fetched one by one: their indices, [4][16].
+/// `LookUp::stage` for points that are loaded one by one: writes their indices, [4][16].
+///
+/// # Safety
+///
+/// That of the trait.
 #[inline(always)]
-pub unsafe fn stage<I: LookUp>(low: I::I, high: I::I, [apart, count]: [u32; 2], staged: *mut i32) {
+pub unsafe fn stage<I: LookUp>(
+    low: I::I,
+    high: I::I,
+    [distance, count]: [u32; 2],
+    staged: *mut i32,
+) {
     // SAFETY: the trait's contract.
     unsafe {
         for l in 0..4 {
             let low = I::bits(low, 8 * l, 8);
-            let above = I::shift_left::<8>(I::bits(high, apart * l, count));
+            let above = I::shift_left::<8>(I::bits(high, distance * l, count));
             I::store_words(staged.add(l as usize * LANES), I::add_i(low, above));
         }
     }
 }
 
-/// `LookUp::stage_halves`, likewise.
+/// `LookUp::stage_halves` for points that are loaded one by one.
+///
+/// # Safety
+///
+/// That of the trait.
 #[inline(always)]
 pub unsafe fn stage_halves<I: LookUp>(words: [I::I; 2], staged: *mut i32) {
     // SAFETY: the trait's contract.
@@ -108,7 +123,11 @@ pub unsafe fn stage_halves<I: LookUp>(words: [I::I; 2], staged: *mut i32) {
     }
 }
 
-/// `LookUp::signed_points`, step by step.
+/// `LookUp::signed_points` by the other methods of the trait.
+///
+/// # Safety
+///
+/// That of the trait.
 #[inline(always)]
 pub unsafe fn signed_points<I: LookUp, const FOUR: bool>(
     book: Book,

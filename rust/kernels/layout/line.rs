@@ -1,4 +1,4 @@
-//! Buffers of whole cache lines.
+//! Buffers made of cache lines.
 
 /// A cache line of 64 bytes; loading a vector that straddles two lines takes about 1.5 times as long.
 #[derive(Clone, Copy)]

@@ -1,8 +1,8 @@
-//! Memory for weights: zero, on cache lines, written by many threads.
+//! Memory for packed weights, and prefetching.
 
 use memmap2::MmapMut;
 
-/// Asks for `bytes` bytes at `p` to come nearer; they need not exist.
+/// Prefetches `bytes` bytes at `p` into the caches; the address need not be valid.
 #[inline(always)]
 pub fn prefetch(p: *const u8, bytes: usize) {
     #[cfg(target_arch = "x86_64")]
@@ -15,10 +15,10 @@ pub fn prefetch(p: *const u8, bytes: usize) {
     let _ = (p, bytes);
 }
 
-/// Memory on cache lines, of any length.
+/// Zeroed memory, aligned to cache lines.
 ///
-/// It is mapped, not allocated: the system gives zero pages as they are first written, by the
-/// thread that writes them, and large pages where it has them.
+/// It is mapped, not allocated: the system provides zero pages when they are first written, by the
+/// thread that writes them, and huge pages if it has them.
 pub struct Aligned {
     pages: Option<MmapMut>,
 }
@@ -28,7 +28,7 @@ impl Aligned {
     ///
     /// # Panics
     ///
-    /// Panics where the system has no more memory, as an allocation would.
+    /// Panics if the system is out of memory, as an allocation does.
     pub fn zeroed(bytes: usize) -> Self {
         if bytes == 0 {
             return Self { pages: None };
@@ -36,7 +36,7 @@ impl Aligned {
         let pages = MmapMut::map_anon(bytes)
             .unwrap_or_else(|error| panic!("{bytes} bytes of memory for weights: {error}"));
         #[cfg(target_os = "linux")]
-        let _ = pages.advise(memmap2::Advice::HugePage); // a system without them is as good
+        let _ = pages.advise(memmap2::Advice::HugePage); // not every system has huge pages
         Self { pages: Some(pages) }
     }
 
@@ -50,24 +50,26 @@ impl Aligned {
         self.pages.as_deref_mut().unwrap_or_default()
     }
 
-    /// The first byte, on a cache line.
+    /// The first byte, aligned to a cache line.
     pub fn as_ptr(&self) -> *const u8 {
         self.as_slice().as_ptr()
     }
 }
 
-/// Shares a pointer between threads that write disjoint parts.
+/// A pointer for threads that write disjoint ranges.
 pub struct SharedBytes(pub *mut u8);
 
-// SAFETY: `part` is only called for disjoint ranges.
+// SAFETY: `range` is only called for disjoint ranges.
 unsafe impl Sync for SharedBytes {}
 
 impl SharedBytes {
+    /// `length` bytes from byte `start` on.
+    ///
     /// # Safety
     ///
-    /// The range must be allocated and no two live parts may overlap.
+    /// The range must be allocated, and no two live ranges may overlap.
     #[allow(clippy::mut_from_ref)]
-    pub unsafe fn part(&self, start: usize, length: usize) -> &mut [u8] {
+    pub unsafe fn range(&self, start: usize, length: usize) -> &mut [u8] {
         // SAFETY: the caller's promise.
         unsafe { std::slice::from_raw_parts_mut(self.0.add(start), length) }
     }

@@ -1,4 +1,4 @@
-//! Rows into the planes and scales of `packed.rs`.
+//! Packing: rows of a file format into the bit planes and scales of the run-time layout.
 
 use crate::formats::{Codes, Format};
 use crate::kernels::layout::scales;
@@ -23,7 +23,7 @@ pub struct Packer {
     format: Format,
     codes: Codes,
     columns: usize,
-    /// [16][stride] codes; those that rows or columns lack are zero.
+    /// [16][stride] codes; zero for missing rows and columns.
     q: Vec<u8>,
     stride: usize,
     scale: Vec<f32>,
@@ -34,13 +34,13 @@ impl Packer {
     /// For rows of `columns` elements in `groups` groups.
     pub fn new(format: Format, columns: usize, groups: usize) -> Self {
         let codes = format.codes().expect("floats have none");
-        // A cache line more: rows a power of two apart would all want the same place in the cache.
+        // One more cache line, because rows at distances of a power of two compete for the same cache sets.
         let stride = columns.next_multiple_of(CHUNK) + 64;
         let (scale, min) = (vec![0.0; groups], vec![0.0; groups]);
         Self { format, codes, columns, q: vec![0; LANES * stride], stride, scale, min }
     }
 
-    /// Packs up to 16 rows; says whether all their scales are finite.
+    /// Packs up to 16 rows; returns whether all their scales are finite.
     pub fn pack(
         &mut self,
         rows: &[u8],
@@ -72,7 +72,7 @@ impl Packer {
     }
 }
 
-/// One chunk's codes into planes.
+/// Splits the codes of one chunk into planes.
 fn split(codes: &[u8; CHUNK * LANES], bits: usize, mut out: &mut [u8]) {
     let mut low = 0;
     for plane in planes(bits).into_iter().take_while(|&plane| plane > 0) {
@@ -87,8 +87,8 @@ fn split(codes: &[u8; CHUNK * LANES], bits: usize, mut out: &mut [u8]) {
     }
 }
 
-/// `BITS` bits of each code from bit `low` up, as many steps as a byte holds in a vector. Vectors are
-/// only written: to read fresh memory first costs a fault more.
+/// Writes a plane: `BITS` bits of each code from bit `low` up, `8 / BITS` steps in a vector. Memory is only
+/// written, because reading fresh memory costs one more page fault.
 fn merge<const BITS: usize>(codes: &[u8; CHUNK * LANES], low: usize, out: &mut [u8]) {
     let mask = (1u8 << BITS) - 1;
     let vectors = out.as_chunks_mut::<STEP_BYTES>().0;

@@ -1,4 +1,4 @@
-//! The run-time layout of a weight matrix: 16 rows interleaved, so that a vector lane is a row.
+//! The run-time layout of a weight matrix: 16 rows are interleaved, so that a vector lane is a row.
 //!
 //! ```text
 //! block of 16 rows        row 0 .. 15, then 16 .. 31, ...; missing rows are zero
@@ -8,10 +8,10 @@
 //!                         a plane of p bits holds step s in vector s p / 8 from bit s p % 8 up
 //! ```
 //!
-//! Scales (and minima) lie apart, see `scales.rs`. Floats lie as [row block][column][16]. Formats with
-//! code books are packed as indices of levels, which takes 1.2 to 2 times the file's bytes, or, small, as
-//! words of their blocks, see `words.rs`.
-//! Nothing is rounded: a row reads back exactly.
+//! Scales and minima lie in buffers of their own, see `scales.rs`. Floats lie as [row block][column][16].
+//! Formats with code books are packed as indices of levels, which takes 1.2 to 2 times the file's bytes, or,
+//! at file size, as words of their blocks, see `words.rs`. Nothing is rounded: `Packed::row` returns exactly
+//! what the file's format decodes to.
 
 use rayon::prelude::*;
 
@@ -28,13 +28,13 @@ use crate::kernels::shape::{CHUNK, LANES, SPAN, STEP_BYTES};
 /// `product/bf16.rs`.
 pub const LEAST_BF16: u32 = (127 - 54) << 23;
 
-/// How a matrix is stored.
+/// How the elements of a matrix are stored.
 pub enum Storage {
-    /// F32, F16 or BF16, element by element.
+    /// Elements of F32, F16 or BF16.
     Floats(Format),
     /// Planes of codes with scales.
     Planes(Codes),
-    /// Words of blocks, see `words.rs`.
+    /// The file's blocks in words of 32 bits, see `words.rs`.
     Words(Format, Codes),
 }
 
@@ -47,7 +47,7 @@ pub struct Packed {
     pub data: Aligned,
     /// Bytes of `data` in one block of 16 rows.
     pub block_bytes: usize,
-    /// The levels that codes stand for, where they are indices.
+    /// The level of each code, if codes are indices of levels.
     pub levels: [u8; 16],
     scales: Aligned,
     scale_bytes: usize,
@@ -58,18 +58,18 @@ pub struct Packed {
 }
 
 impl Packed {
-    /// Packs `rows` rows of `format`, 16 at a time in parallel; `small` keeps to the file's bytes where
-    /// that is slower. Results are the same.
+    /// Packs `rows` rows of `format`, 16 at a time, in parallel. `keep_file_size` keeps code-book weights at
+    /// file size, which is slower; results are the same.
     ///
     /// # Errors
     ///
-    /// `Shape` for a length that does not fit, `Format` for a weight or scale that is not finite.
+    /// `Shape` if the length of `data` does not fit, `Format` if a weight or a scale is not finite.
     pub fn new(
         data: &[u8],
         format: Format,
         rows: usize,
         columns: usize,
-        small: bool,
+        keep_file_size: bool,
     ) -> Result<Self> {
         let row_bytes = format.row_bytes(columns)?;
         if Some(data.len()) != row_bytes.checked_mul(rows) || rows == 0 || columns == 0 {
@@ -79,22 +79,22 @@ impl Packed {
                 data.len()
             )));
         }
-        let words = if small { words::codes(format) } else { None };
+        let words = if keep_file_size { words::codes(format) } else { None };
         let (packed, finite) = match words.or(format.codes()) {
             None => {
-                let mut packed = Self::shape(Storage::Floats(format), rows, columns);
+                let mut packed = Self::empty(Storage::Floats(format), rows, columns);
                 packed.takes_bf16 = format == Format::BF16 && none_tiny(data);
                 (packed.with_floats(data, format.block_bytes()), all_finite(data, format))
             }
             Some(codes) if codes.scales == Scales::Blocks => {
                 let size = format.block_bytes();
-                let packed = Self::shape(Storage::Words(format, codes), rows, columns);
+                let packed = Self::empty(Storage::Words(format, codes), rows, columns);
                 let finite =
                     data.par_chunks_exact(size).all(|block| block_is_finite(format, block));
                 (packed.with_words(data, format), finite)
             }
             Some(codes) => {
-                Self::shape(Storage::Planes(codes), rows, columns).with_codes(data, format)
+                Self::empty(Storage::Planes(codes), rows, columns).with_codes(data, format)
             }
         };
         if finite {
@@ -104,8 +104,8 @@ impl Packed {
             .hint("the file is damaged, or the model was trained to overflow"))
     }
 
-    /// A matrix without its weights.
-    fn shape(storage: Storage, rows: usize, columns: usize) -> Self {
+    /// A matrix whose weights are not filled in.
+    fn empty(storage: Storage, rows: usize, columns: usize) -> Self {
         let none = || Aligned::zeroed(0);
         let (data, scales, mins) = (none(), none(), none());
         let (scale_bytes, min_bytes, groups, block_bytes) = (0, 0, 0, 0);
@@ -126,7 +126,7 @@ impl Packed {
         }
     }
 
-    /// Elements of `size` bytes, column by column.
+    /// Fills in floats of `size` bytes, column by column.
     fn with_floats(mut self, data: &[u8], size: usize) -> Self {
         let row_bytes = data.len() / self.rows;
         self.block_bytes = row_bytes * LANES;
@@ -140,7 +140,7 @@ impl Packed {
         self
     }
 
-    /// Spans of words, 256 columns each.
+    /// Fills in spans of words, 256 columns each.
     fn with_words(mut self, data: &[u8], format: Format) -> Self {
         let (row_bytes, size) = (data.len() / self.rows, format.block_bytes());
         self.block_bytes = row_bytes * LANES;
@@ -151,14 +151,14 @@ impl Packed {
             for (lane, row) in rows.chunks_exact(row_bytes).enumerate() {
                 for (block, span) in row.chunks_exact(size).zip(out.chunks_exact_mut(LANES * size))
                 {
-                    words::take_apart(format, lane, block, span);
+                    words::split_block(format, lane, block, span);
                 }
             }
         });
         self
     }
 
-    /// Planes and scales; whether all scales are finite.
+    /// Fills in planes and scales; returns also whether all scales are finite.
     fn with_codes(mut self, data: &[u8], format: Format) -> (Self, bool) {
         let codes = format.codes().expect("floats have none");
         let (blocks, chunks) = (self.blocks(), self.columns.div_ceil(CHUNK));
@@ -185,8 +185,8 @@ impl Packed {
                 .map_init(
                     || Packer::new(format, columns, groups),
                     |packer, (block, ((out, scales), rows))| {
-                        // SAFETY: each block of rows writes its own part, allocated above.
-                        let mins = unsafe { mins.part(block * min_bytes, min_bytes) };
+                        // SAFETY: each block of rows writes its own range, allocated above.
+                        let mins = unsafe { mins.range(block * min_bytes, min_bytes) };
                         packer.pack(rows, row_bytes, out, scales, mins)
                     },
                 )
@@ -195,9 +195,9 @@ impl Packed {
         (self, finite)
     }
 
-    /// Bytes that the layout takes.
+    /// Bytes of memory that the matrix takes.
     pub fn bytes(&self) -> usize {
-        [&self.data, &self.scales, &self.mins].iter().map(|part| part.as_slice().len()).sum()
+        [&self.data, &self.scales, &self.mins].iter().map(|buffer| buffer.as_slice().len()).sum()
     }
 
     /// Blocks of 16 rows.
@@ -205,7 +205,7 @@ impl Packed {
         self.rows.div_ceil(LANES)
     }
 
-    /// What its codes mean; None for floats.
+    /// The meaning of its codes; None for floats.
     pub fn codes(&self) -> Option<Codes> {
         match self.storage {
             Storage::Floats(_) => None,
@@ -213,24 +213,24 @@ impl Packed {
         }
     }
 
-    /// Whether the codes can meet activations rounded to int8: the groups fit the chunks.
+    /// True if the weights can be multiplied with int8 activations: groups must fit chunks.
     pub fn takes_int8(&self) -> bool {
         self.codes().is_some_and(|codes| codes.group == CHUNK / 2 || codes.group % CHUNK == 0)
     }
 
-    /// Chunks of the activations that share a scale, where the codes can meet rounded ones.
+    /// Chunks of int8 activations that share a scale; None if the weights do not take int8 activations.
     pub fn sharing(&self) -> Option<usize> {
         let codes = self.codes().filter(|_| self.takes_int8())?;
         Some(codes.rounded() / CHUNK)
     }
 
-    /// Whether the weights can meet activations rounded to bfloat16: bfloat16 that are zero or not
-    /// below 2^-54, see `linear_bf16.rs`.
+    /// True if the weights can be multiplied with activations rounded to bfloat16: BF16 weights that are zero or
+    /// at least 2^-54 in magnitude, see `product/bf16.rs`.
     pub fn takes_bf16(&self) -> bool {
         self.takes_bf16
     }
 
-    /// About how many bytes the scales of a span take, and the minima.
+    /// Bytes of the scales of a span and of its minima, rounded up; for prefetching.
     pub fn span_scales(&self) -> [usize; 2] {
         let spans = self.columns.div_ceil(SPAN * CHUNK);
         [self.scale_bytes.div_ceil(spans), self.min_bytes.div_ceil(spans)]
@@ -249,7 +249,7 @@ impl Packed {
     ///
     /// # Panics
     ///
-    /// Panics where there is no such row or `out` has another length.
+    /// Panics if there is no such row or `out` has another length.
     pub fn row(&self, row: usize, out: &mut [f32]) {
         assert!(row < self.rows && out.len() == self.columns);
         let (block, lane) = (row / LANES, row % LANES);
@@ -266,7 +266,7 @@ impl Packed {
                 let mut block = vec![0; format.block_bytes()];
                 let spans = data.chunks_exact(LANES * block.len());
                 for (span, out) in spans.zip(out.chunks_exact_mut(format.block())) {
-                    words::put_together(*format, lane, span, &mut block);
+                    words::join_block(*format, lane, span, &mut block);
                     format.decode_row(&block, out);
                 }
             }
@@ -292,7 +292,7 @@ impl Packed {
     }
 }
 
-/// Rows of elements of `N` bytes, 16 rows side by side.
+/// Interleaves up to 16 rows of elements of `N` bytes.
 fn interleave<const N: usize>(rows: &[u8], row_bytes: usize, out: &mut [u8]) {
     let out = out.as_chunks_mut::<N>().0;
     for (lane, row) in rows.chunks_exact(row_bytes).enumerate() {
@@ -302,12 +302,12 @@ fn interleave<const N: usize>(rows: &[u8], row_bytes: usize, out: &mut [u8]) {
     }
 }
 
-/// Whether no bfloat16 is below 2^-54 but zero.
+/// True if no bfloat16 other than zero is below 2^-54 in magnitude.
 fn none_tiny(data: &[u8]) -> bool {
     let least = (LEAST_BF16 >> 16) as u16;
-    data.par_chunks(1 << 16).all(|part| {
+    data.par_chunks(1 << 16).all(|piece| {
         let mut tiny = false;
-        for b in part.as_chunks::<2>().0 {
+        for b in piece.as_chunks::<2>().0 {
             // Zero wraps to the largest.
             tiny |= (u16::from_le_bytes(*b) & 0x7fff).wrapping_sub(1) < least - 1;
         }
@@ -315,12 +315,12 @@ fn none_tiny(data: &[u8]) -> bool {
     })
 }
 
-/// Whether none of the floats has an exponent of all ones.
+/// True if no float is infinite or NaN: if no exponent has all bits set.
 fn all_finite(data: &[u8], format: Format) -> bool {
     let two = |mask: u16| {
-        data.par_chunks(1 << 16).all(|part| {
+        data.par_chunks(1 << 16).all(|piece| {
             let mut worst = 0;
-            for b in part.as_chunks::<2>().0 {
+            for b in piece.as_chunks::<2>().0 {
                 worst = worst.max(u16::from_le_bytes(*b) & mask);
             }
             worst < mask
@@ -329,9 +329,9 @@ fn all_finite(data: &[u8], format: Format) -> bool {
     match format {
         Format::F16 => two(0x7c00),
         Format::BF16 => two(0x7f80),
-        _ => data.par_chunks(1 << 16).all(|part| {
+        _ => data.par_chunks(1 << 16).all(|piece| {
             let mut worst = 0;
-            for b in part.as_chunks::<4>().0 {
+            for b in piece.as_chunks::<4>().0 {
                 worst = worst.max(u32::from_le_bytes(*b) & 0x7f80_0000);
             }
             worst < 0x7f80_0000

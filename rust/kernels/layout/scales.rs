@@ -1,15 +1,17 @@
-//! Scales and minima at run time: as many bytes as a file has, a row a lane, widened when needed.
+//! The run-time layout of scales and minima: a row a lane, nearly the size of the file.
+//!
+//! Products widen them to f32 as they go (`unpack/scales.rs`).
 //!
 //! ```text
-//! F32 F16       [group][16] floats; minima likewise, apart
+//! F32 F16       [group][16] floats; minima likewise in a buffer of their own
 //! Zeros         [group][16] f32; minima [group][16] bytes
-//! Bytes         for 256 elements: 16 f16, then [8][16] bytes; minima likewise, apart
+//! Bytes         for 256 elements: 16 f16, then [8][16] bytes; minima likewise
 //! Signed        for 256 elements: 16 f16, then [8 or 16][16] bytes
 //! Nibbles       for 256 elements: 16 f16, 16 f16 of minima, then [16][16] bytes
 //! Power Float8  [group][16] bytes
 //! ```
 //!
-//! A byte takes the place of six bits in `Bytes` and `Signed`: 3 to 4 % of a K format's file at most.
+//! `Bytes` and `Signed` store six bits in a byte, which adds at most 3 to 4 % to a K format's file size.
 
 use half::f16;
 use half::slice::HalfFloatSliceExt;
@@ -41,8 +43,8 @@ pub fn bytes_of(codes: &Codes, groups: usize) -> (usize, usize) {
     }
 }
 
-/// The bytes of the halves that the groups of `SPAN_COLUMNS` elements share, and of all their scales; no
-/// halves where scales stand for themselves.
+/// For `SPAN_COLUMNS` elements: the bytes of the f16 that the groups share (0 if scales are not multiples of
+/// an f16), and of these and the scales together.
 fn sizes(codes: &Codes) -> (usize, usize) {
     let shared = match codes.scales {
         Scales::Bytes | Scales::Signed => 2 * LANES,
@@ -52,7 +54,7 @@ fn sizes(codes: &Codes) -> (usize, usize) {
     (shared, shared + SPAN_COLUMNS / codes.group * LANES)
 }
 
-/// Where the bytes of group `group` begin, and the f16 that they share.
+/// The offsets of the bytes of group `group`, and of the f16 that they share.
 fn place(codes: &Codes, group: usize) -> (usize, usize) {
     let (shared, size) = sizes(codes);
     if shared == 0 {
@@ -63,7 +65,7 @@ fn place(codes: &Codes, group: usize) -> (usize, usize) {
     (start + shared + group % groups * LANES, start)
 }
 
-/// Writes the scales of one row in its lane. `scale` and `min` are those that `unpack_row` gives.
+/// Writes the scales of one row into its lane. `scale` and `min` come from `Format::unpack_stored`.
 pub fn write_row(
     format: Format,
     codes: &Codes,
@@ -93,8 +95,8 @@ pub fn write_row(
 fn write_floats(values: &[f32], kind: Scales, lane: usize, out: &mut [u8]) {
     if kind == Scales::F16 {
         let mut halves = [f16::ZERO; 64];
-        let parts = values.chunks(halves.len()).zip(out.chunks_mut(2 * LANES * halves.len()));
-        for (values, out) in parts {
+        let pieces = values.chunks(halves.len()).zip(out.chunks_mut(2 * LANES * halves.len()));
+        for (values, out) in pieces {
             halves[..values.len()].convert_from_f32_slice(values);
             for (half, out) in halves.iter().zip(out.as_chunks_mut::<{ 2 * LANES }>().0) {
                 out[2 * lane..][..2].copy_from_slice(&half.to_le_bytes());
@@ -142,20 +144,20 @@ fn write_lane(bytes: &[u8], lane: usize, out: &mut [u8]) {
     }
 }
 
-/// Whether no f16 or f32 among the scales and minima of some rows is infinite or NaN.
+/// True if no f16 or f32 among the scales and minima of some rows is infinite or NaN.
 pub fn finite(codes: &Codes, scales: &[u8], mins: &[u8]) -> bool {
     let (shared, size) = sizes(codes);
-    let parts = |data: &[u8]| data.chunks_exact(size).all(|part| halves_finite(&part[..shared]));
+    let spans = |data: &[u8]| data.chunks_exact(size).all(|span| halves_finite(&span[..shared]));
     match codes.scales {
         Scales::F32 => words_finite(scales) && words_finite(mins),
         Scales::F16 => halves_finite(scales) && halves_finite(mins),
         Scales::Zeros => words_finite(scales),
-        Scales::Bytes | Scales::Signed | Scales::Nibbles => parts(scales) && parts(mins),
+        Scales::Bytes | Scales::Signed | Scales::Nibbles => spans(scales) && spans(mins),
         Scales::Power | Scales::Float8 | Scales::Blocks => true,
     }
 }
 
-/// Without a way out of the loop, so that it is done in vectors.
+/// The loop has no early exit, so that the compiler vectorizes it.
 fn halves_finite(data: &[u8]) -> bool {
     let mut worst = 0;
     for half in data.as_chunks().0 {
@@ -168,7 +170,7 @@ fn words_finite(data: &[u8]) -> bool {
     data.as_chunks().0.iter().all(|word| f32::from_le_bytes(*word).is_finite())
 }
 
-/// The scale and the minimum (0 where there is none) of one lane in group `group`.
+/// The scale and the minimum (0 if the format has none) of one lane in group `group`.
 pub fn read(codes: &Codes, scales: &[u8], mins: &[u8], group: usize, lane: usize) -> (f32, f32) {
     let (at, shared) = place(codes, group);
     let (at, shared) = (at + lane, shared + 2 * lane);
@@ -195,7 +197,7 @@ pub fn read(codes: &Codes, scales: &[u8], mins: &[u8], group: usize, lane: usize
         ),
         Scales::Power => (power(scales[at]), 0.0),
         Scales::Float8 => (f32::from_bits(u32::from(scales[at]) << 20) * FLOAT8, 0.0),
-        Scales::Blocks => unreachable!("the file's blocks have no scales apart"),
+        Scales::Blocks => unreachable!("scales of code-book blocks stay in the blocks"),
     }
 }
 
@@ -209,10 +211,10 @@ fn power(e: u8) -> f32 {
     f32::from_bits(if e < 2 { 0x0020_0000 << e } else { (u32::from(e) - 1) << 23 })
 }
 
-/// What turns the bits of a float of 4 + 3 bits, at the place of an f32's, into half its value.
+/// Factor that turns the bits of a float of 4 + 3 bits, shifted to their place in an f32, into half its value.
 pub const FLOAT8: f32 = f32::from_bits((127 + 119) << 23);
 
-/// The f16 that begins a block of the file, or is scattered over it, as the lookup formats have it.
+/// True if the f16 scale of a code-book block is finite: it lies in the block or, in IQ1_M, is spread over it.
 pub fn block_is_finite(format: Format, block: &[u8]) -> bool {
     let half = |at: usize| from_f16(u16::from_le_bytes([block[at], block[at + 1]]));
     match format {

@@ -1,5 +1,4 @@
-//! The small run-time layout of formats whose codes can be looked up: a block of the file is taken apart
-//! into words of four bytes and its scale d.
+//! The run-time layout of code-book formats at file size: blocks split into words of four bytes and the scale d.
 //!
 //! ```text
 //! block of 16 rows      row 0 .. 15, then 16 .. 31, ...; missing rows are zero
@@ -14,7 +13,7 @@ use crate::kernels::shape::LANES;
 /// Bytes of one word of 16 rows.
 pub const WORD_BYTES: usize = 4 * LANES;
 
-/// What the codes mean that are looked up; None for other formats.
+/// The meaning of codes that are looked up in a code book; None for other formats.
 pub fn codes(format: Format) -> Option<Codes> {
     let codes = format.codes()?;
     let looked_up = Codes { levels: &[], scales: Scales::Blocks, halvings: 0, ..codes };
@@ -27,7 +26,7 @@ pub fn codes(format: Format) -> Option<Codes> {
     }
 }
 
-/// Where a block has its scale d; IQ1_M scatters its own.
+/// Offset of the scale d in a block; None for IQ1_M, which spreads it over the block.
 pub fn scale_at(format: Format) -> Option<usize> {
     match format {
         Format::IQ1_M => None,
@@ -41,8 +40,8 @@ pub fn count(format: Format) -> usize {
     format.block_bytes() / 4
 }
 
-/// Puts row `lane`'s block into its span.
-pub fn take_apart(format: Format, lane: usize, block: &[u8], span: &mut [u8]) {
+/// Splits the block of row `lane` into its lane of a span.
+pub fn split_block(format: Format, lane: usize, block: &[u8], span: &mut [u8]) {
     let at = scale_at(format);
     let words = match at {
         Some(0) => &block[2..],
@@ -58,8 +57,8 @@ pub fn take_apart(format: Format, lane: usize, block: &[u8], span: &mut [u8]) {
     }
 }
 
-/// Row `lane`'s block of a span.
-pub fn put_together(format: Format, lane: usize, span: &[u8], block: &mut [u8]) {
+/// Restores the block of row `lane` from a span.
+pub fn join_block(format: Format, lane: usize, span: &[u8], block: &mut [u8]) {
     let (lines, halves) = span.as_chunks::<WORD_BYTES>();
     let words = match scale_at(format) {
         Some(at) => {

@@ -1,19 +1,19 @@
-//! Activations rounded to int8: each chunk of 32, or eight of them together, with its own f32 scale.
+//! Rounding activations to int8: 32 columns, or 256, share an f32 scale.
 
 use crate::kernels::data::Acts;
 use crate::kernels::isa::floats::Isa;
 use crate::kernels::shape::{CHUNK, LANES};
 
-/// Below this a chunk counts as zero, as 127 / amax would overflow.
+/// Columns whose largest magnitude is below this are rounded to zero, because 127 / amax would overflow.
 const TINY: f32 = f32::from_bits((127 - 100) << 23); // 2^-100
 
-/// Rounds one row of `columns` floats: d = amax / 127, q = nearest(x (127 / amax)), amax the largest
+/// Rounds one row of `columns` floats: d = amax / 127, q = nearest(x (127 / amax)), where amax is the largest
 /// magnitude of the chunks that share d.
 ///
 /// # Safety
 ///
-/// `x` holds `columns` floats, row `row` of `acts` is allocated and nobody else's, and the CPU has
-/// the instruction set.
+/// `x` holds `columns` floats, row `row` of `acts` is allocated and no other thread uses it, and the CPU
+/// has the instruction set.
 #[inline(always)]
 pub unsafe fn quantize_row<I: Isa>(x: *const f32, columns: usize, acts: &Acts, row: usize) {
     // SAFETY: the caller's promise.

@@ -1,7 +1,7 @@
-//! Attention of some queries over the cache of one key/value head.
+//! Attention of some queries over the KV cache of one key/value head.
 //!
-//! Keys lie as [position / 16][element][16], so a lane is a position; values as [position][element]
-//! with the elements padded to a multiple of 16, so a lane is an element. For one query:
+//! Keys lie as [position / 16][element][16], so that a lane is a position; values as [position][element]
+//! with the elements padded to a multiple of 16, so that a lane is an element. For one query:
 //!
 //! ```text
 //! s[p] = (sum over elements in order of q k, fused) * scale
@@ -9,13 +9,13 @@
 //! out  = (sum over positions in order of e v, fused) / total
 //! ```
 //!
-//! Where keys and values are codes, s[p] is multiplied with the key's scale before `scale`, and e[p]
-//! with the value's behind the total.
-//! A head's sink is one more score: it enters the largest and, last of all, the total, and has no v.
+//! If keys and values are int8 codes, s[p] is multiplied with the key's scale before `scale`, and e[p]
+//! with the value's scale after the total is summed.
+//! A head's sink is one more score: it enters the maximum and, as the last term, the total, and has no v.
 //!
-//! All queries go through a block of positions before the next is looked at, so keys and values are
-//! read from memory once for all of them. Tiles of 4 share the loads; positions outside a query's
-//! range weigh exactly zero, so its bits do not depend on which queries lie beside it.
+//! All queries read a block of positions before the next block, so that keys and values are read from
+//! memory once for all of them. Tiles of 4 queries share the loads. Positions outside a query's range have
+//! probability zero exactly, so that a query's result does not depend on the other queries of its tile.
 
 #![allow(clippy::needless_range_loop)] // t counts the tile's rows across several arrays
 
@@ -27,76 +27,76 @@ use crate::kernels::shape::LANES;
 
 /// Queries that share the loads of keys and values.
 pub const TILE: usize = 4;
-/// Positions that all queries meet before the next ones: as many as the first cache holds.
+/// Positions of a block, whose keys or values stay in the first-level cache.
 const BLOCK: usize = 64;
-/// Queries of one walk at the most.
+/// Most queries of one call of `attend`.
 pub const MOST: usize = 32;
 
-/// How keys and values are kept.
+/// The element type of the KV cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kept {
+pub enum KvType {
     F32,
     F16,
     /// Codes within -127..=127 and a scale for each head and position.
     Int8,
 }
 
-impl Kept {
+impl KvType {
     /// Bytes of an element.
     pub fn bytes(self) -> usize {
         match self {
-            Kept::F32 => 4,
-            Kept::F16 => 2,
-            Kept::Int8 => 1,
+            KvType::F32 => 4,
+            KvType::F16 => 2,
+            KvType::Int8 => 1,
         }
     }
 }
 
-/// One query: its row, where its result goes, and the positions it sees, both ends included.
+/// One query: its row, where its result goes, and the positions that it attends to, both ends included.
 #[derive(Clone, Copy)]
 pub struct Query {
     pub q: *const f32,
     pub out: *mut f32,
     pub first: usize,
     pub last: usize,
-    /// A score that takes its share of the weight and adds nothing, negative infinity for none.
+    /// The score of the attention sink, which takes a probability and adds no value; -infinity for none.
     pub sink: f32,
 }
 
-/// The cache of one key/value head.
+/// The KV cache of one key/value head.
 #[derive(Clone, Copy)]
 pub struct Head {
-    pub kept: Kept,
+    pub kv_type: KvType,
     pub keys: *const u8,
     pub values: *const u8,
-    /// One for each position; not read unless codes are kept.
+    /// One f32 for each position; only read for `KvType::Int8`.
     pub key_scales: *const f32,
     pub value_scales: *const f32,
     pub elements: usize,
     pub scale: f32,
 }
 
-/// Attends each of `queries`, at most `MOST` of them, over `head`.
+/// Computes attention of `queries`, at most `MOST`, over `head`.
 ///
 /// # Safety
 ///
-/// Queries hold `head.elements` floats, and the head whole blocks of 16 positions up to the last
-/// one that a query sees; the CPU has the instruction set.
+/// Queries hold `head.elements` floats, the head holds all blocks of 16 positions up to the last position
+/// that a query attends to, and the CPU has the instruction set.
 #[inline(always)]
 pub unsafe fn attend<I: Isa>(queries: &[Query], head: Head, scratch: &mut Vec<f32>) {
     // SAFETY: the caller's promise.
     unsafe {
-        match head.kept {
-            Kept::F32 => walk::<I, 4>(queries, head, scratch),
-            Kept::F16 => walk::<I, 2>(queries, head, scratch),
-            Kept::Int8 => walk::<I, 1>(queries, head, scratch),
+        match head.kv_type {
+            KvType::F32 => walk::<I, 4>(queries, head, scratch),
+            KvType::F16 => walk::<I, 2>(queries, head, scratch),
+            KvType::Int8 => walk::<I, 1>(queries, head, scratch),
         }
     }
 }
 
-/// 16 elements of BYTES bytes, as floats.
+/// 16 keys or values of BYTES bytes, as floats.
 #[inline(always)]
-unsafe fn kept<I: Isa, const BYTES: usize>(data: *const u8, at: usize) -> I::F {
+unsafe fn load_kv<I: Isa, const BYTES: usize>(data: *const u8, at: usize) -> I::F {
     // SAFETY: the caller has the elements, and the CPU the instruction set.
     unsafe {
         match BYTES {
@@ -107,9 +107,9 @@ unsafe fn kept<I: Isa, const BYTES: usize>(data: *const u8, at: usize) -> I::F {
     }
 }
 
-/// Where a walk keeps its numbers: rows of scores from position `start` on, rows of sums.
+/// Working memory of the queries: a row of scores from position `start` on, and a row of sums.
 #[derive(Clone, Copy)]
-struct Rows {
+struct QueryRows {
     scores: *mut f32,
     length: usize,
     sums: *mut f32,
@@ -117,7 +117,7 @@ struct Rows {
     start: usize,
 }
 
-impl Rows {
+impl QueryRows {
     fn of(self, query: usize) -> Self {
         Self {
             scores: self.scores.wrapping_add(query * self.length),
@@ -127,7 +127,7 @@ impl Rows {
     }
 }
 
-/// Runs a function with T = 4, 2 or 1 for the queries that remain.
+/// Runs a function for all queries in tiles of T = 4, 2 or 1.
 macro_rules! each_tile {
     ($queries:expr, $at:ident => $function:ident::<$i:ident, $bytes:ident>($($argument:expr),*)) => {{
         let mut $at = 0;
@@ -162,8 +162,9 @@ unsafe fn walk<I: Isa, const BYTES: usize>(queries: &[Query], head: Head, scratc
     }
     let (scores, sums) = scratch.split_at_mut(queries.len() * length);
     sums[..queries.len() * padded].fill(0.0);
-    let rows = Rows { scores: scores.as_mut_ptr(), length, sums: sums.as_mut_ptr(), padded, start };
-    // SAFETY: the caller's promise; there is a row of each kind for every query.
+    let rows =
+        QueryRows { scores: scores.as_mut_ptr(), length, sums: sums.as_mut_ptr(), padded, start };
+    // SAFETY: the caller's promise; every query has both rows.
     unsafe {
         for block in (start..seen.end).step_by(BLOCK) {
             let block = block..seen.end.min(block + BLOCK);
@@ -171,7 +172,7 @@ unsafe fn walk<I: Isa, const BYTES: usize>(queries: &[Query], head: Head, scratc
         }
         let mut totals = [0f32; MOST];
         for (at, query) in queries.iter().enumerate() {
-            totals[at] = weigh::<I, BYTES>(query, &head, rows.of(at));
+            totals[at] = probabilities::<I, BYTES>(query, &head, rows.of(at));
         }
         for block in (start..seen.end).step_by(BLOCK) {
             let block = block..seen.end.min(block + BLOCK);
@@ -186,7 +187,7 @@ unsafe fn walk<I: Isa, const BYTES: usize>(queries: &[Query], head: Head, scratc
     }
 }
 
-/// The positions that any of the queries sees.
+/// The positions that at least one of the queries attends to.
 fn seen(queries: &[Query]) -> Range<usize> {
     let (mut first, mut end) = (usize::MAX, 0);
     for query in queries {
@@ -196,13 +197,13 @@ fn seen(queries: &[Query]) -> Range<usize> {
     first..end
 }
 
-/// The scores of the positions of `block`, whose start is a multiple of 16, that the queries see.
+/// Writes the scores of the positions of `block`, which starts at a multiple of 16.
 #[inline(always)]
 unsafe fn dot_keys<I: Isa, const BYTES: usize, const T: usize>(
     queries: &[Query],
     head: &Head,
     block: Range<usize>,
-    rows: Rows,
+    rows: QueryRows,
 ) {
     let seen = seen(queries);
     let first = block.start.max(seen.start / LANES * LANES);
@@ -212,7 +213,7 @@ unsafe fn dot_keys<I: Isa, const BYTES: usize, const T: usize>(
         for position in (first..block.end.min(seen.end)).step_by(LANES) {
             let mut sums = [I::splat(0.0); T];
             for d in 0..head.elements {
-                let k = kept::<I, BYTES>(head.keys, position * head.elements + d * LANES);
+                let k = load_kv::<I, BYTES>(head.keys, position * head.elements + d * LANES);
                 for t in 0..T {
                     sums[t] = I::fma(I::splat(*queries[t].q.add(d)), k, sums[t]);
                 }
@@ -228,11 +229,15 @@ unsafe fn dot_keys<I: Isa, const BYTES: usize, const T: usize>(
     }
 }
 
-/// Turns a query's scores into weights of the values, zero where it does not see; returns the
-/// sum of e, with the sink's share.
+/// Turns a query's scores into e of its values (times their scales), zero outside its range; returns the
+/// sum of e, with the sink's.
 #[inline(always)]
-unsafe fn weigh<I: Isa, const BYTES: usize>(query: &Query, head: &Head, rows: Rows) -> f32 {
-    // SAFETY: the row has whole vectors; the CPU has the instruction set.
+unsafe fn probabilities<I: Isa, const BYTES: usize>(
+    query: &Query,
+    head: &Head,
+    rows: QueryRows,
+) -> f32 {
+    // SAFETY: the row is padded to vectors; the CPU has the instruction set.
     unsafe {
         let s = std::slice::from_raw_parts_mut(rows.scores, rows.length);
         let (first, last) = (query.first - rows.start, query.last - rows.start);
@@ -248,26 +253,26 @@ unsafe fn weigh<I: Isa, const BYTES: usize>(query: &Query, head: &Head, rows: Ro
     }
 }
 
-/// e^(s - max) within first..=last, zero outside; returns the sum, with the sink's share.
+/// Replaces s by e^(s - max) within first..=last, by zero outside; returns the sum, with the sink's e.
 #[inline(always)]
 unsafe fn softmax<I: Isa>(s: &mut [f32], first: usize, last: usize, sink: f32) -> f32 {
-    let whole = first / LANES * LANES..(last + 1).next_multiple_of(LANES);
-    s[whole.start..first].fill(f32::NEG_INFINITY);
-    s[last + 1..whole.end].fill(f32::NEG_INFINITY);
-    let mut share = [0f32; LANES];
-    // SAFETY: `s` holds whole vectors; the CPU has the instruction set.
+    let aligned = first / LANES * LANES..(last + 1).next_multiple_of(LANES);
+    s[aligned.start..first].fill(f32::NEG_INFINITY);
+    s[last + 1..aligned.end].fill(f32::NEG_INFINITY);
+    let mut of_sink = [0f32; LANES];
+    // SAFETY: `s` is padded to vectors; the CPU has the instruction set.
     unsafe {
         let p = s.as_mut_ptr();
         let mut best = I::splat(sink);
-        for at in whole.clone().step_by(LANES) {
+        for at in aligned.clone().step_by(LANES) {
             best = I::max(best, I::load(p.add(at)));
         }
         let best = I::splat(I::largest(best));
-        for at in whole.clone().step_by(LANES) {
+        for at in aligned.clone().step_by(LANES) {
             I::store(p.add(at), exp::<I>(I::sub(I::load(p.add(at)), best)));
         }
         if sink > f32::NEG_INFINITY {
-            I::store(share.as_mut_ptr(), exp::<I>(I::sub(I::splat(sink), best)));
+            I::store(of_sink.as_mut_ptr(), exp::<I>(I::sub(I::splat(sink), best)));
         }
     }
     s[..first].fill(0.0);
@@ -275,20 +280,20 @@ unsafe fn softmax<I: Isa>(s: &mut [f32], first: usize, last: usize, sink: f32) -
     // SAFETY: as above.
     unsafe {
         let mut sum = I::splat(0.0);
-        for at in whole.step_by(LANES) {
+        for at in aligned.step_by(LANES) {
             sum = I::add(sum, I::load(s.as_ptr().add(at)));
         }
-        I::sum(sum) + share[0]
+        I::sum(sum) + of_sink[0]
     }
 }
 
-/// Adds what the positions of `block` weigh to the sums.
+/// Adds e times the values of the positions of `block` to the sums.
 #[inline(always)]
 unsafe fn mix_values<I: Isa, const BYTES: usize, const T: usize>(
     queries: &[Query],
     head: &Head,
     block: Range<usize>,
-    rows: Rows,
+    rows: QueryRows,
 ) {
     let seen = seen(queries);
     let range = block.start.max(seen.start)..block.end.min(seen.end);
@@ -300,7 +305,7 @@ unsafe fn mix_values<I: Isa, const BYTES: usize, const T: usize>(
                 sums[t] = I::load(rows.of(t).sums.add(start));
             }
             for position in range.clone() {
-                let v = kept::<I, BYTES>(head.values, position * rows.padded + start);
+                let v = load_kv::<I, BYTES>(head.values, position * rows.padded + start);
                 for t in 0..T {
                     let e = *rows.of(t).scores.add(position - rows.start);
                     sums[t] = I::fma(I::splat(e), v, sums[t]);

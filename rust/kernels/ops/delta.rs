@@ -1,41 +1,42 @@
-//! The gated delta rule (arXiv 2412.06464) of one head, and the short convolution before it.
+//! The gated delta rule (linear attention, arXiv 2412.06464) of one head, and the convolution before it.
 //!
 //! The rule, token by token: S = exp(g) S, u = beta (v - S^T k), S = S + k u^T, o = scale S^T q.
-//! Computed so, a prompt would read and write S once a token. Instead S stands still for a span of
-//! `SPAN` positions, counted from the sequence's start, and a span keeps its keys k, updates u and
-//! summed decays G beside it:
+//! Computed this way, a prompt would read and write S once per token. Instead, S is constant for
+//! `CHUNK_TOKENS` positions, counted from the sequence's start, and the keys k, updates u and summed decays G
+//! of these tokens are stored beside it:
 //!
 //! ```text
 //! u_i = beta_i (v_i - exp(G_i) S^T k_i - sum over j < i in order of exp(G_i - G_j) (k_j k_i) u_j)
 //! o_i = scale (exp(G_i) S^T q_i + sum over j <= i in order of exp(G_i - G_j) (k_j q_i) u_j)
 //! ```
 //!
-//! The next span begins by folding the last into S: S = exp(G) S + sum of exp(G - G_j) k_j u_j^T.
-//! Row i needs the rows before it alone, so one token at a time, a whole prompt or anything between
-//! gives the same bits; a prompt shares the loads of S between tokens, and generation reads S without
-//! writing it. What a span has not folded yet can be taken back (`truncate`).
+//! The next chunk of tokens begins by folding the last one into S:
+//! S = exp(G) S + sum of exp(G - G_j) k_j u_j^T. Row i depends only on the rows before it, so that one token at
+//! a time, an entire prompt or anything between gives the same bits. A prompt shares the loads of S between
+//! tokens, and generation reads S without writing it. Tokens that are not folded yet can be removed again
+//! (`truncate`).
 
 #![allow(clippy::needless_range_loop)] // t counts the tile's rows across several arrays
 
 use crate::kernels::isa::floats::Isa;
-use crate::kernels::ops::rows::{exp, load_part, store_part};
+use crate::kernels::ops::rows::{exp, load_lanes, store_lanes};
 use crate::kernels::shape::LANES;
 
-/// Positions after which the state is folded.
-pub const SPAN: usize = 32;
+/// Tokens of a chunk, after which they are folded into the state.
+pub const CHUNK_TOKENS: usize = 32;
 /// Tokens that share the loads of the state.
 const TILE: usize = 4;
 
-/// The state of one head; `width` is that of v, padded to a multiple of 16.
+/// The state of one head; `width` is `value_size`, padded to a multiple of 16.
 #[derive(Clone, Copy)]
 pub struct DeltaState {
-    /// S, [size of k][width].
+    /// S, [key_size][width].
     pub state: *mut f32,
-    /// Keys of the span, [size of k][SPAN].
+    /// Keys of the chunk, [key_size][CHUNK_TOKENS].
     pub keys: *mut f32,
-    /// Updates of the span, [SPAN][width].
+    /// Updates of the chunk, [CHUNK_TOKENS][width].
     pub updates: *mut f32,
-    /// Sums of log decays from the span's start, [SPAN].
+    /// Sums of log decays from the chunk's start, [CHUNK_TOKENS].
     pub decays: *mut f32,
     pub key_size: usize,
     pub value_size: usize,
@@ -43,32 +44,32 @@ pub struct DeltaState {
     pub scale: f32,
 }
 
-/// What one head knows of one token; `out` receives `value_size` floats.
+/// The inputs of one head for one token; `out` receives `value_size` floats.
 #[derive(Clone, Copy)]
 pub struct DeltaToken {
     pub q: *const f32,
     pub k: *const f32,
     pub v: *const f32,
     pub out: *mut f32,
-    /// ln of the factor by which the state fades, and how much of the update is taken.
+    /// The natural logarithm of the decay of the state, and the factor of the update.
     pub decay: f32,
     pub beta: f32,
 }
 
-/// Where in its sequence a run of tokens begins: all of it lies within one span.
+/// The position of a run of tokens in its sequence; a run lies within one chunk.
 #[derive(Clone, Copy)]
 pub struct Place {
     pub position: usize,
-    /// Whether the span before is still to be folded.
+    /// True if the chunk before has not been folded yet.
     pub fold: bool,
 }
 
-/// Runs the rule over consecutive tokens of one sequence that lie in one span.
+/// Applies the rule to consecutive tokens of one sequence that lie in one chunk.
 ///
 /// # Safety
 ///
-/// The state's and the tokens' pointers hold what their descriptions say, the positions before
-/// `place` are stored, and the CPU has the instruction set.
+/// The pointers of the state and of the tokens have the sizes that their fields' comments give, the
+/// positions before `place` are stored, and the CPU has the instruction set.
 #[inline(always)]
 pub unsafe fn delta_rule<I: Isa>(
     head: DeltaState,
@@ -84,9 +85,9 @@ pub unsafe fn delta_rule<I: Isa>(
     // SAFETY: the caller's promise; the scratch holds two rows a token.
     unsafe {
         if place.fold {
-            fold::<I>(head, place.position == SPAN);
+            fold::<I>(head, place.position == CHUNK_TOKENS);
         }
-        let live = place.position >= SPAN;
+        let live = place.position >= CHUNK_TOKENS;
         if live {
             let mut first = 0;
             while first + TILE <= tokens.len() {
@@ -100,27 +101,27 @@ pub unsafe fn delta_rule<I: Isa>(
         }
         for (index, token) in tokens.iter().enumerate() {
             let rows = live.then(|| reads.add(index * 2 * head.width).cast_const());
-            step::<I>(head, (place.position + index) % SPAN, token, rows);
+            step::<I>(head, (place.position + index) % CHUNK_TOKENS, token, rows);
         }
     }
 }
 
-/// S = exp(G) S + sum over the span in order of exp(G - G_j) k_j u_j^T; S counts as 0 if `first`.
+/// S = exp(G) S + sum over the chunk in order of exp(G - G_j) k_j u_j^T; S counts as 0 if `first`.
 #[inline(always)]
 unsafe fn fold<I: Isa>(head: DeltaState, first: bool) {
     // SAFETY: the contract of `delta_rule`.
     unsafe {
-        let last = I::splat(*head.decays.add(SPAN - 1));
-        let mut weights = [0f32; SPAN];
-        for block in (0..SPAN).step_by(LANES) {
-            let apart = I::sub(last, I::load(head.decays.add(block)));
-            I::store(weights.as_mut_ptr().add(block), exp::<I>(apart));
+        let last = I::splat(*head.decays.add(CHUNK_TOKENS - 1));
+        let mut weights = [0f32; CHUNK_TOKENS];
+        for block in (0..CHUNK_TOKENS).step_by(LANES) {
+            let since = I::sub(last, I::load(head.decays.add(block)));
+            I::store(weights.as_mut_ptr().add(block), exp::<I>(since));
         }
         let fade = exp::<I>(last);
         for d in 0..head.key_size {
-            let mut factors = [0f32; SPAN];
-            for block in (0..SPAN).step_by(LANES) {
-                let keys = I::load(head.keys.add(d * SPAN + block));
+            let mut factors = [0f32; CHUNK_TOKENS];
+            for block in (0..CHUNK_TOKENS).step_by(LANES) {
+                let keys = I::load(head.keys.add(d * CHUNK_TOKENS + block));
                 let weights = I::load(weights.as_ptr().add(block));
                 I::store(factors.as_mut_ptr().add(block), I::mul(keys, weights));
             }
@@ -168,7 +169,7 @@ unsafe fn read<I: Isa, const T: usize>(
     }
 }
 
-/// One token at place `i` of its span; `rows` are its reads of the state, if that is not zero.
+/// Computes one token, the `i`th of its chunk; `rows` are its reads of the state, unless that is zero.
 #[inline(always)]
 unsafe fn step<I: Isa>(head: DeltaState, i: usize, token: &DeltaToken, rows: Option<*const f32>) {
     // SAFETY: the contract of `delta_rule`.
@@ -177,15 +178,15 @@ unsafe fn step<I: Isa>(head: DeltaState, i: usize, token: &DeltaToken, rows: Opt
         let decay = before + token.decay;
         *head.decays.add(i) = decay;
         for d in 0..head.key_size {
-            *head.keys.add(d * SPAN + i) = *token.k.add(d);
+            *head.keys.add(d * CHUNK_TOKENS + i) = *token.k.add(d);
         }
-        let mut by_k = [0f32; SPAN];
-        let mut by_q = [0f32; SPAN];
+        let mut by_k = [0f32; CHUNK_TOKENS];
+        let mut by_q = [0f32; CHUNK_TOKENS];
         let decay = I::splat(decay);
         for block in (0..=i).step_by(LANES) {
             let (mut k, mut q) = (I::splat(0.0), I::splat(0.0));
             for d in 0..head.key_size {
-                let keys = I::load(head.keys.add(d * SPAN + block));
+                let keys = I::load(head.keys.add(d * CHUNK_TOKENS + block));
                 k = I::fma(I::splat(*token.k.add(d)), keys, k);
                 q = I::fma(I::splat(*token.q.add(d)), keys, q);
             }
@@ -207,21 +208,21 @@ unsafe fn step<I: Isa>(head: DeltaState, i: usize, token: &DeltaToken, rows: Opt
                 seen = I::fma(I::splat(by_k[j]), u, seen);
                 out = I::fma(I::splat(by_q[j]), u, out);
             }
-            let v = load_part::<I>(token.v, at, head.value_size);
+            let v = load_lanes::<I>(token.v, at, head.value_size);
             let u = I::mul(I::splat(token.beta), I::sub(v, seen));
             I::store(head.updates.add(i * head.width + at), u);
             out = I::fma(I::splat(by_q[i]), u, out);
-            store_part::<I>(token.out, at, head.value_size, I::mul(out, I::splat(head.scale)));
+            store_lanes::<I>(token.out, at, head.value_size, I::mul(out, I::splat(head.scale)));
         }
     }
 }
 
 /// The convolution of one token over its channels and the `rows` before it, the oldest first: the
-/// sum in that order of weight x row, fused, from zero on; `weights` are [rows][n].
+/// sum of weight x row in that order, fused, starting from zero; `weights` are [rows][n].
 ///
 /// # Safety
 ///
-/// Pointers hold `n` floats (`weights` as many for each row) and the CPU has the instruction set.
+/// Each pointer holds `n` floats, and the CPU has the instruction set.
 #[inline(always)]
 pub unsafe fn short_conv<I: Isa>(
     rows: &[*const f32],
@@ -234,10 +235,10 @@ pub unsafe fn short_conv<I: Isa>(
         for start in (0..n).step_by(LANES) {
             let mut sum = I::splat(0.0);
             for (row, weight) in rows.iter().zip(weights) {
-                let x = load_part::<I>(*row, start, n);
-                sum = I::fma(load_part::<I>(*weight, start, n), x, sum);
+                let x = load_lanes::<I>(*row, start, n);
+                sum = I::fma(load_lanes::<I>(*weight, start, n), x, sum);
             }
-            store_part::<I>(out, start, n, sum);
+            store_lanes::<I>(out, start, n, sum);
         }
     }
 }

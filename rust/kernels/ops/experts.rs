@@ -1,11 +1,11 @@
-//! Mixture of experts, one row: which experts a token goes to, and the sum of what they say.
+//! Mixture of experts, one token: choosing its experts, and the weighted sum of their outputs.
 
 use crate::kernels::isa::floats::Isa;
-use crate::kernels::ops::rows::{exp, load_part, store_part};
+use crate::kernels::ops::rows::{exp, load_lanes, store_lanes};
 use crate::kernels::shape::LANES;
 
-/// Writes the indices of the `used` largest of `n` logits (the first of equal ones), the largest
-/// first, and then their weights: softmax over all logits, or over the chosen ones alone.
+/// Writes the indices of the `used` largest of `n` logits (of equal logits the first), the largest first,
+/// and then their weights: softmax over all logits, or over the chosen ones if `normalize` is true.
 ///
 /// # Safety
 ///
@@ -41,13 +41,13 @@ pub unsafe fn route<I: Isa>(
             total::<I>(logits, n, peak)
         };
         for start in (0..used).step_by(LANES) {
-            let e = exp::<I>(I::sub(load_part::<I>(weights.as_ptr(), start, used), peak));
-            store_part::<I>(weights.as_mut_ptr(), start, used, I::div(e, I::splat(total)));
+            let e = exp::<I>(I::sub(load_lanes::<I>(weights.as_ptr(), start, used), peak));
+            store_lanes::<I>(weights.as_mut_ptr(), start, used, I::div(e, I::splat(total)));
         }
     }
 }
 
-/// The sum of exp(x - peak) through 16 lanes.
+/// The sum of exp(x - peak), in 16 lanes.
 #[inline(always)]
 unsafe fn total<I: Isa>(x: *const f32, n: usize, peak: I::F) -> f32 {
     // SAFETY: `n` floats are readable at x.
@@ -55,15 +55,15 @@ unsafe fn total<I: Isa>(x: *const f32, n: usize, peak: I::F) -> f32 {
         let mut sum = I::splat(0.0);
         for start in (0..n).step_by(LANES) {
             let mut lanes = [0f32; LANES];
-            let e = exp::<I>(I::sub(load_part::<I>(x, start, n), peak));
-            store_part::<I>(lanes.as_mut_ptr(), 0, LANES.min(n - start), e);
+            let e = exp::<I>(I::sub(load_lanes::<I>(x, start, n), peak));
+            store_lanes::<I>(lanes.as_mut_ptr(), 0, LANES.min(n - start), e);
             sum = I::add(sum, I::load(lanes.as_ptr()));
         }
         I::sum(sum)
     }
 }
 
-/// The sum over slots in order of weight x row, fused, from zero on: `x` holds `used` rows of `n`.
+/// The sum of weight x row over the chosen experts in order, fused, starting from zero; `x` is [used][n].
 ///
 /// # Safety
 ///
@@ -81,10 +81,10 @@ pub unsafe fn expert_sum<I: Isa>(
         for start in (0..n).step_by(LANES) {
             let mut sum = I::splat(0.0);
             for slot in 0..used {
-                let part = load_part::<I>(x.add(slot * n), start, n);
-                sum = I::fma(I::splat(*weights.add(slot)), part, sum);
+                let row = load_lanes::<I>(x.add(slot * n), start, n);
+                sum = I::fma(I::splat(*weights.add(slot)), row, sum);
             }
-            store_part::<I>(out, start, n, sum);
+            store_lanes::<I>(out, start, n, sum);
         }
     }
 }

@@ -1,12 +1,12 @@
-//! What activation functions and gates do to one row, element by element, and its other norms.
+//! Activation functions, gates, layer norm and L2 norm of one row.
 //!
-//! Every function may write over its own input.
+//! Every function may write to its own input.
 
 use crate::kernels::isa::floats::Isa;
-use crate::kernels::ops::rows::{exp, load_part, store_part};
+use crate::kernels::ops::rows::{exp, load_lanes, store_lanes};
 use crate::kernels::shape::LANES;
 
-/// Twice the square root of 2 / pi, and its factor of x^3: gelu(x) = x sigmoid(A x + B x^3).
+/// A = 2 sqrt(2 / pi) and B = 0.044715 A of gelu(x) = x sigmoid(A x + B x^3).
 const GELU: [f32; 2] = [1.595_769_2, 0.071_354_814];
 
 /// 1 / (1 + exp(-x)).
@@ -35,7 +35,7 @@ unsafe fn gelu_of<I: Isa>(x: I::F) -> I::F {
     }
 }
 
-/// gelu(x), by the hyperbolic tangent's approximation.
+/// gelu(x), in its approximation by the hyperbolic tangent.
 ///
 /// # Safety
 ///
@@ -45,7 +45,7 @@ pub unsafe fn gelu<I: Isa>(x: *const f32, out: *mut f32, n: usize) {
     // SAFETY: the caller's promise.
     unsafe {
         for start in (0..n).step_by(LANES) {
-            store_part::<I>(out, start, n, gelu_of::<I>(load_part::<I>(x, start, n)));
+            store_lanes::<I>(out, start, n, gelu_of::<I>(load_lanes::<I>(x, start, n)));
         }
     }
 }
@@ -60,8 +60,8 @@ pub unsafe fn geglu<I: Isa>(gate: *const f32, up: *const f32, out: *mut f32, n: 
     // SAFETY: the caller's promise.
     unsafe {
         for start in (0..n).step_by(LANES) {
-            let g = gelu_of::<I>(load_part::<I>(gate, start, n));
-            store_part::<I>(out, start, n, I::mul(g, load_part::<I>(up, start, n)));
+            let g = gelu_of::<I>(load_lanes::<I>(gate, start, n));
+            store_lanes::<I>(out, start, n, I::mul(g, load_lanes::<I>(up, start, n)));
         }
     }
 }
@@ -83,11 +83,11 @@ pub unsafe fn clamped_swiglu<I: Isa>(
     unsafe {
         let (one, high, low) = (I::splat(1.0), I::splat(limit), I::splat(-limit));
         for start in (0..n).step_by(LANES) {
-            let g = I::min(load_part::<I>(gate, start, n), high);
-            let u = I::max(I::min(load_part::<I>(up, start, n), high), low);
+            let g = I::min(load_lanes::<I>(gate, start, n), high);
+            let u = I::max(I::min(load_lanes::<I>(up, start, n), high), low);
             let e = exp::<I>(I::mul(g, I::splat(-alpha)));
             let silu = I::div(g, I::add(one, e));
-            store_part::<I>(out, start, n, I::mul(silu, I::add(u, one)));
+            store_lanes::<I>(out, start, n, I::mul(silu, I::add(u, one)));
         }
     }
 }
@@ -103,9 +103,9 @@ pub unsafe fn silu<I: Isa>(x: *const f32, out: *mut f32, n: usize) {
     unsafe {
         let one = I::splat(1.0);
         for start in (0..n).step_by(LANES) {
-            let part = load_part::<I>(x, start, n);
-            let e = exp::<I>(I::sub(I::splat(0.0), part));
-            store_part::<I>(out, start, n, I::div(part, I::add(one, e)));
+            let lanes = load_lanes::<I>(x, start, n);
+            let e = exp::<I>(I::sub(I::splat(0.0), lanes));
+            store_lanes::<I>(out, start, n, I::div(lanes, I::add(one, e)));
         }
     }
 }
@@ -120,7 +120,7 @@ pub unsafe fn sigmoid<I: Isa>(x: *const f32, out: *mut f32, n: usize) {
     // SAFETY: the caller's promise.
     unsafe {
         for start in (0..n).step_by(LANES) {
-            store_part::<I>(out, start, n, logistic::<I>(load_part::<I>(x, start, n)));
+            store_lanes::<I>(out, start, n, logistic::<I>(load_lanes::<I>(x, start, n)));
         }
     }
 }
@@ -136,9 +136,9 @@ pub unsafe fn softcap<I: Isa>(x: *const f32, out: *mut f32, n: usize, cap: f32) 
     unsafe {
         let (one, two, cap) = (I::splat(1.0), I::splat(2.0), I::splat(cap));
         for start in (0..n).step_by(LANES) {
-            let y = I::div(load_part::<I>(x, start, n), cap);
+            let y = I::div(load_lanes::<I>(x, start, n), cap);
             let tanh = I::sub(I::mul(two, logistic::<I>(I::mul(two, y))), one);
-            store_part::<I>(out, start, n, I::mul(cap, tanh));
+            store_lanes::<I>(out, start, n, I::mul(cap, tanh));
         }
     }
 }
@@ -153,8 +153,8 @@ pub unsafe fn mul<I: Isa>(x: *const f32, y: *const f32, out: *mut f32, n: usize)
     // SAFETY: the caller's promise.
     unsafe {
         for start in (0..n).step_by(LANES) {
-            let product = I::mul(load_part::<I>(x, start, n), load_part::<I>(y, start, n));
-            store_part::<I>(out, start, n, product);
+            let product = I::mul(load_lanes::<I>(x, start, n), load_lanes::<I>(y, start, n));
+            store_lanes::<I>(out, start, n, product);
         }
     }
 }
@@ -169,8 +169,8 @@ pub unsafe fn scale<I: Isa>(x: *const f32, out: *mut f32, n: usize, factor: f32)
     // SAFETY: the caller's promise.
     unsafe {
         for start in (0..n).step_by(LANES) {
-            let product = I::mul(load_part::<I>(x, start, n), I::splat(factor));
-            store_part::<I>(out, start, n, product);
+            let product = I::mul(load_lanes::<I>(x, start, n), I::splat(factor));
+            store_lanes::<I>(out, start, n, product);
         }
     }
 }
@@ -192,27 +192,27 @@ pub unsafe fn layer_norm<I: Isa>(
     unsafe {
         let mut total = I::splat(0.0);
         for start in (0..n).step_by(LANES) {
-            total = I::add(total, load_part::<I>(x, start, n));
+            total = I::add(total, load_lanes::<I>(x, start, n));
         }
         let mean = I::splat(I::sum(total) / n as f32);
         let mut squares = I::splat(0.0);
         for start in (0..n).step_by(LANES) {
             let length = n.min(start + LANES);
             let mut lanes = [0f32; LANES];
-            store_part::<I>(
+            store_lanes::<I>(
                 lanes.as_mut_ptr(),
                 0,
                 length - start,
-                I::sub(load_part::<I>(x, start, n), mean),
+                I::sub(load_lanes::<I>(x, start, n), mean),
             );
-            let apart = I::load(lanes.as_ptr());
-            squares = I::fma(apart, apart, squares);
+            let deviation = I::load(lanes.as_ptr());
+            squares = I::fma(deviation, deviation, squares);
         }
         let inverse = I::splat(1.0 / (I::sum(squares) / n as f32 + eps).sqrt());
         for start in (0..n).step_by(LANES) {
-            let apart = I::mul(I::sub(load_part::<I>(x, start, n), mean), inverse);
-            let (w, b) = (load_part::<I>(weight, start, n), load_part::<I>(bias, start, n));
-            store_part::<I>(out, start, n, I::fma(apart, w, b));
+            let deviation = I::mul(I::sub(load_lanes::<I>(x, start, n), mean), inverse);
+            let (w, b) = (load_lanes::<I>(weight, start, n), load_lanes::<I>(bias, start, n));
+            store_lanes::<I>(out, start, n, I::fma(deviation, w, b));
         }
     }
 }
@@ -228,12 +228,12 @@ pub unsafe fn l2_norm<I: Isa>(x: *const f32, out: *mut f32, n: usize, eps: f32) 
     unsafe {
         let mut squares = I::splat(0.0);
         for start in (0..n).step_by(LANES) {
-            let part = load_part::<I>(x, start, n);
-            squares = I::fma(part, part, squares);
+            let lanes = load_lanes::<I>(x, start, n);
+            squares = I::fma(lanes, lanes, squares);
         }
         let inverse = I::splat(1.0 / (I::sum(squares) + eps).sqrt());
         for start in (0..n).step_by(LANES) {
-            store_part::<I>(out, start, n, I::mul(load_part::<I>(x, start, n), inverse));
+            store_lanes::<I>(out, start, n, I::mul(load_lanes::<I>(x, start, n), inverse));
         }
     }
 }

@@ -1,14 +1,18 @@
-//! What is done to one row of activations: norms, rotation, gates, sums.
+//! RMS norm, residual sums, SwiGLU, exp and rotary embedding of one row of activations.
 //!
-//! Sums go through 16 lanes: element i is added to lane i % 16 in order, then the lanes by halving.
+//! Sums use 16 lanes: element i is added to lane i % 16 in order, then the lanes are summed by halving.
 
 use crate::kernels::isa::floats::Isa;
 use crate::kernels::shape::LANES;
 
 /// The 16 floats from `start` on; zeros past `length`.
+///
+/// # Safety
+///
+/// `length` floats are readable at `p`, and the CPU has the instruction set.
 #[inline(always)]
-pub(crate) unsafe fn load_part<I: Isa>(p: *const f32, start: usize, length: usize) -> I::F {
-    // SAFETY: `length` floats are readable at p.
+pub(crate) unsafe fn load_lanes<I: Isa>(p: *const f32, start: usize, length: usize) -> I::F {
+    // SAFETY: the caller's promise.
     unsafe {
         if start + LANES <= length {
             return I::load(p.add(start));
@@ -20,9 +24,13 @@ pub(crate) unsafe fn load_part<I: Isa>(p: *const f32, start: usize, length: usiz
 }
 
 /// Writes the lanes of `x` that lie before `length`.
+///
+/// # Safety
+///
+/// `length` floats are writable at `p`, and the CPU has the instruction set.
 #[inline(always)]
-pub(crate) unsafe fn store_part<I: Isa>(p: *mut f32, start: usize, length: usize, x: I::F) {
-    // SAFETY: `length` floats are writable at p.
+pub(crate) unsafe fn store_lanes<I: Isa>(p: *mut f32, start: usize, length: usize, x: I::F) {
+    // SAFETY: the caller's promise.
     unsafe {
         if start + LANES <= length {
             return I::store(p.add(start), x);
@@ -50,13 +58,13 @@ pub unsafe fn rms_norm<I: Isa>(
     unsafe {
         let mut squares = I::splat(0.0);
         for start in (0..n).step_by(LANES) {
-            let part = load_part::<I>(x, start, n);
-            squares = I::fma(part, part, squares);
+            let lanes = load_lanes::<I>(x, start, n);
+            squares = I::fma(lanes, lanes, squares);
         }
         let inverse = I::splat(1.0 / (I::sum(squares) / n as f32 + eps).sqrt());
         for start in (0..n).step_by(LANES) {
-            let part = I::mul(load_part::<I>(x, start, n), inverse);
-            store_part::<I>(out, start, n, I::mul(part, load_part::<I>(weight, start, n)));
+            let normed = I::mul(load_lanes::<I>(x, start, n), inverse);
+            store_lanes::<I>(out, start, n, I::mul(normed, load_lanes::<I>(weight, start, n)));
         }
     }
 }
@@ -71,8 +79,8 @@ pub unsafe fn add<I: Isa>(x: *const f32, y: *const f32, out: *mut f32, n: usize)
     // SAFETY: the caller's promise.
     unsafe {
         for start in (0..n).step_by(LANES) {
-            let sum = I::add(load_part::<I>(x, start, n), load_part::<I>(y, start, n));
-            store_part::<I>(out, start, n, sum);
+            let sum = I::add(load_lanes::<I>(x, start, n), load_lanes::<I>(y, start, n));
+            store_lanes::<I>(out, start, n, sum);
         }
     }
 }
@@ -88,15 +96,15 @@ pub unsafe fn swiglu<I: Isa>(gate: *const f32, up: *const f32, out: *mut f32, n:
     unsafe {
         let one = I::splat(1.0);
         for start in (0..n).step_by(LANES) {
-            let g = load_part::<I>(gate, start, n);
+            let g = load_lanes::<I>(gate, start, n);
             let below = I::add(one, exp::<I>(I::sub(I::splat(0.0), g)));
             let silu = I::div(g, below);
-            store_part::<I>(out, start, n, I::mul(silu, load_part::<I>(up, start, n)));
+            store_lanes::<I>(out, start, n, I::mul(silu, load_lanes::<I>(up, start, n)));
         }
     }
 }
 
-/// e^x to about 1 unit in the last place, x held within -87.3..=88 (Cephes' polynomial).
+/// e^x to about 1 unit in the last place, with x clamped to -87.3..=88 (the polynomial of Cephes).
 ///
 /// # Safety
 ///
@@ -108,7 +116,7 @@ pub unsafe fn exp<I: Isa>(x: I::F) -> I::F {
         let x = I::max(I::min(x, I::splat(88.0)), I::splat(-87.336_54));
         let n = I::round(I::mul(x, I::splat(std::f32::consts::LOG2_E)));
         let turns = I::float(n);
-        // ln 2 in two parts, the first exact in few bits.
+        // ln 2 as the sum of two numbers; products with the first are exact.
         let r = I::fma(turns, I::splat(-0.693_359_4), x);
         let r = I::fma(turns, I::splat(2.121_944_4e-4), r);
         let mut p = I::splat(1.987_569_1e-4);
@@ -120,11 +128,11 @@ pub unsafe fn exp<I: Isa>(x: I::F) -> I::F {
     }
 }
 
-/// Rotates the pairs of one head in place: `turns` holds cos and sin of each pair, one after the
-/// other. `apart` is the distance within a pair, `next` that between pairs.
-pub fn rope(head: &mut [f32], turns: &[f32], apart: usize, next: usize) {
+/// Rotates the pairs of elements of one head in place (rotary position embedding): `turns` holds cos and sin
+/// of each pair. `distance` is the distance of the two elements of a pair, `step` that between pairs.
+pub fn rope(head: &mut [f32], turns: &[f32], distance: usize, step: usize) {
     for (pair, turn) in turns.chunks_exact(2).enumerate() {
-        let (i, j) = (pair * next, pair * next + apart);
+        let (i, j) = (pair * step, pair * step + distance);
         let (x, y) = (head[i], head[j]);
         head[i] = x * turn[0] - y * turn[1];
         head[j] = x * turn[1] + y * turn[0];

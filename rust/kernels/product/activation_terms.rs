@@ -98,7 +98,7 @@ impl Product<'_> {
                 if of.integer_scales && (!of.merged || self.codes.has_min) {
                     out.starts[at] = (halves[0] & 0xffff) | halves[1] << 16;
                 } else if of.integer_scales && chunk % SPAN > 0 {
-                    // The span's first chunk has the start value of the whole span.
+                    // The span's first chunk has the start value of the entire span.
                     out.starts[first + chunk / SPAN * SPAN * of.tile] += out.starts[at];
                 }
             }

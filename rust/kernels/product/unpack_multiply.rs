@@ -21,7 +21,7 @@ const AHEAD: usize = 2048;
 const SCALES_AHEAD: usize = 2;
 
 /// Runs a block for each step of a chunk; the step's number is a constant, so that shifts by it become
-/// part of the instruction.
+/// immediate operands.
 macro_rules! each_step {
     ($step:ident => $body:block) => {
         each_step!($step => $body, 0, 1, 2, 3, 4, 5, 6, 7)

@@ -1,30 +1,36 @@
 //! The words of 16 code-book blocks, and the fields, points and scales read from them.
 
+use super::integer_scales::{offset_pair, write_integer_scales};
 use crate::formats::grid;
 use crate::kernels::data::Span;
 use crate::kernels::isa::bytes::Bytes;
 use crate::kernels::isa::look_up::{Book, LookUp};
 use crate::kernels::layout::words::WORD_BYTES;
 use crate::kernels::shape::{LANES, STEP_BYTES};
-use crate::kernels::unpack::integer_scales::{offset_pair, write_integer_scales};
 
-/// 16 rows' words, their scales d where the format has them apart, and room for indices.
+/// The words of one block of each of 16 rows, their scales d, and room for the points' indices.
 pub struct BlockWords<I: Bytes> {
     pub words: *const u8,
+    /// Zero for IQ1_M, which spreads d over its words.
     pub d: I::F,
     /// True if scales are written as integers.
     pub integer_scales: bool,
-    /// [up to 16 fours of points][4][16] on cache lines, see `stage`.
+    /// [up to 16 times four points][4][16], aligned to cache lines, see `LookUp::stage`.
     pub staged: *mut i32,
 }
 
 /// Writes the codes of step `step` of 64.
+///
+/// # Safety
+///
+/// `out` has room for a span, and the CPU has the instruction set.
 #[inline(always)]
 pub unsafe fn put<I: Bytes>(out: Span, step: usize, codes: I::B) {
-    // SAFETY: the caller's span has 64 steps.
+    // SAFETY: the caller's promise.
     unsafe { I::store_bytes(out.codes.add(step * STEP_BYTES), codes) }
 }
 
+#[allow(clippy::missing_safety_doc)] // the contract of all methods: `words` hold the format's blocks
 impl<I: LookUp> BlockWords<I> {
     /// Word `k` of each row.
     #[inline(always)]
@@ -33,7 +39,7 @@ impl<I: LookUp> BlockWords<I> {
         unsafe { I::words(self.words.add(k * WORD_BYTES)) }
     }
 
-    /// `count` bits of each row from bit `at` up; they lie in one word.
+    /// `count` bits of each row from bit `at` up; they must lie in one word.
     #[inline(always)]
     pub unsafe fn field(&self, at: usize, count: u32) -> I::I {
         // SAFETY: as `word`.
@@ -61,7 +67,7 @@ impl<I: LookUp> BlockWords<I> {
         unsafe { I::mul(self.d, I::splat(by)) }
     }
 
-    /// d (2 s + 1) for group `group`, s `count` bits from bit `at` up.
+    /// Writes the scale of group `group`: d (2 s + 1), s being `count` bits from bit `at` up.
     #[inline(always)]
     pub unsafe fn odd_scale(&self, out: Span, group: usize, (at, count): (usize, u32), d: I::F) {
         // SAFETY: as `word` and `scale`. An f16 twice is exact, and the sum is rounded once.
@@ -71,8 +77,8 @@ impl<I: LookUp> BlockWords<I> {
         }
     }
 
-    /// The same for groups `2 chunk` and `2 chunk + 1`, whose scales may be left whole; s is of 4 bits, or
-    /// of 3 where the format is of one bit.
+    /// Writes the scales of groups `2 chunk` and `2 chunk + 1`, as integers if `integer_scales`: s has 4 bits,
+    /// or 3 in one-bit formats (ONE).
     #[inline(always)]
     pub unsafe fn odd_scales<const ONE: bool>(
         &self,

@@ -1,4 +1,4 @@
-//! Unpacking formats with code books, and TQ1_0, kept at file size: 256 columns of 16 rows at a time.
+//! Unpacking code-book formats and TQ1_0 stored at file size: 256 columns of 16 rows at a time.
 //!
 //! In the run-time layout (`layout/words.rs`) four bytes of each of 16 rows lie side by side, so that a vector
 //! lane is a row, as everywhere: bit fields are extracted for 16 rows at once, points of the book are
@@ -15,8 +15,8 @@ use crate::kernels::layout::memory::prefetch;
 use crate::kernels::layout::words::{WORD_BYTES, count, scale_at};
 use crate::kernels::shape::LANES;
 
-/// Looks up the codes and scales of 256 columns of 16 rows; whole scales can be left so, see
-/// `widen_whole`.
+/// Unpacks the codes and scales of 256 columns of 16 rows; with `integer_scales`, writes scales as integers, see
+/// `widen_integer_scales`.
 ///
 /// # Safety
 ///
@@ -34,7 +34,7 @@ pub unsafe fn look_up_span<I: LookUp>(
             Some(_) => I::load_f16(data.add(count(format) * WORD_BYTES).cast()),
             None => I::splat(0.0),
         };
-        // Words are not read in order: no CPU guesses which come next.
+        // Words are not read in order, so that no CPU prefetches them by itself.
         let bytes = LANES * format.block_bytes();
         prefetch(data.wrapping_add(bytes), bytes);
         let mut staged = MaybeUninit::<[Line; 64]>::uninit();

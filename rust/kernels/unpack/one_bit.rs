@@ -1,4 +1,4 @@
-//! TQ1_0, IQ1_S and IQ1_M: trits by themselves, and eight at a time from one book.
+//! Unpacking TQ1_0 (ternary digits in base 3), and IQ1_S and IQ1_M (eight ternary values a code-book point).
 
 use super::block_words::{BlockWords, put};
 use crate::formats::Format;
@@ -17,7 +17,7 @@ unsafe fn join<I: LookUp>(low: I::I, high: I::I) -> I::I {
 impl<I: LookUp> BlockWords<I> {
     #[inline(always)]
     pub(super) unsafe fn tq1_0(&self, out: Span) {
-        // Words, from which word, trits in a byte, first step.
+        // (words, first word, trits of a byte, first step)
         const STRETCHES: [(usize, usize, usize, usize); 3] =
             [(8, 0, 5, 0), (4, 8, 5, 40), (1, 12, 4, 60)];
         // SAFETY: 13 words and 64 steps.
@@ -37,7 +37,7 @@ impl<I: LookUp> BlockWords<I> {
         }
     }
 
-    /// Eight codes of IQ1: eight times the point's values and one more, or less where `negative`.
+    /// Writes eight codes of IQ1: eight times the point's values plus one, or minus one if `negative`.
     #[inline(always)]
     unsafe fn put_shifted(&self, out: Span, book: Book, group: usize, negative: I::I) {
         // SAFETY: indices of 11 bits are within the book.

@@ -1,4 +1,6 @@
-//! IQ2 and IQ3: magnitudes from books, and signs, of which every eighth may follow from seven.
+//! Unpacking IQ2 and IQ3 formats: magnitudes from code books, and signs.
+//!
+//! In the XXS and XS formats, every eighth sign is the parity of the seven before it.
 
 use super::block_words::{BlockWords, put};
 use crate::formats::Format;
@@ -6,7 +8,7 @@ use crate::kernels::data::Span;
 use crate::kernels::isa::look_up::{Book, LookUp};
 use crate::kernels::shape::LANES;
 
-/// The parity of seven bits from each bit up.
+/// For each bit, the parity of the seven bits from there up.
 #[inline(always)]
 unsafe fn parities<I: LookUp>(x: I::I) -> I::I {
     // SAFETY: the contract of `look_up_span`.
@@ -17,7 +19,7 @@ unsafe fn parities<I: LookUp>(x: I::I) -> I::I {
     }
 }
 
-/// Seven signs from bit `at` up, and an eighth that makes their number even.
+/// Seven signs from bit `at` up, and an eighth that makes the number of minus signs even.
 #[inline(always)]
 unsafe fn even<I: LookUp>(x: I::I, parities: I::I, at: u32) -> I::I {
     // SAFETY: the contract of `look_up_span`.

@@ -1,10 +1,10 @@
-//! Bytes for AVX2, and for AVX-VNNI.
+//! Vectors of codes and their int8 products with AVX2, and with AVX-VNNI.
 //!
-//! There is no byte dot product in AVX2. Codes of up to 7 bits go through `vpmaddubsw`, and as many
-//! steps as cannot overflow are summed in 16 bits before they are widened. Codes of 8 bits would
-//! overflow there: they are centred, and the sign moves from the code to the activation.
-//! AVX-VNNI has one, `vpdpbusd`, written as assembly: so the functions of both have the same features,
-//! and the compiler takes the instruction nowhere else.
+//! AVX2 has no dot product of bytes. Codes of up to 7 bits are multiplied by `vpmaddubsw`, and the products
+//! are summed in 16 bits for as many steps as cannot overflow, then widened. Codes of 8 bits would overflow:
+//! they are centered, and the sign moves from the code to the activation. AVX-VNNI has a dot product,
+//! `vpdpbusd`. It is written as assembly, so that the functions of both have the same target features, and the
+//! compiler uses the instruction nowhere else.
 
 use std::arch::asm;
 use std::arch::x86_64::*;
@@ -13,8 +13,8 @@ use super::{Avx2, PLAIN, Pair, both};
 use crate::kernels::isa::bytes::{ANY, Bytes};
 use crate::kernels::isa::floats::Isa;
 
-/// How many steps of code x activation sums fit 16 bits: 4 elements make two pair sums,
-/// each at most 2 (2^BITS - 1) 127.
+/// Number of steps whose products fit sums of 16 bits: the 4 products of a step make two sums of
+/// pairs, each at most 2 (2^BITS - 1) 127.
 const fn room(bits: usize) -> usize {
     32767 / (2 * ((1 << bits) - 1) * 127)
 }
@@ -36,7 +36,7 @@ unsafe fn dot(mut sums: __m256i, q: __m256i, a: __m256i) -> __m256i {
     sums
 }
 
-/// No instruction, but the compiler may not move the work on `sums` past it.
+/// Emits no instruction, but keeps the compiler from moving work on `sums` past it.
 #[target_feature(enable = "avx2")]
 #[inline]
 unsafe fn settle(mut sums: __m256i) -> __m256i {
@@ -165,7 +165,7 @@ unsafe impl<const KIND: u8> Bytes for Avx2<KIND> {
     }
     #[inline(always)]
     unsafe fn factor(x: Self::I) -> Self::I {
-        // Twice, side by side, whatever the kind: one of them unpacks for all.
+        // The number in both halves, whatever the kind: `PLAIN` unpacks for all kinds.
         // SAFETY: the trait's contract.
         unsafe {
             let low = Self::and_i(x, Self::splat_i(0xffff));

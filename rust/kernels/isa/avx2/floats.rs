@@ -1,4 +1,4 @@
-//! The vocabulary for AVX2 with FMA and F16C: two registers a vector.
+//! Vectors of floats and integers with AVX2, FMA and F16C.
 
 use std::arch::x86_64::*;
 

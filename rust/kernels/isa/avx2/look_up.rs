@@ -1,4 +1,4 @@
-//! Looking up with AVX2: two registers a vector, points fetched into them pair by pair.
+//! Code-book lookups with AVX2: points are loaded pair by pair.
 
 use std::arch::asm;
 use std::arch::x86_64::*;
@@ -17,12 +17,16 @@ unsafe fn two(book: *const u64, index: *const i32) -> __m128d {
     }
 }
 
-/// Points of eight rows: their first halves, and their last.
+/// Points of eight rows: their first halves, and their second halves.
+///
+/// # Safety
+///
+/// Eight indices are readable and lie within the book.
 #[inline(always)]
 pub(crate) unsafe fn eight(book: *const u64, index: *const i32) -> (__m256i, __m256i) {
     // SAFETY: the indices are within the book.
     unsafe {
-        // Rows 0 1 4 5 and 2 3 6 7, as the shuffle stays within halves.
+        // Rows 0 1 4 5 and 2 3 6 7, because the shuffle stays within halves.
         let (a, b) = (two(book, index), two(book, index.add(2)));
         let (c, d) = (two(book, index.add(4)), two(book, index.add(6)));
         let one = _mm256_castpd_ps(_mm256_set_m128d(c, a));
@@ -34,6 +38,10 @@ pub(crate) unsafe fn eight(book: *const u64, index: *const i32) -> (__m256i, __m
 }
 
 /// Points of four bytes of eight rows.
+///
+/// # Safety
+///
+/// As `eight`.
 #[inline(always)]
 pub(crate) unsafe fn eight_of_four(book: *const u32, index: *const i32) -> __m256i {
     // SAFETY: the indices are within the book.
@@ -47,7 +55,8 @@ pub(crate) unsafe fn eight_of_four(book: *const u32, index: *const i32) -> __m25
     }
 }
 
-/// Assembly, as a compiler makes one product of several in turn, and AVX2 has none of bytes.
+/// 3 x of each byte. Assembly, because the compiler would merge several of these in a row into one
+/// multiplication, and AVX2 has none of bytes.
 #[target_feature(enable = "avx2")]
 #[inline]
 unsafe fn triple(mut x: __m256i) -> __m256i {

@@ -1,4 +1,4 @@
-//! Bytes for AVX-512 with VNNI: one instruction a step.
+//! Vectors of codes and their int8 products with AVX-512 VNNI: one instruction a step.
 
 use std::arch::asm;
 use std::arch::x86_64::*;
@@ -6,7 +6,7 @@ use std::arch::x86_64::*;
 use super::Avx512;
 use crate::kernels::isa::bytes::{ANY, Bytes};
 
-/// No instruction, but the compiler may not move the work on `sums` past it.
+/// Emits no instruction, but keeps the compiler from moving work on `sums` past it.
 #[target_feature(enable = "avx512f")]
 #[inline]
 unsafe fn settle(mut sums: __m512i) -> __m512i {

@@ -1,4 +1,4 @@
-//! The vocabulary for AVX-512: one register a vector.
+//! Vectors of floats and integers with AVX-512.
 
 use std::arch::asm;
 use std::arch::x86_64::*;
@@ -6,7 +6,7 @@ use std::arch::x86_64::*;
 use super::{Avx512, BF16};
 use crate::kernels::isa::floats::Isa;
 
-/// `vdpbf16ps`, as assembly: its feature needs not be that of a whole entry point.
+/// `vdpbf16ps`. Assembly, so that entry points need not enable its feature.
 #[target_feature(enable = "avx512f")]
 #[inline]
 unsafe fn add_pairs(mut acc: __m512, weights: __m512, x: *const f32) -> __m512 {

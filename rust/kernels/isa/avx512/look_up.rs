@@ -1,5 +1,6 @@
-//! Looking up with AVX-512: signs are masks; points are fetched as AVX2 does, as gathers are slower,
-//! where there is no VBMI.
+//! Code-book lookups with AVX-512: signs are masks.
+//!
+//! Without VBMI, points are loaded as with AVX2, because gathers are slower.
 
 use std::arch::asm;
 use std::arch::x86_64::*;
@@ -10,7 +11,8 @@ use crate::kernels::isa::avx2::look_up::{eight, eight_of_four};
 use crate::kernels::isa::look_up::{Book, LookUp, signed_points, stage, stage_halves};
 use crate::kernels::shape::LANES;
 
-/// Assembly, as a compiler makes one product of several in turn, and AVX-512 has none of bytes.
+/// 3 x of each byte. Assembly, because the compiler would merge several of these in a row into one
+/// multiplication, and AVX-512 has none of bytes.
 #[target_feature(enable = "avx512bw")]
 #[inline]
 unsafe fn triple(mut x: __m512i) -> __m512i {
@@ -76,7 +78,7 @@ unsafe impl<const KIND: u8> LookUp for Avx512<KIND> {
     unsafe fn stage(book: Book, low: __m512i, high: __m512i, fields: [u32; 2], staged: *mut i32) {
         // SAFETY: the trait's contract.
         unsafe {
-            // Of 2048 points (IQ1, without signs) loads are faster.
+            // For 2048 points (IQ1, which has no signs) loads are faster.
             if KIND >= VBMI && fields[1] < 3 {
                 vbmi::stage(book, low, high, fields, staged);
             } else {

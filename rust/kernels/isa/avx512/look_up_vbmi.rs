@@ -1,7 +1,7 @@
-//! Looking up with AVX-512 VBMI: 64 indices at once, in a book's two planes of bytes
-//! (`planes.rs`), and bits of a point spread to bytes by one instruction.
+//! Code-book lookups with AVX-512 VBMI: 64 indices at once, in a book's two planes of bytes.
 //!
-//! The instructions are assembly: their feature needs not be that of a whole entry point.
+//! `isa/book_planes.rs` describes the planes; one instruction spreads the bits of a point to bytes. The
+//! instructions are written as assembly, so that entry points need not enable their feature.
 
 use std::arch::asm;
 use std::arch::x86_64::*;
@@ -43,7 +43,7 @@ unsafe fn permute_one(indices: __m512i, table: __m512i) -> __m512i {
     out
 }
 
-/// For each byte eight bits of its eight bytes of `x`, from the bit in `fields` up.
+/// For each byte, eight bits of the 64-bit lane of `x` that holds it, from the bit in `fields` up.
 #[target_feature(enable = "avx512f")]
 #[inline]
 unsafe fn shifted(x: __m512i, fields: i64) -> __m512i {
@@ -61,13 +61,13 @@ unsafe fn shifted(x: __m512i, fields: i64) -> __m512i {
     out
 }
 
-/// For `shifted`, for two rows: from which bits of a row its four bytes come.
+/// `fields` for `shifted`, for two rows: the bit of a row at which each of its four bytes begins.
 const fn fields(at: [u32; 4]) -> i64 {
     let row = at[0] | at[1] << 8 | at[2] << 16 | at[3] << 24;
     (row as i64) | ((row + 0x2020_2020) as i64) << 32
 }
 
-/// For `shifted`: four signs of a row's low byte, from `first` on, in bit 5.
+/// `fields` for `shifted`: four signs of a row's low byte, from `first` on, moved to bit 5.
 const fn signs(first: i64) -> i64 {
     let mut out = 0;
     let mut i = 0;
@@ -85,7 +85,7 @@ static TWO_BITS: [i64; 4] = [
     fields([16, 18, 20, 22]),
     fields([24, 26, 28, 30]),
 ];
-/// Levels of four bits of point l of four: either plane has half of them.
+/// Levels of four bits of point l of four: each plane has half of them.
 static FOUR_BITS: [i64; 4] = [
     fields([0, 4, 0, 4]),
     fields([8, 12, 8, 12]),
@@ -93,11 +93,11 @@ static FOUR_BITS: [i64; 4] = [
     fields([24, 28, 24, 28]),
 ];
 
-/// The first four signs of a row's low byte, and its last four, in bit 5; the bits below are those before
-/// them, of the row or around the end.
+/// The first four signs of a row's low byte, and its last four, in bit 5; the bits below are meaningless.
 static SIGNS: [i64; 2] = [signs(0), signs(4)];
 
-/// Bytes of a table of 2, 4 or 8 times 128, by the low seven bits of `indices` and then those in `bits`.
+/// Bytes of a table of 2, 4 or 8 times 128 bytes, by the low seven bits of `indices` and the higher bits in
+/// `bits`.
 #[inline(always)]
 unsafe fn look_up(
     table: *const u8,
@@ -140,13 +140,13 @@ pub unsafe fn stage(
     book: Book,
     low: __m512i,
     high: __m512i,
-    [apart, count]: [u32; 2],
+    [distance, count]: [u32; 2],
     staged: *mut i32,
 ) {
     // SAFETY: the trait's contract.
     unsafe {
         let mut bits = [_mm512_movepi8_mask(low); 3];
-        let above = shifted(high, fields([0, apart, 2 * apart, 3 * apart]));
+        let above = shifted(high, fields([0, distance, 2 * distance, 3 * distance]));
         for bit in 0..count {
             let test = _mm512_set1_epi8(1 << bit);
             bits[bit as usize + 1] = _mm512_test_epi8_mask(above, test);
@@ -165,7 +165,7 @@ pub unsafe fn stage(
 pub unsafe fn stage_halves(book: Book, [first, second]: [__m512i; 2], staged: *mut i32) {
     // SAFETY: the trait's contract.
     unsafe {
-        // Bytes 0 and 2 of each word, of the first in the lower half; then bytes 1 and 3.
+        // Bytes 0 and 2 of each word, those of `first` in the lower half; then bytes 1 and 3.
         let lower = _mm_setr_epi8(0, 2, -1, -1, 4, 6, -1, -1, 8, 10, -1, -1, 12, 14, -1, -1);
         let upper = _mm_setr_epi8(-1, -1, 0, 2, -1, -1, 4, 6, -1, -1, 8, 10, -1, -1, 12, 14);
         let (lower, upper) = (_mm512_broadcast_i32x4(lower), _mm512_broadcast_i32x4(upper));
@@ -178,7 +178,7 @@ pub unsafe fn stage_halves(book: Book, [first, second]: [__m512i; 2], staged: *m
     }
 }
 
-/// The levels of point `l` of four elements, and bits that mean nothing above them.
+/// The levels of point `l` of four elements; the bits above them are meaningless.
 #[inline(always)]
 unsafe fn of_four(staged: *const i32, l: usize) -> __m512i {
     // SAFETY: the trait's contract.
@@ -189,7 +189,7 @@ unsafe fn of_four(staged: *const i32, l: usize) -> __m512i {
     }
 }
 
-/// `LookUp::signed_points`: levels and signs, side by side, are looked up in one table.
+/// `LookUp::signed_points`: levels and signs are looked up together in one table.
 #[inline(always)]
 pub unsafe fn signed_points<const FOUR: bool>(
     book: Book,
@@ -209,7 +209,7 @@ pub unsafe fn signed_points<const FOUR: bool>(
         let sign = _mm512_set1_epi8(32);
         let mut codes = levels;
         for (half, codes) in codes.iter_mut().enumerate() {
-            // Where `sign` has a bit, that of the signs, and else that of the levels.
+            // Bit 5 comes from the signs, the others from the levels.
             let signs = shifted(signs, SIGNS[half]);
             *codes = permute_one(_mm512_ternarylogic_epi32(sign, signs, *codes, 0xca), table);
         }

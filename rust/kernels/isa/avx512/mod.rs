@@ -5,11 +5,13 @@ mod floats;
 mod look_up;
 mod look_up_vbmi;
 
-/// AVX-512 F, BW, VL and VNNI, with what `KIND` says.
+/// AVX-512 F, BW, VL and VNNI, with the extensions of `KIND`.
 #[derive(Clone, Copy)]
 pub struct Avx512<const KIND: u8>;
 
-/// Nothing more; permutations of bytes (VBMI); those and products of bfloat16 (BF16).
+/// No extensions.
 pub const PLAIN: u8 = 0;
+/// Permutations of bytes.
 pub const VBMI: u8 = 1;
+/// VBMI, and products of bfloat16.
 pub const BF16: u8 = 2;

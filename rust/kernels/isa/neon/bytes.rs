@@ -1,7 +1,7 @@
-//! Bytes for aarch64.
+//! Vectors of codes and their int8 products with NEON.
 //!
-//! All kinds of products are of signed bytes: codes of up to 7 bits are that already, those of 8 bits
-//! are centred. `sdot` and `smmla` are written as assembly, as their intrinsics are not stable.
+//! All kinds of products are of signed bytes: codes of up to 7 bits fit, those of 8 bits are centered. `sdot`
+//! and `smmla` are written as assembly, because their intrinsics are not stable.
 
 use std::arch::{aarch64::*, asm};
 
@@ -31,7 +31,7 @@ unsafe fn dot<const KIND: u8>(mut sums: int32x4_t, q: int8x16_t, a: int8x16_t) -
     }
 }
 
-/// No instruction, but the compiler may not move the work on `sums` past it.
+/// Emits no instruction, but keeps the compiler from moving work on `sums` past it.
 #[inline(always)]
 unsafe fn settle(mut sums: int32x4_t) -> int32x4_t {
     // SAFETY: it does nothing.

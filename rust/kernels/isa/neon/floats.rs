@@ -1,13 +1,13 @@
-//! The vocabulary for aarch64: four registers a vector.
+//! Vectors of floats and integers with NEON.
 //!
-//! `fcvtl` is written as assembly, as its intrinsic is not stable.
+//! `fcvtl` is written as assembly, because its intrinsic is not stable.
 
 use std::arch::{aarch64::*, asm};
 
 use super::{Neon, Quad, each};
 use crate::kernels::isa::floats::Isa;
 
-/// Four halves, widened; assembly, as f16 is no stable type.
+/// Four f16, widened; assembly, because the type `f16` is not stable.
 #[inline(always)]
 unsafe fn halves(p: *const u16) -> float32x4_t {
     let out: float32x4_t;
@@ -25,7 +25,7 @@ unsafe fn halves(p: *const u16) -> float32x4_t {
 }
 
 // SAFETY: NEON is part of every aarch64 CPU that Rust has a standard library for, and the entry
-// points of a `KIND` are only taken where `available` finds its instructions.
+// points of a `KIND` are only chosen if `available` detects its instructions.
 unsafe impl<const KIND: u8> Isa for Neon<KIND> {
     type F = Quad<float32x4_t>;
     type I = Quad<int32x4_t>;
@@ -101,7 +101,7 @@ unsafe impl<const KIND: u8> Isa for Neon<KIND> {
             )
         }
     }
-    /// As elsewhere y where neither is larger: `fmax` would choose between two zeros.
+    /// y if neither is larger, as in the other instruction sets: `fmax` would order two zeros.
     #[inline(always)]
     unsafe fn max(x: Self::F, y: Self::F) -> Self::F {
         #[inline(always)]

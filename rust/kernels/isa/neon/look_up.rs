@@ -1,4 +1,4 @@
-//! Looking up on aarch64: points go through the stack, where a load takes their halves apart.
+//! Code-book lookups with NEON: points are copied to the stack, where one load separates their halves.
 
 use std::arch::aarch64::*;
 

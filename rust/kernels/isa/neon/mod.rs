@@ -4,18 +4,22 @@ mod bytes;
 mod floats;
 mod look_up;
 
-/// NEON, with what `KIND` says for products of bytes.
+/// NEON, with the int8 products of `KIND`.
 #[derive(Clone, Copy)]
 pub struct Neon<const KIND: u8>;
 
-/// Nothing; dot products (`FEAT_DotProd`); those and products of matrices (`FEAT_I8MM`).
+/// Products of the base set.
 pub const PLAIN: u8 = 0;
+/// Dot products (`FEAT_DotProd`).
 pub const DOT: u8 = 1;
+/// Dot products and products of matrices (`FEAT_I8MM`).
 pub const MATRIX: u8 = 2;
 
+/// Four registers.
 #[derive(Clone, Copy)]
 pub struct Quad<V>(pub V, pub V, pub V, pub V);
 
+/// Applies a function to each register.
 macro_rules! each {
     ($f:ident, $x:expr) => {
         Quad($f($x.0), $f($x.1), $f($x.2), $f($x.3))

@@ -1,4 +1,4 @@
-//! Bytes in plain Rust.
+//! Vectors of codes and their int8 products in plain Rust.
 
 use super::{Scalar, lanes};
 use crate::kernels::isa::bytes::{ANY, Bytes};

@@ -1,4 +1,4 @@
-//! The vocabulary in plain Rust: always compiled, always tested, the meaning of every other file.
+//! Vectors of floats and integers in plain Rust, lane by lane.
 
 use super::{Scalar, lanes};
 use crate::kernels::isa::floats::Isa;

@@ -1,4 +1,4 @@
-//! Looking up in plain Rust.
+//! Code-book lookups in plain Rust.
 
 use super::Scalar;
 use crate::kernels::isa::bytes::Bytes;
