@@ -1,4 +1,4 @@
-//! Tests of attention and simple row kernels: every instruction set gives the bits of plain Rust.
+//! Tests of attention and simple row kernels: all instruction sets give the bits of plain Rust.
 
 use fewbit::kernels::ops::attention::{Head, KvType, Query};
 use fewbit::kernels::{Kernels, available};

@@ -1,5 +1,6 @@
-//! Tests of gates, norms, routes, sums of experts and recurrent ops: every instruction set gives the bits of
-//! plain Rust, and plain Rust agrees with the formula in f64.
+//! Tests of gates, norms, experts and recurrent ops: all instruction sets give the bits of plain Rust.
+//!
+//! Plain Rust in turn agrees with the formulas in f64.
 
 use fewbit::kernels::ops::delta::{CHUNK_TOKENS, DeltaState, DeltaToken, Place};
 use fewbit::kernels::shape::LANES;

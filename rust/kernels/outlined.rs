@@ -1,4 +1,4 @@
-//! The five kernel functions that are compiled on their own instead of inlined into entry points.
+//! The five large kernel functions that are compiled on their own, not inlined into entry points.
 //!
 //! Kernels are inlined into entry points, because only those enable a CPU's target features. Inlining
 //! everything into one entry point would take the compiler minutes, so entry points call these large

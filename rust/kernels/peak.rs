@@ -1,6 +1,6 @@
 //! The highest rate of int8 multiply-adds that an instruction set reaches: the upper bound of prompt speed.
 //!
-//! The read rate of memory (`read_rate.rs`) is the upper bound of generation speed.
+//! The read rate of memory (`rust/read_rate.rs`) is the upper bound of generation speed.
 
 use std::hint::black_box;
 use std::time::Instant;

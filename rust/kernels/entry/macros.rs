@@ -1,5 +1,6 @@
-//! The macros that write entry points, with everything that the written code names.
+//! Macros that write the entry points of an instruction set.
 //!
+//! The imports are those of the written code: users of the macros import `macros::*`.
 //! `$features` is `[]` or `[#[target_feature(enable = "...")]]`.
 
 pub(super) use std::ops::Range;

@@ -1,4 +1,4 @@
-//! Looking up code-book points: what an instruction set offers for formats with code books, and for TQ1_0.
+//! The vector operations for formats with code books, and for TQ1_0.
 
 #[cfg(target_arch = "x86_64")]
 use super::book_planes::{Planes, planes};

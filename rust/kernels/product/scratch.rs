@@ -1,4 +1,4 @@
-//! The working memory of one thread, kept from product to product.
+//! The working memory of one thread, reused from product to product.
 
 use super::{activation_terms, activation_tiles, bf16_rounding};
 use crate::kernels::data::Span;
