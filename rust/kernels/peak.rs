@@ -26,7 +26,7 @@ pub fn peak_rate(kernels: &'static Kernels, threads: usize) -> f64 {
     let Lines(codes, acts) = Lines([1; STEPS * STEP_BYTES], [1; ROWS * CHUNK]);
     let call = || {
         let start = Instant::now();
-        // SAFETY: the buffers are as long as `peak` needs; the CPU has what its kernels need.
+        // SAFETY: the buffers are as long as `peak` needs; `available` has detected the instruction set.
         black_box(unsafe { (kernels.peak)(codes.as_ptr(), acts.as_ptr()) });
         start.elapsed().as_secs_f64()
     };

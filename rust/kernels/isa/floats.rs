@@ -13,7 +13,7 @@
 ///
 /// # Safety
 ///
-/// Every method may be called only where the CPU has the instruction set, and pointers must be
+/// Every method may be called only if the CPU has the instruction set, and pointers must be
 /// valid for the 16 lanes (or 64 bytes) that the method reads or writes; no alignment is needed.
 #[allow(clippy::missing_safety_doc)] // the contract above is that of every method
 pub unsafe trait Isa: Copy {

@@ -61,7 +61,7 @@ pub unsafe fn linear_f32<I: Outlined>(
 ///
 /// # Safety
 ///
-/// As `linear_f32`; for pairs `I::PAIRS`, and the CPU has what that takes.
+/// As `linear_f32`; with PAIRS, `I::PAIRS` must be true.
 #[inline(always)]
 pub unsafe fn many_tokens<I: Outlined, const PAIRS: bool>(
     w: &Packed,
@@ -253,7 +253,7 @@ unsafe fn sum_columns<I: Bytes, const N: usize, const T: usize, const FORMAT: us
     }
 }
 
-/// The weights of some columns as f32 [column][16]: widened into `out`, or where they are if they are f32.
+/// The weights of some columns as f32 [column][16]: widened into `out`; f32 weights are used in place.
 #[inline(always)]
 unsafe fn widen_columns<I: Outlined>(
     w: &Packed,

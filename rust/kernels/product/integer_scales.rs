@@ -39,7 +39,7 @@ fn merged(codes: Codes) -> Codes {
 }
 
 impl Product<'_> {
-    /// The product for many tokens, with merged codes where that is faster.
+    /// The product for many tokens, with merged codes if that is faster.
     pub(super) fn for_many_tokens<I: Bytes>(&self) -> Product<'_> {
         // Without a dot product of bytes, codes of eight bits cost more.
         let most = if I::ROOM[8 - 4] == ANY { 3 } else { 0 };

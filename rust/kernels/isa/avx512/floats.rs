@@ -107,7 +107,7 @@ unsafe impl<const KIND: u8> Isa for Avx512<KIND> {
     }
     #[inline(always)]
     unsafe fn add_pairs(acc: __m512, weights: __m512, x: *const f32) -> __m512 {
-        // SAFETY: the trait's contract; the CPU has AVX512-BF16 where `PAIRS` is asked for.
+        // SAFETY: the trait's contract; the CPU has AVX512-BF16 if `PAIRS` is true.
         unsafe { add_pairs(acc, weights, x) }
     }
     #[inline(always)]

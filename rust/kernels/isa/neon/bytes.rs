@@ -12,7 +12,7 @@ use crate::kernels::isa::floats::Isa;
 /// sums + the products of four rows' codes with four activations.
 #[inline(always)]
 unsafe fn dot<const KIND: u8>(mut sums: int32x4_t, q: int8x16_t, a: int8x16_t) -> int32x4_t {
-    // SAFETY: the CPU has `sdot` where KIND says so.
+    // SAFETY: the CPU has `sdot` for these values of KIND.
     unsafe {
         if KIND >= DOT {
             asm!(

@@ -18,7 +18,7 @@ macro_rules! bytes {
     }};
 }
 
-#[allow(clippy::needless_range_loop)] // lanes are what the loops count
+#[allow(clippy::needless_range_loop)] // loops count lanes
 // SAFETY: plain Rust runs everywhere; pointers are read and written as the trait states.
 unsafe impl Bytes for Scalar {
     type B = B;

@@ -7,7 +7,7 @@ use crate::kernels::shape::LANES;
 type F = [f32; LANES];
 type I = [i32; LANES];
 
-#[allow(clippy::needless_range_loop)] // lanes are what the loops count
+#[allow(clippy::needless_range_loop)] // loops count lanes
 // SAFETY: plain Rust runs everywhere; pointers are read and written as the trait states.
 unsafe impl Isa for Scalar {
     type F = F;
