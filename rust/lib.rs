@@ -14,7 +14,7 @@
 //!   exec::Executor::forward        rust/exec/mod.rs           all threads execute the plan
 //!   exec::step::Step::products     rust/exec/ops/products.rs  each thread claims rows of the weights
 //!   kernels::Kernels::linear_int8  rust/kernels/mod.rs        chosen once per process
-//!   kernels::linear::linear_int8   rust/kernels/linear.rs     one algorithm, generic over `Isa`
+//!   product::int8::linear_int8     rust/kernels/product/int8.rs  one algorithm, generic over `Isa`
 //! ```
 //!
 //! Modules import only from those below them, top to bottom: `py`, `exec`, `kernels`, `quantize`,

@@ -3,9 +3,9 @@
 use super::program::{LayerShape, Shapes};
 use super::state::{State, zeros};
 use crate::error::{Error, Result};
-use crate::kernels::attention::Head;
-pub use crate::kernels::attention::Kept as KvType;
-use crate::kernels::isa::LANES;
+use crate::kernels::ops::attention::Head;
+pub use crate::kernels::ops::attention::KvType;
+use crate::kernels::shape::LANES;
 
 struct Layer {
     shape: LayerShape,
@@ -209,7 +209,7 @@ impl LayerPointers {
         let bytes = row * self.kv_type.bytes();
         // Plain arithmetic: the sequence and head were checked against the cache.
         Head {
-            kept: self.kv_type,
+            kv_type: self.kv_type,
             keys: self.keys.wrapping_add(bytes * elements),
             values: self.values.wrapping_add(bytes * elements.next_multiple_of(LANES)),
             key_scales: self.key_scales.wrapping_add(row),

@@ -9,7 +9,7 @@ use super::plan::{Kind, Op, Pairing};
 use super::program::{Binary, Linear, Program, RopeTable, RowOp, Slot, Stage, Unary, Work};
 use super::weights::Weights;
 use crate::error::{Error, Result};
-use crate::kernels::isa::CHUNK;
+use crate::kernels::shape::CHUNK;
 
 /// Binds `ops` to `weights`.
 ///

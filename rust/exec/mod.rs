@@ -26,10 +26,10 @@ use weights::Weights;
 
 use crate::error::{Error, Result};
 use crate::kernels::Kernels;
-use crate::kernels::activations::Acts;
+use crate::kernels::data::Acts;
 
-use crate::kernels::isa::CHUNK;
-use crate::kernels::scales::SPAN;
+use crate::kernels::shape::CHUNK;
+use crate::kernels::shape::SPAN;
 
 /// Most tokens of a step; `Executor::forward` splits more into several steps.
 pub const BATCH: usize = 512;

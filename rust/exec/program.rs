@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use super::plan::Sharing;
-use crate::kernels::delta::SPAN as CHUNK_TOKENS;
-use crate::kernels::isa::LANES;
-use crate::kernels::packed::Packed;
+use crate::kernels::layout::packed::Packed;
+use crate::kernels::ops::delta::CHUNK_TOKENS;
+use crate::kernels::shape::LANES;
 
 /// A compiled plan: its stages, their buffers, and shapes that caches must have.
 #[derive(Default)]

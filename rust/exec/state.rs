@@ -3,7 +3,7 @@
 use std::alloc::{Layout, alloc_zeroed};
 
 use super::program::Shapes;
-use crate::kernels::delta::SPAN as CHUNK_TOKENS;
+use crate::kernels::ops::delta::CHUNK_TOKENS;
 
 /// The state of all recurrent ops and sequences.
 pub struct State {

@@ -9,10 +9,10 @@ use super::collect::Collector;
 use super::program::{Program, Slot};
 use super::state::StatePointers;
 use super::threads::Barrier;
-use crate::kernels::activations::Acts;
-use crate::kernels::isa::CHUNK;
-use crate::kernels::linear::Scratch;
-use crate::kernels::packed::Packed;
+use crate::kernels::data::Acts;
+use crate::kernels::layout::packed::Packed;
+use crate::kernels::product::scratch::Scratch;
+use crate::kernels::shape::CHUNK;
 use crate::kernels::{Kernels, LinearFloats};
 
 /// One new token: its id, its sequence and its place there.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::formats::Format;
-use crate::kernels::packed::Packed;
+use crate::kernels::layout::packed::Packed;
 
 /// Packed tensors by name, which executors share. Experts' tensors have a matrix for each expert.
 #[derive(Default, Clone)]

@@ -15,7 +15,7 @@
 //! elements; codes here are 8 times the value, so that they are integers.
 //!
 //! Rows unpack to indices of levels, with the sign in them: the kernels keep these, 2 to 4 bits
-//! each, as points of a book cost more to find than their bits to read (`kernels/words.rs` where
+//! each, as points of a book cost more to find than their bits to read (`kernels/layout/words.rs` where
 //! memory is short). IQ1_S needs no sign: where it takes 1/8 away, its levels are turned over, and
 //! its scale.
 

@@ -3,7 +3,7 @@
 use pyo3::prelude::*;
 
 use crate::formats::Format;
-use crate::kernels::packed::Packed;
+use crate::kernels::layout::packed::Packed;
 
 /// Facts about one number format.
 #[pyclass(frozen, get_all, module = "fewbit._core")]

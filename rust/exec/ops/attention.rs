@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 
 use crate::exec::program::Attend;
 use crate::exec::step::{Step, Token};
-use crate::kernels::attention::{MOST, Query, TILE};
+use crate::kernels::ops::attention::{MOST, Query, TILE};
 
 /// Scores in a thread's memory at a time, unless 4 queries alone need more.
 const SCORES: usize = 1 << 17;

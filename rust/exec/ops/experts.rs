@@ -8,10 +8,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crate::exec::collect::Sums;
 use crate::exec::program::{ExpertJob, Experts};
 use crate::exec::step::{Gathered, Step, Workspace};
-use crate::kernels::activations::Acts;
-use crate::kernels::isa::{CHUNK, LANES};
-use crate::kernels::linear::{Output, Scratch};
-use crate::kernels::packed::Packed;
+use crate::kernels::data::Acts;
+use crate::kernels::data::Output;
+use crate::kernels::layout::packed::Packed;
+use crate::kernels::product::scratch::Scratch;
+use crate::kernels::shape::{CHUNK, LANES};
 
 impl Step<'_> {
     /// Computes the products of a stage; threads claim blocks of 16 rows of one expert.

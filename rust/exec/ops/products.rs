@@ -6,7 +6,8 @@ use std::sync::atomic::AtomicUsize;
 use crate::exec::collect::Sums;
 use crate::exec::program::{Linear, Slot};
 use crate::exec::step::Step;
-use crate::kernels::linear::{Output, Scratch};
+use crate::kernels::data::Output;
+use crate::kernels::product::scratch::Scratch;
 
 impl Step<'_> {
     /// Adds the input of a stage of products to the collector's sums.

@@ -7,8 +7,8 @@ use smallvec::SmallVec;
 use crate::exec::plan::Sharing;
 use crate::exec::program::{ConvShape, DeltaRule, DeltaShape, ShortConv, Slot};
 use crate::exec::step::{Step, Token};
-use crate::kernels::delta::{DeltaState, DeltaToken, Place, SPAN as CHUNK_TOKENS};
-use crate::kernels::isa::LANES;
+use crate::kernels::ops::delta::{CHUNK_TOKENS, DeltaState, DeltaToken, Place};
+use crate::kernels::shape::LANES;
 
 /// Channels that a thread convolves at a time.
 const CHANNELS: usize = 16 * LANES;

@@ -2,7 +2,7 @@
 
 use crate::exec::program::{Binary, RowOp, Slot, Unary};
 use crate::exec::step::Step;
-use crate::kernels::rows;
+use crate::kernels::ops::rows;
 
 impl Step<'_> {
     /// Applies `op` to row `row`; if `taken`, rows are those of tokens whose logits are wanted.
