@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from fewbit import _core
 from fewbit.errors import FewbitError, InputError, ShapeError
-from fewbit.files.checkpoint import Checkpoint, TensorInfo
-from fewbit.files.gguf import Entry
+from fewbit.files.checkpoint import Checkpoint, LazyTensor
+from fewbit.files.gguf import TensorInfo
 from fewbit.files.gguf_config import ROPE_FREQS, rope_divisors
 from fewbit.formats.table import find_format
 
@@ -35,12 +35,12 @@ class Reencoder:
     threads: int = 0
 
     @cached_property
-    def tensors(self) -> dict[str, TensorInfo]:
+    def tensors(self) -> dict[str, LazyTensor]:
         """By name, the divisors of rotary frequencies among them, which GGUF has as tensors."""
         found = dict(self.checkpoint.tensors)
         for name, divisors in rope_divisors(self.checkpoint.config).items():
             data = np.array(divisors, np.float32).view(np.uint8)
-            found[name] = TensorInfo(name, "F32", (len(divisors),), partial(np.asarray, data))
+            found[name] = LazyTensor(name, "F32", (len(divisors),), partial(np.asarray, data))
         return found
 
     @property
@@ -49,7 +49,7 @@ class Reencoder:
         rope = self.checkpoint.config.rope
         return frozenset((ROPE_FREQS,) if rope.kind == "llama3" and rope.factors is None else ())
 
-    def check(self, stored: Mapping[str, Entry], names: list[str], *, complete: bool) -> None:
+    def check(self, stored: Mapping[str, TensorInfo], names: list[str], *, complete: bool) -> None:
         """Refuse a source that cannot be that of the file; `complete`: for all of its tensors.
 
         Raises:
@@ -111,7 +111,7 @@ class Reencoder:
 
     def _encode(
         self,
-        tensor: TensorInfo,
+        tensor: LazyTensor,
         rows: Numbers,
         data: Bytes,
         format_: str,
@@ -136,23 +136,14 @@ def _plain(shape: tuple[int, ...]) -> tuple[int, ...]:
     return shape[first:]
 
 
-def _reader(tensor: TensorInfo) -> Callable[[Numbers], Bytes]:
+def _reader(tensor: LazyTensor) -> Callable[[Numbers], Bytes]:
     """A function from ascending numbers of rows to their bytes, uint8 [n, row bytes]."""
     total = math.prod(tensor.shape[:-1])
-    if tensor.part is None:
+    if tensor.read_rows is None:
         data = tensor.read().reshape(total, -1)
         return lambda rows: take_rows(data, rows)
-    part, together = tensor.part, tensor.together
-
-    def read(rows: Numbers) -> Bytes:
-        pieces = []
-        for first, last in _runs(rows):
-            start = first // together * together
-            stop = min(-(-(last + 1) // together) * together, total)
-            pieces.append(part(start, stop)[first - start : last + 1 - start])
-        return np.concatenate(pieces)
-
-    return read
+    read_rows = tensor.read_rows
+    return lambda rows: np.concatenate([read_rows(start, stop) for start, stop in _runs(rows)])
 
 
 def take_rows(data: Bytes, rows: Numbers) -> Bytes:
@@ -163,6 +154,6 @@ def take_rows(data: Bytes, rows: Numbers) -> Bytes:
 
 
 def _runs(rows: Numbers) -> Iterator[tuple[int, int]]:
-    """The first and the last of each run of numbers that follow each other."""
+    """Start and stop of each run of consecutive numbers."""
     for run in np.split(rows, np.flatnonzero(np.diff(rows) != 1) + 1):
-        yield int(run[0]), int(run[-1])
+        yield int(run[0]), int(run[-1]) + 1

@@ -23,12 +23,14 @@ from fewbit.convert.findings import (
     Verification,
 )
 from fewbit.convert.reencode import Bytes, Numbers, Reencoder, take_rows
+from fewbit.demo import demo_or
 from fewbit.errors import InputError
 from fewbit.files.checkpoint import open_checkpoint
-from fewbit.files.gguf import Entry, GgufFile, read_gguf
+from fewbit.files.gguf import GgufFile, TensorInfo, read_gguf
 from fewbit.files.names import matching
+from fewbit.formats.blocks import read_block
 from fewbit.formats.impossible import Check, checks_of
-from fewbit.formats.layouts import layout_of, read_block
+from fewbit.formats.layouts import layout_of
 from fewbit.formats.table import find_format
 
 SAMPLED = 64
@@ -76,7 +78,7 @@ def verify(
     names = matching(found.tensors, tensor or "")
     origin = None
     if source is not None:
-        origin = Reencoder(file, open_checkpoint(source), imatrix or {}, threads)
+        origin = Reencoder(file, open_checkpoint(demo_or(source)), imatrix or {}, threads)
         origin.check(found.tensors, names, complete=tensor is None)
     wanted = rows or ("all" if origin is None else SAMPLED)
     walks = [_Walk(name, found.tensors[name], origin, wanted) for name in names]
@@ -99,11 +101,11 @@ class _Walk:
     """One tensor, a slab of rows at a time, and what is found on the way."""
 
     def __init__(
-        self, name: str, entry: Entry, origin: Reencoder | None, rows: int | Literal["all"]
+        self, name: str, stored: TensorInfo, origin: Reencoder | None, rows: int | Literal["all"]
     ) -> None:
-        self.name, self._entry, self._origin = name, entry, origin
-        self._format = find_format(entry.format)
-        self._total, self._row_bytes = map(int, entry.data.shape)
+        self.name, self._stored, self._origin = name, stored, origin
+        self._format = find_format(stored.format)
+        self._total, self._row_bytes = map(int, stored.data.shape)
         self._rows = _spread(self._total, self._total if rows == "all" else rows)
         self._blocks = self._row_bytes // self._format.bytes
         self._checks = checks_of(self._format)
@@ -126,7 +128,7 @@ class _Walk:
         step = max(SLAB // widest, 1)
         for start in range(0, len(self._rows), step):
             rows = self._rows[start : start + step]
-            stored = take_rows(self._entry.data, rows)
+            stored = take_rows(self._stored.data, rows)
             if encode is not None:
                 self._compare(rows, stored, self._expected(stored, encode(rows)))
             for check in self._checks:
@@ -137,7 +139,7 @@ class _Walk:
     def findings(self) -> TensorFindings:
         """What was found."""
         return TensorFindings(
-            self.name, self._format.name, self._entry.shape, self._total, len(self._rows),
+            self.name, self._format.name, self._stored.shape, self._total, len(self._rows),
             self._blocks, self._differing_rows, self._differing_blocks, self._difference,
             tuple(self._impossible.values()), self._zero,
         )  # fmt: skip
@@ -196,7 +198,7 @@ class _Walk:
 
     def _is_zero(self, stored: Bytes) -> bool:
         """Whether all values are zero; of most tensors the first row answers that."""
-        columns = self._entry.shape[-1]
+        columns = self._stored.shape[-1]
         step = max(DECODED // columns, 1)
         starts = [0, *range(1, len(stored), step)]
         for start, stop in zip(starts, [*starts[1:], len(stored)], strict=True):
@@ -209,7 +211,7 @@ class _Walk:
         block, inside = divmod(byte, self._format.bytes)
         fields = layout_of(self._format).fields
         field = next(f.name for f in fields if f.start <= inside < f.stop)
-        offset = self._entry.offset + row * self._row_bytes + byte
+        offset = self._stored.offset + row * self._row_bytes + byte
         return Place(row, block, block * self._format.block, field, inside, offset)
 
 
@@ -245,9 +247,9 @@ def _padding(path: Path, file: GgufFile) -> Iterator[Padding]:
     """Bytes between tensors and behind the last that are not zero."""
     data = np.memmap(path, np.uint8, "r")
     placed = sorted(file.tensors.items(), key=lambda item: item[1].offset)
-    starts = [entry.offset for _, entry in placed[1:]] + [data.size]
-    for (name, entry), stop in zip(placed, starts, strict=True):
-        start, first, count = entry.offset + entry.data.size, None, 0
+    starts = [stored.offset for _, stored in placed[1:]] + [data.size]
+    for (name, stored), stop in zip(placed, starts, strict=True):
+        start, first, count = stored.offset + stored.data.size, None, 0
         for at in range(start, stop, SLAB):
             stray = np.flatnonzero(data[at : min(at + SLAB, stop)])
             if stray.size and first is None:
