@@ -157,16 +157,17 @@ def _counted(tensor: TensorFindings, value: Impossible) -> str:
 
 def _difference(tensor: TensorFindings, first: Difference) -> str:
     lines = [_place(tensor, first), f"  found 0x{first.found:02x}, expected 0x{first.expected:02x}"]
-    if first.number is not None and first.number != "values":
-        lines[-1] += f": {first.number} is {_short(first.found_number)}, expected "
-        lines[-1] += _short(first.expected_number)
+    if first.number is not None:
+        what = "the value" if first.number == "values" else first.number
+        lines[-1] += f": {what} is {_short(first.found_number)}, "
+        lines[-1] += f"expected {_short(first.expected_number)}"
     pairs = zip(first.found_values, first.expected_values, strict=True)
     unequal = [(at, *pair) for at, pair in enumerate(pairs) if pair[0] != pair[1]]
-    if unequal:
+    if unequal and len(first.found_values) > 1:
         at, found, expected = unequal[0]
         lines.append(
             f"  {len(unequal)} of its {len(first.found_values)} values differ, the first in column "
-            f"{first.column + at}: {_short(found)}, expected {_short(expected)}"
+            f"{first.column + at:,}: {_short(found)}, expected {_short(expected)}"
         )
     return "\n".join(lines)
 
@@ -189,7 +190,8 @@ def _place(tensor: TensorFindings, at: Place) -> str:
 
 
 def _short(number: float | None) -> str:
-    return f"{number:.6g}" if isinstance(number, float) else str(number)
+    """An integer, or a float with as many digits as tell float32 values apart."""
+    return f"{number:.9g}" if isinstance(number, float) else str(number)
 
 
 def _verdict(found: Verification) -> str:
