@@ -13,6 +13,7 @@ import inspect
 import io
 import json
 import re
+import runpy
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,6 +30,7 @@ SOURCE = "https://github.com/fewbit/fewbit/blob/main/"
 MARKER = re.compile(r"^<!-- generated: (\w+) -->$", re.MULTILINE)
 OUTSIDE = re.compile(r"\]\(\.\./([^)]+)\)")
 """A link from a page to a file of the repository that is not in docs/."""
+PEERS = {"llama.cpp", "ik_llama.cpp"}
 AFFINE = ("sym4-g32", "asym4-g32")
 NAMES = {"str": "text", "int": "number", "int range": "number", "float": "number"}
 
@@ -184,6 +186,26 @@ def examples() -> str:
     return "\n".join(lines)
 
 
+def performance() -> str:
+    """The saved runs beside other programs, machine by machine, the newest first."""
+    printer = runpy.run_path(str(ROOT / "benches" / "table.py"))
+    found: dict[str, list[str]] = {}
+    for path in sorted((ROOT / "benches" / "runs").glob("*.json"), reverse=True):
+        run = printer["load"](path)
+        run["results"] = [result for result in run["results"] if _is_shown(result)]
+        if run["results"] and not path.stem.endswith("-first"):  # measured again later
+            title = f"## {run['machine']['cpu']}\n"
+            text = printer["tables"](run).replace("\n\n", f"\n\nSaved as `{path.name}`.\n\n", 1)
+            found.setdefault(title, []).append(text)
+    return "\n".join("\n".join([title, *runs]) for title, runs in found.items())
+
+
+def _is_shown(result: dict[str, Any]) -> bool:
+    """Whether another program was measured too, or the time to the first token."""
+    first_token = "first token" in result["phase"] and "fewbit before" not in result
+    return bool(PEERS & result.keys()) or first_token
+
+
 def table(head: list[str], rows: list[list[str]]) -> str:
     """A Markdown table; bars and line breaks in cells do not end them."""
     cells = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows]
@@ -207,6 +229,7 @@ PASSAGES: dict[str, Callable[[], str]] = {
     "api": api,
     "files": files,
     "examples": examples,
+    "performance": performance,
 }
 
 if __name__ == "__main__":

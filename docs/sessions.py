@@ -1,9 +1,9 @@
 """Runs the sessions that a page shows and writes down what they print.
 
-A block of `console` holds `$ fewbit ...` commands, a block of `pycon` Python after `>>>`; all blocks of
-a page run in order, in one empty folder and one Python session. `python docs/sessions.py PAGE...`
-rewrites the outputs in place; tests/test_docs.py fails where a page differs from what its sessions
-print, speeds excepted. Run it at the top of the repository.
+A block of `console` holds `$ fewbit ...` commands, a block of `pycon` Python after `>>>`. All
+blocks of a page run in order, in one empty folder and one Python session. At the top of the
+repository, `python docs/sessions.py docs/article.md` rewrites the outputs in place.
+tests/test_docs.py fails where a page differs from what its sessions print, speeds excepted.
 """
 
 from __future__ import annotations
