@@ -32,7 +32,7 @@ from benches import ik_peer, random_llama, random_moe
 from benches.conftest import THREADS
 from fewbit import _core
 from fewbit.measure.speed import Case, Filled
-from fewbit.plan.sizes import sizes
+from fewbit.plan.sizes import sizes_of
 
 if TYPE_CHECKING:
     from pytest_benchmark.fixture import BenchmarkFixture
@@ -117,7 +117,7 @@ def test_tokens_per_second(
     rate, most = statistics.median(ours[1:]), statistics.median(read[1:])
     line = f"{case.name}: fewbit {rate:.1f} tokens/s"
     if case.kind == "tg":
-        gb = rate * sizes(model).bytes_per_token / 1e9
+        gb = rate * sizes_of(model.plan, model.formats).bytes_per_token / 1e9
         line += f" ({gb:.1f} GB/s, {gb / most:.0%} of {most:.1f})"
     if theirs:
         peer_rate = statistics.median(theirs[1:])

@@ -105,3 +105,6 @@ class Bigram:
 
     def predict(self, cache, tokens, outputs, acts="int8"):
         return OnHost(self.forward(cache, tokens, outputs=outputs, acts=acts))
+
+    def decode(self, cache, token, sampling, rng, acts, most):
+        return None

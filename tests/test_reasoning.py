@@ -18,6 +18,7 @@ from fewbit.files.checkpoint import open_checkpoint
 from fewbit.generation.conversation import Conversation, Reply
 from fewbit.generation.reasoning import Harmony, Splitter, Thinking, marker_ids, splitter
 from fewbit.run.sampling import GREEDY
+from fewbit.tokenizer.load import tokenizer_of as load_tokenizer
 from fewbit.tokenizer.template import render
 from fewbit.tokenizer.tokenizer import Tokenizer
 from tests.golden.loading import asset
@@ -109,7 +110,7 @@ QWEN, OSS = "qwen3_5-hub", "gpt_oss-mxfp4"
 
 
 def tokenizer_of(name: str) -> Tokenizer:
-    return open_checkpoint(asset(name).parent).tokenizer()
+    return load_tokenizer(open_checkpoint(asset(name).parent))
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -67,7 +66,7 @@ def run_gpu(
     card: Device, plan: Sequence[dict], weights: dict[str, Weight], tokens: Sequence[int],
     outputs: Sequence[int] | None = None, acts: str = "f32", batch: int = 512,
 ) -> np.ndarray:  # fmt: skip
-    executor = Executor(json.dumps(plan), upload(card, weights, plan), batch)
+    executor = Executor(plan, upload(card, weights, plan), batch)
     cache = executor.cache(1, len(tokens))
     wanted = range(len(tokens)) if outputs is None else outputs
     where = np.zeros(len(tokens), np.uint32)

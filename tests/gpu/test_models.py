@@ -1,7 +1,5 @@
 """Whole models on a card: golden logits, greedy text, several sequences, prompts in pieces."""
 
-import json
-
 import numpy as np
 import pytest
 
@@ -16,7 +14,7 @@ from tests.gpu.running import upload
 
 def bound_model(card, name, batch=512):
     g = load(name)
-    return g, Executor(json.dumps(g.plan), upload(card, g.weights, g.plan), batch)
+    return g, Executor(g.plan, upload(card, g.weights, g.plan), batch)
 
 
 def forward(executor, cache, tokens, sequences=None, outputs=None):

@@ -15,7 +15,7 @@ from fewbit.cli.progress import progress, stderr
 from fewbit.errors import InputError
 from fewbit.files.checkpoint import open_checkpoint
 from fewbit.files.importance import read_imatrix
-from fewbit.plan.sizes import sizes
+from fewbit.plan.sizes import sizes_of
 from fewbit.recipes.choose import Options
 from fewbit.reports import contents as inspect_file
 from fewbit.reports import tables as report
@@ -139,7 +139,7 @@ def quantize(
         encoded.save(output, progress=update)
     for warning in caught:
         stderr().print(f"warning: {warning.message}", markup=False, soft_wrap=True)
-    size, written = sizes(encoded), output.stat().st_size
+    size, written = sizes_of(encoded.plan, encoded.formats), output.stat().st_size
     if json:
         report.write_json({"path": str(output), "bytes": written, "sizes": size})
     else:

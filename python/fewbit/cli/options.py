@@ -12,7 +12,7 @@ from fewbit.api import Model, load
 from fewbit.cli.progress import progress
 from fewbit.demo import DEMO, demo_text
 from fewbit.errors import InputError
-from fewbit.measure.evaluate import ACTS
+from fewbit.run.limits import ACTIVATIONS, Activations, activations_named, kv_type_named
 
 ModelName: TypeAlias = Annotated[
     str | None,
@@ -81,7 +81,8 @@ def open_model(
     """The model called `name`, or the demo, encoded as `format_` if one is given."""
     path = model_path(name)
     with progress("loading" if format_ is None else f"encoding {format_}") as update:
-        model = load(path, device, recipe=format_, threads=threads, kv=kv, progress=update)
+        kind = kv_type_named(kv)
+        model = load(path, device, recipe=format_, threads=threads, kv=kind, progress=update)
         _ = model.executor  # packs the weights now, while progress is shown
     return model
 
@@ -103,7 +104,7 @@ def read_text(path: Path | None, model: str | None) -> str:
     raise InputError(f"`{path}` is not UTF-8 text", hint="save the text as UTF-8", path=str(path))
 
 
-def each_acts(acts: str) -> tuple[str, ...]:
+def each_acts(acts: str) -> tuple[Activations, ...]:
     """The kinds of activations that an option names.
 
     Raises:
@@ -111,7 +112,7 @@ def each_acts(acts: str) -> tuple[str, ...]:
 
     """
     if acts == "both":
-        return ACTS
-    if acts in ACTS:
-        return (acts,)
+        return ("f32", "int8")
+    if acts in ACTIVATIONS:
+        return (activations_named(acts),)
     raise InputError(f"unknown activations `{acts}`", hint="known: f32, int8, both", acts=acts)

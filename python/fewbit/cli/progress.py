@@ -16,7 +16,7 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bar
 
-from fewbit.measure.evaluate import Progress
+from fewbit.callbacks import Progress
 
 
 def stderr() -> Console:

@@ -12,6 +12,7 @@ from fewbit.cli.writing import RunActs
 from fewbit.errors import InputError
 from fewbit.measure import speed as benches
 from fewbit.reports import tables as report
+from fewbit.run.limits import activations_named
 
 
 def bench(
@@ -42,7 +43,7 @@ def bench(
             depths=_numbers(depth),
             sequences=sequences,
             repetitions=repetitions,
-            acts=acts,
+            acts=activations_named(acts),
             threads=threads,
             progress=update,
         )

@@ -28,6 +28,7 @@ from fewbit.generation.conversation import Conversation, Reply
 from fewbit.generation.text import Generation
 from fewbit.generation.text import generate as write
 from fewbit.reports import tables as report
+from fewbit.run.limits import activations_named
 from fewbit.run.sampling import Sampling
 
 MaxTokens: TypeAlias = Annotated[int, typer.Option("--max-tokens", "-n", help="Most new tokens.")]
@@ -67,9 +68,10 @@ def generate(
 ) -> None:
     """Continue a prompt, token by token, streamed to stdout; counts and speed go to stderr."""
     sampling = _sampling(temperature, top_k, top_p, min_p, seed)
+    kind = activations_named(acts)
     loaded = open_model(model, format_, threads, device, kv)
     text = sys.stdin.read() if prompt == "-" else prompt
-    made = write(loaded, text, max_tokens=max_tokens, sampling=sampling, stop=stop or (), acts=acts)
+    made = write(loaded, text, max_tokens=max_tokens, sampling=sampling, stop=stop or (), acts=kind)
     if json:
         for _ in made:
             pass
@@ -110,7 +112,10 @@ def chat(
     """
     sampling = _sampling(temperature, top_k, top_p, min_p, seed)
     talk = Conversation(
-        open_model(model, format_, threads, device, kv), system=system, context=context, acts=acts
+        open_model(model, format_, threads, device, kv),
+        system=system,
+        context=context,
+        acts=activations_named(acts),
     )
     if sys.stdin.isatty():
         stderr().print("/reset forgets the conversation, /exit ends it")

@@ -6,7 +6,7 @@ import errno
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,18 +16,20 @@ import numpy as np
 from gguf import GGMLQuantizationType, GGUFValueType, GGUFWriter
 from numpy.typing import NDArray
 
+from fewbit.callbacks import Progress
 from fewbit.errors import FormatError
-from fewbit.files.gguf import ALIGNMENT, Field, fields_of, sort_key
+from fewbit.files.gguf import ALIGNMENT, Field, fields_of
 from fewbit.files.gguf_config import config_to_gguf, rope_divisors
 from fewbit.files.importance import imatrix_metadata
+from fewbit.files.replace import replacing
 from fewbit.formats.table import Format, find_format
 from fewbit.recipes import choose as recipes
+from fewbit.recipes.order import sort_key
 
 if TYPE_CHECKING:
     from fewbit.convert.encode import Stream
     from fewbit.files.checkpoint import Checkpoint
 
-Progress = Callable[[int, int, str], None]
 QUANTIZATION_VERSION = 2
 _DROPPED = ("split.", "general.file_type", "general.quantization_version", "general.alignment")
 
@@ -143,28 +145,6 @@ def _write_array(values: NDArray[Any], file: Path, offset: int) -> Iterator[int]
         opened.seek(offset)
         opened.write(values.tobytes())
     yield values.nbytes
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path` that takes its place when all went well, else vanishes.
-
-    Raises:
-        OSError: `path` is a folder, or in none; the disk is full.
-
-    """
-    if path.is_dir():
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    if not path.parent.is_dir():
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path.parent))
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        yield part
-        part.replace(path)
-    except BaseException:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
-        raise
 
 
 def _metadata(stream: Stream, recipe: str | None) -> dict[str, Field]:

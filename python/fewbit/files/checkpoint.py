@@ -1,4 +1,4 @@
-"""A model on disk: its configuration, its tensors under GGUF's names, its tokenizer.
+"""A model on disk: its configuration and its tensors under GGUF's names.
 
 A Hugging Face folder and a GGUF file come out the same: tensors as GGUF has them, so one
 plan per architecture serves both. Nothing is read before it is asked for.
@@ -6,13 +6,11 @@ plan per architecture serves both. Nothing is read before it is asked for.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,14 +19,12 @@ from fewbit.errors import FileFormatError, InputError
 from fewbit.files import gguf, hub
 from fewbit.files.gguf_config import LONG_FACTORS, ROPE_FREQS, config_from_gguf
 from fewbit.files.hf_config import config_from_hf
+from fewbit.files.json_file import read_json
 from fewbit.files.safetensors import Entry, read_safetensors
 from fewbit.files.transforms import gguf_tensors
 from fewbit.models import build_plan
 from fewbit.plan.config import Config
-from fewbit.plan.sizes import tensor_shapes
-
-if TYPE_CHECKING:
-    from fewbit.tokenizer.tokenizer import Tokenizer
+from fewbit.plan.shapes import tensor_shapes
 
 INDEX = "model.safetensors.index.json"
 
@@ -80,20 +76,6 @@ class Checkpoint:
         """The bytes of tensor `name`."""
         info = self.tensors[name]
         return Tensor(info.format, info.shape, info.read())
-
-    def tokenizer(self) -> Tokenizer:
-        """The tokenizer in the folder or the metadata.
-
-        Raises:
-            FileFormatError: it is missing or damaged.
-            UnsupportedError: it is of a kind that is not known here.
-
-        """
-        from fewbit.tokenizer.tokenizer import from_folder, from_gguf
-
-        if self.metadata is not None:
-            return from_gguf(self.metadata, self.path)
-        return from_folder(self.path)
 
 
 def open_checkpoint(path: str | PathLike[str]) -> Checkpoint:
@@ -171,24 +153,6 @@ def _weight_files(folder: Path) -> list[Path]:
             path=str(folder),
         )
     return files
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file.
-
-    Raises:
-        FileFormatError: the file is not JSON, or no object.
-
-    """
-    try:
-        found = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise FileFormatError(
-            f"`{path}` is not JSON: {error}", hint="download it again", path=str(path)
-        ) from None
-    if not isinstance(found, dict):
-        raise FileFormatError(f"`{path}` must hold a JSON object", path=str(path))
-    return found
 
 
 def _check_tensors(checkpoint: Checkpoint) -> None:

@@ -284,13 +284,6 @@ def _damaged(path: Path, reason: str) -> FileFormatError:
     )
 
 
-def sort_key(name: str) -> tuple[int, bytes]:
-    """Where ``llama-quantize`` puts a tensor: outside the blocks, then by block, then by name."""
-    parts = name.split(".")
-    inside = len(parts) > 1 and parts[0] == "blk" and parts[1].isdigit()
-    return (int(parts[1]) if inside else -1, name.encode())
-
-
 def fields_of(values: Mapping[str, Any]) -> Iterator[tuple[str, Field]]:
     """Plain values as fields: int as u32 (in lists as i32), float as f32, str, bool and lists."""
     for key, value in values.items():

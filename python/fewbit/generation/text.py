@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterator, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fewbit.errors import InputError
 from fewbit.generation.reasoning import first_of, held_back
-from fewbit.measure.evaluate import BATCH
+from fewbit.run.limits import BATCH, Activations
+from fewbit.run.model import LoadedModel
 from fewbit.run.sampling import Sampling, choose
-
-if TYPE_CHECKING:
-    from fewbit.api import Model
 
 Finish = Literal["stop", "length", "context"]
 """Why text ended: a stop token or string, the limit on new tokens, or a full context."""
@@ -24,7 +22,9 @@ Finish = Literal["stop", "length", "context"]
 class Session:
     """A key/value cache with the tokens in it: what a conversation keeps between its turns."""
 
-    def __init__(self, model: Model, context: int | None = None, acts: str = "int8") -> None:
+    def __init__(
+        self, model: LoadedModel, context: int | None = None, acts: Activations = "int8"
+    ) -> None:
         """Room for `context` tokens; by default as many as the model was made for.
 
         Raises:
@@ -82,9 +82,8 @@ class Session:
 
         A cache that can chooses them where the logits are, some steps ahead.
         """
-        decode = getattr(self._cache, "decode", None)
         most = self.context - len(self.ids)
-        found = decode(token, sampling, rng, self.acts, most) if decode else None
+        found = self.model.decode(self._cache, token, sampling, rng, self.acts, most)
         if found is None:
             while not self.full:
                 token = choose(self.step(token), sampling, rng)
@@ -120,11 +119,12 @@ class Generation(Iterator[str]):
         prompt: Sequence[int],
         max_tokens: int,
         sampling: Sampling,
-        stop: Sequence[str],
+        stop: str | Sequence[str],
         spelled: frozenset[int] = frozenset(),
     ) -> None:
         if max_tokens < 1:
             raise InputError(f"cannot make {max_tokens} tokens", hint="use 1 or more")
+        stop = (stop,) if isinstance(stop, str) else tuple(stop)
         if "" in stop:
             raise InputError("a stop string is empty", hint="leave it out")
         self.prompt = list(prompt)
@@ -136,12 +136,22 @@ class Generation(Iterator[str]):
         self._session = session
         self._limit = max_tokens
         self._sampling = sampling
-        self._stop = tuple(stop)
+        self._stop = stop
         self._spelled = spelled
         self._pieces = self._run()
 
     def __next__(self) -> str:
         return next(self._pieces)
+
+    def __str__(self) -> str:
+        """The whole text; what is not made yet is made now."""
+        for _ in self:
+            pass
+        return self.text
+
+    def __repr__(self) -> str:
+        state = self.finish or "running"
+        return f"<fewbit Generation: {len(self.tokens)} tokens, {state}: {self.text!r}>"
 
     @property
     def tokens_per_second(self) -> float:
@@ -199,13 +209,13 @@ class Generation(Iterator[str]):
 
 
 def generate(
-    model: Model,
+    model: LoadedModel,
     prompt: str | Sequence[int],
     *,
     max_tokens: int = 256,
     sampling: Sampling | None = None,
-    stop: Sequence[str] = (),
-    acts: str = "int8",
+    stop: str | Sequence[str] = (),
+    acts: Activations = "int8",
     session: Session | None = None,
     spelled: frozenset[int] = frozenset(),
 ) -> Generation:

@@ -7,28 +7,26 @@ what each weight matrix is multiplied with is squared and added up, column by co
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from gguf import GGUFWriter
 from numpy.typing import NDArray
 
 from fewbit import _core
-from fewbit.convert.gguf import replacing
+from fewbit.callbacks import Progress
 from fewbit.errors import UnsupportedError
 from fewbit.files.importance import COUNTS, SUMS, Imatrix, means
-from fewbit.measure.evaluate import BATCH, windows
+from fewbit.files.replace import replacing
+from fewbit.measure.evaluate import windows
 from fewbit.recipes import choose as recipes
-
-if TYPE_CHECKING:
-    from fewbit.api import Model
-
-Progress: TypeAlias = Callable[[int, int, str], None]
+from fewbit.run.limits import BATCH
+from fewbit.run.model import LoadedModel
 
 PRODUCTS = ("linear", "expert_linear")
 
@@ -84,7 +82,7 @@ class CollectedImatrix(Imatrix):
 
 
 def imatrix(
-    model: Model,
+    model: LoadedModel,
     text: str,
     ctx: int = 512,
     chunks: int | None = None,
@@ -111,7 +109,8 @@ def imatrix(
             "importance matrices are collected on the CPU", hint='load the model with device="cpu"'
         )
     collector = executor.collector(asked)
-    cache, count = model.cache(1, ctx), len(parts.inputs)
+    cache: Any = model.cache(1, ctx)
+    count = len(parts.inputs)
     for chunk, tokens in enumerate(parts.inputs):
         cache.reset()
         for start in range(0, ctx, BATCH):
@@ -143,13 +142,13 @@ def _stored(values: NDArray[Any]) -> NDArray[np.float32]:
     return np.asarray(values[0] if len(values) == 1 else values, np.float32)
 
 
-def _asked(model: Model, output: bool) -> set[str]:
+def _asked(model: LoadedModel, output: bool) -> set[str]:
     """The weights of products in the blocks, and the output's: ``llama-imatrix`` takes no other."""
     names = {op.weights[0] for op in model.plan.ops if op.kind in PRODUCTS}
     return {name for name in names if name.startswith("blk.") or (output and name[:7] == "output.")}
 
 
-def _unseen(model: Model, counts: Mapping[str, NDArray[np.uint64]]) -> list[str]:
+def _unseen(model: LoadedModel, counts: Mapping[str, NDArray[np.uint64]]) -> list[str]:
     """Weights of the blocks that would be quantized, and experts, that no token met."""
     found = []
     for name, tensor in model.checkpoint.tensors.items():

@@ -10,16 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from fewbit.callbacks import Progress
 from fewbit.formats.table import find_format
-from fewbit.measure.evaluate import Progress, Variant, divergences
+from fewbit.measure.evaluate import Variant, divergences
 from fewbit.measure.speed import Case, Filled
 from fewbit.measure.statistics import Divergence
-from fewbit.plan.sizes import Sizes, sizes
-
-if TYPE_CHECKING:
-    from fewbit.api import Model
+from fewbit.plan.sizes import Sizes, sizes_of
+from fewbit.run.model import LoadedModel
 
 SPEED_TOKENS = 64
 
@@ -40,7 +38,7 @@ class Row:
 
 
 def compare(
-    base: Model,
+    base: LoadedModel,
     formats: Sequence[str],
     text: str,
     ctx: int = 512,
@@ -54,7 +52,7 @@ def compare(
         InputError: the text is too short for two windows.
 
     """
-    models: dict[str, Model] = {base_name(base): base}
+    models: dict[str, LoadedModel] = {base_name(base): base}
     for done, name in enumerate(formats):
         if progress:
             progress(done, len(formats), f"encoding {name}")
@@ -73,7 +71,7 @@ def compare(
     return [
         Row(
             name,
-            sizes(model),
+            sizes_of(model.plan, model.formats),
             results[name, "f32"],
             results.get((name, "int8"), results[name, "f32"]),
             speeds[name],
@@ -82,7 +80,7 @@ def compare(
     ]
 
 
-def base_name(model: Model) -> str:
+def base_name(model: LoadedModel) -> str:
     """The format that holds most of a model's weights."""
     counts: dict[str, int] = {}
     for op in model.plan.ops:
@@ -92,12 +90,12 @@ def base_name(model: Model) -> str:
     return max(counts, key=lambda name: counts[name])
 
 
-def _rounds_activations(model: Model) -> bool:
+def _rounds_activations(model: LoadedModel) -> bool:
     """Whether int8 changes anything: of weights stored as floats, only BF16 rounds activations."""
     return any(name == "BF16" or not find_format(name).is_float for name in model.formats.values())
 
 
-def _speed(model: Model) -> float:
+def _speed(model: LoadedModel) -> float:
     count = min(SPEED_TOKENS, model.config.context)
     Filled(model, Case("tg", min(4, count)), "int8").measure()
     return Filled(model, Case("tg", count), "int8").measure()

@@ -10,37 +10,27 @@ by side, with no file in between.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fewbit.callbacks import Progress
 from fewbit.errors import InputError
 from fewbit.measure import statistics as measures
 from fewbit.measure.statistics import Divergence, Perplexity, Span, Values
+from fewbit.run.limits import ACTIVATIONS, BATCH, Activations
+from fewbit.run.model import LoadedModel
 from fewbit.run.predictions import Ids, Predictions
-
-if TYPE_CHECKING:
-    from fewbit.api import Model
-
-Progress: TypeAlias = Callable[[int, int, str], None]
-"""Called with steps done, steps in all, and a few words on the result so far."""
-
-
-BATCH = 512
-"""Tokens of one forward pass: enough for matrix products, few enough for their logits."""
-
-ACTS = ("f32", "int8")
 
 
 @dataclass(frozen=True)
 class Variant:
     """A model together with what its linear layers do to their activations."""
 
-    model: Model
-    acts: str
+    model: LoadedModel
+    acts: Activations
 
 
 @dataclass(frozen=True)
@@ -66,7 +56,7 @@ class Windows:
         return self.targets[:, self.first + 1 :]
 
 
-def windows(model: Model, text: str, ctx: int = 512, chunks: int | None = None) -> Windows:
+def windows(model: LoadedModel, text: str, ctx: int = 512, chunks: int | None = None) -> Windows:
     """The windows of `text` for `model`'s tokenizer, the first `chunks` of them.
 
     Where the vocabulary adds BOS, it replaces the first token of each window (which is never
@@ -97,11 +87,11 @@ def windows(model: Model, text: str, ctx: int = 512, chunks: int | None = None) 
 
 
 def perplexity(
-    model: Model,
+    model: LoadedModel,
     text: str,
     ctx: int = 512,
     chunks: int | None = None,
-    acts: str = "int8",
+    acts: Activations = "int8",
     progress: Progress | None = None,
 ) -> Perplexity:
     """The perplexity of `text` under `model`, as ``llama-perplexity`` measures it.
@@ -127,13 +117,13 @@ def perplexity(
 
 
 def divergence(
-    model: Model,
-    base: Model,
+    model: LoadedModel,
+    base: LoadedModel,
     text: str,
     ctx: int = 512,
     chunks: int | None = None,
-    acts: str = "int8",
-    base_acts: str = "f32",
+    acts: Activations = "int8",
+    base_acts: Activations = "f32",
     progress: Progress | None = None,
 ) -> Divergence:
     """How the predictions of `model` diverge from those of `base` on `text`.
@@ -246,11 +236,11 @@ def _span(parts: Windows, start: float, finite: int) -> Span:
 
 
 def _check_acts(acts: str) -> None:
-    if acts not in ACTS:
+    if acts not in ACTIVATIONS:
         raise InputError(f"unknown activations `{acts}`", hint="known: f32, int8", acts=acts)
 
 
-def _check_vocabulary(model: Model, base: Model) -> None:
+def _check_vocabulary(model: LoadedModel, base: LoadedModel) -> None:
     if model.config.vocab != base.config.vocab:
         raise InputError(
             f"the models have {model.config.vocab} and {base.config.vocab} tokens",

@@ -11,18 +11,17 @@ import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fewbit import _core
+from fewbit.callbacks import Progress
 from fewbit.errors import InputError
-from fewbit.measure.evaluate import BATCH, Progress
-from fewbit.plan.sizes import sizes
-
-if TYPE_CHECKING:
-    from fewbit.api import Model
+from fewbit.plan.sizes import sizes_of
+from fewbit.run.limits import BATCH, Activations
+from fewbit.run.model import LoadedModel
 
 
 @dataclass(frozen=True)
@@ -92,14 +91,14 @@ class Bench:
 
 
 def bench(
-    model: Model,
+    model: LoadedModel,
     *,
     prompt: int = 512,
     generate: int = 128,
     depths: Sequence[int] = (0,),
     sequences: int = 1,
     repetitions: int = 5,
-    acts: str = "int8",
+    acts: Activations = "int8",
     threads: int = 0,
     progress: Progress | None = None,
 ) -> Bench:
@@ -134,7 +133,7 @@ def bench(
                 samples[test].append(rate)
         if repetition:
             read_rates.append(model.memory_rate(threads))
-    read = sizes(model).bytes_per_token
+    read = sizes_of(model.plan, model.formats).bytes_per_token
     rates = tuple(
         Rate(
             test.name,
@@ -151,7 +150,7 @@ def bench(
 class Filled:
     """A cache that holds the tokens before a test's, and is brought back to them each time."""
 
-    def __init__(self, model: Model, test: Case, acts: str) -> None:
+    def __init__(self, model: LoadedModel, test: Case, acts: Activations) -> None:
         self.model, self.test, self.acts = model, test, acts
         self.sequences = test.sequences if test.kind == "tg" else 1
         self.cache: Any = model.cache(self.sequences, test.depth + test.tokens)
@@ -184,7 +183,7 @@ class Filled:
             self.model.forward(self.cache, part, owners, last, acts=self.acts)
 
 
-def _random_tokens(model: Model, count: int, seed: int) -> NDArray[np.uint32]:
+def _random_tokens(model: LoadedModel, count: int, seed: int) -> NDArray[np.uint32]:
     rng = np.random.default_rng(seed)
     return rng.integers(0, model.config.vocab, count, dtype=np.uint32)
 

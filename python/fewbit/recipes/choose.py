@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from fewbit.errors import FileFormatError, FormatError, InputError
-from fewbit.files.gguf import sort_key
 from fewbit.formats.table import Format, find_format
 from fewbit.recipes import mixtures
 from fewbit.recipes.mixtures import ALIASES, FILE_TYPES, Place
+from fewbit.recipes.order import sort_key
 
 _BLOCK_LINEAR = re.compile(r"blk\.\d+\.(attn|ffn)_\w+\.weight")
 _BLOCK = re.compile(r"blk\.(\d+)\.")

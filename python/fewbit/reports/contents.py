@@ -16,6 +16,7 @@ from fewbit.errors import InputError
 from fewbit.formats.layouts import layout_of, read_block, scales_of
 from fewbit.formats.table import find_format
 from fewbit.plan.config import Config
+from fewbit.tokenizer.load import tokenizer_of
 
 if TYPE_CHECKING:
     from fewbit.files.checkpoint import Checkpoint
@@ -186,7 +187,7 @@ def inspect(checkpoint: Checkpoint) -> Contents:
         Entry(t.name, tuple(t.shape), t.format, _stored_bytes(tuple(t.shape), t.format))
         for t in checkpoint.tensors.values()
     )
-    tokenizer = checkpoint.tokenizer()
+    tokenizer = tokenizer_of(checkpoint)
     facts: dict[str, object] = {
         "vocab": len(tokenizer.vocab),
         "bos": tokenizer.bos,

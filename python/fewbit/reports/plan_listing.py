@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from fewbit.models import build_plan
 from fewbit.plan.plan import Attribute, Plan
-from fewbit.plan.sizes import Sizes, row_size, share_of, sizes_of, weight_shapes
+from fewbit.plan.shapes import weight_shapes
+from fewbit.plan.sizes import Sizes, fraction_read, row_size, sizes_of
 
 if TYPE_CHECKING:
     from fewbit.files.checkpoint import Checkpoint
@@ -68,10 +69,10 @@ def list_plan(checkpoint: Checkpoint) -> Listing:
 
 def _step(plan: Plan, index: int, formats: dict[str, str]) -> Step:
     op = plan.ops[index]
-    share = share_of(plan, op)
+    fraction = fraction_read(plan, op)
     weights = []
     for name, shape in zip(op.weights, weight_shapes(plan, op), strict=True):
         size, rows = row_size(formats[name], shape)
-        read = size if share is None else int(rows * size * share)
+        read = size if fraction is None else int(rows * size * fraction)
         weights.append(Weight(name, shape, formats[name], rows * size, read))
     return Step(index, op.kind, op.inputs, tuple(weights), dict(op.attributes), op.width)

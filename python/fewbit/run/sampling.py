@@ -7,8 +7,8 @@ Each filter takes and gives `Candidates`, so each can be read and tested alone.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,6 +64,27 @@ class Sampling:
 
 
 GREEDY = Sampling(temperature=0)
+
+
+def sampling_from(
+    base: Sampling | None,
+    temperature: float | None = None,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    min_p: float | None = None,
+    seed: int | None = None,
+) -> Sampling:
+    """`base` (or the defaults) with every option that is not None in place of its own.
+
+    Raises:
+        InputError: an option is out of its range.
+
+    """
+    given = {
+        "temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p, "seed": seed,
+    }  # fmt: skip
+    changed: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    return replace(base or Sampling(), **changed)
 
 
 def choose(logits: NDArray[np.float32], sampling: Sampling, rng: np.random.Generator) -> int:

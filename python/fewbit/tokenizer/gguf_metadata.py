@@ -19,7 +19,8 @@ from fewbit.tokenizer.gguf_vocabulary import (
     UNUSED,
     USER_DEFINED,
 )
-from fewbit.tokenizer.tokenizer import Tokenizer, from_folder, stop_ids
+from fewbit.tokenizer.load import from_folder
+from fewbit.tokenizer.tokenizer import Tokenizer, stop_ids
 
 
 def metadata_from_folder(path: Path, vocab: int) -> dict[str, Any]:

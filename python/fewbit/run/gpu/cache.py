@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fewbit.errors import InputError
-from fewbit.run.gpu.decode import can_choose, decode
+from fewbit.run.gpu.device import Device
 from fewbit.run.gpu.guard import guarded
-from fewbit.run.gpu.stages import FEW, HEAD, KEPT, SPAN, kept_bytes, splits
-from fewbit.run.sampling import Sampling
-
-if TYPE_CHECKING:
-    from fewbit.run.gpu.executor import Executor
+from fewbit.run.gpu.stages import FEW, HEAD, SPAN, Program, kept_bytes, splits
+from fewbit.run.limits import kv_type_named
 
 Ids = NDArray[np.uint32]
 
@@ -28,14 +24,26 @@ class Cache:
     to the beginning of the span before the last.
     """
 
-    def __init__(self, executor: Executor, sequences: int, capacity: int, kv: str = "f32") -> None:
+    def __init__(
+        self,
+        device: Device,
+        program: Program,
+        batch: int,
+        sequences: int,
+        capacity: int,
+        kv: str = "f32",
+    ) -> None:
+        """An empty cache for the layers of `program`, in steps of up to `batch` tokens.
+
+        Raises:
+            InputError: there is no sequence, no token, or `kv` is not a known type.
+            DeviceError: the card is full.
+
+        """
         if sequences < 1 or capacity < 1:
             raise InputError(f"a cache of {sequences} sequences of {capacity} tokens holds nothing")
-        if kv not in KEPT:
-            raise InputError(
-                f"unknown kind of keys and values `{kv}`", hint="known: " + ", ".join(KEPT)
-            )
-        self.executor, self.kv = executor, kv
+        self.device, self.program, self.kv = device, program, kv_type_named(kv)
+        self.batch = batch
         self.sequences = sequences
         self.capacity = capacity
         self._lengths = [0] * sequences
@@ -43,7 +51,7 @@ class Cache:
         self.buffers: dict[str, Any] = {}
         self.bound: dict[str, Any] = {}
         self.steps = 0
-        """How often the host has said what to do next; a stream sees that it was not the last."""
+        """Steps written by the host; a running decode compares it to detect other writes."""
         try:
             self._allocate()
         except BaseException:
@@ -51,8 +59,8 @@ class Cache:
             raise
 
     def _allocate(self) -> None:
-        device, program = self.executor.device, self.executor.program("f32")
-        self.buffers["step"] = device.buffer(4 * (HEAD + 4 * self.executor.batch))
+        device, program = self.device, self.program
+        self.buffers["step"] = device.buffer(4 * (HEAD + 4 * self.batch))
         floats = FEW * splits(self.capacity) * program.parts
         self.buffers["parts"] = device.buffer(4 * floats)
         for name in program.rows:
@@ -66,7 +74,7 @@ class Cache:
 
     def _row_bytes(self, name: str) -> int:
         """Of the keys or values of one position."""
-        return kept_bytes(self.kv, *self.executor.program("f32").rows[name])
+        return kept_bytes(self.kv, *self.program.rows[name])
 
     def reachable(self, sequence: int, length: int) -> int:
         """The most tokens up to `length` that `truncate` can keep.
@@ -81,7 +89,7 @@ class Cache:
 
     def reach(self, sequences: Ids, positions: Ids) -> None:
         """Note that the card will have taken tokens at these positions."""
-        if self.executor.program("f32").states:
+        if self.program.states:
             for sequence, position in zip(sequences.tolist(), positions.tolist(), strict=True):
                 self._spans[sequence] = max(self._spans[sequence], position // SPAN)
 
@@ -134,7 +142,7 @@ class Cache:
         length = self.length(source)
         self.length(target)
         if source != target and length:
-            encoder, program = self.executor.device.encoder(), self.executor.program("f32")
+            encoder, program = self.device.encoder(), self.program
             for name in program.rows:
                 row = self._row_bytes(name)
                 start = row * self.capacity
@@ -143,14 +151,14 @@ class Cache:
                 size = 4 * floats
                 self._copy_part(encoder, name, source * size, target * size, size)
             with guarded("cannot copy a sequence"):
-                self.executor.device.queue.submit([encoder.finish()])
+                self.device.queue.submit([encoder.finish()])
         self._lengths[target] = length
         self._spans[target] = self._spans[source]
 
     def _copy_part(self, encoder: Any, name: str, source: int, target: int, size: int) -> None:
         """Within one buffer, which no copy command may name twice: by way of another."""
         buffer = self.buffers[name]
-        between = self.executor.device.buffer(size, "a copied sequence")
+        between = self.device.buffer(size, "a copied sequence")
         encoder.copy_buffer_to_buffer(buffer, source, between, 0, size)
         encoder.copy_buffer_to_buffer(between, 0, buffer, target, size)
 
@@ -169,19 +177,10 @@ class Cache:
         self._lengths[sequence] = position + 1
         return position
 
-    def decode(
-        self, token: int, sampling: Sampling, rng: np.random.Generator, acts: str, most: int
-    ) -> Generator[int] | None:
-        """The tokens that follow `token` in sequence 0, chosen on the card; see decode.py.
-
-        None where the card has not this way of choosing.
-        """
-        return decode(self, token, sampling, rng, acts, most) if can_choose(sampling) else None
-
     def release(self) -> None:
         """Free the card's memory."""
         for buffer in self.buffers.values():
-            self.executor.device.release(buffer)
+            self.device.release(buffer)
         self.buffers.clear()
         self.bound.clear()
 

@@ -10,17 +10,16 @@ import contextlib
 import math
 from collections import deque
 from collections.abc import Generator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import wgpu
 
 from fewbit.errors import DeviceError, InputError
+from fewbit.run.gpu.cache import Cache
+from fewbit.run.gpu.executor import Executor
 from fewbit.run.gpu.guard import guarded, wait
 from fewbit.run.sampling import Sampling, refuse_logits
-
-if TYPE_CHECKING:
-    from fewbit.run.gpu.cache import Cache
 
 AHEAD = 3
 """Steps in flight."""
@@ -42,9 +41,8 @@ def can_choose(sampling: Sampling) -> bool:
 class Decoder:
     """What a cache needs to go on by itself from one token, for one way of choosing."""
 
-    def __init__(self, cache: Cache, sampling: Sampling, acts: str) -> None:
-        executor = cache.executor
-        self.cache, self.device = cache, executor.device
+    def __init__(self, executor: Executor, cache: Cache, sampling: Sampling, acts: str) -> None:
+        self.executor, self.device = executor, executor.device
         self.stages = executor.bound(cache, acts)
         program = executor.program(acts)
         assert program.logits is not None
@@ -75,7 +73,7 @@ class Decoder:
         with guarded(f"{self.device.adapter.name} failed in generation"):
             self.device.queue.write_buffer(self.draws, 4 * place, np.array([draw], np.float32))
             encoder = self.device.encoder()
-            self.cache.executor.encode(encoder, self.stages, {"tokens": 1, "outputs": 1})
+            self.executor.encode(encoder, self.stages, {"tokens": 1, "outputs": 1})
             compute = encoder.begin_compute_pass()
             compute.set_pipeline(self.pipeline)
             compute.set_bind_group(0, self.group)
@@ -104,8 +102,9 @@ class Decoder:
 
 
 def decode(
-    cache: Cache, token: int, sampling: Sampling, rng: np.random.Generator, acts: str, most: int
-) -> Generator[int]:
+    executor: Executor, cache: Cache, token: int, sampling: Sampling,
+    rng: np.random.Generator, acts: str, most: int,
+) -> Generator[int]:  # fmt: skip
     """The tokens after `token` in sequence 0, up to `most`, which fit the cache.
 
     When a token is given out, the one before it is in the cache. The draws are those that
@@ -116,8 +115,8 @@ def decode(
         DeviceError: the card is lost.
 
     """
-    executor, start = cache.executor, cache.length()
-    decoder = Decoder(cache, sampling, acts)
+    start = cache.length()
+    decoder = Decoder(executor, cache, sampling, acts)
     zero = np.zeros(1, np.uint32)
     executor.write_step(cache, np.array([token], np.uint32), zero + np.uint32(start), zero, zero)
     steps = cache.steps

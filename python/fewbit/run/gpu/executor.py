@@ -6,7 +6,6 @@ of buffers when a cache is first used. A step is then one list of commands in on
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,14 +19,11 @@ from fewbit.run.gpu.device import Device
 from fewbit.run.gpu.fuse import fuse
 from fewbit.run.gpu.guard import guarded
 from fewbit.run.gpu.measure import Predictions
-from fewbit.run.gpu.ops import Compiler, check_ops
+from fewbit.run.gpu.ops import Compiler, Op, check_ops
 from fewbit.run.gpu.stages import HEAD, LANES, TILE_QUERIES, Kind, Program, Stage, kind_of
 from fewbit.run.gpu.weights import Weights
+from fewbit.run.limits import ACTIVATIONS, BATCH
 
-BATCH = 512
-"""Tokens that go through the plan together; more are split."""
-
-ACTS = ("f32", "int8")
 Ids = NDArray[np.uint32]
 Receive = Callable[[int, Ids], None]
 
@@ -52,20 +48,22 @@ class Executor:
     """
 
     def __init__(
-        self, plan: str, weights: Weights, batch: int = BATCH, *, fused: bool = True
+        self, ops: Sequence[Op], weights: Weights, batch: int = BATCH, *, fused: bool = True
     ) -> None:
-        """`fused` joins what can be joined (fuse.py): the same values in fewer dispatches."""
+        """Bind the ops of a plan (`Plan.to_dicts`) to weights, in steps of up to `batch` tokens.
+
+        `fused` joins what can be joined (fuse.py): the same values in fewer dispatches.
+        """
         self.device: Device = weights.device
-        ops = json.loads(plan)
         if not ops:
             raise InputError("the plan has no ops")
         check_ops(ops)
         if fused:
-            ops = fuse(ops, weights.can_join)
+            ops = fuse(list(ops), weights.can_join)
             joined = {name: op.get("experts", 1) for op in ops for name in op["weights"]}
             for name in sorted(name for name in joined if "+" in name):
                 weights.join(name.split("+"), joined[name])
-        self._programs = {acts: Compiler(ops, weights, acts).run() for acts in ACTS}
+        self._programs = {acts: Compiler(ops, weights, acts).run() for acts in ACTIVATIONS}
         self.batch, self.outputs = self._rows(batch)
         self._spare: list[Predictions] = []
         self._shared: dict[str, Any] = {}
@@ -109,7 +107,7 @@ class Executor:
                 f"a cache of {capacity} tokens, the model has {positions} positions",
                 hint="use a shorter context",
             )
-        return Cache(self, sequences, capacity, kv)
+        return Cache(self.device, self._programs["f32"], self.batch, sequences, capacity, kv)
 
     def forward(
         self, cache: Cache, tokens: Ids, sequences: Ids, outputs: Ids, acts: str
@@ -206,9 +204,9 @@ class Executor:
 
     def _check(self, cache: Cache, tokens: Ids, sequences: Ids, outputs: Ids, acts: str) -> None:
         count, vocab = len(tokens), self._programs["f32"].vocab
-        if acts not in ACTS:
+        if acts not in ACTIVATIONS:
             raise InputError(f"unknown activations `{acts}`", hint="known: f32, int8")
-        if cache.executor is not self:
+        if cache.program is not self._programs["f32"]:
             raise InputError("the cache was made for another plan")
         if len(sequences) != count:
             raise ShapeError(f"{count} tokens but {len(sequences)} sequences")

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewbit.run.gpu.weights import Slice, Weights
+from fewbit.run.limits import KV_TYPES
 
 Domain = Literal["tokens", "outputs"]
 Kind = Literal["few", "apart", "tiled"]
@@ -37,8 +38,6 @@ HEAD = 4
 """Words of a step before its tokens, as common.wgsl has them."""
 TILE_QUERIES = 32
 """Queries of a workgroup of attend_tile.wgsl."""
-KEPT = ("f32", "f16", "int8")
-"""How a cache keeps keys and values; store.wgsl counts on this order."""
 WIDEST_TILE = 512
 """Columns of a head that attend_tile.wgsl takes at most."""
 SPLIT = 256
@@ -110,7 +109,7 @@ class Stage:
     def for_cache(self, capacity: int, kv: str = "f32") -> Stage | None:
         """The stage for a cache of `capacity` tokens kept as `kv`, None if there is none."""
         constants = dict(self.constants)
-        numbers = {"CAPACITY": capacity, "KV": KEPT.index(kv)}
+        numbers = {"CAPACITY": capacity, "KV": KV_TYPES.index(kv)}
         constants |= {name: numbers[name] for name in numbers if name in constants}
         parts, groups, kinds = splits(capacity), self.groups, self.kinds
         if parts == 1 and self.kinds_short is not None:
@@ -125,7 +124,7 @@ class Stage:
 
 def kept_bytes(kv: str, width: int, heads: int) -> int:
     """Of a row of keys or values: four columns to 4, 2 or 1 words, and of int8 a scale a head."""
-    return (width * 4 >> KEPT.index(kv)) + (4 * heads if kv == "int8" else 0)
+    return (width * 4 >> KV_TYPES.index(kv)) + (4 * heads if kv == "int8" else 0)
 
 
 def splits(capacity: int) -> int:
