@@ -1,16 +1,15 @@
-"""Holds a conversation; the answer arrives piece by piece."""
+"""Holds a conversation; each answer arrives piece by piece."""
 
 import fewbit
-from fewbit.generation.conversation import Conversation
 
-model = fewbit.load(fewbit.DEMO)
-conversation = Conversation(model)
-sampling = fewbit.Sampling(temperature=0.7, seed=1)
+model = fewbit.load("demo")
+messages: list[dict[str, str]] = []
 
 for question in ("Once upon a time there was a dog.", "What did it find in the garden?"):
     print(f"> {question}")
-    reply = conversation.ask(question, max_tokens=40, sampling=sampling)
+    messages.append({"role": "user", "content": question})
+    reply = model.chat(messages, max_tokens=40, temperature=0.7, seed=1)
     for piece in reply:
         print(piece.text, end="", flush=True)
-    conversation.remember(question, reply.text)
+    messages.append({"role": "assistant", "content": reply.text})
     print("\n")

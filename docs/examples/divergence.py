@@ -1,12 +1,14 @@
 """Separates what quantized weights lose from what fast arithmetic adds, and from the KV cache."""
 
+from typing import Literal
+
 import fewbit
 
-base = fewbit.load(fewbit.DEMO)
+base = fewbit.load("demo")
 text = fewbit.demo_text()
 
 
-def report(name: str, model: fewbit.Model, acts: str) -> None:
+def report(name: str, model: fewbit.Model, acts: Literal["f32", "int8"]) -> None:
     """Print the KL divergence of `model` from the base, and how often the top token agrees."""
     lost = model.divergence(base, text, chunks=4, acts=acts)
     agree = 100 * lost.same_top.value
@@ -15,4 +17,4 @@ def report(name: str, model: fewbit.Model, acts: str) -> None:
 
 report("Q8_0 weights", base.quantize("Q8_0"), "f32")
 report("Q8_0 weights, int8 arithmetic", base.quantize("Q8_0"), "int8")
-report("int8 keys and values", fewbit.load(fewbit.DEMO, kv="int8"), "f32")
+report("int8 keys and values", fewbit.load("demo", kv="int8"), "f32")

@@ -10,7 +10,6 @@ import numpy as np
 
 import fewbit
 from fewbit.plan.plan import Plan
-from fewbit.run.backend import executor
 from reference.cache import Cache
 from reference.run import Runner
 from reference.weights import Weight
@@ -18,7 +17,7 @@ from reference.weights import Weight
 TOKENS = [17, 5, 300]
 OPS = 16  # the first layer of the demo; the oracle is slow, so start with few
 
-model = fewbit.load(fewbit.DEMO, "cpu").quantize("Q8_0")
+model = fewbit.load("demo", "cpu").quantize("Q8_0")
 weights = {
     name: Weight(model.formats[name], len(data), columns, data.tobytes())
     for name in model.plan.weights()
@@ -29,7 +28,7 @@ oracle = Runner(weights, Cache(len(TOKENS)), TOKENS, [0] * len(TOKENS), [2], act
 for count, op in enumerate(model.plan.ops[:OPS], start=1):
     beginning = Plan(model.config)
     beginning.ops = model.plan.ops[:count]  # the plan up to this op, whose value is then the result
-    bound = executor(beginning, model.weights, 1)
+    bound = model.backend.executor(beginning, model.weights, 1)
     cache = bound.cache(1, len(TOKENS), "f32")
     ids, sequence = np.array(TOKENS, np.uint32), np.zeros(len(TOKENS), np.uint32)
     found = bound.forward(cache, ids, sequence, np.arange(len(TOKENS), dtype=np.uint32), "int8")

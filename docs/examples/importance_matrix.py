@@ -4,7 +4,7 @@ from pathlib import Path
 
 import fewbit
 
-model = fewbit.load(fewbit.DEMO, "cpu")
+model = fewbit.load("demo", "cpu")
 text = fewbit.demo_text()
 sample, test = text[:40_000], text[40_000:]
 
