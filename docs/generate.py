@@ -112,7 +112,7 @@ def _kind(option: Any) -> str:
     if option.is_flag:
         return ""
     found = NAMES.get(option.type.name, option.type.name)
-    return (option.metavar or found) + (", repeatable" if option.multiple else "")
+    return f"{option.metavar or found}{', repeatable' if option.multiple else ''}"
 
 
 def _default(option: Any) -> str:
@@ -200,6 +200,16 @@ def performance() -> str:
     return "\n".join("\n".join([title, *runs]) for title, runs in found.items())
 
 
+def activation_groups() -> str:
+    """The saved runs of activation groups of 256 columns against groups of 32."""
+    printer = runpy.run_path(str(ROOT / "benches" / "table.py"))
+    paths = sorted((ROOT / "benches" / "runs").glob("*-activation-group[s-]*.json"))
+    runs = [path for path in paths if not path.stem.endswith("-models")]
+    if not runs:
+        raise FileNotFoundError("no saved run of activation groups in benches/runs")
+    return "\n".join(str(printer["tables"](printer["load"](path))) for path in runs)
+
+
 def _is_shown(result: dict[str, Any]) -> bool:
     """Whether another program was measured too, or the time to the first token."""
     first_token = "first token" in result["phase"] and "fewbit before" not in result
@@ -230,6 +240,7 @@ PASSAGES: dict[str, Callable[[], str]] = {
     "files": files,
     "examples": examples,
     "performance": performance,
+    "activation_groups": activation_groups,
 }
 
 if __name__ == "__main__":
