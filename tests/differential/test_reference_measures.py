@@ -5,10 +5,11 @@ import pytest
 
 from fewbit import _core
 from fewbit.measure import statistics as measures
+from fewbit.measure.results import Sample
 from reference import metrics
 from tests.compare import same_bits, within_bound
 
-SPAN = measures.Span(ctx=16, chunks=1, tokens=400, seconds=1.0)
+SAMPLE = Sample(ctx=16, chunks=1, tokens=400, seconds=1.0)
 BOUND = 1e-11
 """Sums of 400 values below 10 in binary64 are right to 400 * 2^-53 * 10 < 5e-13; the errors are
 roots of differences of such sums, which lose a digit more."""
@@ -34,14 +35,14 @@ def tokens():
 
 
 def test_perplexity(tokens):
-    got = measures.perplexity(np.array(tokens["nll"]), "f32", SPAN)
+    got = measures.perplexity(np.array(tokens["nll"]), "f32", SAMPLE)
     value, error = metrics.perplexity(tokens["nll"])
     within_bound([got.ppl.value, got.ppl.error], [value, error], BOUND * value)
 
 
 def test_divergence(tokens):
     values = {name: np.array(v) for name, v in tokens.items() if name != "same_top"}
-    got = measures.divergence(values, np.array(tokens["same_top"]), "int8", "f32", SPAN)
+    got = measures.divergence(values, np.array(tokens["same_top"]), "int8", "f32", SAMPLE)
     pair = tokens["nll"], tokens["nll_base"]
     expected = {
         "ppl": metrics.perplexity(pair[0]),
@@ -66,7 +67,7 @@ def test_divergence(tokens):
 
 def test_extremes_are_elements(tokens):
     values = {name: np.array(v) for name, v in tokens.items() if name != "same_top"}
-    got = measures.divergence(values, np.array(tokens["same_top"]), "int8", "f32", SPAN)
+    got = measures.divergence(values, np.array(tokens["same_top"]), "int8", "f32", SAMPLE)
     same_bits(got.kld_percentiles[100.0], max(tokens["kld"]))
     same_bits(got.kld_percentiles[0.0], min(tokens["kld"]))
 

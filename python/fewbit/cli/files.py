@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import typer
 
@@ -18,10 +18,9 @@ from fewbit.files.importance import read_imatrix
 from fewbit.plan.sizes import sizes_of
 from fewbit.recipes.choose import Options
 from fewbit.reports import contents as inspect_file
-from fewbit.reports import tables as report
+from fewbit.reports import write as report
 from fewbit.reports.plan_listing import list_plan
-
-Shown = TypeVar("Shown")
+from fewbit.tables import Shown
 
 
 def inspect(
@@ -62,7 +61,7 @@ def inspect(
                 "`--format` explains a format, without a model, `--tensor`, `--block` or `--plan`",
                 hint="to take a block of a file apart: `--tensor REGEX --block N`",
             )
-        _show(inspect_file.explain(format_), report.explanation_tables, json)
+        _show(inspect_file.explain(format_), json)
         return
     if plan and (tensor is not None or block is not None):
         raise InputError(
@@ -74,17 +73,13 @@ def inspect(
         )
     checkpoint = open_checkpoint(model_path(model))
     if plan:
-        _show(list_plan(checkpoint), report.plan_tables, json)
+        _show(list_plan(checkpoint), json)
     elif tensor is None:
-        _show(inspect_file.inspect(checkpoint), report.contents_tables, json)
+        _show(inspect_file.inspect(checkpoint), json)
     elif block is None:
-        _show_each(
-            inspect_file.distributions(checkpoint, tensor),
-            lambda found: [report.distribution_lines(found)],
-            json,
-        )
+        _show_each(inspect_file.distributions(checkpoint, tensor), json)
     else:
-        _show_each(inspect_file.blocks(checkpoint, tensor, block), report.block_tables, json)
+        _show_each(inspect_file.blocks(checkpoint, tensor, block), json)
 
 
 def quantize(
@@ -147,20 +142,20 @@ def quantize(
         report.show(f"{output}: {written:,} bytes, {size.weights:,} weights, {bits}")
 
 
-def _show(found: Shown, lines: Callable[[Shown], list[object]], json: bool) -> None:
+def _show(found: Shown, json: bool) -> None:
     if json:
         report.write_json(found)
     else:
-        report.show(*lines(found))
+        report.show(*found.page())
 
 
-def _show_each(found: Iterable[Shown], lines: Callable[[Shown], list[object]], json: bool) -> None:
+def _show_each(found: Iterable[Shown], json: bool) -> None:
     """One JSON list, or the lines of each as soon as it is there."""
     if json:
         report.write_json(list(found))
         return
     for one in found:
-        report.show(*lines(one))
+        report.show(*one.page())
 
 
 def _overrides(pairs: list[str]) -> dict[str, str]:

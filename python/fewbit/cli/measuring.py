@@ -28,7 +28,8 @@ from fewbit.errors import InputError
 from fewbit.measure import collect as calibrate
 from fewbit.measure import comparison, evaluate
 from fewbit.measure.evaluate import Variant
-from fewbit.reports import tables as report
+from fewbit.measure.results import divergence_page, perplexity_page
+from fewbit.reports import write as report
 
 
 def perplexity(
@@ -54,7 +55,7 @@ def perplexity(
     if json:
         report.write_json(results)
     else:
-        report.show(*report.perplexity_table(results))
+        report.show(*perplexity_page(results))
 
 
 def divergence(
@@ -97,7 +98,7 @@ def divergence(
     if json:
         report.write_json(results)
     else:
-        report.show(*report.divergence_table(results))
+        report.show(*divergence_page(results))
 
 
 def compare(
@@ -128,7 +129,7 @@ def compare(
     if json:
         report.write_json(rows)
     else:
-        report.show(*report.compare_table(rows, details))
+        report.show(*rows.page(details))
 
 
 def imatrix(

@@ -10,7 +10,7 @@ import typer
 
 from fewbit.api import Model, load
 from fewbit.cli.progress import progress
-from fewbit.demo import DEMO, demo_text
+from fewbit.demo import demo_or, demo_text, is_demo
 from fewbit.errors import InputError
 from fewbit.run.limits import ACTIVATIONS, Activations, activations_named, kv_type_named
 
@@ -63,12 +63,7 @@ Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Write JSON to std
 
 def model_path(name: str | None) -> str:
     """Where the model called `name` is; None and `demo` are the built-in one."""
-    return str(DEMO) if is_demo(name) else str(name)
-
-
-def is_demo(name: str | None) -> bool:
-    """Whether the built-in model is meant."""
-    return name is None or (name == "demo" and not Path(name).exists())
+    return str(demo_or(name))
 
 
 def open_model(

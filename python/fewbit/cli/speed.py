@@ -11,7 +11,7 @@ from fewbit.cli.progress import progress
 from fewbit.cli.writing import RunActs
 from fewbit.errors import InputError
 from fewbit.measure import speed as benches
-from fewbit.reports import tables as report
+from fewbit.reports import write as report
 from fewbit.run.limits import activations_named
 
 
@@ -50,7 +50,7 @@ def bench(
     if json:
         report.write_json(result)
     else:
-        report.show(*report.bench_table(result))
+        report.show(*result.page())
 
 
 def _numbers(text: str) -> list[int]:

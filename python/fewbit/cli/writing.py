@@ -27,7 +27,7 @@ from fewbit.errors import InputError
 from fewbit.generation.conversation import Conversation, Reply
 from fewbit.generation.text import Generation
 from fewbit.generation.text import generate as write
-from fewbit.reports import tables as report
+from fewbit.reports import write as report
 from fewbit.run.limits import activations_named
 from fewbit.run.sampling import Sampling
 

@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from fewbit.callbacks import Progress
 from fewbit.formats.table import find_format
 from fewbit.measure.evaluate import Variant, divergences
+from fewbit.measure.results import Divergence, estimate_text, sample_lines
 from fewbit.measure.speed import Case, Filled
-from fewbit.measure.statistics import Divergence
 from fewbit.plan.sizes import Sizes, sizes_of
 from fewbit.run.model import LoadedModel
+from fewbit.tables import Page, Shown, Table
 
 SPEED_TOKENS = 64
 
@@ -37,6 +38,16 @@ class Row:
     tokens_per_second: float
 
 
+class Comparison(list[Row], Shown):
+    """A row for the base as it is, then one for each format; prints as a table."""
+
+    __str__ = Shown.__str__
+
+    def page(self, details: bool = False) -> Page:
+        """As `fewbit compare` prints it; `details` shows all losses by kind of activations."""
+        return comparison_page(self, details)
+
+
 def compare(
     base: LoadedModel,
     formats: Sequence[str],
@@ -44,7 +55,7 @@ def compare(
     ctx: int = 512,
     chunks: int | None = None,
     progress: Progress | None = None,
-) -> list[Row]:
+) -> Comparison:
     """A row for `base` as it is, then one for each of `formats`.
 
     Raises:
@@ -68,7 +79,7 @@ def compare(
     )
     results = dict(zip(variants, found, strict=True))
     speeds = {name: _speed(model) for name, model in models.items()}
-    return [
+    return Comparison(
         Row(
             name,
             sizes_of(model.plan, model.formats),
@@ -77,7 +88,7 @@ def compare(
             speeds[name],
         )
         for name, model in models.items()
-    ]
+    )
 
 
 def base_name(model: LoadedModel) -> str:
@@ -105,3 +116,65 @@ def _measuring(progress: Progress | None) -> Progress | None:
     if progress is None:
         return None
     return lambda done, total, _: progress(done, total, "measuring")
+
+
+def comparison_page(rows: Sequence[Row], details: bool = False) -> Page:
+    """What each format costs and loses; with `details` a table for each kind of activations."""
+    sample = sample_lines([row.weights.sample for row in rows[:1]])
+    if details:
+        weights, fast = _loss_table(rows, "weights"), _loss_table(rows, "fast")
+        head = "What the weights alone lose (f32 activations):"
+        return [
+            head,
+            weights,
+            "",
+            "With the fast arithmetic (int8 activations):",
+            fast,
+            "",
+            *sample,
+        ]
+    table = Table(
+        (
+            "format", "bits per\nweight", "size\nMB",
+            "PPL\nweights", "KLD\nweights", "same top\nweights",
+            "PPL\n+ int8", "KLD\n+ int8", "same top\n+ int8", "tokens/s\n+ int8",
+        ),
+        gap=0,
+    )  # fmt: skip
+    for row in rows:
+        table.add_row(*_costs(row), *_losses(row.weights), *_losses(row.fast), _rate(row))
+    note = (
+        "weights: what the format alone loses (f32 activations); "
+        "+ int8: with the fast arithmetic, which rounds activations too"
+    )
+    return [table, "", note, *sample]
+
+
+def _loss_table(rows: Sequence[Row], kind: str) -> Table:
+    speed = ["tokens/s"] if kind == "fast" else []
+    table = Table(
+        (
+            "format", "bits per\nweight", "size\nMB", "PPL", "ln(PPL/base)", "mean KLD",
+            "99 % KLD", "RMS Δp", "same top", *speed,
+        )
+    )  # fmt: skip
+    for row in rows:
+        d: Divergence = getattr(row, kind)
+        table.add_row(
+            *_costs(row), f"{d.ppl.value:.4f}", f"{d.ln_ratio.value:.5f}", estimate_text(d.kld, 6),
+            f"{d.kld_percentiles[99.0]:.4f}", f"{100 * d.rms_dp.value:.3f} %",
+            f"{100 * d.same_top.value:.3f} %", *([_rate(row)] if kind == "fast" else []),
+        )  # fmt: skip
+    return table
+
+
+def _costs(row: Row) -> tuple[str, str, str]:
+    return row.format, f"{row.sizes.bits_per_weight:.2f}", f"{row.sizes.bytes / 1e6:.2f}"
+
+
+def _losses(d: Divergence) -> tuple[str, str, str]:
+    return f"{d.ppl.value:.3f}", f"{d.kld.value:.5f}", f"{100 * d.same_top.value:.2f} %"
+
+
+def _rate(row: Row) -> str:
+    return f"{row.tokens_per_second:,.0f}"

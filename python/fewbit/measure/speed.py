@@ -22,6 +22,7 @@ from fewbit.errors import InputError
 from fewbit.plan.sizes import sizes_of
 from fewbit.run.limits import BATCH, Activations
 from fewbit.run.model import LoadedModel
+from fewbit.tables import Page, Shown, Table
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class Rate:
 
 
 @dataclass(frozen=True)
-class Bench:
+class Bench(Shown):
     """The rates of a model, and what the machine's memory gave beside each repetition, GB/s."""
 
     rates: tuple[Rate, ...]
@@ -88,6 +89,10 @@ class Bench:
     def read_rate(self) -> float:
         """The mean of the machine's read rates, GB/s."""
         return statistics.fmean(self.read_rates)
+
+    def page(self) -> Page:
+        """As `fewbit bench` prints it."""
+        return bench_page(self)
 
 
 def bench(
@@ -202,3 +207,14 @@ def _check(tests: Sequence[Case], repetitions: int, sequences: int, context: int
                 hint=f"use 0 to {context}",
                 context=context,
             )
+
+
+def bench_page(result: Bench) -> Page:
+    """Tokens per second, and GB/s of weights beside the machine's read rate."""
+    table = Table(("test", "tokens/s", "±", "GB/s", "of read rate"))
+    for rate in result.rates:
+        gb = rate.gb_per_second
+        cells = ("", "") if gb is None else (f"{gb:.1f}", f"{100 * gb / result.read_rate:.0f} %")
+        table.add_row(rate.name, f"{rate.mean:,.1f}", f"{rate.deviation:,.1f}", *cells)
+    machine = f"this machine ({result.machine}, {result.isa}) reads {result.read_rate:.1f} GB/s"
+    return [table, "", f"acts {result.acts}; {machine}"]

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fewbit.models import build_plan
-from fewbit.plan.plan import Attribute, Plan
+from fewbit.plan.plan import Attribute, Plan, attribute_texts
 from fewbit.plan.shapes import weight_shapes
 from fewbit.plan.sizes import Sizes, fraction_read, row_size, sizes_of
+from fewbit.tables import Page, Shown, Table
 
 if TYPE_CHECKING:
     from fewbit.files.checkpoint import Checkpoint
@@ -48,13 +49,17 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Listing:
+class Listing(Shown):
     """A model's plan; `sizes` counts a tensor that several ops name once."""
 
     path: str
     architecture: str
     steps: tuple[Step, ...]
     sizes: Sizes
+
+    def page(self) -> Page:
+        """As `fewbit inspect --plan` prints it."""
+        return plan_page(self)
 
 
 def list_plan(checkpoint: Checkpoint) -> Listing:
@@ -76,3 +81,25 @@ def _step(plan: Plan, index: int, formats: dict[str, str]) -> Step:
         read = size if fraction is None else int(rows * size * fraction)
         weights.append(Weight(name, shape, formats[name], rows * size, read))
     return Step(index, op.kind, op.inputs, tuple(weights), dict(op.attributes), op.width)
+
+
+def plan_page(listing: Listing) -> Page:
+    """A plan: one line per op, then what all its weights take."""
+    table = Table(("value", "op", "of", "shape", "bytes", "bytes/token"), text=4, folds=3)
+    for step in listing.steps:
+        parts = [
+            *(f"%{value}" for value in step.inputs),
+            *(f"{w.name} ({' x '.join(map(str, w.shape))} {w.format})" for w in step.weights),
+            *attribute_texts(step.attributes),
+        ]
+        sizes = (f"{size:,}" if size else "" for size in (step.bytes, step.bytes_per_token))
+        table.add_row(
+            f"%{step.value}", step.op, ", ".join(parts), f"[n, {step.width}]", *sizes
+        )  # fmt: skip
+    s = listing.sizes
+    head = f"{listing.path}: {listing.architecture}, {len(listing.steps)} ops, for n new tokens"
+    total = (
+        f"{s.weights:,} weights in {s.bytes:,} bytes, of which a token reads "
+        f"{s.bytes_per_token:,}; a tensor that several ops name counts once"
+    )
+    return [head, "", table, "", total]
