@@ -1,13 +1,10 @@
-"""Compares formats of one model: size, perplexity and KL divergence."""
+"""Compares formats of one model, and picks the smallest that loses little."""
 
 import fewbit
 
-model = fewbit.load("demo")
-text = fewbit.demo_text()
+found = fewbit.compare("demo", ["Q8_0", "Q5_0", "Q4_K_M", "Q2_K", "asym3-g64"], chunks=2)
+print(found)  # as `fewbit compare` prints it; found.to_markdown() and found.to_csv() also exist
 
-print("format        bytes  perplexity  KL divergence")
-for recipe in ("Q8_0", "Q4_K_M", "Q2_K", "asym3-g64"):
-    small = model.quantize(recipe)
-    lost = small.divergence(model, text, chunks=4, acts="f32")
-    kld = f"{lost.kld.value:.5f} ± {lost.kld.error:.5f}"
-    print(f"{recipe:9} {small.sizes.bytes:9,} {lost.ppl.value:11.3f}  {kld}")
+good = [row for row in found if row.fast.kld.value < 0.05]  # nats
+smallest = min(good, key=lambda row: row.sizes.bytes)
+print(f"\nsmallest below 0.05 nats: {smallest.format}, {smallest.sizes.bits_per_weight:.2f} bits")
