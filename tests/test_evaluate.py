@@ -114,7 +114,7 @@ def test_divergence_is_the_oracle_s() -> None:
         "kld": metrics.mean_and_error(kld),
         "dp": metrics.mean_and_error(dp),
         "rms_dp": metrics.rms_and_error(dp),
-        "same_top": metrics.share_and_error(sum(values["top"]), len(nll)),
+        "same_top": metrics.fraction_and_error(sum(values["top"]), len(nll)),
     }
     for name, value in expected.items():
         within_bound(estimate(getattr(found, name)), value, scale, name)

@@ -116,7 +116,8 @@ def rounded_bound(x: np.ndarray, w: Weight) -> np.ndarray:
     bound = 2 * linear_bound(x, w)
     if w.takes_int8:
         bound += (
-            16 * U * (np.abs(np.float64(x)) @ parts(w).T) + ties(x, w.rounded) @ np.abs(w.values).T
+            16 * U * (np.abs(np.float64(x)) @ parts(w).T)
+            + ties(x, w.activation_group) @ np.abs(w.values).T
         )
     return bound
 

@@ -14,7 +14,7 @@ from fewbit.run.gpu.device import Device
 from fewbit.run.gpu.executor import Executor
 from fewbit.run.gpu.stages import TILE_QUERIES, Kind, kind_of, splits
 from reference import ops
-from reference.cache import kept
+from reference.cache import round_kv
 from tests.compare import within_bound
 from tests.gpu.running import U, both, embed, op, stored, upload, values
 
@@ -62,7 +62,7 @@ class Case:
     def kept(self, x: np.ndarray) -> np.ndarray:
         """The table as a cache has it."""
         q, k, v = np.split(x, np.cumsum(self.widths)[:2], axis=1)
-        rows = [[kept(row, self.kv, self.kv_heads) for row in part.tolist()] for part in (k, v)]
+        rows = [[round_kv(row, self.kv, self.kv_heads) for row in part.tolist()] for part in (k, v)]
         return np.concatenate([q, *np.float32(rows)], axis=1)
 
 
