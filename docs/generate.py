@@ -177,6 +177,16 @@ def first_sentence(path: Path) -> str:
     return re.split(r"(?<=[^.]\.)\s+(?=[A-Z`])", paragraph)[0].rstrip(".:")
 
 
+def rooms() -> str:
+    """The order of rooms of both languages, one room a line, from top to bottom."""
+    orders = runpy.run_path(str(ROOT / "tests" / "rooms.py"))
+    lines = []
+    for folder, order in (("python/fewbit", "PYTHON_ROOMS"), ("rust", "RUST_ROOMS")):
+        listed = "\n".join(" ".join(room) for room in orders[order])
+        lines += [f"`{folder}/`, from top to bottom:\n", f"```text\n{listed}\n```\n"]
+    return "\n".join(lines)
+
+
 def examples() -> str:
     """The programs of docs/examples, whole."""
     lines = []
@@ -238,6 +248,7 @@ PASSAGES: dict[str, Callable[[], str]] = {
     "commands": commands,
     "api": api,
     "files": files,
+    "rooms": rooms,
     "examples": examples,
     "performance": performance,
     "activation_groups": activation_groups,
