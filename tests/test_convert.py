@@ -18,7 +18,7 @@ from gguf import GGUFReader, GGUFWriter
 
 import fewbit
 from fewbit.convert import gguf as convert
-from fewbit.convert.encode import Stream
+from fewbit.convert.encode import TensorEncoder
 from fewbit.files.checkpoint import TensorInfo, open_checkpoint
 from fewbit.files.gguf import read_gguf
 from tests.compare import within_bound
@@ -211,7 +211,7 @@ def test_every_format_has_a_place_in_a_file(format_: str, tmp_path: Path) -> Non
     )
     info = TensorInfo(name, format_, (rows, columns), lambda: stored)
     checkpoint = replace(checkpoint, tensors=checkpoint.tensors | {name: info})
-    convert.write_model(tmp_path / "m.gguf", Stream(checkpoint, formats, {}))
+    convert.write_model(tmp_path / "m.gguf", TensorEncoder(checkpoint, formats, {}))
     found = read_gguf(tmp_path / "m.gguf").tensors[name]
     assert (found.format, found.shape) == (format_, (rows, columns))
     assert (found.data == stored).all()

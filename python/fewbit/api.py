@@ -79,8 +79,8 @@ class Model(LoadedModel):
         if self.checkpoint.metadata is None:
             for what in unsaid(self.config):
                 warnings.warn(what, stacklevel=2)
-        stream = self._stream(gguf_formats(self.checkpoint, self.formats))
-        write_model(Path(path), stream, self.recipe, progress)
+        encoder = self._encoder(gguf_formats(self.checkpoint, self.formats))
+        write_model(Path(path), encoder, self.recipe, progress)
 
     def perplexity(
         self,

@@ -1,4 +1,4 @@
-"""Where models can run: devices."""
+"""The command that lists devices: the processor and the graphics adapters."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def devices(json: Json = False) -> None:
-    """The processor and the graphics adapters of this machine, as `--device` names them."""
+    """List the processor and graphics adapters of this machine, as `--device` names them."""
     from fewbit.run.gpu.device import INSTALL, adapters  # wgpu takes half a second of every command
 
     found = adapters()

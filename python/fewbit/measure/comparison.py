@@ -1,9 +1,8 @@
-"""One model in many formats: what each costs in bits and bytes, and what it loses.
+"""Compare one model in several formats: size, loss and speed of each.
 
-Two losses are told apart: what the weights alone lose (``acts="f32"``) and what remains when the
-fast arithmetic also rounds the activations (``acts="int8"``). The model as it is, with f32
-activations, is the base of both. It runs once per window, and all formats after it, so no logits
-are ever stored; all the encoded models are in memory at once.
+Two losses are measured: that of the weights alone (``acts="f32"``) and that with int8 activations
+(``acts="int8"``). The base of both is the unchanged model with f32 activations. It runs once per
+window, and all formats after it, so no logits are stored; all encoded models are in memory at once.
 """
 
 from __future__ import annotations
@@ -92,7 +91,7 @@ def compare(
 
 
 def base_name(model: LoadedModel) -> str:
-    """The format that holds most of a model's weights."""
+    """The format of most of a model's linear weights."""
     counts: dict[str, int] = {}
     for op in model.plan.ops:
         for name in op.weights if op.kind == "linear" else ():
@@ -102,7 +101,7 @@ def base_name(model: LoadedModel) -> str:
 
 
 def _rounds_activations(model: LoadedModel) -> bool:
-    """Whether int8 changes anything: of weights stored as floats, only BF16 rounds activations."""
+    """Whether int8 changes anything: among float weights only BF16 rounds its activations."""
     return any(name == "BF16" or not find_format(name).is_float for name in model.formats.values())
 
 

@@ -1,10 +1,9 @@
-"""Perplexity and divergence of models over a text, streamed window by window.
+"""Measure perplexity and KL divergence of models over a text, window by window.
 
-The windows are llama.cpp's: the text without one final newline is tokenised at once, cut into
-windows of `ctx` tokens, and the second half of each window is scored, so that every scored token
-has at least ctx/2 tokens before it. Of logits never more than one window's is in memory (a card
-keeps them and measures them itself), of results a few numbers per token; models are compared side
-by side, with no file in between.
+The windows are llama.cpp's: the text without one final newline is tokenised at once and cut into
+windows of `ctx` tokens. The second half of each window is scored, so every scored token has at
+least ctx/2 tokens before it. Models are compared side by side: only one window's logits are in
+memory (a card measures them itself), and no file of logits is written.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from fewbit.run.predictions import Ids, Predictions
 
 @dataclass(frozen=True)
 class Variant:
-    """A model together with what its linear layers do to their activations."""
+    """A model and the kind of activations that it runs with."""
 
     model: LoadedModel
     acts: Activations

@@ -1,4 +1,4 @@
-"""Means with their standard errors, and what a divergence says, from one value per token.
+"""Compute means with standard errors, and the statistics of a divergence, from token values.
 
 The statistics are those that llama.cpp's ``llama-perplexity`` prints, under the same definitions:
 the error of a mean is sqrt((E[v^2] - E[v]^2) / (n - 1)), percentiles interpolate linearly.
@@ -17,14 +17,14 @@ from fewbit.measure.results import Divergence, Estimate, Perplexity, Sample
 Values: TypeAlias = NDArray[np.float64]
 
 FEWEST = 11
-"""Of fewer values llama.cpp gives no error."""
+"""llama.cpp gives no error for fewer values."""
 
 KLD_PERCENTILES = (100.0, 99.9, 99.0, 95.0, 90.0, 50.0, 10.0, 5.0, 1.0, 0.1, 0.0)
 DP_PERCENTILES = (100.0, 99.9, 99.0, 95.0, 90.0, 75.0, 50.0, 25.0, 10.0, 5.0, 1.0, 0.1, 0.0)
 
 
 def mean(values: Values, fewest: int = FEWEST) -> Estimate:
-    """The mean and its standard error, which is 0 of less than `fewest` values."""
+    """The mean and its standard error, which is 0 for fewer than `fewest` values."""
     with np.errstate(invalid="ignore"):
         average, variance = float(values.mean()), float(values.var())
     enough = len(values) >= fewest
@@ -99,5 +99,5 @@ def _root_mean_square(values: Values) -> Estimate:
 
 
 def _root(value: float) -> float:
-    """The square root, where rounding may have left a square just below 0."""
+    """The square root; rounding may have left the square just below 0."""
     return math.nan if math.isnan(value) else math.sqrt(max(value, 0.0))

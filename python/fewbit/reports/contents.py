@@ -1,4 +1,4 @@
-"""What is in a model's file: configuration, tokenizer, tensors, how values lie, single blocks."""
+"""Read what `fewbit inspect` shows: tensors, distributions of values, single blocks."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def blocks(checkpoint: Checkpoint, pattern: str, index: int) -> Iterator[Block]:
         tensor = checkpoint.read(name)
         if find_format(tensor.format).is_float:
             raise InputError(
-                f"`{name}` is stored as {tensor.format}: every number by itself, not in blocks",
+                f"`{name}` is stored as {tensor.format}: single numbers, not blocks",
                 hint="name a tensor that is stored in blocks; `fewbit inspect` lists the formats",
                 tensor=name,
             )
@@ -142,13 +142,13 @@ def block(name: str, format_: str, data: NDArray[np.uint8], columns: int, index:
 
 
 def _matching(checkpoint: Checkpoint, pattern: str) -> list[str]:
-    """The names that match, one at least."""
+    """The names that match, at least one."""
     try:
         expression = re.compile(pattern)
     except re.error as error:
         raise InputError(
             f"`{pattern}` is not a regular expression: {error}",
-            hint="as in `--tensor 'blk.0.attn_q'`",
+            hint="for example `--tensor 'blk.0.attn_q'`",
         ) from None
     names = [name for name in checkpoint.tensors if expression.search(name)]
     if not names:

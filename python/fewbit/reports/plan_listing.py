@@ -1,4 +1,4 @@
-"""Plans as people read them: what each op makes, of what, and the bytes that its weights take."""
+"""List a plan for people: the result, inputs, weights and bytes of each op."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Weight:
-    """A tensor that an op names: `shape` (rows, columns), or (experts, rows, columns)."""
+    """A tensor that an op reads; `shape` is (rows, columns) or (experts, rows, columns)."""
 
     name: str
     shape: tuple[int, ...]
@@ -28,7 +28,7 @@ class Weight:
 
 @dataclass(frozen=True)
 class Step:
-    """One op: it makes value `value` [n, width] for n tokens, of earlier values and of weights."""
+    """One op: it computes value `value`, [n, width], from earlier values and weights."""
 
     value: int
     op: str
@@ -44,7 +44,7 @@ class Step:
 
     @property
     def bytes_per_token(self) -> int:
-        """Bytes of them that one token reads: of an embedding a row, of experts the routed ones."""
+        """Bytes of weights that one token reads: one row of an embedding, the routed experts."""
         return sum(weight.bytes_per_token for weight in self.weights)
 
 

@@ -12,7 +12,7 @@ from fewbit.tables import Page, Shown, Table
 
 @dataclass(frozen=True)
 class TensorSummary:
-    """A tensor as the file has it: `shape` (rows, columns), or (n,) of a vector."""
+    """A tensor in a file: `shape` is (rows, columns), (n,) for a vector, or has experts first."""
 
     name: str
     shape: tuple[int, ...]
@@ -21,12 +21,12 @@ class TensorSummary:
 
     @property
     def weights(self) -> int:
-        """How many numbers it holds."""
+        """The number of weights."""
         return math.prod(self.shape)
 
     @property
     def bits_per_weight(self) -> float:
-        """Bits that one of them takes, scales included."""
+        """Bits for each weight, scales included."""
         return 8 * self.bytes / self.weights if self.weights else 0.0
 
 
@@ -82,7 +82,7 @@ class Contents(Shown):
 
 @dataclass(frozen=True)
 class Distribution(Shown):
-    """How a tensor's values lie.
+    """The distribution of a tensor's values.
 
     `outliers` gives, for each number of standard deviations, the fraction of values further than
     that from the mean; `counts` are `BINS` equal bins from `low` to `high`, the range of 0.1 to

@@ -15,7 +15,7 @@ import pytest
 
 import fewbit
 from fewbit import _core
-from fewbit.convert import encode as stream
+from fewbit.convert import encode
 from fewbit.files.gguf import read_gguf
 from tests.compare import same_bits
 from tests.golden.loading import MODELS
@@ -140,7 +140,7 @@ def test_the_size_of_a_slab_changes_nothing(
     """Rows of q and k are put in GGUF's order a head at a time."""
     model = fewbit.load(LLAMA).quantize("Q4_0")
     model.save(tmp_path / "whole.gguf")
-    monkeypatch.setattr(stream, "SLAB", size)
+    monkeypatch.setattr(encode, "SLAB", size)
     calls = []
     model.save(tmp_path / "slabs.gguf", progress=lambda done, total, name: calls.append(done))
     assert (tmp_path / "slabs.gguf").read_bytes() == (tmp_path / "whole.gguf").read_bytes()
