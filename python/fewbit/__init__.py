@@ -20,8 +20,9 @@ from fewbit.errors import (
     UnsupportedError,
 )
 from fewbit.files.importance import read_imatrix
+from fewbit.formats.error_statistics import ErrorStatistics
 from fewbit.formats.table import FORMATS, Format, find_format
-from fewbit.formats.tensors import ErrorStatistics, QuantizedTensor, quantize
+from fewbit.formats.tensors import QuantizedTensor, dequantize, quantize
 from fewbit.generation.conversation import Conversation, Reply
 from fewbit.generation.text import Generation, Session
 from fewbit.measure.collect import CollectedImatrix
@@ -73,6 +74,7 @@ __all__ = [
     "bench",
     "compare",
     "demo_text",
+    "dequantize",
     "divergence",
     "find_format",
     "inspect",

@@ -12,7 +12,7 @@ from fewbit.convert.gguf import gguf_formats, write_model
 from fewbit.demo import DEMO, demo_or, demo_text
 from fewbit.errors import InputError
 from fewbit.files.checkpoint import open_checkpoint
-from fewbit.files.gguf_config import unsaid
+from fewbit.files.gguf_config import not_described
 from fewbit.generation.conversation import Message, Reply, reply_to
 from fewbit.generation.text import Generation, Session, generate
 from fewbit.measure import collect, comparison, evaluate, speed
@@ -77,7 +77,7 @@ class Model(LoadedModel):
 
         """
         if self.checkpoint.metadata is None:
-            for what in unsaid(self.config):
+            for what in not_described(self.config):
                 warnings.warn(what, stacklevel=2)
         encoder = self._encoder(gguf_formats(self.checkpoint, self.formats))
         write_model(Path(path), encoder, self.recipe, progress)

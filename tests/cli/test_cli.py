@@ -243,13 +243,13 @@ def test_generate_says_when_the_context_is_full(fewbit: Fewbit) -> None:
     assert ended.err.endswith("\nthe text ends here because the context is full\n")
 
 
-def test_quantize_warns_of_what_the_file_cannot_say(fewbit: Fewbit, tmp_path: Path) -> None:
+def test_quantize_warns_of_what_the_file_cannot_describe(fewbit: Fewbit, tmp_path: Path) -> None:
     folder, file = str(asset("gpt_oss-mxfp4").parent), tmp_path / "q.gguf"
     ended = fewbit("quantize", folder, str(file), "--format", "MXFP4_MOE")
     assert ended.code == 0
     assert ended.err == (
-        "warning: GGUF cannot say that the YaRN range is not rounded: llama.cpp rounds it, so the "
-        "file predicts a little else than the folder\n"
+        "warning: GGUF cannot describe a YaRN range that is not rounded: llama.cpp rounds it, so "
+        "its results differ slightly from those of the folder\n"
     )
     assert file.exists()
 

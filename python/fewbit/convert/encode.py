@@ -90,7 +90,6 @@ class TensorEncoder:
         height = rows // matrices
         row_bytes = max(find_format(tensor.format).row_bytes(self.rows(name)[1]), 1)
         step = min(max(size // row_bytes, 1), height)
-        step = max(step // tensor.together, 1) * tensor.together
         for matrix, own in enumerate(of_each):
             end = (matrix + 1) * height
             for start in range(matrix * height, end, step):

@@ -1,4 +1,4 @@
-"""Writing a file under a temporary name that takes its place only when all went well."""
+"""Write a file under a temporary name and rename it only when all is written."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pathlib import Path
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; its file takes the name at the end, or is deleted.
+    """Yield a temporary path beside `path`; rename it to `path` at the end, delete it on errors.
 
     Raises:
-        OSError: `path` is a folder, or in none; the disk is full.
+        OSError: `path` is a folder, its folder does not exist, or the disk is full.
 
     """
     if path.is_dir():

@@ -1,18 +1,19 @@
-"""The table of number formats that tensors are stored in."""
+"""Number formats that tensors are stored in: name, block size, bytes, and GGUF type number."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 
-from fewbit.errors import FormatError, ShapeError
+from fewbit.errors import FormatError, ShapeError, did_you_mean
 
 
 @dataclass(frozen=True)
 class Format:
-    """A way to store numbers: `block` elements in `bytes` bytes.
+    """A number format: `block` elements are stored in `bytes` bytes.
 
-    `gguf_id` is ggml's type number, None for formats that GGUF does not have.
+    `family` is "floats", "legacy", "k", "codebook", "grid", "ternary" or "affine". `gguf_id` is
+    ggml's type number, None for formats that GGUF does not have.
     """
 
     name: str
@@ -23,28 +24,29 @@ class Format:
 
     @property
     def bits_per_weight(self) -> float:
-        """Bits that one element of a whole block takes, scales included."""
+        """Bits per element of a full block, scales included."""
         return 8 * self.bytes / self.block
 
     @property
     def is_float(self) -> bool:
-        """Whether every element is stored by itself, as a float."""
+        """True if every element is stored as a float of its own."""
         return self.family == "floats"
 
     def row_bytes(self, columns: int) -> int:
-        """The bytes of one row; a block never crosses rows.
+        """Number of bytes of a row of `columns` elements; blocks never cross rows.
 
         Raises:
-            ShapeError: a block does not divide the row.
+            ShapeError: `columns` is not a multiple of `block`. Affine formats pad the last block.
 
         """
-        if self.family == "affine":  # the last group of a row may be short: padded with zeros
+        if self.family == "affine":  # the last group of a row may be short; zero bits pad it
             return -(-columns // self.block) * self.bytes
         if columns % self.block:
             raise ShapeError(
                 f"cannot store rows of {columns} elements as {self.name}: "
                 f"not a multiple of {self.block}",
-                hint="Q8_0, Q4_0 and their kin need multiples of 32, F16 any row length",
+                hint="Q8_0, Q4_0, Q5_0 and IQ4_NL need multiples of 32; F16 and affine formats "
+                "(asym4-g32) take any length",
                 format=self.name,
                 columns=columns,
             )
@@ -85,18 +87,22 @@ FORMATS: dict[str, Format] = {f.name: f for f in _TABLE}
 BY_GGUF_ID: dict[int, Format] = {f.gguf_id: f for f in _TABLE if f.gguf_id is not None}
 
 _AFFINE = re.compile(r"(sym|asym)([1-8])-g([1-9][0-9]*)")
+AFFINE_NAMES = "and sym1..8-gN, asym1..8-gN as in asym4-g32"
+"""Names of the affine family, as hints list them."""
 MAX_GROUP = 1 << 16
+"""Largest group size of the affine family."""
 
 
 def find_format(name: str) -> Format:
-    """The format called `name`, in any letter case.
+    """Find a format by its name, in any letter case.
 
-    Besides the table there is the affine family, any width 1-8 at any group size, written
-    ``sym4-g32`` (symmetric, 4 bits, one f32 scale per 32) or ``asym8-g64`` (asymmetric: an f32
-    scale and an 8-bit zero per 64); codes are packed without gaps, a group ends on a byte.
+    Names are those in `FORMATS`, and those of the affine family: 1 to 8 bits at any group size up
+    to 65,536, as ``sym4-g32`` (symmetric, 4 bits, one f32 scale per 32 elements) or ``asym8-g64``
+    (asymmetric: an f32 scale and an 8-bit zero point per 64). Affine codes are packed without gaps
+    and every group ends on a byte.
 
     Raises:
-        FormatError: there is no such format.
+        FormatError: the format is unknown.
 
     """
     if found := FORMATS.get(name.upper()):
@@ -107,6 +113,6 @@ def find_format(name: str) -> Format:
         return Format(match[0], "affine", group, size)
     raise FormatError(
         f"unknown format `{name}`",
-        hint=f"known: {', '.join(FORMATS)}, and sym1..8-gN, asym1..8-gN as in asym4-g32",
+        hint=f"{did_you_mean(name, FORMATS)}known: {', '.join(FORMATS)}, {AFFINE_NAMES}",
         format=name,
     )

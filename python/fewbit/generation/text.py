@@ -176,7 +176,7 @@ class Generation(Iterator[str]):
             yield held
 
     def _decode(self) -> Iterator[str]:
-        decoder = self._session.model.tokenizer.stream(self.prompt, self._spelled)
+        decoder = self._session.model.tokenizer.decoder(self.prompt, self._spelled)
         for token in self._choose():
             yield decoder.push(token)
         yield decoder.finish()

@@ -14,7 +14,8 @@ from fewbit import _core
 from fewbit.demo import demo_or
 from fewbit.errors import InputError
 from fewbit.files.checkpoint import Checkpoint, open_checkpoint
-from fewbit.formats.layouts import layout_of, read_block, scales_of
+from fewbit.formats.blocks import read_block, scales_of
+from fewbit.formats.layouts import layout_of
 from fewbit.formats.table import find_format
 from fewbit.reports.summaries import (
     Block,
