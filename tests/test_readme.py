@@ -6,8 +6,10 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import fewbit
 from fewbit.cli import main as cli
 
 ROOT = Path(__file__).parents[1]
@@ -29,6 +31,15 @@ def test_the_six_lines(
     printed = capsys.readouterr().out
     assert "Estimate(value=0.0" in printed
     assert (tmp_path / "small.gguf").stat().st_size > 2_000_000
+
+
+def test_the_parts_of_a_quantized_array() -> None:
+    (line,) = re.findall(r"^For an array alone,.*?(?=;)", README, re.MULTILINE | re.DOTALL)
+    stored = fewbit.quantize(np.ones((2, 32), np.float32), "Q4_0")
+    for name in re.findall(r"`\.(\w+)", line):
+        assert hasattr(stored, name), name
+    for name in re.findall(r"`fewbit\.(\w+)\(", README):
+        assert hasattr(fewbit, name), name
 
 
 def test_every_command_is_listed() -> None:
