@@ -102,6 +102,6 @@ def test_weights_in_memory_are_as_large_as_in_the_file(name: str) -> None:
     x = rng.normal(size=(32, 1024)).astype(np.float32)
     ones = np.ones(1024, np.float32)
     data = _core.encode(x.view(np.uint8), "F32", 1024, name, ones, 1)
-    weights = _core.Weights(small=True)
+    weights = _core.Weights(keep_file_size=True)
     weights.add("w", name, 32, 1024, data)
     assert data.nbytes <= weights.nbytes <= 1.05 * data.nbytes

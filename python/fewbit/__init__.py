@@ -7,6 +7,7 @@
 """
 
 from fewbit import moved
+from fewbit._core import __version__
 from fewbit.api import Model, bench, compare, load
 from fewbit.callbacks import Progress
 from fewbit.demo import DEMO, demo_text
@@ -71,6 +72,7 @@ __all__ = [
     "ShapeError",
     "Tokenizer",
     "UnsupportedError",
+    "__version__",
     "bench",
     "compare",
     "demo_text",

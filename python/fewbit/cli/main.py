@@ -18,6 +18,7 @@ from typing import Annotated
 
 import typer
 
+from fewbit import _core
 from fewbit.cli import devices, files, measuring, speed, writing
 from fewbit.cli.progress import stderr
 from fewbit.errors import FewbitError
@@ -49,9 +50,7 @@ for command in (
 
 def _version(wanted: bool) -> None:
     if wanted:
-        import importlib.metadata  # slow to import: it parses mail headers
-
-        sys.stdout.write(f"fewbit {importlib.metadata.version('fewbit')}\n")
+        sys.stdout.write(f"fewbit {_core.__version__}\n")
         raise typer.Exit
 
 

@@ -117,8 +117,6 @@ def bench(
         InputError: a length is beyond the model's context, or nothing is left to measure.
 
     """
-    from importlib.metadata import version  # slow to import: it parses mail headers
-
     tests = [
         test
         for depth in depths
@@ -149,7 +147,7 @@ def bench(
         for test in tests
     )
     machine = platform.processor() or platform.machine()
-    return Bench(rates, acts, tuple(read_rates), machine, _core.isa(), version("fewbit"))
+    return Bench(rates, acts, tuple(read_rates), machine, _core.isa(), _core.__version__)
 
 
 class Filled:

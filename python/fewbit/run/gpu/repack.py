@@ -32,12 +32,6 @@ HEADS: dict[str, tuple[int, int]] = {
 }
 """Where a block's head begins, and its bytes."""
 
-SIXTEENS = frozenset(("Q2_K", "Q3_K", "Q6_K", "IQ2_XS", "IQ2_S", "IQ1_M", "NVFP4"))
-"""Formats with a scale for every 16 columns; the others' are for 32, or a multiple of that."""
-
-WITH_MINIMA = frozenset(("Q4_1", "Q5_1", "Q2_K", "Q4_K", "Q5_K"))
-"""Formats with a minimum beside the scale."""
-
 
 @dataclass(frozen=True)
 class Packed:
@@ -72,7 +66,7 @@ def repack(format_: str, rows: int, columns: int, data: Bytes) -> Packed:
         arrays[2] = grid(found.name)
     shape |= {
         "BLOCK": found.block, "WORDS": (found.bytes - size) // 4,
-        "PART": 16 if found.name in SIXTEENS else 32, "MINIMA": found.name in WITH_MINIMA,
+        "PART": 16 if found.scale_group == 16 else 32, "MINIMA": found.has_minimum,
     }  # fmt: skip
     return Packed(found.family, arrays, shape)
 

@@ -20,9 +20,6 @@ from fewbit.run.gpu.repack import HEADS, repack
 NONE = np.empty((0, 0), np.uint8)
 """The host's bytes of a matrix that was made on the card."""
 
-WHOLE = ("Q2_K", "Q3_K", "IQ1_M", "IQ2_XS", "IQ2_S")
-"""Formats whose products share a scale of the activations between 256 columns, as in the core."""
-
 
 @dataclass(frozen=True)
 class Slice:
@@ -53,17 +50,8 @@ class Tensor:
 
     @property
     def rounds_activations(self) -> int:
-        """How many columns share a scale where `acts="int8"` rounds what meets this matrix, else 0.
-
-        It rounds for integers in groups of 16 or 32s.
-        """
-        if self.format.is_float or (self.format.family == "affine" and not self._in_groups):
-            return 0
-        return 256 if self.format.name in WHOLE else 32
-
-    @property
-    def _in_groups(self) -> bool:
-        return self.format.block == 16 or self.format.block % 32 == 0
+        """Columns that share a scale of activations rounded to int8; 0 where they stay floats."""
+        return self.format.activation_group or 0
 
     @cached_property
     def slices(self) -> tuple[Slice, ...]:
