@@ -24,7 +24,6 @@ between unlike ops left out; and the same of a prompt.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import os
 import subprocess
@@ -40,17 +39,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewbit import _core
-from fewbit.config import Config, Experts, Rope
-from fewbit.formats import find_format
-from fewbit.gpu.cache import Cache
-from fewbit.gpu.device import Device, find_adapter, open_device
-from fewbit.gpu.executor import ACTS, Executor
-from fewbit.gpu.stages import Kind, Stage, kind_of
-from fewbit.gpu.weights import Weights
+from fewbit.formats.table import find_format
 from fewbit.models import build_plan
-from fewbit.plan import Plan
-from fewbit.sampling import GREEDY
-from fewbit.sizes import share_of, sizes_of, tensor_shapes
+from fewbit.plan.config import Config, Experts, Rope
+from fewbit.plan.plan import Plan
+from fewbit.plan.shapes import tensor_shapes
+from fewbit.plan.sizes import fraction_read, sizes_of
+from fewbit.run.gpu.cache import Cache
+from fewbit.run.gpu.decode import decode
+from fewbit.run.gpu.device import Device, find_adapter, open_device
+from fewbit.run.gpu.executor import Executor
+from fewbit.run.gpu.stages import Kind, Stage, kind_of
+from fewbit.run.gpu.weights import Weights
+from fewbit.run.limits import ACTIVATIONS
+from fewbit.run.sampling import GREEDY
 
 FORMATS = ("BF16", "Q8_0", "Q4_0", "Q4_1", "Q2_K")
 PATTERN_ROWS = 64
@@ -122,16 +124,16 @@ def measure(
     """A prompt and `tokens` generated tokens in one format, by each kind of activations."""
     plan = build_plan(config)
     weights, read = random_weights(device, plan, format_)
-    executor = Executor(json.dumps(plan.to_dicts()), weights, fused=fused)
+    executor = Executor(plan.to_dicts(), weights, fused=fused)
     cache = executor.cache(1, prompt + 2 * tokens + 8)
     for acts in kinds:
         if acts == "int8" and find_format(format_).is_float:
             continue
         rate = prompt_rate(executor, cache, prompt, acts)
         rng = np.random.default_rng(0)
-        list(cache.decode(1, GREEDY, rng, acts, 4) or ())
+        list(decode(executor, cache, 1, GREEDY, rng, acts, 4))
         start = time.perf_counter()
-        list(cache.decode(1, GREEDY, rng, acts, tokens) or ())
+        list(decode(executor, cache, 1, GREEDY, rng, acts, tokens))
         token = (time.perf_counter() - start) / tokens
         encode, stages = encode_time(executor, cache, acts)
         yield Result(
@@ -162,7 +164,7 @@ def operations(plan: Plan) -> int:
         if op.kind == "take":
             break
         if op.kind in ("linear", "expert_linear"):
-            found += int(2 * math.prod(shapes[op.weights[0]]) * (share_of(plan, op) or 1))
+            found += int(2 * math.prod(shapes[op.weights[0]]) * (fraction_read(plan, op) or 1))
     return found
 
 
@@ -237,7 +239,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=4096)
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--prompt", type=int, default=512)
-    parser.add_argument("--acts", default=",".join(ACTS))
+    parser.add_argument("--acts", default=",".join(ACTIVATIONS))
     parser.add_argument("--experts", action="store_true")
     parser.add_argument("--plain", action="store_true")
     parser.add_argument("--formats", default=",".join(FORMATS))

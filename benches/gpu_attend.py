@@ -13,17 +13,17 @@ key or value that a query meets.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from fewbit.gpu.device import Device, find_adapter, open_device
-from fewbit.gpu.executor import BATCH, Executor
-from fewbit.gpu.stages import Kind
-from fewbit.gpu.weights import Weights
+from fewbit.run.gpu.device import Device, find_adapter, open_device
+from fewbit.run.gpu.executor import Executor
+from fewbit.run.gpu.stages import Kind
+from fewbit.run.gpu.weights import Weights
+from fewbit.run.limits import BATCH
 
 ROUNDS = 5
 FORMS: tuple[Kind, ...] = ("apart", "tiled")
@@ -40,7 +40,7 @@ def attending(device: Device, heads: int, kv_heads: int, size: int) -> Executor:
         plan.append(op("part", [0], [], width, parts=1, start=sum(widths[:index])))
     attributes = {"heads": heads, "kv_heads": kv_heads, "scale": size**-0.5, "window": 0}
     plan.append(op("attend", [1, 2, 3], [], widths[0], layer=0, **attributes))
-    return Executor(json.dumps(plan), weights)
+    return Executor(plan, weights)
 
 
 def op(kind: str, inputs: list[int], weights: list[str], width: int, **attributes: Any) -> Any:

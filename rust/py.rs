@@ -72,7 +72,7 @@ fn kept(kv: &str) -> Result<Kept, Error> {
         "f32" => Ok(Kept::F32),
         "f16" => Ok(Kept::F16),
         "int8" => Ok(Kept::Int8),
-        other => Err(Error::input(format!("unknown kind of keys and values `{other}`"))
+        other => Err(Error::input(format!("unknown type of keys and values `{other}`"))
             .hint("known: f32, f16, int8")),
     }
 }

@@ -8,10 +8,10 @@ from types import SimpleNamespace
 import numpy as np
 
 from fewbit import _core
-from fewbit.config import Config
-from fewbit.formats import find_format
+from fewbit.formats.table import find_format
 from fewbit.models import build_plan
-from fewbit.predictions import OnHost
+from fewbit.plan.config import Config
+from fewbit.run.predictions import OnHost
 
 ALPHABET = "abcdefgh .\nxyz<"
 BOS = ALPHABET.index("<")
@@ -105,3 +105,6 @@ class Bigram:
 
     def predict(self, cache, tokens, outputs, acts="int8"):
         return OnHost(self.forward(cache, tokens, outputs=outputs, acts=acts))
+
+    def decode(self, cache, token, sampling, rng, acts, most):
+        return None

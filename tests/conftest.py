@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fewbit.errors import DeviceError
-from fewbit.gpu.device import Adapter, Device, adapters, find_adapter, open_device
+from fewbit.run.gpu.device import Adapter, Device, adapters, find_adapter, open_device
 
 collect_ignore = ["emulator"]  # a program, for a package that only `.ci/avx512` installs
 

@@ -7,9 +7,9 @@ import statistics
 import pytest
 
 import fewbit
-from fewbit.bench import Case, Filled, bench
 from fewbit.errors import InputError
-from fewbit.sizes import sizes
+from fewbit.measure.speed import Case, Filled, bench
+from fewbit.plan.sizes import sizes_of
 from tests.bigram import Bigram
 
 
@@ -38,7 +38,7 @@ def test_several_texts_at_once() -> None:
     assert [filled.cache.length(sequence) for sequence in range(4)] == [8] * 4
     (rate,) = bench(model, prompt=0, generate=3, sequences=4, repetitions=1).rates
     assert rate.name == "tg3 x4"
-    assert rate.bytes_per_token == sizes(model).bytes_per_token // 4
+    assert rate.bytes_per_token == sizes_of(model.plan, model.formats).bytes_per_token // 4
 
 
 def test_names_are_those_of_llama_bench() -> None:
@@ -64,7 +64,11 @@ def test_only_generation_reads_all_weights_per_token() -> None:
     model = Bigram()
     prompt, generation = bench(model, prompt=20, generate=3, repetitions=3).rates
     assert prompt.gb_per_second is None
-    expected = sizes(model).bytes_per_token * statistics.fmean(generation.samples) / 1e9
+    expected = (
+        sizes_of(model.plan, model.formats).bytes_per_token
+        * statistics.fmean(generation.samples)
+        / 1e9
+    )
     assert generation.gb_per_second == expected
     assert generation.deviation == statistics.stdev(generation.samples)
 

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 import fewbit
-from fewbit import _core, calibrate
-from fewbit.checkpoint import TensorInfo
-from fewbit.evaluate import windows
-from fewbit.io.gguf import read_gguf
+from fewbit import _core
+from fewbit.files.checkpoint import TensorInfo
+from fewbit.files.gguf import read_gguf
+from fewbit.measure import collect as calibrate
+from fewbit.measure.evaluate import windows
 from tests.compare import same_bits, within_bound
 from tests.golden.loading import MODELS, asset
 

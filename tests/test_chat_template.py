@@ -6,9 +6,10 @@ import dataclasses
 
 import pytest
 
-from fewbit.chat_template import render
-from fewbit.checkpoint import open_checkpoint
 from fewbit.errors import InputError
+from fewbit.files.checkpoint import open_checkpoint
+from fewbit.tokenizer.load import tokenizer_of as load_tokenizer
+from fewbit.tokenizer.template import render
 from tests.golden.loading import MODELS
 
 CHATML = (
@@ -22,7 +23,7 @@ MESSAGES = [{"role": "system", "content": "Be brief. "}, {"role": "user", "conte
 
 
 def rendered(template: str) -> str:
-    tokenizer = open_checkpoint(MODELS / "llama").tokenizer()
+    tokenizer = load_tokenizer(open_checkpoint(MODELS / "llama"))
     return render(dataclasses.replace(tokenizer, chat_template=template), MESSAGES)
 
 

@@ -7,10 +7,12 @@ import dataclasses
 import numpy as np
 import pytest
 
-from fewbit import compare, evaluate
 from fewbit.errors import FormatError
+from fewbit.measure import comparison as compare
+from fewbit.measure import evaluate
 from fewbit.models import build_plan
-from fewbit.sizes import sizes, tensor_shapes
+from fewbit.plan.shapes import tensor_shapes
+from fewbit.plan.sizes import sizes_of
 from tests.bigram import ALPHABET, Bigram
 
 TEXT = "".join(np.random.default_rng(6).choice(list(ALPHABET[:14]), 120))
@@ -40,7 +42,8 @@ def test_shapes_are_the_plan_s() -> None:
 
 def test_sizes_by_hand() -> None:
     linear = sum(rows * columns for rows, columns in LINEAR.values())
-    found = sizes(Bigram().quantize("Q4_0"))
+    small = Bigram().quantize("Q4_0")
+    found = sizes_of(small.plan, small.formats)
     assert found.weights == linear + 3 * 32 + 15 * 32
     q4 = 18 / 32
     assert found.bytes == q4 * linear + 3 * 32 * 4 + q4 * 15 * 32
@@ -50,20 +53,20 @@ def test_sizes_by_hand() -> None:
 
 def test_a_tied_table_is_counted_and_read_once() -> None:
     model = Bigram()
-    untied = sizes(model)
+    untied = sizes_of(model.plan, model.formats)
     model.config = dataclasses.replace(model.config, tied=True)
     model.plan = build_plan(model.config)
-    tied = sizes(model)
+    tied = sizes_of(model.plan, model.formats)
     assert untied.bytes - tied.bytes == 15 * 32 * 4
     assert untied.bytes_per_token - tied.bytes_per_token == 32 * 4
 
 
 def test_biases_are_counted() -> None:
     model = Bigram()
-    before = sizes(model).weights
+    before = sizes_of(model.plan, model.formats).weights
     model.config = dataclasses.replace(model.config, qkv_bias=True)
     model.plan = build_plan(model.config)
-    assert sizes(model).weights - before == 32 + 16 + 16
+    assert sizes_of(model.plan, model.formats).weights - before == 32 + 16 + 16
 
 
 def test_rows_hold_both_losses() -> None:
@@ -78,7 +81,7 @@ def test_rows_hold_both_losses() -> None:
             alone = evaluate.divergence(model, base, TEXT, ctx=20, acts=acts)
             assert (found.kld, found.ppl, found.acts) == (alone.kld, alone.ppl, acts)
         assert row.tokens_per_second > 0
-        assert row.sizes == sizes(model)
+        assert row.sizes == sizes_of(model.plan, model.formats)
     assert 0 < rows[1].weights.kld.value < rows[2].weights.kld.value
 
 

@@ -17,10 +17,10 @@ import pytest
 from gguf import GGUFReader, GGUFWriter
 
 import fewbit
-from fewbit import convert
-from fewbit.checkpoint import TensorInfo, open_checkpoint
-from fewbit.io.gguf import read_gguf
-from fewbit.stream import Stream
+from fewbit.convert import gguf as convert
+from fewbit.convert.encode import Stream
+from fewbit.files.checkpoint import TensorInfo, open_checkpoint
+from fewbit.files.gguf import read_gguf
 from tests.compare import within_bound
 from tests.golden.loading import MODELS, NOISE
 

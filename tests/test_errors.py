@@ -14,10 +14,12 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import fewbit
-from fewbit import errors, formats, mixtures
+from fewbit import errors
 from fewbit.api import Model
-from fewbit.chat_template import render
 from fewbit.errors import FewbitError
+from fewbit.formats import table as formats
+from fewbit.recipes import mixtures
+from fewbit.tokenizer.template import render
 from tests.golden.loading import MODELS
 
 Edit = Callable[[dict[str, Any]], None]

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 
 import fewbit
-from fewbit import _core, executors
-from fewbit.gpu import device as devices
+from fewbit import _core
+from fewbit.run import cpu
+from fewbit.run import device as choice
+from fewbit.run.gpu import device as devices
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the drivers are always asked")
@@ -22,11 +24,11 @@ def test_drivers_are_asked_only_where_one_has_left_a_file(
 ) -> None:
     asked = []
     monkeypatch.setattr(devices, "find_adapter", lambda device: asked.append(device))
-    monkeypatch.setattr(executors, "CARD_FILES", (f"{tmp_path}/dri/*", f"{tmp_path}/card*"))
+    monkeypatch.setattr(choice, "CARD_FILES", (f"{tmp_path}/dri/*", f"{tmp_path}/card*"))
     if present:
         (tmp_path / "card0").touch()
     model = fewbit.load(fewbit.DEMO)
-    assert model.backend.adapter(model.plan) is None
+    assert isinstance(model.backend, cpu.CpuBackend)
     assert asked == (["auto"] if present else [])
 
 
@@ -52,7 +54,7 @@ def test_bits_of_a_weight_in_memory(format_: str, bits: float) -> None:
     assert weights.nbytes * 8 == bits * rows * columns
 
 
-@pytest.mark.parametrize("format_", sorted(executors.CODE_BOOKS))
+@pytest.mark.parametrize("format_", sorted(cpu.CODE_BOOKS))
 def test_code_books_stay_small_where_memory_is(
     format_: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -62,8 +64,8 @@ def test_code_books_stay_small_where_memory_is(
     plan = fewbit.load(fewbit.DEMO).plan
     taken = {}
     for memory in (0, 4 * size - 1, 4 * size):
-        monkeypatch.setattr(executors, "machine_memory", lambda memory=memory: memory)
-        weights = executors.Backend().weights(plan, {"w": (format_, rows, columns)})
+        monkeypatch.setattr(cpu, "machine_memory", lambda memory=memory: memory)
+        weights = cpu.CpuBackend().weights(plan, {"w": (format_, rows, columns)})
         weights.add("w", format_, rows, columns, data)
         taken[memory] = weights.nbytes
     assert taken[0] == taken[4 * size - 1] == size
@@ -76,11 +78,11 @@ def test_code_books_are_all_that_can_be_small() -> None:
         fast, small = _core.Weights(), _core.Weights(small=True)
         for weights in (fast, small):
             weights.add("w", name, 32, 1024, rows)
-        assert (small.nbytes < fast.nbytes) == (name in executors.CODE_BOOKS), name
+        assert (small.nbytes < fast.nbytes) == (name in cpu.CODE_BOOKS), name
 
 
 def test_a_machine_knows_its_memory() -> None:
-    assert executors.machine_memory() > (1 << 28 if sys.platform == "linux" else -1)
+    assert cpu.machine_memory() > (1 << 28 if sys.platform == "linux" else -1)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="control groups are Linux's")
@@ -92,6 +94,6 @@ def test_a_containers_memory_is_what_it_may_take(
     limits = [tmp_path / str(i) for i in range(2)]
     for path, text in zip(limits, said, strict=False):
         path.write_text(text)
-    monkeypatch.setattr(executors, "MEMORY_LIMITS", tuple(map(str, limits)))
+    monkeypatch.setattr(cpu, "MEMORY_LIMITS", tuple(map(str, limits)))
     want = 1 << 28 if any("268435456" in text for text in said) else machine
-    assert executors.machine_memory() == want
+    assert cpu.machine_memory() == want

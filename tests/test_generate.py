@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from fewbit.errors import InputError
-from fewbit.generate import Session, generate
-from fewbit.sampling import GREEDY, Sampling
+from fewbit.generation.text import Session, generate
+from fewbit.run.sampling import GREEDY, Sampling
 from tests.bigram import ALPHABET, Bigram
 
 

@@ -10,17 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from fewbit.formats import FORMATS, find_format
-from fewbit.gpu.ops import Compiler
-from fewbit.gpu.source import INCLUDE
-from fewbit.gpu.stages import KEPT
-from fewbit.plan import OPS
+from fewbit.formats.table import FORMATS, find_format
+from fewbit.plan.plan import OPS
+from fewbit.run.gpu.ops import Compiler
+from fewbit.run.gpu.source import INCLUDE
+from fewbit.run.limits import KV_TYPES
 from reference import ops, run
 from reference.formats import BLOCKS, FLOAT_ROWS
 
 ROOT = Path(__file__).parent.parent
 RUST = ROOT / "rust"
-SHADERS = ROOT / "python" / "fewbit" / "gpu" / "shaders"
+SHADERS = ROOT / "python" / "fewbit" / "run" / "gpu" / "shaders"
 README = (ROOT / "README.md").read_text("utf-8")
 
 
@@ -78,7 +78,7 @@ def test_every_shader_is_of_use() -> None:
     python = "".join(path.read_text("utf-8") for path in SHADERS.parent.glob("*.py"))
     families = {find_format(name).family for name in FORMATS} | {"affine"}
     named = {name for name in texts if re.search(rf'"{name}"', python)}
-    named |= {f"kept_{kind}" for kind in KEPT}
+    named |= {f"kept_{kind}" for kind in KV_TYPES}
     assert set(texts) <= {*OPS, *families, *included, *named}
     assert included - {"reduce"} <= set(texts)
 

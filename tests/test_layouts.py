@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 
 import fewbit
-from fewbit import _core, cli, inspect_file
-from fewbit.checkpoint import open_checkpoint
+from fewbit import _core
+from fewbit.cli import main as cli
 from fewbit.errors import FormatError, InputError
-from fewbit.formats import FORMATS, find_format
-from fewbit.layouts import LAYOUTS, layout_of, read_block, scales_of, values_of
-from fewbit.recipes import Options
+from fewbit.files.checkpoint import open_checkpoint
+from fewbit.formats.layouts import LAYOUTS, layout_of, read_block, scales_of, values_of
+from fewbit.formats.table import FORMATS, find_format
+from fewbit.recipes.choose import Options
+from fewbit.reports import contents as inspect_file
 from reference import formats as oracle
 from reference import iq, iq1
 from tests.compare import same_bits

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 import fewbit
-from fewbit.checkpoint import open_checkpoint
-from fewbit.plan_listing import Listing, list_plan
-from fewbit.sizes import sizes
+from fewbit.files.checkpoint import open_checkpoint
+from fewbit.plan.sizes import sizes_of
+from fewbit.reports.plan_listing import Listing, list_plan
 from tests.golden.loading import NAMES, asset
 
 
@@ -25,7 +25,7 @@ def test_the_listing_is_the_plan_and_its_bytes_add_up(name: str) -> None:
     assert {name: weight.bytes for name, weight in weights.items()} == {
         name: array.nbytes for name, array in data.items()
     }
-    assert found.sizes == sizes(model)
+    assert found.sizes == sizes_of(model.plan, model.formats)
     assert found.sizes.bytes == sum(array.nbytes for array in data.values())
 
 

@@ -9,7 +9,7 @@ import time
 import pytest
 from rich.console import Console
 
-from fewbit import progress
+from fewbit.cli import progress
 
 
 def drawn(monkeypatch: pytest.MonkeyPatch, in_bytes: bool, terminal: bool = True) -> str:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from fewbit import cli, mixtures
+from fewbit.cli import main as cli
+from fewbit.recipes import mixtures
 
 README = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
 

@@ -13,13 +13,14 @@ from typing import Any, cast
 import pytest
 
 import fewbit
-from fewbit.chat import Conversation, Reply
-from fewbit.chat_template import render
-from fewbit.checkpoint import open_checkpoint
-from fewbit.commands.writing import show_reply
-from fewbit.reasoning import Harmony, Splitter, Thinking, marker_ids, splitter
-from fewbit.sampling import GREEDY
-from fewbit.tokenizer import Tokenizer
+from fewbit.cli.writing import show_reply
+from fewbit.files.checkpoint import open_checkpoint
+from fewbit.generation.conversation import Conversation, Reply
+from fewbit.generation.reasoning import Harmony, Splitter, Thinking, marker_ids, splitter
+from fewbit.run.sampling import GREEDY
+from fewbit.tokenizer.load import tokenizer_of as load_tokenizer
+from fewbit.tokenizer.template import render
+from fewbit.tokenizer.tokenizer import Tokenizer
 from tests.golden.loading import asset
 
 HARMONY = (
@@ -109,7 +110,7 @@ QWEN, OSS = "qwen3_5-hub", "gpt_oss-mxfp4"
 
 
 def tokenizer_of(name: str) -> Tokenizer:
-    return open_checkpoint(asset(name).parent).tokenizer()
+    return load_tokenizer(open_checkpoint(asset(name).parent))
 
 
 @pytest.mark.parametrize(

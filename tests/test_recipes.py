@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import pytest
 
-from fewbit import recipes
-from fewbit.config import Config
 from fewbit.errors import FewbitError, FormatError, InputError
-from fewbit.formats import FORMATS
-from fewbit.mixtures import FILE_TYPES
-from fewbit.recipes import Options, canonical, choose, main_format
+from fewbit.formats.table import FORMATS
+from fewbit.plan.config import Config
+from fewbit.recipes import choose as recipes
+from fewbit.recipes.choose import Options, canonical, choose, main_format
+from fewbit.recipes.mixtures import FILE_TYPES
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fewbit.errors import InputError
-from fewbit.sampling import (
+from fewbit.run.sampling import (
     GREEDY,
     Sampling,
     choose,

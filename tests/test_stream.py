@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 import fewbit
-from fewbit import _core, stream
-from fewbit.io.gguf import read_gguf
+from fewbit import _core
+from fewbit.convert import encode as stream
+from fewbit.files.gguf import read_gguf
 from tests.compare import same_bits
 from tests.golden.loading import MODELS
 

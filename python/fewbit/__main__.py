@@ -1,6 +1,6 @@
 """``python -m fewbit`` is ``fewbit``."""
 
-from fewbit.cli import main
+from fewbit.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -1,50 +1,29 @@
-"""What users call: `quantize` an array, `load` a model, and what a `Model` can do."""
+"""What users call: `load` a model, and everything that a `Model` can do."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
-
-from fewbit import recipes
-from fewbit.checkpoint import Checkpoint, open_checkpoint
-from fewbit.config import Config
-from fewbit.errors import InputError, UnsupportedError
-from fewbit.executors import (
-    Backend,
-    Executor,
-    Stored,
-    Weights,
-    discard,
-    executor,
-    memory_rate,
-    predict,
-    stored_bytes,
-)
-from fewbit.formats import find_format
-from fewbit.models import build_plan
-from fewbit.plan import Plan
-from fewbit.stream import Stream
-from fewbit.tensors import QuantizedTensor, quantize
-
-if TYPE_CHECKING:
-    from fewbit.calibrate import CollectedImatrix
-    from fewbit.measures import Divergence, Perplexity
-    from fewbit.predictions import Predictions
-    from fewbit.tokenizer import Tokenizer
-
-__all__ = ["Model", "QuantizedTensor", "load", "quantize"]
-
-Acts: TypeAlias = Literal["f32", "int8"]
-Progress: TypeAlias = Callable[[int, int, str], None]
-"""Called with bytes done, bytes in all, and the tensor's name."""
-Importance: TypeAlias = Mapping[str, NDArray[np.float32]]
+from fewbit.callbacks import Progress
+from fewbit.convert.gguf import gguf_formats, write_model
+from fewbit.demo import DEMO, demo_or, demo_text
+from fewbit.errors import InputError
+from fewbit.files.checkpoint import open_checkpoint
+from fewbit.files.gguf_config import unsaid
+from fewbit.generation.conversation import Message, Reply, reply_to
+from fewbit.generation.text import Generation, Session, generate
+from fewbit.measure import collect, comparison, evaluate, speed
+from fewbit.measure.collect import CollectedImatrix
+from fewbit.measure.comparison import DEFAULT_FORMATS, Comparison
+from fewbit.measure.results import Divergence, Perplexity
+from fewbit.measure.speed import Bench
+from fewbit.run.device import Device
+from fewbit.run.limits import Activations, KvType
+from fewbit.run.model import LoadedModel
+from fewbit.run.sampling import Sampling, sampling_from
 
 
 def load(
@@ -53,251 +32,242 @@ def load(
     *,
     recipe: str | None = None,
     threads: int = 0,
-    kv: str = "f32",
+    kv: KvType = "f32",
     progress: Progress | None = None,
 ) -> Model:
-    """The model in a Hugging Face folder or GGUF file, or of that name on the hub, ready to run.
+    """Load the model at `path`: a Hugging Face folder, a GGUF file, or a name on the hub.
 
-    With `recipe` it is quantized while it loads. `threads` 0 means all cores. `device` is "cpu",
-    "gpu", "gpu:N" for the Nth adapter of `fewbit devices`, or "auto": a discrete card if there is
-    one, else the CPU. Its caches keep keys and values as `kv`: "f32", "f16" in half the memory,
-    or "int8" in a quarter, with a scale for each head and token.
+    "demo" is the small model that comes with the package, unless a file or folder is called so.
+    With `recipe` the model is quantized while it loads. `threads` 0 means all cores. `device` is
+    "cpu", "gpu", "gpu:N" for the Nth adapter of `fewbit devices`, or "auto": a discrete card if
+    there is one, else the CPU. `kv` is the element type of its KV caches: "f32", "f16" in half the
+    memory, or "int8" in a quarter, with a scale for each head and token.
 
     Raises:
-        FewbitError: the file is damaged, its architecture unknown, or the device not to be had.
+        InputError: there is no such model.
+        FileFormatError: a file is damaged.
+        UnsupportedError: fewbit does not know the architecture, a format, or the device.
+        DeviceError: the card is not available.
 
     """
-    backend = Backend(device)
-    checkpoint = open_checkpoint(path)
+    chosen = Device(device)
+    checkpoint = open_checkpoint(demo_or(path))
     model = Model(
-        checkpoint, threads=threads, kv=kv, progress=None if recipe else progress, backend=backend
+        checkpoint, threads=threads, kv=kv, progress=None if recipe else progress, device=chosen
     )
     return model.quantize(recipe, progress=progress) if recipe else model
 
 
-class Model:
-    """A checkpoint whose tensors are stored in `formats`, and the executor that runs it.
+class Model(LoadedModel):
+    """A language model: quantize it, save it, measure it, write and talk with it.
 
-    The weights are packed on first use, so what is only saved takes no memory.
+    `load` makes one. `config` has its numbers, `plan` its ops, `formats` the format of each
+    tensor, `sizes` its bytes; `tensor(name)` gives the values of one tensor.
     """
 
-    def __init__(
-        self,
-        checkpoint: Checkpoint,
-        formats: Mapping[str, str] | None = None,
-        *,
-        importance: Importance | None = None,
-        threads: int = 0,
-        kv: str = "f32",
-        progress: Progress | None = None,
-        recipe: str | None = None,
-        backend: Backend | None = None,
-    ) -> None:
-        self.checkpoint = checkpoint
-        self.plan: Plan = build_plan(checkpoint.config)
-        self.formats: dict[str, str] = {
-            name: (formats or {}).get(name, checkpoint.tensors[name].format)
-            for name in checkpoint.tensors
-        }
-        self.recipe = recipe
-        self._importance: Importance = importance or {}
-        self._threads, self._kv = threads, kv
-        self._progress = progress
-        self.backend = backend or Backend()
-
-    @property
-    def config(self) -> Config:
-        """The numbers that the plan was built from."""
-        return self.checkpoint.config
-
-    @cached_property
-    def tokenizer(self) -> Tokenizer:
-        """The tokenizer that came with the checkpoint."""
-        return self.checkpoint.tokenizer()
-
-    @cached_property
-    def weights(self) -> Weights:
-        """The tensors that the plan needs, packed for the kernels or on the card."""
-        stored = {name: (self.formats[name], *self._shape(name)) for name in self.plan.weights()}
-        weights = self.backend.weights(self.plan, stored)
-        try:
-            self._fill(weights, stored)
-        except BaseException:
-            discard(weights)
-            raise
-        return weights
-
-    def _fill(self, weights: Weights, stored: Mapping[str, Stored]) -> None:
-        total, done = sum(map(stored_bytes, stored.values())), 0
-        for name, (format_, rows, columns) in stored.items():
-            shape = self.checkpoint.tensors[name].shape
-            matrices = shape[0] if len(shape) == 3 else 1
-            weights.add(name, format_, rows, columns, self.data(name), matrices)
-            done += stored_bytes(stored[name])
-            if self._progress:
-                self._progress(done, total, name)
-
-    @cached_property
-    def executor(self) -> Executor:
-        """The plan bound to the weights."""
-        return executor(self.plan, self.weights, self._threads)
-
-    def data(self, name: str) -> NDArray[np.uint8]:
-        """The bytes of tensor `name` in its format, uint8 [rows, row bytes]."""
-        return self._stream(self.formats).data(name)
-
-    def _stream(self, formats: Mapping[str, str]) -> Stream:
-        return Stream(self.checkpoint, formats, self._importance, self._threads)
-
-    def _shape(self, name: str) -> tuple[int, int]:
-        shape = self.checkpoint.tensors[name].shape
-        return (1, shape[0]) if len(shape) == 1 else (int(np.prod(shape[:-1])), shape[-1])
-
-    def cache(self, sequences: int = 1, capacity: int | None = None) -> Any:
-        """An empty key/value cache of `capacity` tokens (the model's context) a sequence."""
-        return self.executor.cache(sequences, capacity or self.config.context, self._kv)
-
-    def memory_rate(self, threads: int = 0) -> float:
-        """GB/s (10^9 bytes) of the memory that holds the weights: reading it, on a card copying."""
-        return memory_rate(self.weights, threads)
-
-    def forward(
-        self,
-        cache: Any,
-        tokens: ArrayLike,
-        sequences: ArrayLike | None = None,
-        outputs: ArrayLike | None = None,
-        acts: str = "int8",
-    ) -> NDArray[np.float32]:
-        """Append tokens [n] to their sequences (all to sequence 0) and return logits, f32.
-
-        `outputs` are the ascending indices of the tokens whose logits [len(outputs), vocab] are
-        wanted, all of them if None. `acts` "int8" rounds activations that meet quantized weights
-        in groups of 32 (of 256 for some formats of 1 to 3 bits) and those that meet bfloat16 to
-        bfloat16, "f32" leaves them.
-
-        Raises:
-            InputError: a token is not in the vocabulary, or the cache is full.
-
-        """
-        ids = _ids(tokens)
-        where = np.zeros_like(ids) if sequences is None else _ids(sequences)
-        wanted = np.arange(ids.size, dtype=np.uint32) if outputs is None else _ids(outputs)
-        return self.executor.forward(cache, ids, where, wanted, acts)
-
-    def predict(
-        self, cache: Any, tokens: ArrayLike, outputs: ArrayLike, acts: str = "int8"
-    ) -> Predictions:
-        """As `forward` of sequence 0; the logits stay where they were made, and are measured there.
-
-        Raises:
-            InputError: as `forward`.
-
-        """
-        ids = _ids(tokens)
-        return predict(self.executor, cache, ids, np.zeros_like(ids), _ids(outputs), acts)
-
-    def logits(self, ids: ArrayLike, acts: str = "int8") -> NDArray[np.float32]:
-        """The logits [n, vocab] after each of `ids`, from an empty cache."""
-        tokens = _ids(ids)
-        return self.forward(self.cache(1, max(tokens.size, 1)), tokens, acts=acts)
-
-    def quantize(
-        self,
-        recipe: str,
-        imatrix: Importance | None = None,
-        *,
-        options: recipes.Options | None = None,
-        requantize: bool = False,
-        progress: Progress | None = None,
-    ) -> Model:
-        """This model with its tensors stored as `recipe` says ("Q4_0", "Q4_K_M", "asym4-g32", ...).
-
-        `imatrix` gives each tensor's importance of columns, f32 [columns], of experts one after
-        another; `options` say which tensors depart from the recipe.
-
-        Raises:
-            FormatError: the recipe is unknown or needs an importance matrix.
-            UnsupportedError: the model is quantized already and `requantize` is False.
-
-        """
-        importance = imatrix or {}
-        chosen = recipes.choose(
-            recipe,
-            self.checkpoint.tensors,
-            self.config,
-            importance=importance.keys(),
-            options=options,
-        )
-        self._refuse_rounding_twice(chosen, requantize)
-        return Model(
-            self.checkpoint, chosen, importance=importance, threads=self._threads, kv=self._kv,
-            progress=progress, recipe=recipe, backend=self.backend,
-        )  # fmt: skip
-
-    def _refuse_rounding_twice(self, chosen: Mapping[str, str], requantize: bool) -> None:
-        """What is stored in few bits already may stay as it is, or change where that is wanted."""
-        stored = {name: tensor.format for name, tensor in self.checkpoint.tensors.items()}
-        quantized = [n for n, f in self.formats.items() if not find_format(f).is_float]
-        changed = [name for name in quantized if chosen[name] != self.formats[name]]
-        altered = [name for name, format_ in self.formats.items() if format_ != stored[name]]
-        if altered or (changed and not requantize):
-            name = (changed or altered)[0]
-            raise UnsupportedError(
-                f"the model is quantized already: `{name}` is {self.formats[name]}",
-                hint="quantize the original; `--allow-requantize` (`requantize=True`) rounds twice",
-            )
-
     def save(self, path: str | PathLike[str], *, progress: Progress | None = None) -> None:
-        """Write a GGUF file that fewbit and llama.cpp load; nothing is left behind on failure.
+        """Write a GGUF file that fewbit and llama.cpp load; a failure leaves no file behind.
 
-        Warns of what GGUF has no words for, where the file then predicts a little else.
+        Warns of what GGUF cannot describe, if the file then predicts something slightly different.
 
         Raises:
             FormatError: GGUF cannot hold one of the formats.
-            UnsupportedError: GGUF has no words for something that the model does not run without.
+            UnsupportedError: GGUF cannot describe something that the model does not run without.
+            OSError: the file cannot be written.
 
         """
-        from fewbit.convert import gguf_formats, write_model
-        from fewbit.io.gguf_config import unsaid
-
         if self.checkpoint.metadata is None:
             for what in unsaid(self.config):
                 warnings.warn(what, stacklevel=2)
         stream = self._stream(gguf_formats(self.checkpoint, self.formats))
         write_model(Path(path), stream, self.recipe, progress)
 
-    def perplexity(self, text: str, **options: Any) -> Perplexity:
-        """The perplexity over `text`; options as `fewbit.evaluate.perplexity`."""
-        from fewbit import evaluate
+    def perplexity(
+        self,
+        text: str,
+        *,
+        ctx: int = 512,
+        chunks: int | None = None,
+        acts: Activations = "int8",
+        progress: Progress | None = None,
+    ) -> Perplexity:
+        """Measure the perplexity of `text`, as ``llama-perplexity`` does.
 
-        return evaluate.perplexity(self, text, **options)
+        The text is cut into windows of `ctx` tokens, of which the first `chunks` (default: all)
+        are measured; the second half of each is scored. `acts` is what products do to their
+        activations: "int8" rounds them, "f32" does not.
 
-    def divergence(self, base: Model, text: str, **options: Any) -> Divergence:
-        """How predictions diverge from `base`'s; options as `fewbit.evaluate.divergence`."""
-        from fewbit import evaluate
+        Raises:
+            InputError: the text is too short for two windows, or an option is out of range.
 
-        return evaluate.divergence(self, base, text, **options)
+        """
+        return evaluate.perplexity(self, text, ctx, chunks, acts, progress)
 
-    def imatrix(self, text: str, **options: Any) -> CollectedImatrix:
-        """How much each column counts in `text`; options as `fewbit.calibrate.imatrix`."""
-        from fewbit import calibrate
+    def divergence(
+        self,
+        base: LoadedModel,
+        text: str,
+        *,
+        ctx: int = 512,
+        chunks: int | None = None,
+        acts: Activations = "int8",
+        base_acts: Activations = "f32",
+        progress: Progress | None = None,
+    ) -> Divergence:
+        """Compare predictions with `base`'s: KL divergence, perplexity ratio, same top token.
 
-        return calibrate.imatrix(self, text, **options)
+        Windows and options are those of `perplexity`; `base_acts` is the base's `acts`.
 
-    def generate(self, prompt: str | Sequence[int], **options: Any) -> Iterator[str]:
-        """Text that continues `prompt`, piece by piece; options as `fewbit.generate.generate`."""
-        from fewbit.generate import generate
+        Raises:
+            InputError: as `perplexity`, or the vocabularies differ.
 
-        return generate(self, prompt, **options)
+        """
+        return evaluate.divergence(self, base, text, ctx, chunks, acts, base_acts, progress)
 
+    def imatrix(
+        self,
+        text: str,
+        *,
+        ctx: int = 512,
+        chunks: int | None = None,
+        output: bool = False,
+        dataset: str = "",
+        progress: Progress | None = None,
+    ) -> CollectedImatrix:
+        """Collect an importance matrix from `text`: how much each column of each tensor counts.
 
-def _ids(values: ArrayLike) -> NDArray[np.uint32]:
-    array = np.asarray(values)
-    if array.ndim != 1 or (array.size and not np.issubdtype(array.dtype, np.integer)):
-        raise InputError(
-            f"ids must be a list of integers, found shape {array.shape} of {array.dtype}"
+        It is a mapping that `quantize` takes. With `output` the output layer's columns count too;
+        `dataset` names the text in a saved file.
+
+        Raises:
+            InputError: the text is too short for two windows.
+            UnsupportedError: the model runs on a card, which collects none.
+
+        """
+        return collect.imatrix(
+            self, text, ctx, chunks, output=output, dataset=dataset, progress=progress
         )
-    if array.size and (int(array.min()) < 0 or int(array.max()) > 0xFFFFFFFF):
-        raise InputError(f"ids must be 0 or more, found {array.min()}")
-    return np.ascontiguousarray(array, np.uint32)
+
+    def generate(
+        self,
+        prompt: str | Sequence[int],
+        *,
+        max_tokens: int = 256,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        min_p: float | None = None,
+        seed: int | None = None,
+        stop: str | Sequence[str] = (),
+        sampling: Sampling | None = None,
+        acts: Activations = "int8",
+        session: Session | None = None,
+    ) -> Generation:
+        """Write text that continues `prompt`, a text or token ids.
+
+        Iterate over the result for pieces of text as they are made, or take `str(...)` of it for
+        all of it. The text ends at an end token, at one of the `stop` strings (left out of the
+        text), after `max_tokens` tokens, or when the context is full. `temperature` (default 0.8;
+        0 takes the likeliest token), `top_k` (40), `top_p` (0.95), `min_p` (0.05) and `seed` say
+        how a token is drawn; they override those of `sampling`. A `session` keeps its KV cache
+        for the next call.
+
+        Raises:
+            InputError: the prompt is empty or longer than the context, or an option out of range.
+
+        """
+        drawn = sampling_from(sampling, temperature, top_k, top_p, min_p, seed)
+        return generate(
+            self, prompt, max_tokens=max_tokens, sampling=drawn, stop=stop, acts=acts,
+            session=session,
+        )  # fmt: skip
+
+    def chat(
+        self,
+        messages: str | Sequence[Message],
+        *,
+        max_tokens: int = 512,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        min_p: float | None = None,
+        seed: int | None = None,
+        stop: str | Sequence[str] = (),
+        sampling: Sampling | None = None,
+        acts: Activations = "int8",
+        session: Session | None = None,
+    ) -> Reply:
+        """Answer `messages`: OpenAI's list of `{"role": ..., "content": ...}`, or one user's text.
+
+        The model's own chat template makes the prompt. Iterate over the result for pieces as they
+        are made, or take `str(...)` of it for the whole answer; `reasoning` has what the model
+        thinks before. Options are those of `generate`. `Conversation` keeps messages and KV cache
+        from turn to turn.
+
+        Raises:
+            InputError: a message has another shape, the template refuses the conversation, or it
+                does not fit the context.
+
+        """
+        drawn = sampling_from(sampling, temperature, top_k, top_p, min_p, seed)
+        return reply_to(
+            self, messages, max_tokens=max_tokens, sampling=drawn, stop=stop, acts=acts,
+            session=session,
+        )  # fmt: skip
+
+
+def compare(
+    model: Model | str | PathLike[str] = "demo",
+    formats: Sequence[str] = DEFAULT_FORMATS,
+    text: str | None = None,
+    *,
+    ctx: int = 512,
+    chunks: int | None = None,
+    progress: Progress | None = None,
+) -> Comparison:
+    """Store a model in each of `formats` and measure what each costs and loses.
+
+    `model` is a `Model` or what `load` takes; `text` is what they are measured on (default for the
+    built-in model: its own text), in windows as `Model.perplexity` takes them. The result is a
+    list of rows, the model as it is first, and prints as a table.
+
+    Raises:
+        FormatError: a format is unknown, or weights cannot be stored in it.
+        InputError: there is no text, or it is too short for two windows.
+
+    """
+    base = model if isinstance(model, Model) else load(model)
+    if text is None and base.checkpoint.path != DEMO:
+        raise InputError("there is no text to measure on", hint="give one as `text`")
+    content = demo_text() if text is None else text
+    return comparison.compare(base, formats, content, ctx, chunks, progress)
+
+
+def bench(
+    model: Model | str | PathLike[str] = "demo",
+    *,
+    prompt: int = 512,
+    generate: int = 128,
+    depths: Sequence[int] = (0,),
+    sequences: int = 1,
+    repetitions: int = 5,
+    acts: Activations = "int8",
+    threads: int = 0,
+    progress: Progress | None = None,
+) -> Bench:
+    """Measure tokens per second of a prompt and of generation, as ``llama-bench`` does.
+
+    `model` is a `Model` or what `load` takes. A prompt of `prompt` tokens and `generate` tokens
+    one by one (0 leaves one out) come behind each of `depths` tokens in the cache; `sequences`
+    texts generate side by side. Each runs once unmeasured, then `repetitions` times. `threads` is
+    for a model that is loaded here and for reading the memory.
+
+    Raises:
+        InputError: a length is beyond the model's context, or nothing is left to measure.
+
+    """
+    loaded = model if isinstance(model, Model) else load(model, threads=threads)
+    return speed.bench(
+        loaded, prompt=prompt, generate=generate, depths=depths, sequences=sequences,
+        repetitions=repetitions, acts=acts, threads=threads, progress=progress,
+    )  # fmt: skip

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from fewbit import cli
+from fewbit.cli import main as cli
 from fewbit.demo import DEMO
 from tests.golden.loading import asset
 
@@ -171,7 +171,7 @@ def test_perplexity_json_and_text(fewbit: Fewbit, tmp_path: Path) -> None:
     (own,) = fewbit("perplexity", *SHORT, "--json").json
     (same,) = fewbit("perplexity", str(DEMO), "--text", str(text), *SHORT, "--json").json
     assert own["ppl"] == same["ppl"]
-    assert own["span"]["tokens"] == 62
+    assert own["sample"]["tokens"] == 62
 
 
 def test_divergence_of_a_format_from_the_model_itself(fewbit: Fewbit) -> None:
@@ -326,7 +326,7 @@ def test_an_interrupt_is_one_line() -> None:
 
 
 def test_a_defect_asks_to_be_reported(fewbit: Fewbit, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fewbit.report.write_json", lambda value: 1 / 0)
+    monkeypatch.setattr("fewbit.reports.write.write_json", lambda value: 1 / 0)
     ended = fewbit("inspect", "--json")
     assert ended.code == 1
     assert ended.err == (
@@ -341,4 +341,4 @@ def test_a_defect_asks_to_be_reported(fewbit: Fewbit, monkeypatch: pytest.Monkey
 def test_windows_beyond_the_model_s_context_are_noted(fewbit: Fewbit) -> None:
     ended = fewbit("perplexity", "--ctx", "600", "--chunks", "1", "--json")
     assert ended.err == "note: windows of 600 tokens, the model was made for 512\n"
-    assert ended.json[0]["span"]["tokens"] == 299
+    assert ended.json[0]["sample"]["tokens"] == 299

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fewbit import cli
+from fewbit.cli import main as cli
 from fewbit.demo import DEMO
 
 TABLE = [
@@ -55,7 +55,7 @@ TABLE = [
         "nothing to compare with",
         "name a `--base MODEL`, a `--format` or a `--kv`",
     ),
-    ("perplexity --kv f8", 1, "unknown kind of keys and values `f8`", "known: f32, f16, int8"),
+    ("perplexity --kv f8", 1, "unknown type of keys and values `f8`", "known: f32, f16, int8"),
     ("compare --formats ,", 1, "no format to compare", "as in `--formats Q8_0,Q4_0`"),
     ("generate hi -n 0", 1, "cannot make 0 tokens", "use 1 or more"),
     ("generate hi --temperature -1", 1, "temperature is -1.0, expected 0 or more", None),

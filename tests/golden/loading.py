@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 
 import fewbit
-from fewbit.config import Config, Rope
 from fewbit.models import build_plan
+from fewbit.plan.config import Config, Rope
 from reference.containers import Stored, read_safetensors
 from reference.weights import Weight
 

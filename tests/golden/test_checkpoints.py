@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 
 import fewbit
-from fewbit.checkpoint import open_checkpoint
-from fewbit.io.gguf import fields_of
-from fewbit.io.hf_config import config_from_hf
+from fewbit.files.checkpoint import open_checkpoint
+from fewbit.files.gguf import fields_of
+from fewbit.files.hf_config import config_from_hf
 from fewbit.models import build_plan
-from fewbit.tokenizer import Tokenizer
-from fewbit.tokenizer_gguf import build
-from fewbit.tokenizer_metadata import metadata_from_folder
+from fewbit.tokenizer.gguf_metadata import metadata_from_folder
+from fewbit.tokenizer.gguf_vocabulary import build
+from fewbit.tokenizer.load import tokenizer_of as load_tokenizer
+from fewbit.tokenizer.tokenizer import Tokenizer
 from tests.compare import within_bound
 from tests.golden.loading import GGUFS, MODELS, NAMES, NOISE, SHARED, asset, load
 
@@ -97,10 +98,10 @@ def tokenizers(name: str, tmp: Path) -> dict[str, Tokenizer]:
     path = asset(name).parent
     vocab = open_checkpoint(path).config.vocab
     own = build(dict(fields_of(metadata_from_folder(path, vocab))), tmp)
-    found = {"folder": open_checkpoint(path).tokenizer(), "own metadata": own}
+    found = {"folder": load_tokenizer(open_checkpoint(path)), "own metadata": own}
     files = [models / name / GGUF for models in (MODELS, SHARED)]
     for file in [file for file in files if file.exists()][:1]:
-        found["llama.cpp's metadata"] = open_checkpoint(file).tokenizer()
+        found["llama.cpp's metadata"] = load_tokenizer(open_checkpoint(file))
     return found
 
 
@@ -135,7 +136,7 @@ def same_tokens(tokenizer: Tokenizer, case: dict[str, object]) -> bool:
 
 
 def test_special_tokens_in_a_text_are_text_unless_parsed() -> None:
-    tokenizer = open_checkpoint(MODELS / "llama").tokenizer()
+    tokenizer = load_tokenizer(open_checkpoint(MODELS / "llama"))
     eot = tokenizer.vocab["<|eot_id|>"]
     assert eot not in tokenizer.encode("end<|eot_id|>")
     assert eot in tokenizer.encode("end<|eot_id|>", parse_special=True)
@@ -150,7 +151,7 @@ def test_shards_are_found_through_the_index_and_missed_by_name(tmp_path: Path) -
 
 @pytest.mark.parametrize("name", ["llama-spm", "mistral"])
 def test_a_stream_keeps_the_space_before_the_next_word(name: str) -> None:
-    tokenizer = open_checkpoint(MODELS / name).tokenizer()
+    tokenizer = load_tokenizer(open_checkpoint(MODELS / name))
     prompt, whole = tokenizer.encode("the"), tokenizer.encode("the the")
     assert whole[: len(prompt)] == prompt
     stream = tokenizer.stream(prompt)

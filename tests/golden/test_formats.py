@@ -9,7 +9,7 @@ import pytest
 
 from fewbit import _core
 from fewbit.errors import FormatError
-from fewbit.formats import FORMATS
+from fewbit.formats.table import FORMATS
 from reference.formats import BLOCKS, FLOAT_ROWS, decode_row, encode_row
 from tests.compare import same_bits
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from fewbit import _core
-from fewbit.formats import find_format
-from fewbit.gpu.device import Device
-from fewbit.gpu.executor import Executor
-from fewbit.gpu.ops import vectors
-from fewbit.gpu.weights import Weights
+from fewbit.formats.table import find_format
+from fewbit.run.gpu.device import Device
+from fewbit.run.gpu.executor import Executor
+from fewbit.run.gpu.ops import vectors
+from fewbit.run.gpu.weights import Weights
 from reference import run
 from reference.linear import magnitude, round_activations
 from reference.weights import Weight
@@ -67,7 +66,7 @@ def run_gpu(
     card: Device, plan: Sequence[dict], weights: dict[str, Weight], tokens: Sequence[int],
     outputs: Sequence[int] | None = None, acts: str = "f32", batch: int = 512,
 ) -> np.ndarray:  # fmt: skip
-    executor = Executor(json.dumps(plan), upload(card, weights, plan), batch)
+    executor = Executor(plan, upload(card, weights, plan), batch)
     cache = executor.cache(1, len(tokens))
     wanted = range(len(tokens)) if outputs is None else outputs
     where = np.zeros(len(tokens), np.uint32)
@@ -117,7 +116,8 @@ def rounded_bound(x: np.ndarray, w: Weight) -> np.ndarray:
     bound = 2 * linear_bound(x, w)
     if w.takes_int8:
         bound += (
-            16 * U * (np.abs(np.float64(x)) @ parts(w).T) + ties(x, w.rounded) @ np.abs(w.values).T
+            16 * U * (np.abs(np.float64(x)) @ parts(w).T)
+            + ties(x, w.activation_group) @ np.abs(w.values).T
         )
     return bound
 

@@ -3,19 +3,18 @@ of it at a time, and tiles of queries."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
 
-import fewbit.gpu.executor
-from fewbit.gpu.device import Device
-from fewbit.gpu.executor import Executor
-from fewbit.gpu.stages import TILE_QUERIES, Kind, kind_of, splits
+import fewbit.run.gpu.executor
+from fewbit.run.gpu.device import Device
+from fewbit.run.gpu.executor import Executor
+from fewbit.run.gpu.stages import TILE_QUERIES, Kind, kind_of, splits
 from reference import ops
-from reference.cache import kept
+from reference.cache import round_kv
 from tests.compare import within_bound
 from tests.gpu.running import U, both, embed, op, stored, upload, values
 
@@ -63,7 +62,7 @@ class Case:
     def kept(self, x: np.ndarray) -> np.ndarray:
         """The table as a cache has it."""
         q, k, v = np.split(x, np.cumsum(self.widths)[:2], axis=1)
-        rows = [[kept(row, self.kv, self.kv_heads) for row in part.tolist()] for part in (k, v)]
+        rows = [[round_kv(row, self.kv, self.kv_heads) for row in part.tolist()] for part in (k, v)]
         return np.concatenate([q, *np.float32(rows)], axis=1)
 
 
@@ -100,7 +99,7 @@ CASES = [
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_forms(card: Device, monkeypatch: pytest.MonkeyPatch, case: Case, form: Kind) -> None:
     """Both forms of a prompt, whatever a step would choose."""
-    monkeypatch.setattr(fewbit.gpu.executor, "kind_of", lambda *_: form)
+    monkeypatch.setattr(fewbit.run.gpu.executor, "kind_of", lambda *_: form)
     check(card, case)
 
 
@@ -123,7 +122,7 @@ def check(card: Device, case: Case, capacity: int = 0) -> None:
     """Fill the sequences, then attend from the new tokens, of which some are compared."""
     x, plan = case.table(), plan_of(case)
     weights = {"x": stored(x), "s": stored(values(13, case.heads))}
-    executor = Executor(json.dumps(plan), upload(card, weights, plan))
+    executor = Executor(plan, upload(card, weights, plan))
     sequences = len(case.depths)
     most = max(d + case.order.count(s) for s, d in enumerate(case.depths))
     cache = executor.cache(sequences, max(most, capacity), case.kv)
@@ -241,7 +240,7 @@ def test_attend_in_parts(card, window, size, sinks):
     attributes = {"heads": heads, "kv_heads": kv_heads, "scale": 0.1, "window": window}
     names = ["s"] if sinks else []
     plan.append(op("attend", [1, 2, 3], names, wide, layer=0, **attributes))
-    executor = Executor(json.dumps(plan), upload(card, weights, plan))
+    executor = Executor(plan, upload(card, weights, plan))
     cache = executor.cache(1, 2048)
     assert splits(2048) == 8
     q, k, v = x[:, :wide], x[:, wide : wide + narrow], x[:, wide + narrow :]

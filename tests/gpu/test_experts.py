@@ -1,13 +1,11 @@
 """Mixtures of experts on a card against the oracle."""
 
-import json
-
 import numpy as np
 import pytest
 
 from fewbit.errors import InputError, ShapeError
-from fewbit.gpu.device import Device
-from fewbit.gpu.executor import Executor
+from fewbit.run.gpu.device import Device
+from fewbit.run.gpu.executor import Executor
 from reference import experts
 from tests.compare import same_bits, within_bound
 from tests.gpu.running import (
@@ -146,7 +144,7 @@ def test_a_step_after_a_longer_one(card):
     plan, weights, _, _ = routed(6, 2, 300)
     weights["w"] = stored(values(7, 6 * 72, 64), "Q4_0")
     plan = [*plan, op("expert_linear", [1, 3], ["w"], 2 * 72, experts=6)]
-    executor = Executor(json.dumps(plan), upload(card, weights, plan))
+    executor = Executor(plan, upload(card, weights, plan))
     found = []
     for tokens in (9, 300, 9):
         cache, ids = executor.cache(1, tokens), np.arange(tokens, dtype=np.uint32)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,12 +13,13 @@ from wgpu.classes import GPUOutOfMemoryError
 
 import fewbit
 from fewbit.errors import DeviceError, FewbitError, InputError, UnsupportedError
-from fewbit.gpu import device as devices
-from fewbit.gpu import guard
-from fewbit.gpu.cache import Cache
-from fewbit.gpu.device import Adapter, Device, open_device
-from fewbit.gpu.executor import Executor
-from fewbit.sampling import GREEDY
+from fewbit.run.gpu import device as devices
+from fewbit.run.gpu import guard
+from fewbit.run.gpu.cache import Cache
+from fewbit.run.gpu.decode import decode
+from fewbit.run.gpu.device import Adapter, Device, open_device
+from fewbit.run.gpu.executor import Executor
+from fewbit.run.sampling import GREEDY
 from tests.compare import within_bound
 from tests.golden.loading import MODELS, NOISE, Golden, load
 from tests.gpu.running import upload
@@ -57,7 +57,7 @@ LOST = {
     "copy": lambda executor, cache: executor.device.read(executor.shared("empty"), 0, 4, "reading"),
     "upload": lambda executor, cache: executor.device.upload(np.zeros(9, np.float32)),
     "decode": lambda executor, cache: list(
-        cache.decode(1, GREEDY, np.random.default_rng(0), "f32", 4)
+        decode(executor, cache, 1, GREEDY, np.random.default_rng(0), "f32", 4)
     ),
 }
 
@@ -77,9 +77,8 @@ def test_a_lost_card(adapter: Adapter, own: Device, name: str) -> None:
 
 
 def test_a_card_that_is_lost_while_text_is_made(adapter: Adapter, own: Device) -> None:
-    _, _, cache = running(own)
-    stream = cache.decode(1, GREEDY, np.random.default_rng(0), "f32", 40)
-    assert stream is not None
+    _, executor, cache = running(own)
+    stream = decode(executor, cache, 1, GREEDY, np.random.default_rng(0), "f32", 40)
     assert len([next(stream) for _ in range(3)]) == 3
     own.destroy()
     with pytest.raises(DeviceError, match="failed in generation: the card was lost"):
@@ -163,21 +162,21 @@ def test_a_card_that_fills_up_while_matrices_are_joined(
     with monkeypatch.context() as full:
         fills_up(full, own, 100_000)
         with pytest.raises(DeviceError, match=r"bytes of `blk.0.attn_q.weight\+blk.0.attn_k"):
-            Executor(json.dumps(g.plan), held)
+            Executor(g.plan, held)
     assert own.allocated == before
-    executor = Executor(json.dumps(g.plan), held)
+    executor = Executor(g.plan, held)
     within_bound(forward(executor, executor.cache(1, 32), g.ids), g.logits, NOISE)
 
 
 def test_working_memory_that_does_not_fit(own: Device, monkeypatch: pytest.MonkeyPatch) -> None:
     g = load("llama")
     held = upload(own, g.weights, g.plan)
-    executor = Executor(json.dumps(g.plan), held)  # joins what can be joined, uploads vectors
+    executor = Executor(g.plan, held)  # joins what can be joined, uploads vectors
     executor.release()
     before = own.allocated
     fills_up(monkeypatch, own, 1_000_000)
     with pytest.raises(DeviceError, match=r"bytes of working memory: .* out of memory"):
-        Executor(json.dumps(g.plan), held)
+        Executor(g.plan, held)
     assert own.allocated == before
 
 

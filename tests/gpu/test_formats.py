@@ -1,15 +1,14 @@
 """Every format on a card against the oracle: products, rounded activations, rows of tables."""
 
-import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from fewbit.errors import ShapeError, UnsupportedError
-from fewbit.formats import FORMATS, find_format
-from fewbit.gpu.device import Device
-from fewbit.gpu.executor import Executor
+from fewbit.formats.table import FORMATS, find_format
+from fewbit.run.gpu.device import Device
+from fewbit.run.gpu.executor import Executor
 from reference.legacy import Group
 from reference.linear import product_f64
 from tests.compare import same_bits, within_bound
@@ -75,7 +74,7 @@ def test_a_card_without_products_of_bytes(card):
     other = Device(replace(card.adapter, backend="Metal"))
     w, x = stored(values(3, 21, 96), "Q4_1"), values(5, 1, 96)
     plan, weights = [embed("x", x), op("linear", [0], ["w"], 21)], {"x": stored(x), "w": w}
-    executor = Executor(json.dumps(plan), upload(other, weights))
+    executor = Executor(plan, upload(other, weights))
     assert forms(executor) == ("dots", "tile_f32")
     for tokens in ([0], [0] * 9):
         rows = [run_gpu(device, plan, weights, tokens, acts="int8") for device in (card, other)]
@@ -88,7 +87,7 @@ def test_which_products_are_of_bytes(card):
     for name, size in (("Q8_0", 96), ("IQ2_XS", 512), ("sym4-g16", 132), ("BF16", 96)):
         w, x = stored(values(3, 21, size), name), values(5, 1, size)
         plan, weights = [embed("x", x), op("linear", [0], ["w"], 21)], {"x": stored(x), "w": w}
-        executor = Executor(json.dumps(plan), upload(card, weights))
+        executor = Executor(plan, upload(card, weights))
         found[name] = forms(executor)
     of_bytes, of_floats = ("dots_int8", "tile_int8"), ("dots", "tile_f32")
     assert found == {

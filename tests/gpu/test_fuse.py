@@ -1,12 +1,10 @@
 """Fused plans: the same bits as the plans they were, in the oracle and on a card."""
 
-import json
-
 import numpy as np
 import pytest
 
-from fewbit.gpu.executor import Executor
-from fewbit.gpu.fuse import fuse
+from fewbit.run.gpu.executor import Executor
+from fewbit.run.gpu.fuse import fuse
 from reference import experts, run
 from reference.weights import Weight
 from tests.compare import same_bits, within_bound
@@ -61,8 +59,7 @@ def test_a_card_gives_the_same_bits(card, name, acts):
     """Few rows and many; with biases, rotations of a part of a head, and states."""
     g = load(name)
     plain, fused = (
-        Executor(json.dumps(g.plan), upload(card, g.weights, g.plan), fused=fused)
-        for fused in (False, True)
+        Executor(g.plan, upload(card, g.weights, g.plan), fused=fused) for fused in (False, True)
     )
     found = []
     for executor in (plain, fused):
@@ -81,7 +78,7 @@ def test_dispatches_of_a_layer(card, name):
     g = load(name)
     found = []
     for fused in (False, True):
-        executor = Executor(json.dumps(g.plan), upload(card, g.weights, g.plan), fused=fused)
+        executor = Executor(g.plan, upload(card, g.weights, g.plan), fused=fused)
         stages = [stage.for_cache(64) for stage in executor.program("f32").stages]
         ops = [s.op for s in stages if s and "few" in s.kinds and not s.above]
         first, second = [i for i, kind in enumerate(ops) if kind == "attend"][:2]
@@ -103,7 +100,7 @@ def test_only_what_has_one_format_is_joined(card, formats):
     plan += [op("add", [1, 2], [], 8), op("swiglu", [4, 3], [], 8)]
     rows = []
     for fused in (False, True):
-        executor = Executor(json.dumps(plan), upload(card, weights, plan), fused=fused)
+        executor = Executor(plan, upload(card, weights, plan), fused=fused)
         rows.append(forward(executor, executor.cache(1, 5), range(5)))
     same_bits(rows[1], rows[0])
     products = [stage for stage in executor.program("f32").stages if stage.op == "linear"]
@@ -126,7 +123,7 @@ def test_experts_are_joined_where_each_is_of_whole_words(card, width, products):
     ]
     rows = []
     for fused in (False, True):
-        executor = Executor(json.dumps(plan), upload(card, weights, plan), fused=fused)
+        executor = Executor(plan, upload(card, weights, plan), fused=fused)
         for count in (1, 9):
             rows.append(forward(executor, executor.cache(1, count), range(count)))
     same_bits(rows[2], rows[0])
@@ -140,7 +137,7 @@ def test_the_same_weights_serve_further_executors(card):
     held = upload(card, g.weights, g.plan)
     taken = []
     for _ in range(2):
-        executor = Executor(json.dumps(g.plan), held)
+        executor = Executor(g.plan, held)
         cache = executor.cache(1, len(g.ids))
         within_bound(forward(executor, cache, g.ids), g.logits, NOISE)
         cache.release()

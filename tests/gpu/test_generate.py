@@ -8,9 +8,9 @@ import pytest
 import fewbit
 from fewbit.api import Model
 from fewbit.errors import FewbitError, InputError
-from fewbit.gpu import decode
-from fewbit.gpu.device import Adapter
-from fewbit.sampling import GREEDY, Sampling, choose
+from fewbit.run.gpu import decode
+from fewbit.run.gpu.device import Adapter
+from fewbit.run.sampling import GREEDY, Sampling, choose
 from tests.compare import within_bound
 from tests.golden.loading import MODELS, NOISE, asset
 
@@ -61,14 +61,14 @@ def test_what_ran_ahead_is_forgotten(model: Model) -> None:
     """After some tokens, the cache goes on as one that never ran ahead."""
     cache, other = model.cache(1, 40), model.cache(1, 40)
     model.forward(cache, PROMPT, acts="f32")
-    stream = cache.decode(7, GREEDY, np.random.default_rng(0), "f32", 30)
+    stream = model.decode(cache, 7, GREEDY, np.random.default_rng(0), "f32", 30)
     tokens = [next(stream) for _ in range(4)]
     stream.close()
     assert cache.length() == len(PROMPT) + 4
     model.forward(other, [*PROMPT, 7, *tokens[:-1]], acts="f32")
     a, b = (model.forward(c, tokens[-1:], acts="f32") for c in (cache, other))
     assert int(a.argmax()) == int(b.argmax())
-    again = cache.decode(tokens[-1], GREEDY, np.random.default_rng(0), "f32", 5)
+    again = model.decode(cache, tokens[-1], GREEDY, np.random.default_rng(0), "f32", 5)
     assert len(list(again)) == 5
 
 
@@ -78,7 +78,7 @@ def test_a_state_that_ran_ahead_into_the_next_span_goes_back(adapter: Adapter) -
     cache, other = model.cache(1, 64), model.cache(1, 64)
     prompt = [PROMPT[i % 3] for i in range(28)]
     model.forward(cache, prompt, acts="f32")
-    stream = cache.decode(7, GREEDY, np.random.default_rng(0), "f32", 30)
+    stream = model.decode(cache, 7, GREEDY, np.random.default_rng(0), "f32", 30)
     tokens = [next(stream) for _ in range(2)]
     stream.close()
     assert cache.length() == 30
@@ -95,7 +95,7 @@ def test_streams_side_by_side(model: Model) -> None:
         cache, rng = model.cache(1, 64), sampling.generator()
         row = model.forward(cache, PROMPT, outputs=[len(PROMPT) - 1], acts="f32")[0]
         first = choose(row, sampling, rng)
-        streams.append((first, cache.decode(first, sampling, rng, "f32", 11)))
+        streams.append((first, model.decode(cache, first, sampling, rng, "f32", 11)))
     found = [[first] for first, _ in streams]
     for pair in zip(*(stream for _, stream in streams), strict=True):
         for tokens, token in zip(found, pair, strict=True):
@@ -106,7 +106,7 @@ def test_streams_side_by_side(model: Model) -> None:
 
 def test_a_sequence_that_others_go_on_with_ends_the_stream(model: Model) -> None:
     cache = model.cache(1, 64)
-    stream = cache.decode(7, GREEDY, np.random.default_rng(0), "f32", 30)
+    stream = model.decode(cache, 7, GREEDY, np.random.default_rng(0), "f32", 30)
     next(stream)
     model.forward(cache, PROMPT, acts="f32")
     with pytest.raises(InputError, match="changed while text was generated"):
@@ -114,7 +114,7 @@ def test_a_sequence_that_others_go_on_with_ends_the_stream(model: Model) -> None
 
 
 def test_a_full_context_ends_the_text(model: Model) -> None:
-    session = fewbit.generate.Session(model, 12, "f32")
+    session = fewbit.generation.text.Session(model, 12, "f32")
     made = model.generate(PROMPT, max_tokens=99, sampling=GREEDY, session=session)
     list(made)
     assert made.finish in ("context", "stop")
@@ -130,6 +130,6 @@ def test_damaged_logits_are_refused(model: Model, monkeypatch: pytest.MonkeyPatc
     queue.write_buffer(weight, 0, np.full_like(before, np.nan))
     try:
         with pytest.raises(FewbitError, match="cannot choose a token"):
-            next(cache.decode(7, GREEDY, np.random.default_rng(0), "f32", 5))
+            next(model.decode(cache, 7, GREEDY, np.random.default_rng(0), "f32", 5))
     finally:
         queue.write_buffer(weight, 0, before)

@@ -11,11 +11,11 @@ from typer.testing import CliRunner
 
 import fewbit
 from fewbit import _core
-from fewbit.cli import app
+from fewbit.cli.main import app
 from fewbit.errors import InputError
-from fewbit.gpu.device import Adapter, Device
-from fewbit.gpu.executor import Executor
-from reference.cache import kept
+from fewbit.run.gpu.device import Adapter, Device
+from fewbit.run.gpu.executor import Executor
+from reference.cache import round_kv
 from reference.floats import FLOAT16, encode
 from tests.compare import same_bits, within_bound
 from tests.golden.loading import MODELS, NAMES, NOISE, load
@@ -35,7 +35,7 @@ def held(card: Device, rows: np.ndarray, kv: str) -> tuple[np.ndarray, np.ndarra
         op("scale", [0], [], width, factor=-2.0),
         op("attend", [0, 0, 1], [], width, layer=0, **attributes),
     ]
-    executor = Executor(json.dumps(plan), upload(card, {"x": stored(rows)}, plan))
+    executor = Executor(plan, upload(card, {"x": stored(rows)}, plan))
     cache, ids = executor.cache(1, len(rows), kv), np.arange(len(rows), dtype=np.uint32)
     executor.forward(cache, ids, 0 * ids, ids[:0], "f32")
     buffers = (cache.buffers[name] for name in ("keys.0", "values.0"))
@@ -74,7 +74,7 @@ def test_codes(card: Device, subgroups: bool) -> None:
         heads = words[: x.size // 4 + len(x) * HEADS].reshape(-1, SIZE // 4 + 1)
         codes = heads[:, :-1].copy().view(np.int8).astype(np.float32)
         scales = heads[:, -1:].copy().view(np.float32)
-        rows = np.float32([kept(row, "int8", HEADS) for row in expected.tolist()])
+        rows = np.float32([round_kv(row, "int8", HEADS) for row in expected.tolist()])
         steps = np.abs(expected).reshape(-1, SIZE).max(axis=1, keepdims=True) / 127
         quotients = np.abs(expected.reshape(-1, SIZE) / np.maximum(steps, 2.0**-100))
         doubt = (np.abs(quotients % 1 - 0.5) < 127 * 8 * U) & (scales != 1) & (scales != 2)
@@ -86,7 +86,7 @@ def test_codes(card: Device, subgroups: bool) -> None:
 def test_memory(card: Device, kv: str) -> None:
     """Half, and a quarter with a scale a head: of what the card has taken."""
     g = load("llama")
-    executor = Executor(json.dumps(g.plan), upload(card, g.weights, g.plan))
+    executor = Executor(g.plan, upload(card, g.weights, g.plan))
     shape = g.config.layers, g.config.kv_heads, g.config.head_dim
     taken = card.allocated
     small = executor.cache(2, 8, kv)
@@ -105,8 +105,8 @@ def test_memory(card: Device, kv: str) -> None:
 
 def test_unknown_kinds_are_refused(card: Device) -> None:
     g = load("llama")
-    executor = Executor(json.dumps(g.plan), upload(card, g.weights, g.plan))
-    with pytest.raises(InputError, match="unknown kind of keys and values `f8`") as e:
+    executor = Executor(g.plan, upload(card, g.weights, g.plan))
+    with pytest.raises(InputError, match="unknown type of keys and values `f8`") as e:
         executor.cache(1, 8, "f8")
     assert e.value.hint == "known: f32, f16, int8"
 
@@ -120,7 +120,7 @@ def test_models(card: Device, name: str, kv: str) -> None:
     fall to the other side, by a step, where the executors' f32 is not the same to the last bit.
     """
     g = load(name)
-    gpu = Executor(json.dumps(g.plan), upload(card, g.weights, g.plan))
+    gpu = Executor(g.plan, upload(card, g.weights, g.plan))
     cpu = _core.Executor(json.dumps(g.plan), packed(g, g.weights), 2)
     ids = np.uint32(g.ids)
 

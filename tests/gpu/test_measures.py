@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 import fewbit
-from fewbit import _core, evaluate
+from fewbit import _core
 from fewbit.errors import InputError, ShapeError
-from fewbit.gpu.device import Adapter, Device
-from fewbit.gpu.measure import Predictions, runs
-from fewbit.predictions import OnHost
+from fewbit.measure import evaluate
+from fewbit.run.gpu.device import Adapter, Device
+from fewbit.run.gpu.measure import Predictions, runs
+from fewbit.run.predictions import OnHost
 from reference import metrics
 from tests.compare import same_bits, within_bound
 from tests.gpu.running import DIVISION, U, values

@@ -1,13 +1,11 @@
 """Whole models on a card: golden logits, greedy text, several sequences, prompts in pieces."""
 
-import json
-
 import numpy as np
 import pytest
 
-from fewbit.gpu.device import Device
-from fewbit.gpu.executor import Executor
-from fewbit.gpu.source import shader
+from fewbit.run.gpu.device import Device
+from fewbit.run.gpu.executor import Executor
+from fewbit.run.gpu.source import shader
 from tests.compare import same_bits, within_bound
 from tests.golden.loading import NAMES, NOISE, load
 from tests.golden.test_models import greedy
@@ -16,7 +14,7 @@ from tests.gpu.running import upload
 
 def bound_model(card, name, batch=512):
     g = load(name)
-    return g, Executor(json.dumps(g.plan), upload(card, g.weights, g.plan), batch)
+    return g, Executor(g.plan, upload(card, g.weights, g.plan), batch)
 
 
 def forward(executor, cache, tokens, sequences=None, outputs=None):

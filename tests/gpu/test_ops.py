@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fewbit.errors import FewbitError, InputError, UnsupportedError
-from fewbit.gpu.ops import check_ops
+from fewbit.run.gpu.ops import check_ops
 from tests.compare import same_bits, within_bound
 from tests.gpu.running import DIVISION, U, both, embed, op, run_gpu, stored, values
 

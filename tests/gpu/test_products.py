@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from fewbit.formats import FORMATS, find_format
-from fewbit.gpu.device import Device
-from fewbit.gpu.repack import repack
+from fewbit.formats.table import FORMATS, find_format
+from fewbit.run.gpu.device import Device
+from fewbit.run.gpu.repack import repack
 from reference.linear import product_f64
 from tests.compare import within_bound
 from tests.gpu.running import (

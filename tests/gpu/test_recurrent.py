@@ -1,12 +1,10 @@
 """Ops that keep a state on a card against the oracle, over several spans and sequences."""
 
-import json
-
 import numpy as np
 import pytest
 
-from fewbit.gpu.executor import Executor
-from fewbit.gpu.stages import SPAN
+from fewbit.run.gpu.executor import Executor
+from fewbit.run.gpu.stages import SPAN
 from reference import run
 from reference.cache import Cache
 from tests.compare import same_bits, within_bound
@@ -30,7 +28,7 @@ def test_short_conv(card, batch):
     x = values(2, 100, 72)
     plan, weights = conv_plan(x)
     sequences = [i % 3 // 2 for i in range(100)]
-    executor = Executor(json.dumps(plan), upload(card, weights, plan), batch)
+    executor = Executor(plan, upload(card, weights, plan), batch)
     got = forward(executor, executor.cache(2, 100), range(100), sequences)
     expected = run.forward(plan, weights, range(100), sequences=sequences, cache=Cache(100))
     sizes = {name: stored(np.abs(np.array(w.values))) for name, w in weights.items()}
@@ -91,7 +89,7 @@ def test_delta_rule(card, sharing):
     """Over three spans."""
     table, widths = delta_table(SPAN * 2 + 9)
     plan, weights = delta_plan(table, widths, sharing), {"x": stored(table)}
-    executor = Executor(json.dumps(plan), upload(card, weights, plan))
+    executor = Executor(plan, upload(card, weights, plan))
     tokens = range(len(table))
     got = forward(executor, executor.cache(1, len(table)), tokens)
     expected = run.forward(plan, weights, tokens)
@@ -104,7 +102,7 @@ def test_pieces_and_neighbours_change_no_bit(card):
     """One call, single tokens, and between the tokens of another sequence."""
     table, widths = delta_table(SPAN + 9)
     plan, weights = delta_plan(table, widths, "runs"), {"x": stored(table)}
-    executor = Executor(json.dumps(plan), upload(card, weights, plan))
+    executor = Executor(plan, upload(card, weights, plan))
     tokens = list(range(len(table)))
     whole = forward(executor, executor.cache(1, len(table)), tokens)
     cache = executor.cache(3, len(table))

@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fewbit.errors import FewbitError, FileFormatError, UnsupportedError
-from fewbit.io.gguf import read_gguf, sort_key
+from fewbit.files.gguf import read_gguf
+from fewbit.recipes.order import sort_key
 
 FAST = settings(
     deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]

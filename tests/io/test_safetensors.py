@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import save
 
 from fewbit.errors import FileFormatError
-from fewbit.io.safetensors import read_safetensors
+from fewbit.files.safetensors import read_safetensors
 
 ARRAYS = {
     "a": np.arange(6, dtype=np.float32).reshape(2, 3),

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fewbit.io.gguf import read_gguf
+from fewbit.files.gguf import read_gguf
 from tests.compare import within_bound
 
 NEEDS = "needs the extra `peers`: llama-cpp-python"

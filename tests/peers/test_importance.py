@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 import fewbit
-from fewbit import evaluate
+from fewbit.measure import evaluate
 from tests.compare import within_bound
 from tests.golden.loading import GGUFS, MODELS, asset
 

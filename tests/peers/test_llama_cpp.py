@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 import fewbit
-from fewbit import _core, evaluate, measures
-from fewbit.checkpoint import TensorInfo
-from fewbit.io.gguf import read_gguf
-from fewbit.mixtures import FILE_TYPES
+from fewbit import _core
+from fewbit.files.checkpoint import TensorInfo
+from fewbit.files.gguf import read_gguf
+from fewbit.measure import evaluate
+from fewbit.measure import statistics as measures
+from fewbit.recipes.mixtures import FILE_TYPES
 from tests.compare import within_bound
 from tests.golden.loading import MODELS, NOISE
 from tests.peers.peer import NEEDS, Peer, llama_quantize, same_tensors

@@ -17,10 +17,11 @@ import pytest
 from gguf import GGMLQuantizationType, GGUFWriter
 
 from fewbit.errors import FewbitError, FormatError
-from fewbit.formats import FORMATS
-from fewbit.io.gguf import fields_of, sort_key
-from fewbit.mixtures import FILE_TYPES, TABLES
-from fewbit.recipes import Options, choose
+from fewbit.files.gguf import fields_of
+from fewbit.formats.table import FORMATS
+from fewbit.recipes.choose import Options, choose
+from fewbit.recipes.mixtures import FILE_TYPES, TABLES
+from fewbit.recipes.order import sort_key
 
 llama_cpp = pytest.importorskip("llama_cpp", reason="needs the extra `peers`: llama-cpp-python")
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import fewbit
-from fewbit.mixtures import FILE_TYPES
+from fewbit.recipes.mixtures import FILE_TYPES
 from tests.compare import same_bits, within_bound
 from tests.golden.loading import GGUFS, NOISE, asset
 from tests.peers.peer import NEEDS, Peer, llama_quantize, same_tensors

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable
 
-from fewbit.config import Config
 from fewbit.errors import UnsupportedError
 from fewbit.models.gemma import gemma3
 from fewbit.models.gpt2 import gpt2
@@ -14,7 +13,8 @@ from fewbit.models.llama import llama
 from fewbit.models.phi import phi3
 from fewbit.models.qwen import qwen2, qwen3
 from fewbit.models.qwen_hybrid import qwen3next, qwen35
-from fewbit.plan import Plan
+from fewbit.plan.config import Config
+from fewbit.plan.plan import Plan
 
 ARCHITECTURES: dict[str, Callable[[Config], Plan]] = {
     "llama": llama,

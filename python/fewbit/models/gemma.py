@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
-from fewbit.config import Config
 from fewbit.models.parts import gated, head
 from fewbit.models.rope import frequencies
-from fewbit.plan import Plan
+from fewbit.plan.config import Config
+from fewbit.plan.plan import Plan
 
 
 def gemma3(c: Config) -> Plan:

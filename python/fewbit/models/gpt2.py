@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from fewbit.config import Config
 from fewbit.models.parts import head, linear
-from fewbit.plan import Plan, Value
+from fewbit.plan.config import Config
+from fewbit.plan.plan import Plan, Value
 
 
 def gpt2(c: Config) -> Plan:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from fewbit.config import Config
 from fewbit.models.parts import experts, head, linear
 from fewbit.models.rope import frequencies
-from fewbit.plan import Plan, Value
+from fewbit.plan.config import Config
+from fewbit.plan.plan import Plan, Value
 
 ALPHA, LIMIT = 1.702, 7.0
 """The gate's slope, and what its halves are held within: no file says other numbers."""

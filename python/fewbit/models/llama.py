@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from fewbit.config import Config
 from fewbit.models.parts import feed_forward, head, linear
 from fewbit.models.rope import frequencies
-from fewbit.plan import Plan
+from fewbit.plan.config import Config
+from fewbit.plan.plan import Plan
 
 
 def llama(c: Config) -> Plan:

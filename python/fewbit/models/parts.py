@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from fewbit.errors import InputError
-from fewbit.plan import Plan, Value
+from fewbit.plan.plan import Plan, Value
 
 Gate = Callable[[Value, Value], Value]
 """What joins the two halves of a gated layer."""

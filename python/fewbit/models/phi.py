@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from fewbit.config import Config
 from fewbit.models.parts import head
 from fewbit.models.rope import frequencies, long_frequencies
-from fewbit.plan import Plan, Value
+from fewbit.plan.config import Config
+from fewbit.plan.plan import Plan, Value
 
 
 def phi3(c: Config) -> Plan:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from fewbit.config import Config
 from fewbit.models.llama import decoder
-from fewbit.plan import Plan
+from fewbit.plan.config import Config
+from fewbit.plan.plan import Plan
 
 
 def qwen2(c: Config) -> Plan:

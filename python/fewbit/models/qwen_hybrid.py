@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from fewbit.config import Config, Delta
 from fewbit.models.parts import feed_forward, head
 from fewbit.models.rope import frequencies
-from fewbit.plan import Plan, Value
+from fewbit.plan.config import Config, Delta
+from fewbit.plan.plan import Plan, Value
 
 L2_EPS = 1e-6
 

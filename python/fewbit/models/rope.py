@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from fewbit.config import Rope
 from fewbit.errors import UnsupportedError
+from fewbit.plan.config import Rope
 
 
 def frequencies(rope: Rope, dims: int) -> tuple[tuple[float, ...], float]:

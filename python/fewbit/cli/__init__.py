@@ -1,0 +1,1 @@
+"""The command line: `fewbit.cli.main` puts the subcommands together, one module for each kind."""

@@ -1,0 +1,176 @@
+"""Models as files: inspect, quantize."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fewbit.api import load
+from fewbit.cli.options import Json, ModelName, Threads, model_path
+from fewbit.cli.progress import progress, stderr
+from fewbit.errors import InputError
+from fewbit.files.checkpoint import open_checkpoint
+from fewbit.files.importance import read_imatrix
+from fewbit.plan.sizes import sizes_of
+from fewbit.recipes.choose import Options
+from fewbit.reports import contents as inspect_file
+from fewbit.reports import write as report
+from fewbit.reports.plan_listing import list_plan
+from fewbit.tables import Shown
+
+
+def inspect(
+    model: ModelName = None,
+    tensor: Annotated[
+        str | None,
+        typer.Option(
+            help="Show how the values of the tensors with such names lie (a regular expression).",
+            show_default=False,
+        ),
+    ] = None,
+    block: Annotated[
+        int | None,
+        typer.Option(
+            help="With --tensor: take this block apart, counted from 0, row after row.",
+            show_default=False,
+        ),
+    ] = None,
+    format_: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            "-f",
+            help="Explain a number format instead, as Q4_K or asym4-g32; needs no model.",
+            show_default=False,
+        ),
+    ] = None,
+    plan: Annotated[
+        bool,
+        typer.Option("--plan", help="List the ops that run the model: shapes, weights, bytes."),
+    ] = False,
+    json: Json = False,
+) -> None:
+    """What is in a file: configuration, tokenizer, tensors, formats, bits per weight."""
+    if format_ is not None:
+        if model is not None or tensor is not None or block is not None or plan:
+            raise InputError(
+                "`--format` explains a format, without a model, `--tensor`, `--block` or `--plan`",
+                hint="to take a block of a file apart: `--tensor REGEX --block N`",
+            )
+        _show(inspect_file.explain(format_), json)
+        return
+    if plan and (tensor is not None or block is not None):
+        raise InputError(
+            "`--plan` lists ops, `--tensor` and `--block` show tensors", hint="one at a time"
+        )
+    if block is not None and tensor is None:
+        raise InputError(
+            f"block {block} of which tensor?", hint="name it, as in `--tensor 'blk.0.attn_q'`"
+        )
+    checkpoint = open_checkpoint(model_path(model))
+    if plan:
+        _show(list_plan(checkpoint), json)
+    elif tensor is None:
+        _show(inspect_file.inspect(checkpoint), json)
+    elif block is None:
+        _show_each(inspect_file.distributions(checkpoint, tensor), json)
+    else:
+        _show_each(inspect_file.blocks(checkpoint, tensor, block), json)
+
+
+def quantize(
+    model: Annotated[
+        str, typer.Argument(help="A GGUF file, a Hugging Face folder, a hub name or `demo`.")
+    ],
+    output: Annotated[Path, typer.Argument(help="The GGUF file to write.")],
+    format_: Annotated[
+        str, typer.Option("--format", "-f", help="As Q8_0, Q4_0 or a mixture as Q4_K_M.")
+    ],
+    imatrix: Annotated[
+        Path | None,
+        typer.Option(
+            help="How much each column counts, as llama-imatrix writes it.", show_default=False
+        ),
+    ] = None,
+    tensor_type: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="REGEX=FORMAT",
+            help="Another format for some tensors; can be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    token_embedding_type: Annotated[
+        str | None, typer.Option(help="The format of token_embd.", show_default=False)
+    ] = None,
+    output_tensor_type: Annotated[
+        str | None, typer.Option(help="The format of output.", show_default=False)
+    ] = None,
+    pure: Annotated[bool, typer.Option("--pure", help="No mixture: one format for all.")] = False,
+    allow_requantize: Annotated[
+        bool, typer.Option("--allow-requantize", help="Round what was rounded before.")
+    ] = False,
+    threads: Threads = 0,
+    json: Json = False,
+) -> None:
+    """Write a model in fewer bits as GGUF, a slab of rows in memory at a time.
+
+    The file appears under its name only when it is whole.
+    """
+    options = Options(_overrides(tensor_type or []), token_embedding_type, output_tensor_type, pure)
+    importance = None if imatrix is None else read_imatrix(imatrix)
+    encoded = load(model_path(model), threads=threads).quantize(
+        format_, importance, options=options, requantize=allow_requantize
+    )
+    with (
+        warnings.catch_warnings(record=True) as caught,
+        progress(f"encoding {format_}", in_bytes=True) as update,
+    ):
+        warnings.simplefilter("always", UserWarning)
+        encoded.save(output, progress=update)
+    for warning in caught:
+        stderr().print(f"warning: {warning.message}", markup=False, soft_wrap=True)
+    size, written = sizes_of(encoded.plan, encoded.formats), output.stat().st_size
+    if json:
+        report.write_json({"path": str(output), "bytes": written, "sizes": size})
+    else:
+        bits = f"{size.bits_per_weight:.2f} bits per weight"
+        report.show(f"{output}: {written:,} bytes, {size.weights:,} weights, {bits}")
+
+
+def _show(found: Shown, json: bool) -> None:
+    if json:
+        report.write_json(found)
+    else:
+        report.show(*found.page())
+
+
+def _show_each(found: Iterable[Shown], json: bool) -> None:
+    """One JSON list, or the lines of each as soon as it is there."""
+    if json:
+        report.write_json(list(found))
+        return
+    for one in found:
+        report.show(*one.page())
+
+
+def _overrides(pairs: list[str]) -> dict[str, str]:
+    """``REGEX=FORMAT`` pairs as a mapping.
+
+    Raises:
+        InputError: a pair has no format.
+
+    """
+    found = {}
+    for pair in pairs:
+        pattern, separator, format_ = pair.rpartition("=")
+        if not separator:
+            raise InputError(
+                f"`{pair}` names no format", hint="as in `--tensor-type attn_v=Q6_K`", pair=pair
+            )
+        found[pattern] = format_
+    return found

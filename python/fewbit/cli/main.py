@@ -1,0 +1,152 @@
+"""The command line: ``fewbit COMMAND``, results on stdout, everything else on stderr.
+
+Exit codes: 0 done, 1 failed with one message and a hint, 2 a wrong command line, 130 interrupted,
+143 terminated.
+``FEWBIT_DEBUG=1`` shows where a failure came from.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from fewbit.cli import devices, files, measuring, speed, writing
+from fewbit.cli.progress import stderr
+from fewbit.errors import FewbitError
+
+INTERRUPTED = 130
+TERMINATED = 143
+
+app = typer.Typer(
+    name="fewbit",
+    help="Store a language model's weights in fewer bits, prove what was lost, run the result.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for command in (
+    files.inspect,
+    files.quantize,
+    measuring.perplexity,
+    measuring.divergence,
+    measuring.compare,
+    measuring.imatrix,
+    writing.generate,
+    writing.chat,
+    speed.bench,
+    devices.devices,
+):
+    app.command()(command)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        import importlib.metadata  # with a parser of mail headers: not for every command
+
+        sys.stdout.write(f"fewbit {importlib.metadata.version('fewbit')}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Store a language model's weights in fewer bits, prove what was lost, run the result."""
+
+
+def main() -> None:
+    """Run the command line of this process and end it with the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a console without ± or é shows a ? instead
+    signal.signal(signal.SIGTERM, _terminate)
+    sys.exit(run(sys.argv[1:]))
+
+
+def _terminate(signum: int, _frame: object) -> None:
+    """End as an interrupt does, so that no part of a file is left."""
+    raise SystemExit(128 + signum)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line; what fails becomes one message on stderr and an exit code."""
+    try:
+        code = app(list(arguments), prog_name="fewbit", standalone_mode=False)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read stdout has enough
+        _drop_stdout()
+        return 1
+    except (KeyboardInterrupt, typer.Abort):
+        code = INTERRUPTED
+    except SystemExit as end:
+        if end.code == TERMINATED:
+            stderr().print("interrupted")
+        raise
+    except BaseException as error:  # a panic of the core is not an Exception
+        if isinstance(error, OSError) and error.filename is None:
+            _drop_stdout()  # perhaps full: nothing may be written again when Python ends
+        if os.environ.get("FEWBIT_DEBUG"):
+            raise
+        return _fail(error)
+    if code == INTERRUPTED:
+        stderr().print("interrupted")
+    return code if isinstance(code, int) else 0
+
+
+def _drop_stdout() -> None:
+    with contextlib.suppress(OSError, ValueError):  # a test's stdout is not a file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _fail(error: BaseException) -> int:
+    """Say what went wrong and what to do; anything unforeseen asks to be reported."""
+    match error:
+        case typer.TyperException():
+            if message := error.format_message():  # none where the help was shown instead
+                _say(_lower(message), "`fewbit COMMAND --help` lists the options")
+            return error.exit_code
+        case FewbitError():
+            _say(error.message, error.hint)
+        case OSError():
+            _say(*_explain(error))
+        case MemoryError():
+            _say("out of memory", "use fewer formats, a shorter context or a smaller model")
+        case _:
+            _say(
+                f"unexpected {type(error).__name__}: {error}",
+                "this is a defect; FEWBIT_DEBUG=1 shows where it comes from",
+            )
+    return 1
+
+
+def _explain(error: OSError) -> tuple[str, str | None]:
+    """The message of a failed read or write, naming the file where the system did."""
+    where = f": `{error.filename}`" if error.filename else ""
+    reason = (error.strerror or str(error)).lower()
+    hints = {
+        errno.ENOSPC: "free some space or write elsewhere; nothing was left behind",
+        errno.ENOENT: "check the path",
+        errno.EACCES: "check the permissions",
+        errno.EISDIR: "name a file in it",
+    }
+    return f"{reason}{where}", hints.get(error.errno or 0)
+
+
+def _say(message: str, hint: str | None) -> None:
+    text = f"error: {message}" + (f"\n\nhint: {hint}" if hint else "")
+    stderr().print(text, markup=False, soft_wrap=True)
+
+
+def _lower(message: str) -> str:
+    """A message of the option parser in the form of all others: lower case, no final period."""
+    return message[:1].lower() + message[1:].rstrip(".")

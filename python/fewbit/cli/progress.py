@@ -1,0 +1,49 @@
+"""Progress on stderr while something long runs, gone when it ends; stdout is for data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    ProgressColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+from rich.progress import Progress as Bar
+
+from fewbit.callbacks import Progress
+
+
+def stderr() -> Console:
+    """A console for everything that is not a result."""
+    return Console(stderr=True, highlight=False)
+
+
+@contextmanager
+def progress(title: str, in_bytes: bool = False) -> Iterator[Progress]:
+    """A function to call with steps done, steps in all and a word on where things stand.
+
+    With `in_bytes` a step is a byte, and the line says how many there are in a second. Where stderr
+    is not a terminal nothing is drawn.
+    """
+    console = stderr()
+    columns: list[ProgressColumn] = [
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=30),
+        TaskProgressColumn(),
+        *([TransferSpeedColumn()] if in_bytes else []),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[text]}"),
+    ]
+    with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(title, total=None, text="")
+
+        def update(done: int, total: int, text: str) -> None:
+            bar.update(task, completed=done, total=total, text=text)
+
+        yield update

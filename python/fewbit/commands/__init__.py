@@ -1,1 +1,0 @@
-"""The subcommands of ``fewbit``, one function each; `fewbit.cli` puts them together."""

@@ -1,0 +1,204 @@
+"""Models into GGUF files: a slab in memory at a time, and never half a file under its name."""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+from gguf import GGMLQuantizationType, GGUFValueType, GGUFWriter
+from numpy.typing import NDArray
+
+from fewbit.callbacks import Progress
+from fewbit.errors import FormatError
+from fewbit.files.gguf import ALIGNMENT, Field, fields_of
+from fewbit.files.gguf_config import config_to_gguf, rope_divisors
+from fewbit.files.importance import imatrix_metadata
+from fewbit.files.replace import replacing
+from fewbit.formats.table import Format, find_format
+from fewbit.recipes import choose as recipes
+from fewbit.recipes.order import sort_key
+
+if TYPE_CHECKING:
+    from fewbit.convert.encode import Stream
+    from fewbit.files.checkpoint import Checkpoint
+
+QUANTIZATION_VERSION = 2
+_DROPPED = ("split.", "general.file_type", "general.quantization_version", "general.alignment")
+
+
+def gguf_formats(checkpoint: Checkpoint, formats: Mapping[str, str]) -> dict[str, str]:
+    """`formats` as GGUF files have them: vectors of floats are F32.
+
+    Raises:
+        FormatError: GGUF has no such format.
+
+    """
+    found: dict[str, str] = {}
+    for name, info in checkpoint.tensors.items():
+        format_ = find_format(formats[name])
+        if format_.gguf_id is None:
+            raise FormatError(
+                f"GGUF cannot hold {format_.name}, which `{name}` is stored as",
+                hint="`fewbit perplexity` and `fewbit compare` measure it without a file",
+                tensor=name,
+                format=format_.name,
+            )
+        vector = len(info.shape) == 1 and format_.is_float
+        found[name] = "F32" if vector else format_.name
+    return found
+
+
+def write_model(
+    path: Path, stream: Stream, recipe: str | None = None, progress: Progress | None = None
+) -> None:
+    """Write the tensors of `stream` to the GGUF file `path`.
+
+    Tensors come in the order of ``llama-quantize``; the metadata names the importance matrix that
+    they were made with. The file has its whole size from the start, so a full disk shows at once.
+
+    Raises:
+        FormatError: a weight cannot be stored.
+        OSError: the file cannot be written; nothing is left of it.
+
+    """
+    parts = _parts(stream)
+    with replacing(path) as file:
+        start = _write_header(file, stream, parts, recipe)
+        places = start + np.cumsum([0, *(_padded(part.bytes) for part in parts)])
+        _reserve(file, int(places[-1]))
+        total, done = sum(part.bytes for part in parts), 0
+        for part, place in zip(parts, places.tolist(), strict=False):
+            for written in part.write(file, place):
+                done += written
+                if progress:
+                    progress(done, total, part.name)
+
+
+def _write_header(file: Path, stream: Stream, parts: list[_Part], recipe: str | None) -> int:
+    """All that comes before the data of the tensors; where that begins."""
+    checkpoint = stream.checkpoint
+    with closing(GGUFWriter(file, checkpoint.config.architecture)) as writer:
+        for key, field in _metadata(stream, recipe).items():
+            if key != "general.architecture":  # the writer has put it first
+                writer.add_key_value(key, field.value, field.type, field.item)
+        for part in parts:
+            kind = cast(GGMLQuantizationType, part.format.gguf_id)  # gguf-py lags: no Q2_0
+            writer.add_tensor_info(part.name, part.shape, np.dtype(np.void), part.bytes, kind)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+    return _padded(file.stat().st_size)
+
+
+def _padded(size: int) -> int:
+    return -(-size // ALIGNMENT) * ALIGNMENT
+
+
+def _reserve(file: Path, size: int) -> None:
+    """Make `file` as long as it will be; where the system can, its place on the disk is taken."""
+    with file.open("rb+") as opened:
+        opened.truncate(size)
+        if hasattr(os, "posix_fallocate"):
+            try:
+                os.posix_fallocate(opened.fileno(), 0, size)
+            except OSError as error:
+                if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # some file systems cannot
+                    raise
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A tensor on its way into a file: `write` puts it there and yields bytes."""
+
+    name: str
+    shape: tuple[int, ...]
+    format: Format
+    write: Callable[[Path, int], Iterator[int]]
+
+    @property
+    def bytes(self) -> int:
+        return math.prod(self.shape[:-1]) * self.format.row_bytes(self.shape[-1])
+
+
+def _parts(stream: Stream) -> list[_Part]:
+    """Every tensor of the file in order, the divisors of rotary frequencies among them."""
+    parts = [
+        _Part(name, info.shape, find_format(stream.formats[name]), partial(stream.write, name))
+        for name, info in stream.checkpoint.tensors.items()
+    ]
+    for name, divisors in rope_divisors(stream.checkpoint.config).items():
+        values = np.array(divisors, np.float32)
+        parts.append(_Part(name, values.shape, find_format("F32"), partial(_write_array, values)))
+    return sorted(parts, key=lambda part: sort_key(part.name))
+
+
+def _write_array(values: NDArray[Any], file: Path, offset: int) -> Iterator[int]:
+    with file.open("rb+") as opened:
+        opened.seek(offset)
+        opened.write(values.tobytes())
+    yield values.nbytes
+
+
+def _metadata(stream: Stream, recipe: str | None) -> dict[str, Field]:
+    """A GGUF file's own keys, or those that a converter makes; what changed comes last."""
+    checkpoint, formats = stream.checkpoint, stream.formats
+    if checkpoint.metadata is not None:
+        kept = {
+            key: field for key, field in checkpoint.metadata.items() if not key.startswith(_DROPPED)
+        }
+        before = checkpoint.metadata.get("general.file_type")
+    else:
+        kept, before = _converted(checkpoint, formats), None
+    kept["general.quantization_version"] = Field(QUANTIZATION_VERSION, GGUFValueType.UINT32)
+    file_type = recipes.file_type(recipe or _most(checkpoint, formats))
+    if file_type is not None and (recipe is not None or before is None):
+        before = Field(file_type, GGUFValueType.UINT32)
+    if before is not None:
+        kept["general.file_type"] = before
+    made_with = dict(fields_of(imatrix_metadata(stream.importance)))
+    return {key: field for key, field in kept.items() if key not in made_with} | made_with
+
+
+def _converted(checkpoint: Checkpoint, formats: Mapping[str, str]) -> dict[str, Field]:
+    from fewbit.tokenizer.gguf_metadata import metadata_from_folder
+
+    config = checkpoint.config
+    weights = sum(int(np.prod(info.shape)) for info in checkpoint.tensors.values())
+    values: dict[str, Any] = {
+        "general.architecture": config.architecture,
+        "general.type": "model",
+        "general.name": config.name,
+        "general.size_label": size_label(weights),
+    }
+    values |= config_to_gguf(config)
+    values |= metadata_from_folder(checkpoint.path, config.vocab)
+    return dict(fields_of(values))
+
+
+def _most(checkpoint: Checkpoint, formats: Mapping[str, str]) -> str:
+    """The format of most weights."""
+    counts: dict[str, int] = {}
+    for name, info in checkpoint.tensors.items():
+        counts[formats[name]] = counts.get(formats[name], 0) + int(np.prod(info.shape))
+    return max(counts, key=lambda name: counts[name])
+
+
+def size_label(weights: int) -> str:
+    """The number of weights as GGUF's `general.size_label` has it.
+
+    >>> size_label(4_196_608), size_label(1_235_814_400), size_label(158_000)
+    ('4.2M', '1.2B', '158K')
+    """
+    for unit, size in (("T", 1e12), ("B", 1e9), ("M", 1e6), ("K", 1e3)):
+        if weights >= size:
+            scaled = weights / size
+            return f"{scaled:.1f}{unit}" if scaled < 9.95 else f"{scaled:.0f}{unit}"
+    return str(weights)

@@ -1,0 +1,1 @@
+"""Reading models from disk: safetensors and GGUF files, configurations, names, the hub."""

@@ -1,0 +1,219 @@
+"""config.json of a Hugging Face folder, in the spelling of transformers 4 or 5."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fewbit.errors import UnsupportedError
+from fewbit.files.hf_rope import main_rope, rotated, sections, window_rope
+from fewbit.files.hf_settings import Settings
+from fewbit.models import unknown_architecture
+from fewbit.models.gpt_oss import ALPHA, LIMIT
+from fewbit.plan.config import Config, Delta, Experts
+
+ARCHITECTURES = {
+    "llama": "llama",
+    "mistral": "llama",
+    "mixtral": "llama",
+    "qwen2": "qwen2",
+    "qwen3": "qwen3",
+    "qwen3_moe": "qwen3moe",
+    "qwen3_next": "qwen3next",
+    "qwen3_5": "qwen35",
+    "qwen3_5_text": "qwen35",
+    "qwen3_5_moe": "qwen35moe",
+    "qwen3_5_moe_text": "qwen35moe",
+    "gemma3": "gemma3",
+    "gemma3_text": "gemma3",
+    "phi3": "phi3",
+    "gpt2": "gpt2",
+    "gpt_oss": "gpt-oss",
+}
+"""transformers' `model_type` -> GGUF's architecture."""
+_ACTIVATIONS = {
+    "gemma3": ("gelu_pytorch_tanh",),
+    "gpt2": ("gelu_new", "gelu_pytorch_tanh"),
+}
+_SILU = ("silu", "swish")
+_GPT2 = {
+    "hidden_size": "n_embd",
+    "num_hidden_layers": "n_layer",
+    "num_attention_heads": "n_head",
+    "max_position_embeddings": "n_positions",
+    "intermediate_size": "n_inner",
+    "hidden_act": "activation_function",
+}
+"""What GPT-2 calls things."""
+_BIASED = ("gpt2", "gpt-oss")
+
+
+def config_from_hf(settings: Mapping[str, Any], path: Path) -> Config:
+    """The configuration in config.json; `path` is named in errors.
+
+    Of a model that sees too, it is that of the text part (`text_config`).
+
+    Raises:
+        UnsupportedError: an architecture, activation, rope scaling or quantization that is not
+            known here.
+        FileFormatError: a value is missing or of the wrong kind.
+
+    """
+    kind = str(settings.get("model_type"))
+    if kind not in ARCHITECTURES:
+        raise unknown_architecture(kind)
+    architecture = ARCHITECTURES[kind]
+    s = _text_part(Settings(settings, path), architecture)
+    _refuse(s, architecture)
+    heads, width = s.integer("num_attention_heads"), s.integer("hidden_size")
+    layers = s.integer("num_hidden_layers")
+    bias = s.flag("attention_bias", architecture in _BIASED)
+    context = s.integer("max_position_embeddings", 2048)
+    head_dim = s.integer("head_dim", _HEAD_DIMS.get(architecture, max(width // heads, 1)))
+    count, routing = _experts(s, kind, layers)
+    windows = _windows(s, kind, layers)
+    query = s.number("query_pre_attn_scalar", 256) if architecture == "gemma3" else head_dim
+    return Config(
+        architecture=architecture,
+        vocab=s.integer("vocab_size"),
+        layers=layers,
+        width=width,
+        ffn=s.integer("intermediate_size", _ffn(s, architecture, width)),
+        heads=heads,
+        kv_heads=s.integer("num_key_value_heads", heads),
+        head_dim=head_dim,
+        norm_eps=s.number("rms_norm_eps", s.number("layer_norm_epsilon", 1e-6)),
+        context=context,
+        rope=main_rope(s, architecture, context),
+        windows=windows,
+        qkv_bias=bias or kind == "qwen2",
+        output_bias=bias and kind != "qwen2",
+        ffn_bias=s.flag("mlp_bias", architecture == "gpt2"),
+        tied=s.flag("tie_word_embeddings", architecture in ("gemma3", "gpt2")),
+        window_rope=window_rope(s) if architecture == "gemma3" else None,
+        rotated=rotated(s, architecture, head_dim),
+        rope_sections=sections(s),
+        query_scale=None if query == head_dim else query**-0.5,
+        softcap=s.number("final_logit_softcapping", 0.0),
+        experts=count,
+        routing=routing,
+        delta=_delta(s, layers) if architecture.startswith(("qwen35", "qwen3next")) else None,
+        name=path.parent.name,
+    )
+
+
+_HEAD_DIMS = {
+    "qwen3": 128, "qwen3moe": 128, "gemma3": 256, "qwen35": 256, "qwen35moe": 256,
+    "qwen3next": 256, "gpt-oss": 64,
+}  # fmt: skip
+"""The size of a head where the file says none, and it does not follow from the width."""
+
+
+def _text_part(s: Settings, architecture: str) -> Settings:
+    """The settings of the text part, in the words of most models."""
+    values = dict(s.values)
+    if (text := s.section("text_config")) is not None:
+        tied = values.get("tie_word_embeddings")
+        values = ({} if tied is None else {"tie_word_embeddings": tied}) | dict(text.values)
+    if architecture == "gpt2":
+        values |= {new: values[old] for new, old in _GPT2.items() if old in values}
+    return Settings(values, s.path)
+
+
+def _ffn(s: Settings, architecture: str, width: int) -> int | None:
+    """The width of the feed-forward part where the file says none."""
+    if architecture == "gpt2":
+        return 4 * width
+    return s.integer("moe_intermediate_size") if "moe_intermediate_size" in s.values else None
+
+
+def _refuse(s: Settings, architecture: str) -> None:
+    default = _ACTIVATIONS.get(architecture, _SILU)
+    activation = s.values.get("hidden_activation") or s.values.get("hidden_act") or default[0]
+    if activation not in default:
+        raise UnsupportedError(
+            f"`{s.path}`: unknown activation `{activation}`", hint=f"known: {default[0]}"
+        )
+    quantization = s.section("quantization_config")
+    method = None if quantization is None else quantization.values.get("quant_method")
+    if quantization and not (architecture == "gpt-oss" and method == "mxfp4"):
+        raise UnsupportedError(
+            f"`{s.path}`: the weights are quantized already, in a form that fewbit does not read",
+            hint="take the original checkpoint",
+        )
+    fixed = {
+        "attn_logit_softcapping": None,
+        "use_bidirectional_attention": False,
+        "scale_attn_by_inverse_layer_idx": False,
+        "swiglu_alpha": ALPHA,
+        "swiglu_limit": LIMIT,
+    }
+    for key, known in fixed.items():
+        if s.values.get(key, known) not in (known, None):
+            raise UnsupportedError(
+                f"`{s.path}`: `{key}` is {s.values[key]}", hint=f"known: {known}"
+            )
+
+
+def _experts(s: Settings, kind: str, layers: int) -> tuple[int, Experts | None]:
+    """How many experts there are, and how tokens find them."""
+    if kind not in ("mixtral", "gpt_oss") and "moe" not in kind and kind != "qwen3_next":
+        return 0, None
+    count = s.integer("num_local_experts", s.values.get("num_experts"))
+    own = kind in ("mixtral", "gpt_oss")
+    step, dense = s.integer("decoder_sparse_step", 1), s.layers("mlp_only_layers")
+    used = s.integer("num_experts_per_tok", s.values.get("experts_per_token"))
+    if used > count:
+        raise s.wrong("num_experts_per_tok", used, f"at most {count}")
+    return count, Experts(
+        used=used,
+        ffn=s.integer("intermediate_size" if own else "moe_intermediate_size"),
+        normalize=s.flag("norm_topk_prob", kind != "qwen3_moe"),
+        shared=s.integer("shared_expert_intermediate_size") if _shares(kind) else 0,
+        dense=frozenset(i for i in range(layers) if i in dense or (i + 1) % step),
+    )
+
+
+def _shares(kind: str) -> bool:
+    return kind == "qwen3_next" or kind.startswith("qwen3_5_moe")
+
+
+def _delta(s: Settings, layers: int) -> Delta:
+    kinds = s.kinds("layer_types", layers)
+    every = s.integer("full_attention_interval", 4)
+    return Delta(
+        key_heads=s.integer("linear_num_key_heads"),
+        heads=s.integer("linear_num_value_heads"),
+        key_size=s.integer("linear_key_head_dim"),
+        value_size=s.integer("linear_value_head_dim"),
+        kernel=s.integer("linear_conv_kernel_dim", 4),
+        layers=tuple(
+            (i + 1) % every != 0 if kinds is None else kinds[i] == "linear_attention"
+            for i in range(layers)
+        ),
+    )
+
+
+def _windows(s: Settings, kind: str, layers: int) -> tuple[int, ...]:
+    """One window per layer, or none at all; Qwen slides only where it is told to."""
+    if s.values.get("sliding_window") is None or kind in ("llama", "gpt2"):
+        return ()
+    window = s.integer("sliding_window")
+    if kind in ("mistral", "mixtral", "phi3"):
+        return (window,) * layers
+    kinds = s.kinds("layer_types", layers)
+    if kind.startswith("gemma3"):
+        every = s.integer("sliding_window_pattern", s.integer("_sliding_window_pattern", 6))
+        slides = [bool((i + 1) % every) for i in range(layers)]
+    elif kind == "gpt_oss":
+        slides = [i % 2 == 0 for i in range(layers)]
+    elif not s.flag("use_sliding_window"):
+        return ()
+    else:
+        full = s.integer("max_window_layers", 28)
+        slides = [i >= full for i in range(layers)]
+    if kinds is not None:
+        slides = [kind == "sliding_attention" for kind in kinds]
+    windows = tuple(window if slide else 0 for slide in slides)
+    return windows if any(windows) else ()

@@ -1,0 +1,138 @@
+"""Rotary embeddings in config.json, in the spelling of transformers 4 or 5."""
+
+from __future__ import annotations
+
+import math
+
+from fewbit.errors import FileFormatError, UnsupportedError
+from fewbit.files.hf_settings import Settings
+from fewbit.models.rope import yarn_attention
+from fewbit.plan.config import Rope
+
+PARTIAL = ("phi3", "qwen35", "qwen35moe", "qwen3next")
+"""Architectures whose plan can rotate a part of each head."""
+BASES = {"gemma3": 1e6, "gpt-oss": 150000.0}
+"""`rope_theta` where the file has none; elsewhere it is 10,000."""
+
+
+def main_rope(s: Settings, architecture: str, context: int) -> Rope:
+    """The rope of all layers, or of those without a window.
+
+    Raises:
+        UnsupportedError: a scaling that is not known here.
+        FileFormatError: a value is missing or of the wrong kind.
+
+    """
+    r = _section(s, "full_attention")
+    base = r.number("rope_theta", s.number("rope_theta", BASES.get(architecture, 10000.0)))
+    kind = r.values.get("rope_type", r.values.get("type", "default"))
+    match kind:
+        case "default":
+            return Rope(base)
+        case "linear":
+            return Rope(base, "linear", _factor(r))
+        case "llama3":
+            return Rope(
+                base,
+                "llama3",
+                _factor(r),
+                r.integer("original_max_position_embeddings"),
+                low_freq_factor=r.number("low_freq_factor"),
+                high_freq_factor=r.number("high_freq_factor"),
+            )
+        case "yarn":
+            return _yarn(r, base, context)
+        case "longrope" | "su":
+            return _longrope(s, r, base, context)
+    raise UnsupportedError(
+        f"`{s.path}`: unknown rope scaling `{kind}`",
+        hint="known: default, linear, llama3, yarn, longrope",
+    )
+
+
+def window_rope(s: Settings) -> Rope:
+    """Gemma 3's rope of layers with a window."""
+    r = s.section("rope_parameters")
+    own = None if r is None else r.section("sliding_attention")
+    base = s.number("rope_local_base_freq", 10000.0)
+    return Rope(base if own is None else own.number("rope_theta", base))
+
+
+def rotated(s: Settings, architecture: str, head_dim: int) -> int:
+    """How many elements of a head rotate, 0 for all.
+
+    Raises:
+        UnsupportedError: a part, in an architecture that rotates whole heads.
+
+    """
+    r = _section(s, "full_attention")
+    default = 0.25 if architecture.startswith(("qwen35", "qwen3next")) else 1.0
+    share = s.number("partial_rotary_factor", r.number("partial_rotary_factor", default))
+    if share == 1:
+        return 0
+    if architecture not in PARTIAL:
+        raise UnsupportedError(
+            f"`{s.path}`: only a part of each head is rotated",
+            hint="known: partial_rotary_factor 1",
+        )
+    dims = int(head_dim * share)
+    if dims < 2 or dims % 2 or dims > head_dim:
+        raise s.wrong("partial_rotary_factor", share, "a share of a head in whole pairs")
+    return 0 if dims == head_dim else dims
+
+
+def sections(s: Settings) -> tuple[int, ...]:
+    """How Qwen3.5 shares its pairs between time, height and width; in text all three are one."""
+    r = _section(s, "full_attention")
+    if "mrope_section" not in r.values:
+        return ()
+    return (*(int(n) for n in r.numbers("mrope_section")), 0)
+
+
+def _section(s: Settings, kind: str) -> Settings:
+    """Both spellings: `rope_parameters` (5), or `rope_theta` beside `rope_scaling` (4)."""
+    r = s.section("rope_parameters") or s.section("rope_scaling") or Settings({}, s.path)
+    return r.section(kind) or r
+
+
+def _longrope(s: Settings, r: Settings, base: float, context: int) -> Rope:
+    original = s.integer(
+        "original_max_position_embeddings", r.integer("original_max_position_embeddings", context)
+    )
+    factor = r.number("factor", context / original)
+    attention = math.sqrt(1 + math.log(factor) / math.log(original)) if factor > 1 else 1.0
+    return Rope(
+        base,
+        "longrope",
+        original_context=original,
+        attention_factor=r.number("attention_factor", attention),
+        factors=r.numbers("short_factor"),
+        long_factors=r.numbers("long_factor"),
+    )
+
+
+def _yarn(r: Settings, base: float, context: int) -> Rope:
+    original = r.integer("original_max_position_embeddings", context)
+    factor = _factor(r, context / original)
+    attention = r.number("attention_factor") if "attention_factor" in r.values else None
+    if attention is None and r.values.get("mscale") and r.values.get("mscale_all_dim"):
+        attention = yarn_attention(factor, r.number("mscale")) / yarn_attention(
+            factor, r.number("mscale_all_dim")
+        )
+    return Rope(
+        base,
+        "yarn",
+        factor,
+        original,
+        beta_fast=r.number("beta_fast", 32.0),
+        beta_slow=r.number("beta_slow", 1.0),
+        attention_factor=attention,
+        truncate=r.flag("truncate", True),
+    )
+
+
+def _factor(r: Settings, default: float | None = None) -> float:
+    value = r.number("factor", default)
+    if value <= 0:
+        raise FileFormatError(f"`{r.path}`: the rope factor must be above 0, found {value:g}")
+    return value

@@ -1,0 +1,163 @@
+"""Importance matrices as ``llama-imatrix`` writes them: GGUF, or the older .dat."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewbit.errors import FileFormatError
+from fewbit.files.gguf import Entry, Metadata, read_gguf
+
+SUMS, COUNTS = ".in_sum2", ".counts"
+LONGEST = 127
+"""How many bytes of a text llama.cpp writes as metadata."""
+
+
+@dataclass(frozen=True, eq=False)
+class Imatrix(Mapping[str, NDArray[np.float32]]):
+    """The mean squared input of each column, float32, by tensor name.
+
+    [columns] of a matrix, [experts * columns] of experts stored as one tensor, in their order.
+    `datasets` and `chunks` say what it was made from, as far as the file does.
+    """
+
+    entries: Mapping[str, NDArray[np.float32]] = field(repr=False)
+    file: str = ""
+    datasets: tuple[str, ...] = ()
+    chunks: int = 0
+
+    def __getitem__(self, name: str) -> NDArray[np.float32]:
+        return self.entries[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.entries)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+
+def read_imatrix(path: Path) -> Imatrix:
+    """The importance matrix in a file.
+
+    Raises:
+        FileFormatError: the file is truncated, or no importance matrix.
+        UnsupportedError: it is a GGUF file of a kind that is not read.
+        OSError: the file cannot be read.
+
+    """
+    with path.open("rb") as file:
+        magic = file.read(4)
+    found = _from_gguf(path) if magic == b"GGUF" else _Dat(path).imatrix()
+    if not found:
+        raise _damaged(path, "it has no entries")
+    for name, weights in found.items():
+        if not np.isfinite(weights).all() or (weights < 0).any():
+            raise _damaged(path, f"`{name}` has values that are negative or not finite")
+    return found
+
+
+def imatrix_metadata(importance: Mapping[str, Any]) -> dict[str, Any]:
+    """What a GGUF file says of the importance matrix that it was made with, as far as is known."""
+    made = importance if isinstance(importance, Imatrix) else Imatrix(importance)
+    values = {
+        "file": _cut(made.file),
+        "dataset": _cut(made.datasets[0]) if made.datasets else "",
+        "entries_count": len(made),
+        "chunks_count": max(made.chunks, 0),
+    }
+    return {f"quantize.imatrix.{key}": value for key, value in values.items() if value}
+
+
+def _cut(text: str) -> str:
+    return text.encode()[:LONGEST].decode(errors="ignore")
+
+
+def _from_gguf(path: Path) -> Imatrix:
+    file = read_gguf(path)
+    found = {}
+    for name in (n.removesuffix(SUMS) for n in file.tensors if n.endswith(SUMS)):
+        if name + COUNTS not in file.tensors:
+            raise _damaged(path, f"`{name}` has sums but no counts")
+        sums = _floats(path, name, file.tensors[name + SUMS])
+        counts = _floats(path, name, file.tensors[name + COUNTS])
+        if sums.size % counts.size:
+            raise _damaged(path, f"`{name}` has {sums.size} sums and {counts.size} counts")
+        found[name] = means(sums, counts)
+    chunks = _value(path, file.metadata, "imatrix.chunk_count", 0)
+    datasets = _value(path, file.metadata, "imatrix.datasets", list[str]())
+    return Imatrix(found, str(path), tuple(map(str, datasets)), chunks)
+
+
+def means(sums: NDArray[np.float32], counts: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Sums over the count of their matrix; all alike for an expert that was never asked."""
+    seen = counts[:, None] > 0
+    each = sums.reshape(counts.size, -1) / np.where(seen, counts[:, None], 1)
+    return np.where(seen, each, 1).astype(np.float32).reshape(-1)
+
+
+def _value(path: Path, metadata: Metadata, key: str, default: Any) -> Any:
+    """What the file says under `key`; it need not, but then of the kind that `default` is of."""
+    value = metadata[key].value if key in metadata else default
+    if not isinstance(value, type(default)):
+        raise _damaged(path, f"`{key}` is {value!r}")
+    return value
+
+
+def _floats(path: Path, name: str, entry: Entry) -> NDArray[np.float32]:
+    if entry.format != "F32":
+        raise _damaged(path, f"`{name}` is stored as {entry.format}, expected F32")
+    return entry.data.reshape(-1).view("<f4").astype(np.float32)
+
+
+class _Dat:
+    """A file of the older kind, read from front to back.
+
+    i32 entries; each: i32 length, name, i32 calls, i32 columns, f32 sums over all calls. Then, in
+    all but the oldest files: i32 chunks, i32 length, dataset.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._data = path.read_bytes()
+        self._at = 0
+
+    def imatrix(self) -> Imatrix:
+        found = {}
+        for _ in range(self._number()):
+            name = self._text()
+            calls, columns = self._number(), self._number()
+            sums = np.frombuffer(self._take(4 * columns), "<f4").astype(np.float32)
+            found[name] = sums / np.float32(max(calls, 1))
+        chunks = self._number() if self._left else 0
+        dataset = self._text() if self._left else ""
+        return Imatrix(found, str(self._path), (dataset,) if dataset else (), chunks)
+
+    @property
+    def _left(self) -> int:
+        return len(self._data) - self._at
+
+    def _take(self, count: int) -> bytes:
+        if count < 0 or count > self._left:
+            raise _damaged(self._path, f"{count} bytes at {self._at} are more than are left")
+        self._at += count
+        return self._data[self._at - count : self._at]
+
+    def _number(self) -> int:
+        return int(struct.unpack("<i", self._take(4))[0])
+
+    def _text(self) -> str:
+        return self._take(self._number()).decode(errors="replace")
+
+
+def _damaged(path: Path, reason: str) -> FileFormatError:
+    return FileFormatError(
+        f"`{path}` is not a whole importance matrix: {reason}",
+        hint="make it again with llama-imatrix",
+        path=str(path),
+    )

@@ -1,0 +1,316 @@
+"""A Hugging Face checkpoint's tensors as GGUF has them: in its names, order of rows and scales.
+
+Nothing is read here: a `Source` says what a tensor will be and how it is made from the file's.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewbit.errors import FileFormatError, UnsupportedError
+from fewbit.files.names import gguf_names, rotated_heads
+from fewbit.files.safetensors import Entry
+from fewbit.plan.config import Config, Delta
+
+Array = NDArray[Any]
+FORMATS: dict[str, np.dtype[np.unsignedinteger[Any]]] = {
+    "F32": np.dtype("<u4"),
+    "F16": np.dtype("<u2"),
+    "BF16": np.dtype("<u2"),
+}
+"""Formats of floats -> the integers that carry their bits about."""
+_EXPERT = re.compile(r"(.*\.experts)\.(\d+)\.(.*)")
+_OTHER_PARTS = re.compile(r"(^|\.)(visual|vision_tower|multi_modal_projector|mtp)\.")
+"""Parts that see, and layers that guess further tokens ahead."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A tensor to come: elements of `format` in `shape`, as integers that hold their bits.
+
+    MXFP4 comes as bytes, [..., blocks of a row, 17]. `part` loads some rows without the others.
+    """
+
+    format: str
+    shape: tuple[int, ...]
+    load: Callable[[], Array]
+    part: Callable[[int, int], Array] | None = None
+
+    def map(self, change: Callable[[Array], Array], shape: tuple[int, ...]) -> Source:
+        """What `change` makes of the elements: as many or fewer, in `shape`."""
+        return replace(self, shape=shape, load=lambda: change(self.load()), part=None)
+
+    def permuted(self, order: NDArray[np.int64], axis: int = 0) -> Source:
+        """The slices along an axis that `order` names, in that order."""
+        shape = (*self.shape[:axis], order.size, *self.shape[axis + 1 :])
+        found = self.map(lambda x: np.take(x, order, axis), shape)
+        if axis or len(shape) != 2:
+            return found
+        return replace(found, part=lambda start, stop: np.take(self.load(), order[start:stop], 0))
+
+    def floats(self, change: Callable[[NDArray[np.float32]], NDArray[np.float32]]) -> Source:
+        """What `change` makes of the values, as F32."""
+
+        def load() -> Array:
+            bits = self.load()
+            if self.format == "BF16":
+                values = (bits.astype("<u4") << 16).view("<f4")
+            else:
+                values = bits.view("<f2" if self.format == "F16" else "<f4").astype("<f4")
+            return change(values).astype("<f4").view("<u4")
+
+        return Source("F32", self.shape, load)
+
+    def rows(self) -> NDArray[np.uint8]:
+        """The bytes, uint8 [rows, row bytes]."""
+        return self._bytes(self.load(), math.prod(self.shape[:-1]))
+
+    @property
+    def some_rows(self) -> Callable[[int, int], NDArray[np.uint8]] | None:
+        """What gives the bytes of the rows from a start to a stop; None where all are read."""
+        part = self.part
+        if part is None:
+            return None
+        return lambda start, stop: self._bytes(part(start, stop), stop - start)
+
+    def _bytes(self, data: Array, rows: int) -> NDArray[np.uint8]:
+        return np.ascontiguousarray(data).reshape(rows, -1).view(np.uint8)
+
+
+def gguf_tensors(entries: Mapping[str, Entry], config: Config) -> dict[str, Source]:
+    """GGUF name -> tensor, for all that belong to the text model.
+
+    Raises:
+        UnsupportedError: a tensor has no place in the architecture, or is stored in a way that is
+            not read.
+        FileFormatError: an expert is missing, or a tensor has a shape that does not divide.
+
+    """
+    sources = _stacked({_name(k): e for k, e in entries.items() if not _OTHER_PARTS.search(k)})
+    if split := _SPLITS.get(config.architecture):
+        sources = split(sources, config)
+    names = gguf_names(sources, config.architecture, config.layers)
+    if config.tied:
+        names.pop("output.weight", None)  # a copy of the embedding that some checkpoints carry
+    return {name: _reshaped(name, sources[source], config) for name, source in names.items()}
+
+
+def _name(name: str) -> str:
+    """The name without the part of a model that sees."""
+    return name.replace("language_model.model.", "model.").replace("language_model.", "")
+
+
+def _stacked(entries: Mapping[str, Entry]) -> dict[str, Source]:
+    """The tensors, those of single experts put together as [experts, ...]."""
+    found: dict[str, Source] = {}
+    parts: dict[str, dict[int, Source]] = {}
+    for name, entry in entries.items():
+        source = _source(name, entry)
+        if match := _EXPERT.fullmatch(name):
+            parts.setdefault(f"{match[1]}.{match[3]}", {})[int(match[2])] = source
+        else:
+            found[name] = source
+    for name, experts in parts.items():
+        ordered = [experts.get(i) for i in range(len(experts))]
+        same = {(s.format, s.shape) for s in ordered if s is not None}
+        if None in ordered or len(same) != 1:
+            raise FileFormatError(
+                f"the {len(experts)} experts of `{name}` are not whole",
+                hint="download the checkpoint again",
+                tensor=name,
+            )
+        found[name] = _stack([s for s in ordered if s is not None])
+    return found
+
+
+def _stack(sources: Sequence[Source]) -> Source:
+    first = sources[0]
+
+    def part(start: int, stop: int) -> Array:
+        height = first.shape[0]
+        each = range(start // height, -(-stop // height))
+        cut = [(max(start - i * height, 0), min(stop - i * height, height)) for i in each]
+        return np.concatenate(
+            [sources[i].load()[low:high] for i, (low, high) in zip(each, cut, strict=True)]
+        )
+
+    return replace(
+        first,
+        shape=(len(sources), *first.shape),
+        load=lambda: np.stack([s.load() for s in sources]),
+        part=part,
+    )
+
+
+def _source(name: str, entry: Entry) -> Source:
+    if entry.dtype == "U8" and name.endswith(("_blocks", "_scales")):
+        return Source("U8", entry.shape, lambda: entry.data.reshape(entry.shape))
+    if entry.dtype not in FORMATS:
+        raise UnsupportedError(
+            f"tensor `{name}` is stored as {entry.dtype}, which fewbit does not read",
+            hint="known in safetensors: F32, F16, BF16",
+            tensor=name,
+        )
+    shape, words = entry.shape or (1,), FORMATS[entry.dtype]
+    return Source(entry.dtype, shape, lambda: entry.data.view(words).reshape(shape))
+
+
+def _reshaped(name: str, source: Source, config: Config) -> Source:
+    """One tensor as GGUF has it."""
+    architecture, delta = config.architecture, config.delta
+    if heads := rotated_heads(name, architecture, config.heads, config.kv_heads):
+        return _interleaved(name, source, heads, config.head_dim)
+    if architecture == "gpt2" and len(source.shape) == 2 and name.startswith("blk."):
+        return source.map(lambda x: x.T, source.shape[::-1])
+    if name.endswith(_ALWAYS_F32) and source.format != "F32":
+        source = source.floats(lambda w: w)
+    if name.endswith("_norm.weight") and architecture in _ONE_ADDED and "ssm_norm" not in name:
+        return source.floats(lambda w: w + np.float32(1))
+    if delta is None:
+        return source
+    if name.endswith(".ssm_conv1d.weight"):
+        channels = source.shape[0]
+        source = source.map(lambda x: x.reshape(channels, -1), (channels, source.shape[-1]))
+        source = source.floats(lambda w: w)
+    if name.endswith(".ssm_a"):
+        source = source.floats(lambda a: -np.exp(a))
+    return _turned(name, source, delta) if architecture.startswith("qwen35") else source
+
+
+_ALWAYS_F32 = (
+    ".ffn_gate_inp.weight",
+    ".ffn_gate_inp_shexp.weight",
+    "_exps.bias",
+    "position_embd.weight",
+)
+"""Tensors with rows that llama.cpp's converter stores as F32 whatever the checkpoint has; of
+biases of experts llama.cpp runs no other kind."""
+_ONE_ADDED = ("gemma3", "qwen3next", "qwen35", "qwen35moe")
+"""Architectures whose norms multiply by 1 + w; GGUF has the sum."""
+
+
+def _interleaved(name: str, source: Source, heads: int, head_dim: int) -> Source:
+    """Hugging Face rotates elements (i, i + dim/2) of a head, GGUF's "llama" (2i, 2i + 1)."""
+    if source.shape[0] != heads * head_dim:
+        raise FileFormatError(
+            f"tensor `{name}` has shape {list(source.shape)}, "
+            f"the configuration says {[heads * head_dim, *source.shape[1:]]}",
+            hint="take the configuration that belongs to the weights",
+            tensor=name,
+        )
+    order = np.arange(heads * head_dim).reshape(heads, 2, -1).swapaxes(1, 2).reshape(-1)
+    return source.permuted(order)
+
+
+def _turned(name: str, source: Source, d: Delta) -> Source:
+    """Value heads dealt out in turns: head h has key head h modulo the number of key heads."""
+    heads = np.arange(d.heads).reshape(d.key_heads, -1).T.reshape(-1)
+    rows = (heads[:, None] * d.value_size + np.arange(d.value_size)).reshape(-1)
+    if name.endswith((".ssm_alpha.weight", ".ssm_beta.weight", ".ssm_a", ".ssm_dt.bias")):
+        return source.permuted(heads)
+    if name.endswith(".attn_gate.weight"):
+        return source.permuted(rows)
+    if name.endswith(".ssm_out.weight"):
+        return source.permuted(rows, axis=1)
+    if name.endswith((".attn_qkv.weight", ".ssm_conv1d.weight")):
+        keys = 2 * d.key_heads * d.key_size
+        return source.permuted(np.concatenate([np.arange(keys), keys + rows]))
+    return source
+
+
+def _split_qwen3next(sources: dict[str, Source], config: Config) -> dict[str, Source]:
+    """q, k, v and z of each key head lie together: first all of q, k, v, and apart all of z."""
+    assert config.delta is not None
+    d, found = config.delta, {}
+    share = d.heads // d.key_heads * d.value_size
+    place = np.arange(d.key_heads * 2 * (d.key_size + share)).reshape(d.key_heads, -1)
+    cuts = np.split(place, np.cumsum([d.key_size, d.key_size, share]), axis=1)
+    q, k, v, z = (part.reshape(-1) for part in cuts)
+    for name, source in sources.items():
+        if name.endswith(".in_proj_qkvz.weight"):
+            if source.shape[0] != place.size:
+                raise FileFormatError(
+                    f"tensor `{name}` has {source.shape[0]} rows, "
+                    f"the configuration says {place.size}"
+                )
+            stem = name.removesuffix("qkvz.weight")
+            found[stem + "qkv.weight"] = source.permuted(np.concatenate([q, k, v]))
+            found[stem + "z.weight"] = source.permuted(z)
+        else:
+            found[name] = source
+    return found
+
+
+def _split_halves(sources: dict[str, Source], config: Config) -> dict[str, Source]:
+    """Experts' gate and up projections lie in one tensor, one below the other."""
+    found = {}
+    for name, source in sources.items():
+        stem, _, end = name.rpartition(".")
+        if end == "gate_up_proj" and stem.endswith(".experts"):
+            half = np.arange(source.shape[1] // 2)
+            found[f"{stem}.gate_proj.weight"] = source.permuted(half, axis=1)
+            found[f"{stem}.up_proj.weight"] = source.permuted(half + half.size, axis=1)
+        elif end == "down_proj" and stem.endswith(".experts"):
+            found[f"{stem}.down_proj.weight"] = source
+        else:
+            found[name] = source
+    return found
+
+
+def _split_gpt_oss(sources: dict[str, Source], config: Config) -> dict[str, Source]:
+    """Rows of gate and up take turns; floats lie transposed, MXFP4 as blocks and scales."""
+    found: dict[str, Source] = {}
+    for name, source in sources.items():
+        if name.endswith("_scales"):
+            continue
+        if name.endswith("_blocks"):
+            scales = sources.get(name.removesuffix("_blocks") + "_scales")
+            if scales is None or scales.shape != source.shape[:-1]:
+                raise FileFormatError(f"tensor `{name}` has no scales that fit it", tensor=name)
+            source, end = _mxfp4(source, scales), "weight"
+        elif name.endswith("_proj_bias"):
+            end = "bias"
+        elif name.endswith(("experts.gate_up_proj", "experts.down_proj")):
+            a, b, c = source.shape
+            source, end = source.map(lambda x: x.swapaxes(1, 2), (a, c, b)), "weight"
+        else:
+            found[name] = source
+            continue
+        stem = name.removesuffix("_blocks").removesuffix("_bias")
+        if stem.endswith(".gate_up_proj"):
+            for first, half in enumerate(("gate", "up")):
+                order = np.arange(first, source.shape[1], 2)
+                part = f"{stem.removesuffix('gate_up_proj')}{half}_proj.{end}"
+                found[part] = source.permuted(order, axis=1)
+        else:
+            found[f"{stem}.{end}"] = source
+    return found
+
+
+def _mxfp4(blocks: Source, scales: Source) -> Source:
+    """Blocks of 32 codes, neighbours in a byte, as GGUF has them: the scale, then 16 bytes with
+    element j low and element j + 16 high.
+    """
+
+    def load() -> Array:
+        packed = blocks.load()
+        codes = np.stack([packed & 15, packed >> 4], axis=-1).reshape(*packed.shape[:-1], 32)
+        joined = codes[..., :16] | codes[..., 16:] << 4
+        return np.concatenate([scales.load()[..., None], joined], axis=-1)
+
+    *outer, count, _ = blocks.shape
+    return Source("MXFP4", (*outer, count * 32), load)
+
+
+_SPLITS = {
+    "qwen3next": _split_qwen3next,
+    "qwen35moe": _split_halves,
+    "gpt-oss": _split_gpt_oss,
+}

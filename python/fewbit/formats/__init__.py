@@ -1,0 +1,1 @@
+"""Number formats: the table of all formats, the layouts of their blocks, and quantized arrays."""

@@ -1,0 +1,200 @@
+"""A conversation: the model's own chat template, or plain turns where it has none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
+
+from fewbit.errors import InputError
+from fewbit.generation.reasoning import Piece, Splitter, marker_ids, splitter
+from fewbit.generation.text import Generation, Session, generate
+from fewbit.run.limits import Activations
+from fewbit.run.model import LoadedModel
+from fewbit.run.sampling import Sampling
+
+Message: TypeAlias = Mapping[str, Any]
+"""OpenAI's message: `role` (system, user or assistant) and `content`, a text or a list of them."""
+
+
+class Reply(Iterator[Piece]):
+    """An answer as it is made: iterate over its pieces; `text` and `reasoning` grow meanwhile.
+
+    `made` is all that the model writes, with its counts; `text` is what it answers, `reasoning`
+    what it thinks before.
+    """
+
+    def __init__(self, made: Generation, pieces: Splitter) -> None:
+        self.made = made
+        self.text = ""
+        self.reasoning = ""
+        self._splitter = pieces
+        self._pieces = self._run()
+
+    def __next__(self) -> Piece:
+        return next(self._pieces)
+
+    def __str__(self) -> str:
+        """The whole answer; what is not made yet is made now."""
+        for _ in self:
+            pass
+        return self.text
+
+    def __repr__(self) -> str:
+        state = self.made.finish or "running"
+        return f"<fewbit Reply: {len(self.made.tokens)} tokens, {state}: {self.text!r}>"
+
+    def _run(self) -> Iterator[Piece]:
+        for written in self.made:
+            yield from self._count(self._splitter.push(written))
+        yield from self._count(self._splitter.finish())
+
+    def _count(self, pieces: Iterator[Piece]) -> Iterator[Piece]:
+        for piece in pieces:
+            if piece.kind == "answer":
+                self.text += piece.text
+            else:
+                self.reasoning += piece.text
+            yield piece
+
+
+class Conversation:
+    """The messages so far and the `Session` whose cache has them."""
+
+    def __init__(
+        self,
+        model: LoadedModel,
+        *,
+        system: str | None = None,
+        context: int | None = None,
+        acts: Activations = "int8",
+    ) -> None:
+        """An empty conversation, under the instruction `system` if there is one.
+
+        It may take `context` tokens, by default 4,096 or what the model was made for if that is
+        less: the cache of a long context can take more memory than the weights.
+
+        Raises:
+            InputError: `context` is not within the model's.
+
+        """
+        self.session = Session(model, context or min(model.config.context, 4096), acts)
+        self._system = [] if system is None else [{"role": "system", "content": system}]
+        self.messages: list[Message] = list(self._system)
+
+    def reset(self) -> None:
+        """Forget everything but the instruction."""
+        self.messages = list(self._system)
+
+    def remember(self, text: str, answer: str) -> None:
+        """Add what was said to the conversation."""
+        self.messages.append({"role": "user", "content": text})
+        self.messages.append({"role": "assistant", "content": answer})
+
+    def ask(self, text: str, *, max_tokens: int = 512, sampling: Sampling | None = None) -> Reply:
+        """The answer to `text`; once it is whole, `remember` keeps both.
+
+        Raises:
+            InputError: on the first piece, when the conversation no longer fits in the context.
+
+        """
+        messages = [*self.messages, {"role": "user", "content": text}]
+        return reply_to(
+            self.session.model, messages, max_tokens=max_tokens, sampling=sampling,
+            session=self.session,
+        )  # fmt: skip
+
+
+def reply_to(
+    model: LoadedModel,
+    messages: str | Sequence[Message],
+    *,
+    max_tokens: int = 512,
+    sampling: Sampling | None = None,
+    stop: str | Sequence[str] = (),
+    acts: Activations = "int8",
+    session: Session | None = None,
+) -> Reply:
+    """The answer of `model` to `messages`, or to one user's text, piece by piece.
+
+    Raises:
+        InputError: a message has another shape, the template refuses the conversation, or it does
+            not fit the context.
+
+    """
+    said = texts_of(messages)
+    tokenizer = model.tokenizer
+    ends = (stop,) if isinstance(stop, str) else tuple(stop)
+    if tokenizer.chat_template is None:
+        written, ends = plain(said), ("\nUser:", *ends)
+        prompt = tokenizer.encode(written, special=True)
+    else:
+        from fewbit.tokenizer.template import render  # imports jinja2
+
+        written = render(tokenizer, said)
+        prompt = tokenizer.encode(written, special=False, parse_special=True)
+    made = generate(
+        model,
+        prompt,
+        max_tokens=max_tokens,
+        sampling=sampling,
+        stop=ends,
+        acts=acts,
+        session=session,
+        spelled=marker_ids(tokenizer),
+    )
+    return Reply(made, splitter(tokenizer, written))
+
+
+def texts_of(messages: str | Sequence[Message]) -> list[dict[str, str]]:
+    """Messages with their content as one text each; a text alone is a user's message.
+
+    Content may be OpenAI's list of parts, `{"type": "text", "text": ...}`, which are joined.
+
+    Raises:
+        InputError: there is no message, or one has no role, or content other than text.
+
+    """
+    if isinstance(messages, str):
+        return [{"role": "user", "content": messages}]
+    if not messages:
+        raise InputError("there are no messages", hint="give at least one user's message")
+    return [_message(index, message) for index, message in enumerate(messages)]
+
+
+def _message(index: int, message: Message) -> dict[str, str]:
+    where = f"message {index + 1}"
+    if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
+        raise InputError(
+            f"{where} is {message!r}, expected a dict with `role` and `content`",
+            hint='such as {"role": "user", "content": "Hello"}',
+        )
+    content = message.get("content")
+    if isinstance(content, Sequence) and not isinstance(content, str):
+        content = "".join(_text(where, part) for part in content)
+    if not isinstance(content, str):
+        raise InputError(f"the content of {where} is {content!r}, expected text")
+    others = {key: value for key, value in message.items() if isinstance(value, str)}
+    return {**others, "role": str(message["role"]), "content": content}
+
+
+def _text(where: str, part: object) -> str:
+    kind = part.get("type") if isinstance(part, Mapping) else None
+    text = part.get("text") if isinstance(part, Mapping) else None
+    if kind != "text" or not isinstance(text, str):
+        raise InputError(
+            f"{where} has content of type `{kind}`, expected `text`",
+            hint="fewbit runs the text part of models: images and audio are not read",
+        )
+    return text
+
+
+def plain(messages: Sequence[Mapping[str, str]]) -> str:
+    """The messages as a script with speakers, ending where the assistant speaks.
+
+    >>> plain([{"role": "user", "content": "Hello"}])
+    'User: Hello\\nAssistant:'
+    """
+    lines = [
+        f"{message['role'].capitalize()}: {message['content'].strip()}" for message in messages
+    ]
+    return "\n".join([*lines, "Assistant:"])

@@ -1,1 +1,0 @@
-"""Files: safetensors and GGUF containers, configurations, tensor names, the hub."""

@@ -1,0 +1,1 @@
+"""Measuring models: perplexity, KL divergence, comparison tables, speed, importance matrices."""

@@ -1,0 +1,1 @@
+"""Recipes: which tensor of a model is stored in which format."""

@@ -1,0 +1,202 @@
+"""The key/value cache on a card, with everything that is bound to it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewbit.errors import InputError
+from fewbit.run.gpu.device import Device
+from fewbit.run.gpu.guard import guarded
+from fewbit.run.gpu.stages import FEW, HEAD, SPAN, Program, kept_bytes, splits
+from fewbit.run.limits import kv_type_named
+
+Ids = NDArray[np.uint32]
+
+
+class Cache:
+    """What ops keep of `sequences` sequences of up to `capacity` tokens, layer by layer.
+
+    Keys and values are kept for each position as `kv`: "f32", "f16" or "int8", see `kept` in
+    reference/cache.py. A recurrent state is f32; it is folded every SPAN positions, and can go back
+    to the beginning of the span before the last.
+    """
+
+    def __init__(
+        self,
+        device: Device,
+        program: Program,
+        batch: int,
+        sequences: int,
+        capacity: int,
+        kv: str = "f32",
+    ) -> None:
+        """An empty cache for the layers of `program`, in steps of up to `batch` tokens.
+
+        Raises:
+            InputError: there is no sequence, no token, or `kv` is not a known type.
+            DeviceError: the card is full.
+
+        """
+        if sequences < 1 or capacity < 1:
+            raise InputError(f"a cache of {sequences} sequences of {capacity} tokens holds nothing")
+        self.device, self.program, self.kv = device, program, kv_type_named(kv)
+        self.batch = batch
+        self.sequences = sequences
+        self.capacity = capacity
+        self._lengths = [0] * sequences
+        self._spans = [0] * sequences  # the last one that a state has begun, without keeping: 0
+        self.buffers: dict[str, Any] = {}
+        self.bound: dict[str, Any] = {}
+        self.steps = 0
+        """Steps written by the host; a running decode compares it to detect other writes."""
+        try:
+            self._allocate()
+        except BaseException:
+            self.release()
+            raise
+
+    def _allocate(self) -> None:
+        device, program = self.device, self.program
+        self.buffers["step"] = device.buffer(4 * (HEAD + 4 * self.batch))
+        floats = FEW * splits(self.capacity) * program.parts
+        self.buffers["parts"] = device.buffer(4 * floats)
+        for name in program.rows:
+            size = self.sequences * self.capacity * self._row_bytes(name)
+            self.buffers[name] = device.buffer(size, "the key/value cache")
+        for name, floats in program.states.items():
+            self.buffers[name] = device.buffer(4 * self.sequences * floats, "the recurrent state")
+        for index, angles in enumerate(program.turns):
+            table = turns(angles.freqs(self.capacity), angles.factor, self.capacity)
+            self.buffers[f"turns.{index}"] = device.upload(table, "the rotary angles")
+
+    def _row_bytes(self, name: str) -> int:
+        """Of the keys or values of one position."""
+        return kept_bytes(self.kv, *self.program.rows[name])
+
+    def reachable(self, sequence: int, length: int) -> int:
+        """The most tokens up to `length` that `truncate` can keep.
+
+        Keys and values can be taken back one by one, a recurrent state to `_base` or to nothing.
+        """
+        length = min(length, self.length(sequence))
+        return 0 if length < self._base(sequence) else length
+
+    def _base(self, sequence: int) -> int:
+        return max(self._spans[sequence] - 1, 0) * SPAN
+
+    def reach(self, sequences: Ids, positions: Ids) -> None:
+        """Note that the card will have taken tokens at these positions."""
+        if self.program.states:
+            for sequence, position in zip(sequences.tolist(), positions.tolist(), strict=True):
+                self._spans[sequence] = max(self._spans[sequence], position // SPAN)
+
+    def length(self, sequence: int = 0) -> int:
+        """The tokens of a sequence.
+
+        Raises:
+            InputError: there is no such sequence.
+
+        """
+        if not 0 <= sequence < self.sequences:
+            raise InputError(f"sequence {sequence} is not one of the cache's {self.sequences}")
+        return self._lengths[sequence]
+
+    def truncate(self, sequence: int, length: int) -> None:
+        """Forget the tokens of a sequence after the first `length`.
+
+        Raises:
+            InputError: it has fewer, or a recurrent state cannot go back so far.
+
+        """
+        present = self.length(sequence)
+        if length > present:
+            raise InputError(f"cannot truncate a sequence of {present} tokens to {length}")
+        if self.reachable(sequence, length) != length:
+            raise InputError(
+                f"sequence {sequence} has {present} tokens, of which the recurrent state can take "
+                f"back the last {present - self._base(sequence)}",
+                hint="keep 0 and read the sequence again",
+            )
+        self._keep(sequence, length)
+
+    def _keep(self, sequence: int, length: int) -> None:
+        self._lengths[sequence] = length
+        if not length:
+            self._spans[sequence] = 0  # the state counts as zero there
+
+    def reset(self) -> None:
+        """Forget everything."""
+        self._lengths = [0] * self.sequences
+        self._spans = [0] * self.sequences
+
+    def copy(self, source: int, target: int) -> None:
+        """Make sequence `target` equal to sequence `source`.
+
+        Raises:
+            InputError: there is no such sequence.
+
+        """
+        length = self.length(source)
+        self.length(target)
+        if source != target and length:
+            encoder, program = self.device.encoder(), self.program
+            for name in program.rows:
+                row = self._row_bytes(name)
+                start = row * self.capacity
+                self._copy_part(encoder, name, source * start, target * start, row * length)
+            for name, floats in program.states.items():
+                size = 4 * floats
+                self._copy_part(encoder, name, source * size, target * size, size)
+            with guarded("cannot copy a sequence"):
+                self.device.queue.submit([encoder.finish()])
+        self._lengths[target] = length
+        self._spans[target] = self._spans[source]
+
+    def _copy_part(self, encoder: Any, name: str, source: int, target: int, size: int) -> None:
+        """Within one buffer, which no copy command may name twice: by way of another."""
+        buffer = self.buffers[name]
+        between = self.device.buffer(size, "a copied sequence")
+        encoder.copy_buffer_to_buffer(buffer, source, between, 0, size)
+        encoder.copy_buffer_to_buffer(between, 0, buffer, target, size)
+
+    def advance(self, sequence: int) -> int:
+        """The position of one more token of a sequence.
+
+        Raises:
+            InputError: the sequence is full.
+
+        """
+        position = self.length(sequence)
+        if position == self.capacity:
+            raise InputError(
+                f"sequence {sequence} is full: the cache holds {self.capacity} tokens of each"
+            )
+        self._lengths[sequence] = position + 1
+        return position
+
+    def release(self) -> None:
+        """Free the card's memory."""
+        for buffer in self.buffers.values():
+            self.device.release(buffer)
+        self.buffers.clear()
+        self.bound.clear()
+
+    def restore(self, lengths: list[int]) -> None:
+        """Go back to earlier `lengths`; a sequence whose state cannot is forgotten."""
+        self._lengths = list(lengths)
+        for sequence, length in enumerate(lengths):
+            self._keep(sequence, self.reachable(sequence, length))
+
+    @property
+    def lengths(self) -> list[int]:
+        """The tokens of each sequence."""
+        return list(self._lengths)
+
+
+def turns(freqs: tuple[float, ...], factor: float, capacity: int) -> np.ndarray:
+    """[capacity, pairs, 2]: cos and sin of position * freqs, times factor, made in binary64."""
+    angles = np.arange(capacity)[:, None] * np.array(freqs)
+    return np.stack([np.cos(angles) * factor, np.sin(angles) * factor], axis=-1).astype(np.float32)

@@ -1,0 +1,152 @@
+"""A folder's tokenizer said in GGUF's words: the keys that its file will have."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from fewbit.errors import FileFormatError
+from fewbit.tokenizer.gguf_vocabulary import (
+    BYTE,
+    CONTROL,
+    GPT2,
+    JSON_KEY,
+    NORMAL,
+    SPLITTINGS,
+    UNKNOWN,
+    UNUSED,
+    USER_DEFINED,
+)
+from fewbit.tokenizer.load import from_folder
+from fewbit.tokenizer.tokenizer import Tokenizer, stop_ids
+
+
+def metadata_from_folder(path: Path, vocab: int) -> dict[str, Any]:
+    """GGUF's tokenizer keys for the tokenizer of a Hugging Face folder, `vocab` tokens in all.
+
+    Raises:
+        FileFormatError: the tokenizer is missing, damaged, or larger than the model's vocabulary.
+
+    """
+    tokenizer = from_folder(path)
+    facts = json.loads(tokenizer.backend.to_str())
+    tokens, types = _typed_tokens(tokenizer, facts, vocab, path)
+    kind, pre, exact = _kind(facts)
+    values: dict[str, Any] = {
+        "tokenizer.ggml.model": kind,
+        "tokenizer.ggml.pre": pre,
+        "tokenizer.ggml.tokens": tokens,
+    }
+    merges = [" ".join(m) if isinstance(m, list) else m for m in facts["model"].get("merges", [])]
+    if kind == "llama":
+        values["tokenizer.ggml.scores"] = _scores(tokens, merges)
+    values["tokenizer.ggml.token_type"] = types
+    if kind != "llama":
+        values["tokenizer.ggml.merges"] = merges
+    unknown = facts["model"].get("unk_token")
+    ids = {"bos": tokenizer.bos, "eos": tokenizer.eos, **_further_ends(tokenizer)}
+    ids["unknown"] = None if unknown is None else tokenizer.vocab.get(unknown)
+    for name, id_ in ids.items():
+        if id_ is not None:
+            values[f"tokenizer.ggml.{name}_token_id"] = id_
+    values["tokenizer.ggml.add_bos_token"] = tokenizer.adds_bos
+    if kind == "llama":
+        values["tokenizer.ggml.add_space_prefix"] = _adds_space(facts)
+    if tokenizer.chat_template is not None:
+        values["tokenizer.chat_template"] = tokenizer.chat_template
+    greedy = any(a["lstrip"] or a["rstrip"] or a["single_word"] for a in facts["added_tokens"])
+    if not exact or greedy:  # GGUF has no word for tokens that take the space beside them
+        values[JSON_KEY] = tokenizer.backend.to_str()
+    return values
+
+
+def _further_ends(tokenizer: Tokenizer) -> dict[str, int]:
+    """Tokens that end a text beside EOS, in the two places that GGUF has for them.
+
+    Those that are known by their spelling need no place.
+    """
+    known = stop_ids(tokenizer.backend, None, tokenizer.eos)
+    return dict(zip(("eot", "eom"), sorted(tokenizer.stop_ids - known), strict=False))
+
+
+def _typed_tokens(
+    tokenizer: Tokenizer, facts: dict[str, Any], vocab: int, path: Path
+) -> tuple[list[str], list[int]]:
+    """Each id's token and type; ids that no token has are unused ones."""
+    by_id = {id_: token for token, id_ in tokenizer.vocab.items()}
+    if by_id and max(by_id) >= vocab:
+        raise FileFormatError(
+            f"`{path}`: the tokenizer has token {max(by_id)}, the model a vocabulary of {vocab}",
+            hint="take the tokenizer that belongs to the weights",
+        )
+    tokens = [by_id.get(id_, f"[PAD{id_}]") for id_ in range(vocab)]
+    types = [NORMAL if id_ in by_id else UNUSED for id_ in range(vocab)]
+    if facts["model"].get("byte_fallback"):
+        for code in range(256):
+            if (id_ := tokenizer.vocab.get(f"<0x{code:02X}>")) is not None:
+                types[id_] = BYTE
+    for added in facts["added_tokens"]:
+        types[added["id"]] = CONTROL if added["special"] else USER_DEFINED
+    if (unknown := tokenizer.vocab.get(facts["model"].get("unk_token") or "")) is not None:
+        types[unknown] = UNKNOWN
+    return tokens, types
+
+
+def _kind(facts: dict[str, Any]) -> tuple[str, str, bool]:
+    """GGUF's model and splitting, and whether they say all that the tokenizer does."""
+    model, normalizer = facts["model"], facts["normalizer"]
+    if model.get("byte_fallback"):
+        steps = [step["type"] for step in (normalizer or {}).get("normalizers", [])]
+        return (
+            "llama",
+            "default",
+            facts["pre_tokenizer"] is None and steps == ["Prepend", "Replace"],
+        )
+    found = tuple(_patterns(facts["pre_tokenizer"]))
+    for splitting in SPLITTINGS:
+        if found == splitting.patterns:
+            same = (normalizer == {"type": "NFC"}) == splitting.normal_form
+            return (
+                "gpt2",
+                splitting.names[0],
+                same and (model.get("ignore_merges", False) == splitting.whole_words),
+            )
+    return "gpt2", "default", False
+
+
+def _adds_space(facts: dict[str, Any]) -> bool:
+    """Whether a space goes before a text: prepended by the normalizer, or by `Metaspace`."""
+    normalizer, pre = facts["normalizer"] or {}, facts["pre_tokenizer"] or {}
+    steps = [
+        step["type"] for step in normalizer.get("normalizers", [normalizer] if normalizer else [])
+    ]
+    metaspace = pre.get("type") == "Metaspace" and pre.get("prepend_scheme") != "never"
+    return "Prepend" in steps or metaspace
+
+
+def _patterns(step: dict[str, Any] | None) -> Iterable[str]:
+    """The patterns by which a byte-level pre-tokenizer splits, in order."""
+    match step:
+        case {"type": "Sequence", "pretokenizers": list(steps)}:
+            for inner in steps:
+                yield from _patterns(inner)
+        case {"type": "Split", "pattern": {"Regex": str(pattern)}, "behavior": "Isolated"}:
+            yield pattern
+        case {"type": "Digits", "individual_digits": True}:
+            yield r"\p{N}"
+        case {"type": "ByteLevel", "use_regex": True, "add_prefix_space": False}:
+            yield GPT2
+        case {"type": "ByteLevel", "add_prefix_space": False}:
+            return
+        case _:
+            yield "unknown"
+
+
+def _scores(tokens: Sequence[str], merges: Sequence[str]) -> list[float]:
+    """Scores that order merges as they are listed; tokens that no merge makes come last."""
+    rank: dict[str, int] = {}
+    for i, merge in enumerate(merges):
+        rank.setdefault("".join(merge.split(" ", 1)), i)
+    return [-float(rank.get(token, len(merges))) for token in tokens]

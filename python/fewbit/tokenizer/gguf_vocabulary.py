@@ -1,0 +1,280 @@
+"""Tokenizers built from a GGUF file's metadata, and the words that it has for them.
+
+GGUF names two kinds that matter here: ``gpt2``, byte-level BPE whose text is first split by a
+pattern that `tokenizer.ggml.pre` names, and ``llama``, SentencePiece's BPE with scores. What these
+keys cannot say goes along whole as `tokenizer.huggingface.json`, a key of the specification.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors
+
+from fewbit.errors import FileFormatError, UnsupportedError
+from fewbit.files.gguf import Metadata
+from fewbit.tokenizer.tokenizer import Tokenizer, backend_of_json, stop_ids
+
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
+"""GGUF's token types."""
+JSON_KEY = "tokenizer.huggingface.json"
+SPACE = "▁"
+
+GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+_LLAMA3 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_TEKKEN = (
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"
+    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_GPT4O = (
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*"
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_QWEN35 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}"
+    r"| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_PUNCTUATION = r"[\p{P}\$\+<=>\^~\|]+"
+
+
+@dataclass(frozen=True)
+class Splitting:
+    """How a byte-level tokenizer splits text before BPE: GGUF's names, the patterns in order.
+
+    `whole_words` takes a word that is a token as it is, without merging; `normal_form` composes
+    characters first (NFC); `adds_bos` is what the name means where the file does not say.
+    """
+
+    names: tuple[str, ...]
+    patterns: tuple[str, ...]
+    whole_words: bool = False
+    normal_form: bool = False
+    adds_bos: bool = False
+
+
+SPLITTINGS = (
+    Splitting(("gpt-2", "phi-2", "mpt", "olmo", "jais"), (GPT2,)),
+    Splitting(
+        ("llama-bpe", "llama3", "llama-v3", "falcon3", "pixtral"),
+        (_LLAMA3,),
+        whole_words=True,
+        adds_bos=True,
+    ),
+    Splitting(
+        ("qwen2", "deepseek-r1-qwen", "megrez"),
+        (_LLAMA3.replace("{1,3}", ""),),
+        normal_form=True,
+    ),
+    Splitting(("smollm", "codeshell", "refact", "command-r", "starcoder"), (r"\p{N}", GPT2)),
+    Splitting(("tekken",), (_TEKKEN,), whole_words=True, adds_bos=True),
+    Splitting(("gpt-4o", "llama4"), (_GPT4O,)),
+    Splitting(("qwen35",), (_QWEN35,), normal_form=True),
+    Splitting(("default",), (_PUNCTUATION, GPT2.removesuffix(r"|\s+"), r"\p{N}+", "[0-9]{3}")),
+)
+
+
+def build(metadata: Metadata, path: Path) -> Tokenizer:
+    """The tokenizer that `metadata` describes.
+
+    Raises:
+        FileFormatError: keys are missing or do not fit each other.
+        UnsupportedError: it is of a kind that is not known here.
+
+    """
+    values = _Values(metadata, path)
+    if (whole := values.text(JSON_KEY)) is not None:
+        backend, adds_bos = backend_of_json(whole, f"`{path}`: `{JSON_KEY}`"), False
+    else:
+        backend, adds_bos = _backend(values)
+    bos, eos = values.id("bos"), values.id("eos")
+    ends = [values.id(kind) for kind in ("eot", "eom")]
+    adds_bos = values.flag("add_bos_token", adds_bos) and bos is not None
+    if whole is None:
+        _wrap(backend, bos if adds_bos else None, eos if values.flag("add_eos_token") else None)
+    return Tokenizer(
+        backend, bos, eos, stop_ids(backend, ends, eos), adds_bos,
+        values.text("tokenizer.chat_template"),
+    )  # fmt: skip
+
+
+class _Values:
+    """The tokenizer's keys, each checked for its type when it is asked for."""
+
+    def __init__(self, metadata: Metadata, path: Path) -> None:
+        self._metadata = metadata
+        self.path = path
+        self.tokens: list[str] = self.array("tokens", str)
+
+    def get(self, key: str) -> Any:
+        field = self._metadata.get(key)
+        return None if field is None else field.value
+
+    def text(self, key: str) -> str | None:
+        value = self.get(key)
+        if value is not None and not isinstance(value, str):
+            raise self.wrong(key, "a string")
+        return value
+
+    def flag(self, key: str, default: bool = False) -> bool:
+        value = self.get(f"tokenizer.ggml.{key}")
+        return default if value is None else bool(value)
+
+    def id(self, kind: str) -> int | None:
+        key = f"tokenizer.ggml.{kind}_token_id"
+        value = self.get(key)
+        if value is None:
+            return None
+        if not isinstance(value, int) or not 0 <= value < len(self.tokens):
+            raise self.wrong(key, f"a token's id below {len(self.tokens)}")
+        return value
+
+    def array(self, key: str, item: type, default: list[Any] | None = None) -> list[Any]:
+        found = self.get(f"tokenizer.ggml.{key}")
+        value = default if found is None else found
+        if not isinstance(value, list) or not all(isinstance(v, item) for v in value):
+            raise self.wrong(f"tokenizer.ggml.{key}", f"a list of {item.__name__}")
+        return value
+
+    def per_token(self, key: str, item: type, default: list[Any] | None = None) -> list[Any]:
+        values = self.array(key, item, default)
+        if len(values) != len(self.tokens):
+            raise self.wrong(f"tokenizer.ggml.{key}", f"{len(self.tokens)} values, one a token")
+        return values
+
+    def wrong(self, key: str, expected: str) -> FileFormatError:
+        what = "is missing" if self.get(key) is None else f"must be {expected}"
+        return FileFormatError(
+            f"`{self.path}`: `{key}` {what}",
+            hint="convert the model again, with its tokenizer",
+            path=str(self.path),
+            key=key,
+        )
+
+
+def _backend(values: _Values) -> tuple[tokenizers.Tokenizer, bool]:
+    """The library's tokenizer, and whether a text begins with BOS if no key says so."""
+    kind = values.text("tokenizer.ggml.model")
+    types = values.per_token("token_type", int, [NORMAL] * len(values.tokens))
+    if kind == "llama":
+        backend, adds_bos = _sentencepiece(values, types), True
+    elif kind == "gpt2":
+        splitting = _splitting(values)
+        backend, adds_bos = _byte_level(values, splitting), splitting.adds_bos
+    else:
+        raise UnsupportedError(
+            f"`{values.path}`: unknown tokenizer `{kind}`", hint="known: llama, gpt2"
+        )
+    special = [
+        AddedToken(token, special=type_ != USER_DEFINED, normalized=False)
+        for token, type_ in zip(values.tokens, types, strict=True)
+        if type_ in (CONTROL, USER_DEFINED, UNKNOWN)
+    ]
+    backend.add_tokens(special)
+    return backend, adds_bos
+
+
+def _splitting(values: _Values) -> Splitting:
+    name = values.text("tokenizer.ggml.pre") or "default"
+    for splitting in SPLITTINGS:
+        if name in splitting.names:
+            return splitting
+    known = ", ".join(splitting.names[0] for splitting in SPLITTINGS)
+    raise UnsupportedError(
+        f"`{values.path}`: unknown pre-tokenizer `{name}`",
+        hint=f"known: {known}; the original Hugging Face folder works with any",
+    )
+
+
+def _byte_level(values: _Values, splitting: Splitting) -> tokenizers.Tokenizer:
+    merges = [tuple(merge.split(" ", 1)) for merge in values.array("merges", str)]
+    vocab = _vocab(values.tokens)
+    known = [merge for merge in merges if all(p in vocab for p in (*merge, "".join(merge)))]
+    if len(known) != len(merges):
+        raise values.wrong("tokenizer.ggml.merges", "pairs of tokens whose union is a token")
+    backend = tokenizers.Tokenizer(
+        models.BPE(vocab=vocab, merges=known, ignore_merges=splitting.whole_words)
+    )
+    if splitting.normal_form:
+        backend.normalizer = normalizers.NFC()
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            *(pre_tokenizers.Split(Regex(p), "isolated") for p in splitting.patterns),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    backend.decoder = decoders.ByteLevel()
+    return backend
+
+
+def _sentencepiece(values: _Values, types: Sequence[int]) -> tokenizers.Tokenizer:
+    scores = values.per_token("scores", float)
+    vocab = _vocab(values.tokens)
+    unknown = values.id("unknown")
+    backend = tokenizers.Tokenizer(
+        models.BPE(
+            vocab=vocab,
+            merges=merges_of(values.tokens, scores, types),
+            unk_token=None if unknown is None else values.tokens[unknown],
+            fuse_unk=True,
+            byte_fallback=True,
+        )
+    )
+    spaced = values.flag("add_space_prefix", True)
+    prepend = [normalizers.Prepend(SPACE)] if spaced else []
+    backend.normalizer = normalizers.Sequence([*prepend, normalizers.Replace(" ", SPACE)])
+    strip = [decoders.Strip(" ", 1, 0)] if spaced else []
+    backend.decoder = decoders.Sequence(
+        [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse(), *strip]
+    )
+    return backend
+
+
+def merges_of(
+    tokens: Sequence[str], scores: Sequence[float], types: Sequence[int]
+) -> list[tuple[str, str]]:
+    """The merges that scores stand for: any two tokens that make a third, the highest score first.
+
+    >>> merges_of(["a", "b", "ab", "aba"], [0, 0, -1, -2], [1, 1, 1, 1])
+    [('a', 'b'), ('ab', 'a')]
+    """
+    parts = {token: i for i, token in enumerate(tokens) if types[i] in (NORMAL, USER_DEFINED)}
+    found = [
+        (-scores[i], parts[token[:cut]], parts[token[cut:]])
+        for token, i in parts.items()
+        for cut in range(1, len(token))
+        if token[:cut] in parts and token[cut:] in parts
+    ]
+    return [(tokens[left], tokens[right]) for _, left, right in sorted(found)]
+
+
+def _vocab(tokens: Iterable[str]) -> dict[str, int]:
+    vocab: dict[str, int] = {}
+    for id_, token in enumerate(tokens):
+        vocab.setdefault(token, id_)
+    return vocab
+
+
+def _wrap(backend: tokenizers.Tokenizer, bos: int | None, eos: int | None) -> None:
+    """Put BOS before and EOS after a text where they are wanted."""
+    around = {id_: str(backend.id_to_token(id_)) for id_ in (bos, eos) if id_ is not None}
+    if not around:
+        return
+    text = ["$A"]
+    if bos is not None:
+        text.insert(0, around[bos])
+    if eos is not None:
+        text.append(around[eos])
+    backend.post_processor = processors.TemplateProcessing(
+        single=text, special_tokens=[(token, id_) for id_, token in around.items()]
+    )

@@ -1,0 +1,99 @@
+"""The tokenizer that comes with a model: from a Hugging Face folder or a GGUF file's metadata."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+
+from fewbit.errors import FileFormatError
+from fewbit.files.checkpoint import Checkpoint
+from fewbit.files.gguf import Metadata
+from fewbit.files.json_file import read_json
+from fewbit.tokenizer.gguf_vocabulary import build
+from fewbit.tokenizer.tokenizer import Tokenizer, backend_of_json, stop_ids
+
+
+def tokenizer_of(checkpoint: Checkpoint) -> Tokenizer:
+    """The tokenizer in a checkpoint's folder or metadata.
+
+    Raises:
+        FileFormatError: it is missing or damaged.
+        UnsupportedError: it is of a kind that fewbit does not read.
+
+    """
+    if checkpoint.metadata is not None:
+        return from_gguf(checkpoint.metadata, checkpoint.path)
+    return from_folder(checkpoint.path)
+
+
+def from_folder(path: Path) -> Tokenizer:
+    """The tokenizer of a Hugging Face folder: tokenizer.json and what other files say about it.
+
+    Raises:
+        FileFormatError: tokenizer.json is missing or damaged.
+
+    """
+    backend = _read_backend(path / "tokenizer.json")
+    settings = _optional(path / "tokenizer_config.json")
+    config = _optional(path / "config.json") | _optional(path / "generation_config.json")
+    bos = _special(backend, settings.get("bos_token"), config.get("bos_token_id"))
+    eos = _special(backend, settings.get("eos_token"), config.get("eos_token_id"))
+    return Tokenizer(
+        backend,
+        bos,
+        eos,
+        stop_ids(backend, config.get("eos_token_id"), eos),
+        _adds(backend, bos),
+        _template(path, settings),
+    )
+
+
+def from_gguf(metadata: Metadata, path: Path) -> Tokenizer:
+    """The tokenizer in a GGUF file's metadata; `path` is named in errors.
+
+    Raises:
+        FileFormatError: keys are missing or do not fit each other.
+        UnsupportedError: it is of a kind that is not known here.
+
+    """
+    return build(metadata, path)
+
+
+def _read_backend(path: Path) -> tokenizers.Tokenizer:
+    if not path.exists():
+        raise FileFormatError(
+            f"`{path.parent}` has no tokenizer.json",
+            hint="download the folder again; tokenizers in other files are not read",
+            path=str(path),
+        )
+    return backend_of_json(path.read_text("utf-8", errors="replace"), f"`{path}`")
+
+
+def _optional(path: Path) -> dict[str, Any]:
+    return read_json(path) if path.exists() else {}
+
+
+def _special(backend: tokenizers.Tokenizer, spelled: Any, id_: Any) -> int | None:
+    """A special token by its spelling (a string, or an object with `content`), else by its id."""
+    content = spelled.get("content") if isinstance(spelled, dict) else spelled
+    if isinstance(content, str) and (found := backend.token_to_id(content)) is not None:
+        return int(found)
+    first = id_[0] if isinstance(id_, list) and id_ else id_
+    return first if isinstance(first, int) else None
+
+
+def _adds(backend: tokenizers.Tokenizer, bos: int | None) -> bool:
+    return bos is not None and bos in backend.encode("", add_special_tokens=True).ids[:1]
+
+
+def _template(path: Path, settings: dict[str, Any]) -> str | None:
+    file = path / "chat_template.jinja"
+    if file.exists():
+        return file.read_text("utf-8")
+    found = settings.get("chat_template")
+    if isinstance(found, list):  # several by name
+        named = {t.get("name"): t.get("template") for t in found if isinstance(t, dict)}
+        found = named.get("default")
+    return found if isinstance(found, str) else None
