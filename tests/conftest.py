@@ -1,4 +1,4 @@
-"""Options, marks and fixtures of all tests: `--require gpu` makes a missing graphics adapter a failure."""
+"""Options, marks and fixtures of all tests; `--require gpu` makes a missing adapter a failure."""
 
 from __future__ import annotations
 
