@@ -154,7 +154,7 @@ class _Rewriter:
         self._now[at] = self.add(op, op["inputs"])
 
     def part(self, at: int, source: int, start: int, width: int, parts: int = 1) -> None:
-        """Append the old value `at`: columns of each of the `parts` parts of a new value."""
+        """Append the old value `at`: columns of each of `parts` equal pieces of a new value."""
         kind = {"op": "part", "weights": [], "parts": parts, "start": start, "width": width}
         self.plan.append({**kind, "inputs": [source]})
         self._now[at] = len(self.plan) - 1

@@ -1,8 +1,10 @@
 // Formats IQ4_NL, IQ4_XS, MXFP4 and NVFP4: four-bit codes that are indices into a table of levels.
 //
-// Words of codes of a block: IQ4_NL and MXFP4 4 of nibbles. IQ4_XS 1 of low scale bits, 32 of
-// nibbles; its header is d and the high scale bits. NVFP4 8 of nibbles; its header is the four
-// scales. Same arithmetic as reference/codebook.py and float4.py.
+// Words of codes of a block, in order:
+//     IQ4_NL, MXFP4  4 of nibbles
+//     IQ4_XS         1 of low scale bits, 32 of nibbles; the header is d and the high scale bits
+//     NVFP4          8 of nibbles; the header is the four scales
+// Same arithmetic as reference/codebook.py and float4.py.
 
 // include blocks
 // include levels

@@ -1,9 +1,12 @@
 // Formats Q2_K to Q6_K: super-blocks of 256 columns in blocks of 16 or 32 with their own scales.
 //
-// Words of codes: Q2_K 4 of scales and minimums, 16 of codes. Q3_K 8 of high bits, 16 of low bits,
-// 3 of scales. Q4_K 3 of scales and minimums, 32 of nibbles. Q5_K the same 3, 8 of fifth bits, 32
-// of nibbles. Q6_K 32 of low nibbles, 16 of high bits, 4 of scales. Same arithmetic as
-// reference/k.py.
+// Words of codes of a super-block, in order:
+//     Q2_K  4 of scales and minimums, 16 of codes
+//     Q3_K  8 of high bits, 16 of low bits, 3 of scales
+//     Q4_K  3 of scales and minimums, 32 of nibbles
+//     Q5_K  3 of scales and minimums, 8 of fifth bits, 32 of nibbles
+//     Q6_K  32 of low nibbles, 16 of high bits, 4 of scales
+// Same arithmetic as reference/k.py.
 
 // include blocks
 // include levels
@@ -14,8 +17,7 @@ const Q4_K: u32 = 12;
 const Q5_K: u32 = 13;
 const Q6_K: u32 = 14;
 
-// Four codes of `bits` bits; a byte holds columns e, e + 32, e + 64, ..., and 32 bytes follow each
-// other.
+// Four codes of `bits` bits. Byte e of each 32 bytes holds columns e, e + 32, e + 64, ...
 fn bit_plane(word: u32, j: u32, bits: u32, mask: u32) -> u32 {
     let per_byte = 8 / bits;  // codes per byte
     return (codes[word + j / (8 * per_byte) * 8 + j % 8] >> (j / 8 % per_byte * bits)) & mask;

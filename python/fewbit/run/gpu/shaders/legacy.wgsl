@@ -1,8 +1,11 @@
 // Formats Q4_0, Q4_1, Q5_0, Q5_1 and Q8_0 in blocks of 32, Q1_0 of 128 and Q2_0 of 64.
 //
-// Words of codes: Q4 4 of nibbles (column j in the low half of byte j, column j + 16 in the high
-// half). Q5 1 of fifth bits, then 4 of nibbles. Q8_0 8. Q1_0 and Q2_0 4 of packed bits. Same
-// arithmetic as reference/legacy.py and ternary.py.
+// Words of codes of a block, in order:
+//     Q4_0, Q4_1  4 of nibbles: column j in the low half of byte j, column j + 16 in the high half
+//     Q5_0, Q5_1  1 of fifth bits, then 4 of nibbles
+//     Q8_0        8 of bytes
+//     Q1_0, Q2_0  4 of packed codes
+// Same arithmetic as reference/legacy.py and ternary.py.
 
 // include blocks
 // include levels

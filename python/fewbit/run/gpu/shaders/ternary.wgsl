@@ -1,7 +1,10 @@
 // Formats TQ1_0 and TQ2_0: -1, 0 and 1 in super-blocks of 256 columns.
 //
-// Words of codes: TQ1_0 8 of five trits (columns 32 apart), 4 of five (16 apart), 1 of four (4
-// apart). TQ2_0 16 of 2-bit codes. Same arithmetic as reference/ternary.py.
+// Words of codes of a super-block, in order:
+//     TQ1_0  8 with five trits per byte (32 columns apart), 4 with five (16 apart), 1 with four
+//            (4 apart)
+//     TQ2_0  16 of 2-bit codes
+// Same arithmetic as reference/ternary.py.
 
 // include blocks
 // include levels
