@@ -116,7 +116,7 @@ def test_experts_are_joined_where_each_is_of_whole_words(card, width, products):
     }
     plan = [
         embed("x", x),
-        *(op("part", [0], [], n, tensors=1, start=start) for n, start in ((32, 0), (8, 32))),
+        *(op("part", [0], [], n, parts=1, start=start) for n, start in ((32, 0), (8, 32))),
         op("route", [2], [], 8, used=4, normalize=True),
         *(op("expert_linear", [1, 3], [name], 4 * width, experts=8) for name in "gu"),
         op("swiglu", [4, 5], [], 4 * width),

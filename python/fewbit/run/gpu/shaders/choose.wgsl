@@ -24,10 +24,10 @@ fn choose(@builtin(local_invocation_index) lane: u32) {
         let bits = bitcast<u32>(x[i]);
         if (bits & 0x7f800000) == 0x7f800000 && bits != 0xff800000 { not_finite = 1; }
     }
-    ids[lane] = not_finite;
+    best_ids[lane] = not_finite;
     workgroupBarrier();
     var any_not_finite = 0u;
-    for (var i = 0u; i < LANES; i++) { any_not_finite |= ids[i]; }
+    for (var i = 0u; i < LANES; i++) { any_not_finite |= best_ids[i]; }
     workgroupBarrier();
     find_top_k(0, lane);
     if lane == 0 {
