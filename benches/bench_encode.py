@@ -1,7 +1,8 @@
-"""GB/s of bf16 weights encoded per format, beside llama.cpp's encoders and the memory's read rate.
+"""Measure encoding speed per format, next to llama.cpp's encoders and the memory's read rate.
 
-llama.cpp (where llama-cpp-python is installed) encodes the same weights from f32 on one thread, and
-so does fewbit right before it; the ratio is that of these two, and the bytes must be equal.
+GB/s count the bf16 input of all threads. If llama-cpp-python is installed, fewbit and then
+llama.cpp encode the same f32 weights on one thread; the ratio compares these two, and their bytes
+must be equal.
 
     pytest benches/bench_encode.py --benchmark-enable --benchmark-only
 """
@@ -26,6 +27,8 @@ from fewbit.formats.table import FORMATS, find_format
 if TYPE_CHECKING:
     from pytest_benchmark.fixture import BenchmarkFixture
 
+    from benches.conftest import Save
+
 ROWS, COLUMNS = 4096, 8192
 ROUNDS = 5
 PEER_ROWS = 64
@@ -49,9 +52,10 @@ def test_encode(
     weights: NDArray[np.float32],
     read_rate: float,
     benchmark: BenchmarkFixture,
+    save: Save,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    rows = ROWS // 16 if format_.endswith("_K") else ROWS  # the searches take their time
+    rows = ROWS // 16 if format_.endswith("_K") else ROWS  # the searches are slow
     data = weights[:rows].astype(ml_dtypes.bfloat16).view(np.uint8)
     seconds: list[float] = []
 
@@ -63,15 +67,21 @@ def test_encode(
     benchmark.pedantic(encode, rounds=ROUNDS, warmup_rounds=1)
     rate = data.nbytes / min(seconds) / 1e9
     line = f"{format_}: {rate:.2f} GB/s of bf16; memory reads {read_rate:.1f} GB/s"
-    if (ratio := _ratio(format_, weights[:PEER_ROWS])) is not None:
+    save("encoding", format_, "GB/s of bf16", "all threads", {"fewbit": [rate]})
+    ratio = None
+    if (seconds_of := _seconds(format_, weights[:PEER_ROWS])) is not None:
+        ratio = seconds_of["llama.cpp"] / seconds_of["fewbit"]
         line += f"; {ratio:.2f} times llama.cpp's speed on one thread from f32"
+        size = weights[:PEER_ROWS].nbytes / 1e9
+        rates = {program: [size / each] for program, each in seconds_of.items()}
+        save("encoding", format_, "GB/s of f32", "1 thread", rates)
     benchmark.extra_info.update(gb_per_second=rate, read_rate=read_rate, ratio=ratio)
     with capsys.disabled():
         print(f"\n{line}")
 
 
-def _ratio(format_: str, x: NDArray[np.float32]) -> float | None:
-    """llama.cpp's seconds over fewbit's for the same bytes, None where it is not to be had."""
+def _seconds(format_: str, x: NDArray[np.float32]) -> dict[str, float] | None:
+    """Seconds of both encoders for the same bytes; None if llama.cpp's is not available."""
     spec, found = find_format(format_), importlib.util.find_spec("llama_cpp")
     if spec.gguf_id is None or spec.is_float or found is None or found.origin is None:
         return None
@@ -93,11 +103,11 @@ def _ratio(format_: str, x: NDArray[np.float32]) -> float | None:
     own = _best(lambda: _core.encode(x.view(np.uint8), "F32", COLUMNS, format_, None, 1))
     other = _best(peer)
     assert (ours == theirs).all()
-    return other / own
+    return {"fewbit": own, "llama.cpp": other}
 
 
 def _best(call: Callable[[], object]) -> float:
-    """The fewest seconds of several calls."""
+    """The shortest time of several calls, in seconds."""
     seconds = []
     for _ in range(ROUNDS):
         start = time.perf_counter()

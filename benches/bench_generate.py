@@ -1,15 +1,19 @@
-"""Prompt and generation tokens/s of random models, beside llama.cpp in the same run.
+"""Measure prompt and generation speed of random models in tokens/s, next to llama.cpp.
 
-A Llama of 1.1 billion weights, Qwen3-0.6B's shape, and a mixture of experts of 3.2 billion of which
-a token reads 0.32. Every round first runs llama.cpp (where llama-cpp-python is installed) and then
-fewbit, so that a change in the machine's load meets both; the ratio is that of the medians.
+The models are a Llama of 1.1 billion weights, Qwen3-0.6B's shape, and a mixture of experts of 3.2
+billion weights that reads 0.32 billion per token. Each round runs llama.cpp (if llama-cpp-python is
+installed) and then fewbit, so a change of the machine's load affects both. Ratios are of medians.
 
     pytest benches/bench_generate.py --benchmark-enable --benchmark-only
     FEWBIT_BENCH_NEIGHBOURS=1 pytest benches/bench_generate.py --benchmark-enable -k "llama-Q8_0"
 
-With neighbours, so many processes that do nothing but count run beside both. FEWBIT_BENCH_DEPTH is
-how many tokens are in both caches before (llama.cpp keeps them as f16), FEWBIT_BENCH_KV the kind of
-ours. FEWBIT_BENCH_IK names ik_llama.cpp's ``llama-bench`` (`ik_peer.py`): then it runs in turn too.
+Environment variables:
+
+FEWBIT_BENCH_NEIGHBOURS   number of busy processes that run next to the programs (0)
+FEWBIT_BENCH_DEPTH        tokens in both KV caches before the measurement (0); llama.cpp's is f16
+FEWBIT_BENCH_KV           element type of fewbit's KV cache: f32, f16 or int8 (f32)
+FEWBIT_BENCH_ROUNDS       measured rounds (3)
+FEWBIT_BENCH_IK           path of ik_llama.cpp's ``llama-bench`` (ik_peer.py), to run it in turn too
 """
 
 from __future__ import annotations
@@ -37,6 +41,7 @@ from fewbit.plan.sizes import sizes_of
 if TYPE_CHECKING:
     from pytest_benchmark.fixture import BenchmarkFixture
 
+    from benches.conftest import Save
     from benches.llama_cpp_peer import Peer
 
 ROUNDS = int(os.environ.get("FEWBIT_BENCH_ROUNDS", "3"))
@@ -44,6 +49,15 @@ NEIGHBOURS = int(os.environ.get("FEWBIT_BENCH_NEIGHBOURS", "0"))
 DEPTH = int(os.environ.get("FEWBIT_BENCH_DEPTH", "0"))
 KV = os.environ.get("FEWBIT_BENCH_KV", "f32")
 CASES = {"pp512": Case("pp", 512, DEPTH), "tg32": Case("tg", 32, DEPTH)}
+NAMES = {
+    "llama": "Llama 1.1B",
+    "qwen3": "Qwen3 0.6B shape",
+    "experts": "MoE 3.2B (0.32B active)",
+}
+CONDITIONS = (f", {DEPTH} tokens in the KV cache" if DEPTH else "") + (
+    f", {NEIGHBOURS} busy processes" if NEIGHBOURS else ""
+)
+"""What a saved result adds to the model's name."""
 FILES = {
     "llama": random_llama.path,
     "qwen3": partial(random_llama.path, shape=random_llama.QWEN3),
@@ -91,6 +105,8 @@ def test_tokens_per_second(
     loaded: tuple[fewbit.Model, Peer | None, Path],
     name: str,
     benchmark: BenchmarkFixture,
+    request: pytest.FixtureRequest,
+    save: Save,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     model, peer, file = loaded
@@ -116,8 +132,10 @@ def test_tokens_per_second(
     )
     rate, most = statistics.median(ours[1:]), statistics.median(read[1:])
     line = f"{case.name}: fewbit {rate:.1f} tokens/s"
+    extra = {}
     if case.kind == "tg":
         gb = rate * sizes_of(model.plan, model.formats).bytes_per_token / 1e9
+        extra = {"read GB/s": round(gb, 1), "fraction of read rate": round(gb / most, 2)}
         line += f" ({gb:.1f} GB/s, {gb / most:.0%} of {most:.1f})"
     if theirs:
         peer_rate = statistics.median(theirs[1:])
@@ -128,5 +146,13 @@ def test_tokens_per_second(
         tokens_per_second=ours, llama_cpp=theirs, ik_llama_cpp=iks, read_rate=read, threads=THREADS,
         neighbours=NEIGHBOURS, depth=DEPTH, kv=KV,
     )  # fmt: skip
+    values = {
+        "fewbit": ours[1:],
+        "llama.cpp": theirs[1:],
+        "ik_llama.cpp": [x for x in iks[1:] if x],
+    }
+    kind, _, format_ = request.node.callspec.params["loaded"].partition("-")
+    phase = "prompt 512" if case.kind == "pp" else "generation"
+    save(NAMES[kind] + CONDITIONS, format_, "tokens/s", phase, values, **extra)
     with capsys.disabled():
         print(f"\n{line}, {THREADS} threads")

@@ -1,10 +1,10 @@
-"""Products by themselves: format x instruction set, few tokens (memory) and a prompt (arithmetic).
+"""Measure single products: each format on each instruction set, with few tokens and with a prompt.
 
-A plan of two ops: rows from a small table, then one product with a matrix larger than any cache
-(one token, and several sequences' at once, for which the weights are to be read once) or as large
-as a layer of a small model (a prompt of 512). Rounding the activations is part of it. Each round
-reads the memory or makes the most multiply-adds it can in turn with the product, so that its share
-is of the same moment.
+With few tokens (1, 4 and 16) the matrix is larger than any cache and memory is the limit: GB/s of
+weights, compared with the memory's read rate. With a prompt of 512 the matrix is as large as in a
+layer of a small model and arithmetic is the limit: GMAC/s (10^9 multiply-adds per second), compared
+with the peak rate of the instruction set. Rounding the activations is included. Each round measures
+the limit in turn with the product, so both meet the same load of the machine.
 
     pytest benches/bench_kernels.py --benchmark-enable --benchmark-json here.json
     pytest benches/bench_kernels.py --benchmark-enable -k "Q4_K and avx2"
@@ -27,6 +27,8 @@ from fewbit.formats.table import find_format
 
 if TYPE_CHECKING:
     from pytest_benchmark.fixture import BenchmarkFixture
+
+    from benches.conftest import Save
 
 FORMATS = [
     *("BF16", "F16", "Q8_0", "Q6_K", "Q5_K", "Q5_0", "Q4_0", "Q4_1", "Q4_K", "Q3_K", "Q2_K"),
@@ -70,6 +72,7 @@ def test_product(
     isa: str,
     shape: str,
     benchmark: BenchmarkFixture,
+    save: Save,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     rows, columns, tokens = SHAPES[shape]
@@ -77,12 +80,12 @@ def test_product(
     cache = executor.cache(1, 16 * tokens)
     ids = np.arange(tokens, dtype=np.uint32) % 16
     owners, outputs = np.zeros_like(ids), np.arange(tokens, dtype=np.uint32)
-    few = shape != "prompt"
+    few_tokens = shape != "prompt"
     seconds: list[float] = []
     ceilings: list[float] = []
 
     def beside() -> None:
-        if few:
+        if few_tokens:
             ceilings.append(_core.read_rate(THREADS))
         else:
             ceilings.append(_core.peak_rate(THREADS, isa))
@@ -95,14 +98,16 @@ def test_product(
 
     benchmark.pedantic(run, setup=beside, rounds=ROUNDS, warmup_rounds=2)
     weights = rows * columns
-    work = weights * find_format(format_).bits_per_weight / 8 if few else weights * tokens
+    work = weights * find_format(format_).bits_per_weight / 8 if few_tokens else weights * tokens
     rate = work / statistics.median(seconds[2:]) / 1e9
     ceiling = statistics.median(ceilings)
-    unit = "GB/s" if few else "GMAC/s"
+    unit = "GB/s" if few_tokens else "GMAC/s"
     benchmark.extra_info.update(
         format=format_, isa=isa, shape=shape, tokens=tokens, rate=rate, ceiling=ceiling, unit=unit,
         bits_per_weight=find_format(format_).bits_per_weight,
     )  # fmt: skip
+    limit = {f"fraction of {'read rate' if few_tokens else 'peak'}": round(rate / ceiling, 3)}
+    save("product", format_, unit, f"{shape}, {isa}", {"fewbit": [rate]}, **limit)
     with capsys.disabled():
         print(
             f"\n{format_} {isa} {shape}: {rate:.1f} {unit}, {rate / ceiling:.0%} of {ceiling:.1f}"

@@ -1,8 +1,8 @@
-"""Seconds to the first token of a model whose file is in the page cache, beside llama.cpp.
+"""Measure seconds to the first token of a model in the page cache, next to llama.cpp.
 
-A Llama of 1.1 billion random weights. Both open the file, make it ready for their kernels and
-compute one token, round by round; from the shell it is `fewbit generate -n 1`, all of Python's
-imports among it. GB/s are the file's bytes over the time of packing.
+The model is a Llama of 1.1 billion random weights. In each round both programs open the file,
+prepare the weights for their kernels and compute one token. The time "from the shell" is that of
+`fewbit generate -n 1`, including Python's imports. GB/s are the file's bytes per second of packing.
 
     pytest benches/bench_load.py --benchmark-enable --benchmark-only
 """
@@ -28,13 +28,15 @@ from fewbit import _core
 if TYPE_CHECKING:
     from pytest_benchmark.fixture import BenchmarkFixture
 
+    from benches.conftest import Save
+
 ROUNDS = 3
 FORMATS = ("Q8_0", "Q6_K", "Q4_0", "Q4_K", "Q3_K", "Q2_K", "IQ4_XS")
 TOKEN = np.array([300], np.int32)
 
 
 def first_token(file: Path) -> tuple[float, float]:
-    """Seconds to one token's logits, and those of them in which weights are packed."""
+    """Seconds to one token's logits, and the seconds of these that pack the weights."""
     start = time.perf_counter()
     model = fewbit.load(file, "cpu", threads=THREADS)
     packing = time.perf_counter()
@@ -45,7 +47,7 @@ def first_token(file: Path) -> tuple[float, float]:
 
 
 def from_the_shell(file: Path) -> float:
-    """Seconds until a command writes its first token."""
+    """Seconds until `fewbit generate` writes its first token."""
     command = [sys.executable, "-m", "fewbit", "generate", "-m", str(file), "-n", "1", "Hello"]
     command += ["--threads", str(THREADS)]
     start = time.perf_counter()
@@ -72,7 +74,7 @@ def llama_cpp_first_token(file: Path) -> float:
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("format_", FORMATS)
 def test_first_token(
-    format_: str, benchmark: BenchmarkFixture, capsys: pytest.CaptureFixture[str]
+    format_: str, benchmark: BenchmarkFixture, save: Save, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = random_llama.path(format_)
     ours: list[tuple[float, float]] = []
@@ -91,12 +93,15 @@ def test_first_token(
     )
     seconds, packing = (statistics.median(times[1:]) for times in zip(*ours, strict=True))
     rate, most = file.stat().st_size / packing / 1e9, statistics.median(read[1:])
-    line = f"{format_}: fewbit {seconds:.2f} s, of which packing {packing:.2f} ({rate:.2f} GB/s"
+    line = f"{format_}: fewbit {seconds:.2f} s, packing {packing:.2f} ({rate:.2f} GB/s"
     line += f", {rate / most:.0%} of {most:.1f}), from the shell {statistics.median(shell[1:]):.2f}"
     if theirs:
         line += f", llama.cpp {statistics.median(theirs[1:]):.2f}"
     benchmark.extra_info.update(
         seconds=ours, llama_cpp=theirs, shell=shell, read_rate=read, threads=THREADS
     )
+    in_process = {"fewbit": [total for total, _ in ours[1:]], "llama.cpp": theirs[1:]}
+    save("Llama 1.1B", format_, "s", "first token", in_process)
+    save("Llama 1.1B", format_, "s", "first token of the command", {"fewbit": shell[1:]})
     with capsys.disabled():
         print(f"\n{line}, {THREADS} threads")

@@ -1,7 +1,7 @@
-"""Perplexity in tokens/s, windows of 512 of which the second half is scored, beside llama.cpp.
+"""Measure perplexity in tokens/s, in windows of 512 with the second half scored.
 
-A Llama of 1.1 billion random weights over a text of random letters. fewbit's time has everything
-from the tokens to the figure, llama.cpp's only the computing of the same logits.
+The model is a Llama of 1.1 billion random weights, the text random letters. fewbit's time goes from
+the text to the perplexity; llama.cpp's includes only computing the same logits.
 
     pytest benches/bench_perplexity.py --benchmark-enable --benchmark-only
 """
@@ -24,13 +24,15 @@ from benches.conftest import THREADS
 if TYPE_CHECKING:
     from pytest_benchmark.fixture import BenchmarkFixture
 
+    from benches.conftest import Save
+
 CTX, WINDOWS, ROUNDS = 512, 2, 3
 
 
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("format_", ["Q8_0", "Q4_K"])
 def test_perplexity(
-    format_: str, benchmark: BenchmarkFixture, capsys: pytest.CaptureFixture[str]
+    format_: str, benchmark: BenchmarkFixture, save: Save, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = random_llama.path(format_)
     model = fewbit.load(file, "cpu", threads=THREADS)
@@ -62,5 +64,7 @@ def test_perplexity(
         line += f", llama.cpp {other:.1f}, ratio {rate / other:.2f}"
         peer.close()
     benchmark.extra_info.update(tokens_per_second=ours, llama_cpp=theirs, threads=THREADS)
+    values = {"fewbit": ours[1:], "llama.cpp": theirs[1:]}
+    save("Llama 1.1B, perplexity", format_, "tokens/s", f"windows of {CTX}", values)
     with capsys.disabled():
         print(f"\n{line}, {THREADS} threads")

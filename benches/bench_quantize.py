@@ -1,7 +1,7 @@
-"""Seconds to quantize a whole file, beside llama.cpp's own `llama_model_quantize`, in turns.
+"""Measure seconds to quantize a file, in turn with llama.cpp's `llama_model_quantize`.
 
-The input is a Llama of 1.1 billion bf16 weights (2.2 GB, mapped and read before, so no disk is
-measured), the output a file beside it. Both use all cores that the process may, or
+The input is a Llama of 1.1 billion bf16 weights (2.2 GB, in the page cache, so the disk is not
+measured), the output another file. Both programs use all cores of the process, or
 FEWBIT_BENCH_THREADS; the bytes of all tensors must be equal.
 
     pytest benches/bench_quantize.py --benchmark-enable --benchmark-only
@@ -24,8 +24,8 @@ import fewbit
 from fewbit.files.gguf import read_gguf
 from fewbit.recipes.mixtures import FILE_TYPES
 
-sys.path.insert(0, str(Path(__file__).parent))
-import random_llama
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from benches import random_llama, saved_runs
 
 if TYPE_CHECKING:
     from pytest_benchmark.fixture import BenchmarkFixture
@@ -55,7 +55,7 @@ def theirs(source: Path, target: Path, recipe: str) -> float:
 
 
 def quiet() -> object:
-    """Keeps llama.cpp from a line a tensor; what is returned must live on."""
+    """Silence llama.cpp's log; the caller must hold the returned callback."""
     import llama_cpp
 
     drop = llama_cpp.llama_log_callback(lambda level, text, data: None)
@@ -77,7 +77,7 @@ def measure(recipe: str, folder: Path) -> tuple[list[float], list[float]]:
     source = random_llama.path("BF16")
     mine, other = folder / "fewbit.gguf", folder / "llama.gguf"
     own, peer = [], []
-    ours(source, mine, "Q8_0")  # the source is read, the threads are there
+    ours(source, mine, "Q8_0")  # warm-up: the page cache and the threads
     mine.unlink()
     for _round in range(ROUNDS):
         own.append(ours(source, mine, recipe))
@@ -97,13 +97,26 @@ def line(recipe: str, own: list[float], peer: list[float]) -> str:
     )
 
 
+def append(recipe: str, own: list[float], peer: list[float], run: Path | None) -> None:
+    """Append the result to a saved run, if there is one."""
+    values = {"fewbit": own, "llama.cpp": peer}
+    result = saved_runs.result("Llama 1.1B from bf16", recipe, "s", "file to file", values)
+    if run is not None:
+        saved_runs.append(run, THREADS, [result])
+
+
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_quantize(
-    recipe: str, benchmark: BenchmarkFixture, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    recipe: str,
+    benchmark: BenchmarkFixture,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     pytest.importorskip("llama_cpp")
     own, peer = benchmark.pedantic(measure, args=(recipe, tmp_path), rounds=1)
     benchmark.extra_info.update(fewbit=own, llama_cpp=peer)
+    append(recipe, own, peer, saved_runs.target(request.config.getoption("--save-run")))
     with capsys.disabled():
         print("\n" + line(recipe, own, peer))
 
@@ -113,4 +126,6 @@ if __name__ == "__main__":
 
     for name in sys.argv[1:] or RECIPES:
         with tempfile.TemporaryDirectory() as scratch:
-            print(line(name, *measure(name, Path(scratch))), flush=True)
+            times = measure(name, Path(scratch))
+        append(name, *times, saved_runs.target(None))
+        print(line(name, *times), flush=True)

@@ -1,13 +1,14 @@
-"""Saved runs of `bench_kernels.py` and `bench_generate.py` beside each other, and a roofline.
+"""Compare saved pytest-benchmark files side by side, and draw a roofline.
 
     python benches/compare.py zen3.json zen5.json --plot roofline.png
 
-A run is what `--benchmark-json FILE` wrote. Of products, the first number is the rate (GB/s of the
-weights with few tokens, GMAC/s of a prompt), the second its share of what memory gave or of the
-most multiply-adds in the same run. Of whole models it is tokens/s, and the ratio to llama.cpp where
-that was there.
-The plot (`pip install '.[plots]'`) has multiply-adds a byte of weights across and multiply-adds a
-second up: a dot under the slope waits for memory, one under the flat line for arithmetic.
+The files come from `--benchmark-json FILE` with bench_kernels.py or bench_generate.py. Of a
+product, the first number is the rate (GB/s of weights with few tokens, GMAC/s with a prompt), the
+second its fraction of the memory's read rate or the peak rate in the same run. Of a model it is
+tokens/s, and the ratio to llama.cpp if that was measured too.
+
+The plot (`pip install '.[plots]'`) shows multiply-adds per second over multiply-adds per byte of
+weights. A point below the slope is limited by memory, one below the flat line by arithmetic.
 """
 
 from __future__ import annotations
@@ -25,20 +26,20 @@ from rich.table import Table
 
 
 def name(run: dict[str, Any]) -> str:
-    """Machine, commit and day."""
+    """The processor, commit and date of a file."""
     cpu = run["machine_info"].get("cpu", {}).get("brand_raw", "unknown CPU")
     commit = (run.get("commit_info") or {}).get("id") or "no commit"
     return f"{cpu}, {commit[:9]}, {run['datetime'][:10]}"
 
 
 def results(run: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], str, float]]:
-    """What was measured, in words, and the share or ratio that belongs to it."""
+    """Yield the key, the text and the fraction or ratio of each result."""
     for bench in run["benchmarks"]:
         facts = bench["extra_info"]
         if "ceiling" in facts:
-            share = facts["rate"] / facts["ceiling"]
+            fraction = facts["rate"] / facts["ceiling"]
             key = (facts["format"], facts["isa"], facts["shape"])
-            yield key, f"{facts['rate']:.1f} {facts['unit']} ({share:.0%})", share
+            yield key, f"{facts['rate']:.1f} {facts['unit']} ({fraction:.0%})", fraction
         elif "tokens_per_second" in facts:
             ours = median(facts["tokens_per_second"][1:])
             theirs = facts.get("llama_cpp", [])[1:]
@@ -48,7 +49,7 @@ def results(run: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], str, float]]
 
 
 def table(runs: list[dict[str, Any]]) -> Table:
-    """A row a measurement, a column a run."""
+    """A table with a row per result and a column per file."""
     found = [{key: text for key, text, _ in results(run)} for run in runs]
     shown = Table("format", "instructions", "what", *map(name, runs))
     for key in dict.fromkeys(key for run in found for key in run):
@@ -57,17 +58,17 @@ def table(runs: list[dict[str, Any]]) -> Table:
 
 
 def ceilings(run: dict[str, Any]) -> str:
-    """The machine's two limits."""
+    """The machine's read rate and peak rates."""
     facts = run["machine_info"]["fewbit"]
     peaks = ", ".join(f"{isa} {rate:.0f}" for isa, rate in facts["peak_rate"].items())
     return (
-        f"{name(run)}: {facts['threads']} threads read {facts['read_rate']:.1f} GB/s and make "
-        f"{peaks} GMAC/s"
+        f"{name(run)}: {facts['threads']} threads; read rate {facts['read_rate']:.1f} GB/s; "
+        f"peak in GMAC/s: {peaks}"
     )
 
 
 def plot(runs: list[dict[str, Any]], target: Path) -> None:
-    """A panel a run: the roof of its best instruction set, and a dot a product."""
+    """Draw a panel per file: the roofline of its best instruction set, and a point per product."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -77,7 +78,11 @@ def plot(runs: list[dict[str, Any]], target: Path) -> None:
     for run, panel in zip(runs, panels[0], strict=True):
         facts = run["machine_info"]["fewbit"]
         peak, read = facts["peak_rate"][facts["isa"]], facts["read_rate"]
-        across = [0.25, peak / read, 2.0**14]  # where memory ends and arithmetic begins
+        across = [
+            0.25,
+            peak / read,
+            2.0**14,
+        ]  # memory limits left of the middle, arithmetic right of it
         panel.plot(across, [min(peak, read * x) for x in across], color="0.4")
         for bench in run["benchmarks"]:
             found = bench["extra_info"]
@@ -96,7 +101,10 @@ def plot(runs: list[dict[str, Any]], target: Path) -> None:
 
 def main(
     runs: list[Path],
-    image: Annotated[Path | None, typer.Option("--plot", help="Draw the roofline there.")] = None,
+    image: Annotated[
+        Path | None,
+        typer.Option("--plot", help="Write the roofline to this image file (default: none)."),
+    ] = None,
 ) -> None:
     """Compare saved runs."""
     loaded = [json.loads(path.read_text("utf-8")) for path in runs]

@@ -1,8 +1,9 @@
-"""ik_llama.cpp through its own ``llama-bench``, which `FEWBIT_BENCH_IK` names.
+"""Run ik_llama.cpp's ``llama-bench``; the environment variable FEWBIT_BENCH_IK is its path.
 
-The binary wheel on PyPI knows no AVX-512, so build its source for this machine. It lacks two files
-that a checkout makes: an empty ``common/cmake/build-info-gen-cpp.cmake``, and
-``common/build-info.cpp`` with the variables of ``build-info.cpp.in``.
+The binary wheel on PyPI has no AVX-512 code, so build the source for this machine. The source lacks
+two files that a git checkout creates:
+``common/cmake/build-info-gen-cpp.cmake`` (it may be empty) and ``common/build-info.cpp`` (define
+the variables of ``build-info.cpp.in``).
 
     pip download --no-deps --no-binary ik_llama_cpp_python ik_llama_cpp_python
     tar xf ik_llama_cpp_python-*.tar.gz
@@ -21,9 +22,9 @@ PROGRAM = os.environ.get("FEWBIT_BENCH_IK")
 
 
 def measure(file: Path, threads: int, prompt: int, generated: int) -> float:
-    """Tokens per second of a prompt or of generation, the better of with and without repacking.
+    """Return tokens/s of a prompt or of generation, the better of with and without repacking.
 
-    0 where it cannot: it dies on some formats, TQ1_0 for one.
+    0 for formats that it cannot run, such as TQ1_0.
     """
     return max(_run(file, threads, prompt, generated, repack) for repack in (0, 1))
 

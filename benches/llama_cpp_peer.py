@@ -1,4 +1,4 @@
-"""llama.cpp through llama-cpp-python's C interface, run as ``llama-bench`` runs it."""
+"""Measure llama.cpp through llama-cpp-python's C interface, as ``llama-bench`` does."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 
 class Peer:
-    """One model and one context of llama.cpp; other settings are its defaults."""
+    """A model and a context of llama.cpp, with default settings otherwise."""
 
     def __init__(self, file: Path, threads: int, context: int = 1024) -> None:
         llama_cpp.llama_log_set(_silent, None)
@@ -30,13 +30,13 @@ class Peer:
             raise RuntimeError(f"llama.cpp cannot load {file}")
 
     def fill(self, tokens: NDArray[np.int32]) -> None:
-        """Begin anew with `tokens` in the cache."""
+        """Clear the KV cache and put `tokens` into it."""
         llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self.context), True)
         self.depth = len(tokens)
         self._decode(tokens, 512)
 
     def measure(self, tokens: NDArray[np.int32], batch: int) -> float:
-        """Tokens per second of `tokens`, `batch` at a time, behind what `fill` left."""
+        """Return tokens/s of `tokens`, `batch` at a time, after the tokens of `fill`."""
         memory = llama_cpp.llama_get_memory(self.context)
         llama_cpp.llama_memory_seq_rm(memory, 0, self.depth, -1)
         start = time.perf_counter()
@@ -45,18 +45,18 @@ class Peer:
 
     def _decode(self, tokens: NDArray[np.int32], batch: int) -> None:
         for at in range(0, len(tokens), batch):
-            part = np.ascontiguousarray(tokens[at : at + batch])
-            pointer = part.ctypes.data_as(ctypes.POINTER(llama_cpp.llama_token))
+            chunk = np.ascontiguousarray(tokens[at : at + batch])
+            pointer = chunk.ctypes.data_as(ctypes.POINTER(llama_cpp.llama_token))
             if llama_cpp.llama_decode(
-                self.context, llama_cpp.llama_batch_get_one(pointer, len(part))
+                self.context, llama_cpp.llama_batch_get_one(pointer, len(chunk))
             ):
                 raise RuntimeError("llama_decode failed")
             llama_cpp.llama_synchronize(self.context)
 
     def measure_scored(self, tokens: NDArray[np.int32], first: int) -> float:
-        """Tokens per second of one window whose tokens from `first` on give logits.
+        """Return tokens/s of a window whose tokens from `first` on give logits.
 
-        What ``llama-perplexity`` makes of the logits is not in it.
+        Includes only the computation of logits, not what ``llama-perplexity`` computes from them.
         """
         llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self.context), True)
         batch = llama_cpp.llama_batch_init(len(tokens), 0, 1)
@@ -80,4 +80,4 @@ class Peer:
 
 @llama_cpp.llama_log_callback
 def _silent(level: int, text: bytes, data: object) -> None:
-    """Messages while loading are of no interest here."""
+    """Discard llama.cpp's log messages."""

@@ -1,9 +1,9 @@
-"""Dense models of random weights as GGUF files: the shapes are real, the text is not.
+"""Write GGUF files of dense models with random weights and realistic shapes.
 
-`llama`: 1.1 billion weights; hidden 2048, 16 layers, 32 heads over 8 key/value heads, ffn 8192,
-vocabulary 32,000. `qwen3`: Qwen3-0.6B's shape; hidden 1024, 28 layers, 16 heads of 128 over 8, ffn
-3072, vocabulary 151,936, tied. Speed does not depend on the values, so every tensor repeats one
-block of encoded random rows.
+`llama`: 1.1 billion weights; hidden size 2048, 16 layers, 32 heads over 8 key/value heads, FFN
+8192, vocabulary 32,000. `qwen3`: the shape of Qwen3-0.6B; hidden size 1024, 28 layers, 16 heads of
+128 over 8, FFN 3072, vocabulary 151,936, tied embeddings. Speed does not depend on the values, so
+each tensor repeats one block of encoded random rows.
 """
 
 from __future__ import annotations

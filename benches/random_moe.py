@@ -1,9 +1,9 @@
-"""A mixture of experts of 3.2 billion random weights, 0.32 of them a token's, as a GGUF file.
+"""Write a GGUF file of a mixture of experts with random weights: 3.2 billion, 0.32 per token.
 
-Qwen3-30B-A3B on a smaller scale: width 1024, 20 layers, 16 heads of 128 over 2 key/value heads, 128
-experts of 384 of which a token goes to 8, vocabulary 32,000. Speed does not depend on the values of
-matrices, so those repeat one block of encoded random rows; routers are all random, so that tokens
-go to different experts.
+A smaller Qwen3-30B-A3B: hidden size 1024, 20 layers, 16 heads of 128 over 2 key/value heads, 128
+experts of FFN 384 with 8 used per token, vocabulary 32,000. Speed does not depend on the values of
+matrices, so these repeat one block of encoded random rows. Router weights are all random, so that
+tokens use different experts.
 """
 
 from __future__ import annotations

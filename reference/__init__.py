@@ -1,1 +1,1 @@
-"""The oracle: what every number of fewbit means, in plain Python. Start with ``README.md``."""
+"""The oracle: fewbit's formats and arithmetic, defined in plain Python; start with README.md."""

@@ -1,13 +1,13 @@
-"""Rounding a group to integers, symmetric or not, at any width from 1 to 8 bits and any group size.
+"""Formats symB-gN and asymB-gN: groups of N weights as integers of B = 1 to 8 bits with one scale.
 
-First the two functions of "Quantization from the ground up" (`symmetric`, `asymmetric`), on plain
-Python floats, then the packed layout that fewbit stores, in f32:
+    symB-gN    scale f32; codes               value = scale * (code - M), M = 2^(B-1) - 1
+    asymB-gN   scale f32; zero u8; codes      value = scale * code - scale * zero
 
-    sym{b}-g{n}    scale f32; codes               value = scale * (code - N), N = 2^(b-1) - 1
-    asym{b}-g{n}   scale f32; zero u8; codes      value = scale * code - scale * zero
+Codes are packed without gaps, the first in the lowest bits; a group starts on a byte. The last
+group of a row may have fewer elements: its missing codes are zero bits.
 
-Codes are packed without gaps, the first in the lowest bits; a group ends on a byte. The last group
-of a row may hold fewer elements; the codes that it lacks are zero bits.
+The file starts with `symmetric` and `asymmetric`, the two functions of the article "Quantization
+from the ground up" on plain Python floats; the packed formats, computed in f32, follow.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from reference.legacy import Group
 
 
 def symmetric(x: Sequence[float], bits: int) -> tuple[list[int], float]:
-    """Integers -7..7 (at 4 bits) and the scale that maps the largest |x| to 7.
+    """Return integers (-7..7 at 4 bits) and the scale that maps the largest |x| to 7.
 
     >>> x = [-0.89, 0.16, 0.08, -0.13, 0.16, -0.54]
     >>> symmetric(x, 4)
@@ -34,7 +34,7 @@ def symmetric(x: Sequence[float], bits: int) -> tuple[list[int], float]:
 
 
 def asymmetric(x: Sequence[float], bits: int) -> tuple[list[int], float, int]:
-    """Integers -8..7 (at 4 bits), the scale that maps the range of x to theirs, and the zero.
+    """Return integers (-8..7 at 4 bits), the scale that maps x's range to theirs, the zero point.
 
     >>> x = [-0.89, 0.16, 0.08, -0.13, 0.16, -0.54]
     >>> asymmetric(x, 4)
@@ -42,7 +42,7 @@ def asymmetric(x: Sequence[float], bits: int) -> tuple[list[int], float, int]:
     >>> f"{mean_error(x, restore(*asymmetric(x, 4))):.1%}"
     '8.5%'
 
-    One outlier spoils its whole group, which is why groups are small:
+    One outlier degrades every element of its group, so groups are small:
 
     >>> x.append(10.0)
     >>> f"{mean_error(x, restore(*asymmetric(x, 4))):.1%}"
@@ -59,7 +59,7 @@ def asymmetric(x: Sequence[float], bits: int) -> tuple[list[int], float, int]:
 
 
 def restore(levels: Sequence[int], scale: float, zero: int = 0) -> list[float]:
-    """The values that levels stand for.
+    """Return the dequantized values scale * (level - zero).
 
     >>> restore([-7, 1], 0.5), restore([-7, 1], 0.5, 5)
     ([-3.5, 0.5], [-6.0, -2.0])
@@ -68,21 +68,23 @@ def restore(levels: Sequence[int], scale: float, zero: int = 0) -> list[float]:
 
 
 def in_blocks(x: Sequence[float], bits: int, block: int) -> list[float]:
-    """x rounded asymmetrically in blocks of its own scale each; the last may be short.
+    """Quantize and restore x with `asymmetric`, one scale for each `block` elements.
+
+    The last block may be shorter.
 
     >>> in_blocks([0.0, 1.5, 0.0, 150.0], 4, 2)
     [0.0, 1.5, 0.0, 150.0]
     """
-    parts = (x[start : start + block] for start in range(0, len(x), block))
+    blocks = (x[start : start + block] for start in range(0, len(x), block))
     return [
         v
-        for part in parts
-        for v in (restore(*asymmetric(part, bits)) if max(part) > min(part) else part)
+        for group in blocks
+        for v in (restore(*asymmetric(group, bits)) if max(group) > min(group) else group)
     ]
 
 
 def mean_error(x: Sequence[float], y: Sequence[float]) -> float:
-    """The mean of |x - y| / |x|: how far off y is, as a share of each x. No x may be 0.
+    """Return the mean relative error |x - y| / |x|; no x may be 0.
 
     >>> mean_error([1.0, 2.0], [1.5, 2.0])
     0.25
@@ -91,7 +93,7 @@ def mean_error(x: Sequence[float], y: Sequence[float]) -> float:
 
 
 def bits_per_weight(bits: int, block: int, overhead: int) -> float:
-    """Bits that a weight takes when each block also stores `overhead` bits.
+    """Return the stored bits per weight if each block adds `overhead` bits to its codes.
 
     >>> bits_per_weight(4, 32, 16), bits_per_weight(4, 256, 32), bits_per_weight(4, 32, 40)
     (4.5, 4.125, 5.25)
@@ -100,7 +102,7 @@ def bits_per_weight(bits: int, block: int, overhead: int) -> float:
 
 
 def group_bytes(kind: str, bits: int, group: int) -> int:
-    """Bytes of a stored group.
+    """Bytes of a stored group: 4 for the scale, 1 for the zero point of `asym`, and the codes.
 
     >>> group_bytes("sym", 4, 32), group_bytes("asym", 3, 32)
     (20, 17)
@@ -109,12 +111,13 @@ def group_bytes(kind: str, bits: int, group: int) -> int:
 
 
 def encode_group(x: Sequence[float], kind: str, bits: int, group: int) -> bytes:
-    """One stored group; x holds up to `group` elements.
+    """Quantize up to `group` elements of x to the bytes of one stored group.
 
-    sym: N = 2^(b-1) - 1, scale = largest |x| / N, code = nearest(x / scale) + N; with a single
-    bit the values are +scale and -scale, scale = mean |x|, code = x >= 0.
-    asym: low = min(0, x), high = max(0, x), N = 2^b - 1, scale = (high - low) / N,
-    zero = nearest(-low / scale), code = nearest(x / scale) + zero, within 0..N.
+    sym: M = 2^(b-1) - 1, scale = largest |x| / M, code = nearest(x / scale) + M. With 1 bit the
+    values are +scale and -scale: scale = mean |x|, code = 1 for x >= 0.
+
+    asym: low = min(0, x), high = max(0, x), M = 2^b - 1, scale = (high - low) / M, zero =
+    nearest(-low / scale), code = nearest(x / scale) + zero, limited to 0..M.
 
     >>> encode_group([-7.0, 1.0, 0.0, 3.0], "sym", 4, 4).hex()
     '0000803f80a7'
@@ -149,11 +152,12 @@ def _asymmetric_codes(x: Sequence[float], bits: int) -> tuple[float, int, list[i
 
 
 def _steps(v: float, scale: float) -> int:
+    """Return the nearest multiple of the scale; 0 if the scale is 0."""
     return nearest(f32(v / scale)) if scale else 0
 
 
 def group_of(data: bytes, kind: str, bits: int, count: int) -> Group:
-    """The levels, scale and minimum of one stored group with `count` elements.
+    """Return the levels, scale and minimum of a stored group with `count` elements.
 
     >>> group_of(encode_group([-5.0, 10.0, 0.2], "asym", 4, 4), "asym", 4, 3)[:3]
     ([0, 15, 5], 1.0, -5.0)

@@ -1,4 +1,4 @@
-"""Bit fields in bytes: the packing that every number format uses."""
+"""Pack integer codes of 1 to 8 bits into bytes, and read them back."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 def packed_bytes(width: int, count: int) -> int:
-    """How many bytes `count` codes of `width` bits take without gaps.
+    """Bytes that `count` codes of `width` bits take without gaps: ceil(width * count / 8).
 
     >>> packed_bytes(3, 8), packed_bytes(3, 9), packed_bytes(8, 0)
     (3, 4, 0)
@@ -15,9 +15,10 @@ def packed_bytes(width: int, count: int) -> int:
 
 
 def pack(codes: Sequence[int], width: int) -> bytes:
-    """Codes of `width` bits one after the other, the first in the lowest bits.
+    """Pack codes of `width` bits one after the other, the first in the lowest bits.
 
-    The last byte is filled with zero bits.
+    The last byte is filled with zero bits. Raises ValueError for a code that `width` bits cannot
+    hold.
 
     >>> pack([1, 2, 3, 4], 4).hex()
     '2143'
@@ -33,7 +34,7 @@ def pack(codes: Sequence[int], width: int) -> bytes:
 
 
 def unpack(data: bytes, width: int, count: int) -> list[int]:
-    """The inverse of `pack`.
+    """Return the first `count` codes: the inverse of `pack`.
 
     >>> unpack(pack([7, 0, 5], 3), 3, 3)
     [7, 0, 5]
@@ -44,26 +45,26 @@ def unpack(data: bytes, width: int, count: int) -> list[int]:
 
 
 def pack_planes(codes: Sequence[int], width: int, stride: int) -> bytes:
-    """Codes of `width` bits in which neighbours in a byte are `stride` elements apart.
+    """Pack codes of `width` bits so that the codes of one byte are `stride` elements apart.
 
-    ggml's layout: byte j holds the elements j, j + stride, j + 2 stride, ... of its stretch, the
-    first in the lowest bits; a stretch is as many elements as `stride` bytes hold.
+    This is ggml's layout. `stride` bytes hold a run of stride * 8 / width elements; byte j of the
+    run holds its elements j, j + stride, j + 2 stride, ..., the first in the lowest bits.
 
     >>> pack_planes([1, 2, 3, 4], 4, 2).hex()
     '3142'
     >>> pack_planes([1, 2, 3, 4, 5, 6, 7, 8], 4, 2).hex()
     '31427586'
     """
-    stretch = stride * (8 // width)
+    run_length = stride * (8 // width)
     out = bytearray()
-    for start in range(0, len(codes), stretch):
-        part = codes[start : start + stretch]
-        out += b"".join(pack(part[j::stride], width) for j in range(stride))
+    for start in range(0, len(codes), run_length):
+        run = codes[start : start + run_length]
+        out += b"".join(pack(run[j::stride], width) for j in range(stride))
     return bytes(out)
 
 
 def unpack_planes(data: bytes, width: int, stride: int) -> list[int]:
-    """The inverse of `pack_planes`.
+    """Return all codes: the inverse of `pack_planes`.
 
     >>> unpack_planes(bytes.fromhex("31427586"), 4, 2)
     [1, 2, 3, 4, 5, 6, 7, 8]

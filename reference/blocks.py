@@ -1,4 +1,4 @@
-"""The formats of llama.cpp by name: how large their blocks are, how they are encoded and read."""
+"""The block formats by name: elements and bytes of a block, its encoder and its decoder."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ Data = bytes
 
 
 class Format(NamedTuple):
-    """`block` elements take `bytes` bytes; a block never crosses rows.
+    """A block format: `block` elements take `bytes` bytes; a block never crosses rows.
 
-    `encode` gets a block and, if there is one, its part of the importance matrix's row; where
-    `row_mean` is set, already as `legacy.row_weights`. `needs_importance`: there is no encoding
-    without.
+    `encode` takes a block and its importance or None; where `row_mean` is set, the importance is
+    that of `legacy.row_weights`. `groups` decodes a block. `needs_importance` formats have no
+    encoding without importance.
     """
 
     block: int
@@ -73,4 +73,4 @@ BLOCKS: dict[str, Format] = {
     "TQ1_0": Format(256, 54, ternary.encode_tq1_0, ternary.groups_tq1_0),
     "TQ2_0": Format(256, 66, ternary.encode_tq2_0, ternary.groups_tq2_0),
 }
-"""The formats with blocks; the affine family is made by name, and floats stand alone."""
+"""The block formats; formats.py adds the affine formats, which are made by name, and floats."""

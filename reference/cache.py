@@ -1,4 +1,4 @@
-"""What ops with a memory have seen of each sequence."""
+"""The state of each sequence: its KV cache, convolution inputs and recurrent states."""
 
 from __future__ import annotations
 
@@ -10,41 +10,42 @@ Rows = list[list[float]]
 
 
 class Cache:
-    """What ops with a memory have seen, per sequence and layer; it has room for `capacity` tokens.
+    """The state of all sequences: keys and values, convolution inputs, delta-rule matrices.
 
-    `rows` holds keys and values of `attend` and the inputs of `short_conv`, `states` the matrices
-    of `delta_rule`. A capacity of None grows with what is fed. Keys and values are kept as `kv`
-    says, see `kept`.
+    `rows` holds the keys and values of `attend` and the inputs of `short_conv`, `states` the
+    matrices of `delta_rule`. `capacity` is the room in tokens per sequence, None for no limit.
+    `kv_type` is the element type of keys and values: "f32", "f16" or "int8" (see `round_kv`).
     """
 
-    def __init__(self, capacity: int | None = None, kv: str = "f32") -> None:
-        self.capacity, self.kv = capacity, kv
+    def __init__(self, capacity: int | None = None, kv_type: str = "f32") -> None:
+        self.capacity, self.kv_type = capacity, kv_type
         self.lengths: dict[int, int] = {}
         self.rows: dict[tuple[str, int, int], tuple[Rows, Rows]] = {}
         self.states: dict[tuple[int, int], list[Matrix]] = {}
 
     def of(self, kind: str, layer: int, sequence: int) -> tuple[Rows, Rows]:
-        """The keys and the values of one layer for one sequence, a row per position."""
+        """Return the keys and the values of a layer and a sequence, one row per position."""
         return self.rows.setdefault((kind, layer, sequence), ([], []))
 
 
-def kept(row: list[float], kv: str, heads: int) -> list[float]:
-    """A row of keys or values as a cache has it: f32, rounded to f16, or codes of int8.
+def round_kv(row: list[float], kv_type: str, heads: int) -> list[float]:
+    """Return a row of keys or values as the KV cache stores it, rounded to `kv_type`.
 
-    Each head's codes share a scale that takes its largest element to 127.
+    "f32" changes nothing, "f16" rounds each element, "int8" rounds each head to integers times a
+    scale that maps the head's largest |x| to 127.
 
-    >>> kept([0.1, 254.0, 3.0, 0.0], "int8", heads=2)
+    >>> round_kv([0.1, 254.0, 3.0, 0.0], "int8", heads=2)
     [0.0, 254.0, 3.0, 0.0]
-    >>> kept([0.1], "f16", heads=1)
+    >>> round_kv([0.1], "f16", heads=1)
     [0.0999755859375]
     """
-    if kv == "f32":
+    if kv_type == "f32":
         return row
-    if kv == "f16":
+    if kv_type == "f16":
         return [round_to(x, FLOAT16) for x in row]
     size, result = len(row) // heads, list[float]()
     for start in range(0, len(row), size):
-        part = row[start : start + size]
-        scale = div(max(map(abs, part)), 127.0)
-        result += [f32(nearest(div(x, scale)) * scale) if scale else 0.0 for x in part]
+        head = row[start : start + size]
+        scale = div(max(map(abs, head)), 127.0)
+        result += [f32(nearest(div(x, scale)) * scale) if scale else 0.0 for x in head]
     return result

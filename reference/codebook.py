@@ -1,12 +1,13 @@
-"""IQ4_NL IQ4_XS: four bits that choose from a table of values.
+"""IQ4_NL IQ4_XS: 4-bit codes that index a table of 16 values (a code book).
 
     IQ4_NL   18 bytes  d f16; 16 of nibbles
                        value = d * T[q]
     IQ4_XS  136 bytes  d f16; 2 of high scale bits; 4 of low; 128 of nibbles
                        value = d * (scale - 32) * T[q]      blocks of 32, scale 0..63
 
-T lies closer near zero, as weights do. Byte j of a block's nibbles holds element j in its low half
-and element j + 16 in its high half. Source: llama.cpp ``ggml-quants.c``.
+The values T are denser near zero, as weights are. Byte j of a block's nibbles holds element j in
+its low half and element j + 16 in its high half. Source: `quantize_row_iq4_nl_impl` in llama.cpp's
+ggml-quants.c, `kvalues_iq4nl` in ggml-common.h.
 """
 
 from __future__ import annotations
@@ -24,12 +25,13 @@ from reference.search import TINY, signed_peak
 Row = Sequence[float]
 
 T = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
-"""The values, by code."""
+"""The value of each code."""
 MIDDLES = [(a + b) / 2 for a, b in pairwise(T)]
+"""The midpoints between neighbouring values."""
 
 
 def nearest_code(x: float) -> int:
-    """The index into T of the value nearest to x; the upper one for what lies in the middle.
+    """Return the index into T of the value nearest to x; the upper one at a midpoint.
 
     >>> nearest_code(0.0), nearest_code(7.0), nearest_code(-1e9)
     (8, 9, 0)
@@ -38,9 +40,9 @@ def nearest_code(x: float) -> int:
 
 
 def table_search(x: Row, w: Row) -> float:
-    """The scale for T from 16 inverse scales, as in `search.symmetric_search`.
+    """Return the best scale of T for x, from 16 inverse scales, as `search.symmetric_search` does.
 
-    They take the x with the largest |x| to 127, then to -134 .. -120.
+    The first inverse scale maps the x with the largest |x| to 127, the other 15 to -134 .. -120.
 
     >>> table_search([-0.89, 0.16, 0.08, -0.13, 0.16, -0.54], [1.0] * 6)
     -0.007852081209421158
@@ -61,7 +63,7 @@ def table_search(x: Row, w: Row) -> float:
 
 
 def encode_iq4_nl(x: Row, w: Row | None = None) -> bytes:
-    """One block of IQ4_NL; w = x^2 without importance.
+    """Encode a block of IQ4_NL; w = x^2 without importance.
 
     >>> encode_iq4_nl([0.0] * 32).hex()
     '000088888888888888888888888888888888'
@@ -72,9 +74,9 @@ def encode_iq4_nl(x: Row, w: Row | None = None) -> bytes:
 
 
 def encode_iq4_xs(x: Row, w: Row | None = None) -> bytes:
-    """One super-block of IQ4_XS: the scale with the largest |scale| goes to -32.
+    """Encode a super-block of IQ4_XS; the block scale with the largest |scale| becomes -32.
 
-    >>> encode_iq4_xs([0.0] * 256)[:8].hex()        # d is -0.0, every scale 32: nothing
+    >>> encode_iq4_xs([0.0] * 256)[:8].hex()        # d is -0.0, every scale 32 (zero)
     '0080aaaa00000000'
     """
     weights = _weights(x, w)
@@ -92,14 +94,14 @@ def encode_iq4_xs(x: Row, w: Row | None = None) -> bytes:
 
 
 def _weights(x: Row, w: Row | None) -> list[float]:
-    """x^2, or importance * sqrt(v + x^2) with v twice the mean of squares of this block."""
+    """Return x^2, or importance * sqrt(v + x^2) with v twice the mean of x^2 in the block."""
     if w is None:
         return products(x, x)
     return importance_weights(x, w, f32(total(products(x, x)) * (2 / len(x))))
 
 
 def groups_iq4_nl(data: bytes) -> list[Group]:
-    """The values of T and the scale of one block.
+    """Return the values of T and the scale of a block.
 
     >>> groups_iq4_nl(bytes.fromhex("003c") + bytes(range(16)))[0].levels[:3]
     [-127, -104, -83]
@@ -108,7 +110,7 @@ def groups_iq4_nl(data: bytes) -> list[Group]:
 
 
 def groups_iq4_xs(data: bytes) -> list[Group]:
-    """The values of T and the scales of the 8 blocks of a super-block.
+    """Return the values of T and the scales of the 8 blocks of a super-block.
 
     >>> [g.scale for g in groups_iq4_xs(bytes.fromhex("003cffff10325476") + bytes(128))][:3]
     [16.0, 17.0, 18.0]

@@ -1,4 +1,4 @@
-"""GGUF and safetensors, read and written byte by byte. Strict: what is not understood is refused.
+"""Read and write GGUF and safetensors files, byte by byte; anything unknown is refused.
 
 safetensors   u64 length of a JSON header; the header: name -> dtype, shape, data_offsets; the data
 GGUF          "GGUF"; u32 version; u64 tensors; u64 keys
@@ -6,7 +6,7 @@ GGUF          "GGUF"; u32 version; u64 tensors; u64 keys
               per tensor  string name; u32 dimensions; u64 each, fastest first; u32 type; u64 offset
               padding to the alignment; the data, each tensor from a multiple of the alignment
 
-All numbers are little-endian; a string is a u64 length and UTF-8.
+All numbers are little-endian; a string is a u64 length and UTF-8 bytes.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from typing import Any, NamedTuple
 from reference.formats import row_bytes
 
 KINDS = ["B", "b", "H", "h", "I", "i", "f", "?", "string", "array", "Q", "q", "d"]
-"""GGUF's kinds of metadata values by number, as `struct` spells them."""
+"""GGUF's kinds of metadata values by number, as `struct` format characters."""
 
 TYPES = {
     0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 6: "Q5_0", 7: "Q5_1", 8: "Q8_0",
     10: "Q2_K", 11: "Q3_K", 12: "Q4_K", 13: "Q5_K", 14: "Q6_K", 30: "BF16",
 }  # fmt: skip
-"""GGUF's tensor types by number, the ones that the oracle has."""
+"""GGUF's tensor types by number, those that the oracle's tests need."""
 
 DTYPES = {"F32": 4, "F16": 2, "BF16": 2}
-"""Bytes of an element of safetensors' types, the ones that hold weights."""
+"""Bytes of an element, for safetensors dtypes of weights."""
 
 
 class Stored(NamedTuple):
@@ -41,14 +41,14 @@ class Stored(NamedTuple):
 
 
 class Typed(NamedTuple):
-    """A metadata value with its kind; an array's kind is that of its elements in a list."""
+    """A metadata value and its kind; the kind of an array is a list with its elements' kind."""
 
     kind: str | list[str]
     value: Any
 
 
 def read_safetensors(data: bytes) -> dict[str, Stored]:
-    """All tensors of a file.
+    """Return all tensors of a file; ValueError if they do not fill it exactly.
 
     >>> data = write_safetensors({"w": Stored("F32", (1, 2), bytes(8))})
     >>> read_safetensors(data)["w"].shape
@@ -62,14 +62,14 @@ def read_safetensors(data: bytes) -> dict[str, Stored]:
     header.pop("__metadata__", None)
     body = data[8 + length :]
     tensors, end = {}, 0
-    for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
-        first, last = entry["data_offsets"]
+    for name, info in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
+        first, last = info["data_offsets"]
         if last > len(body):
             raise ValueError(f"`{name}` ends at byte {last} of {len(body)}")
-        size = math.prod(entry["shape"]) * DTYPES[entry["dtype"]]
+        size = math.prod(info["shape"]) * DTYPES[info["dtype"]]
         if first != end or last - first != size:
             raise ValueError(f"`{name}` lies at {first}..{last}, expected {end}..{end + size}")
-        tensors[name] = Stored(entry["dtype"], tuple(entry["shape"]), body[first:last])
+        tensors[name] = Stored(info["dtype"], tuple(info["shape"]), body[first:last])
         end = last
     if end != len(body):
         raise ValueError(f"{len(body) - end} bytes behind the last tensor")
@@ -77,7 +77,7 @@ def read_safetensors(data: bytes) -> dict[str, Stored]:
 
 
 def write_safetensors(tensors: Mapping[str, Stored]) -> bytes:
-    """The file of some tensors, in their order; the header is padded to 8 bytes.
+    """Return a file of tensors in the given order, its header padded to 8 bytes.
 
     >>> write_safetensors({"w": Stored("F16", (1,), b"xy")})[8:]
     b'{"w":{"dtype":"F16","shape":[1],"data_offsets":[0,2]}}  xy'
@@ -93,28 +93,28 @@ def write_safetensors(tensors: Mapping[str, Stored]) -> bytes:
 
 
 class Reader:
-    """Takes values off the front of a GGUF file."""
+    """Reads values from the front of a GGUF file."""
 
     def __init__(self, data: bytes) -> None:
         self.data, self.at = data, 0
 
     def take(self, count: int) -> bytes:
-        """The next bytes."""
+        """Return the next `count` bytes."""
         if count > len(self.data) - self.at:
             raise ValueError(f"{count} bytes wanted at byte {self.at} of {len(self.data)}")
         self.at += count
         return self.data[self.at - count : self.at]
 
     def number(self, kind: str) -> Any:
-        """One number of a `struct` kind."""
+        """Return a number of a `struct` kind."""
         return struct.unpack("<" + kind, self.take(struct.calcsize("<" + kind)))[0]
 
     def text(self) -> str:
-        """A string."""
+        """Return a string."""
         return self.take(self.number("Q")).decode()
 
     def typed(self) -> Typed:
-        """A metadata value with its kind in front."""
+        """Return a metadata value, whose kind is stored before it."""
         kind = KINDS[self.number("I")]
         if kind != "array":
             return Typed(kind, self.text() if kind == "string" else self.number(kind))
@@ -127,7 +127,7 @@ class Reader:
 
 
 def read_gguf(data: bytes) -> tuple[dict[str, Typed], dict[str, Stored]]:
-    """The metadata and the tensors of a file.
+    """Return the metadata and the tensors of a file; ValueError if it is malformed.
 
     >>> keys = {"general.name": Typed("string", "tiny"), "lengths": Typed(["I"], [1, 2])}
     >>> data = write_gguf(keys, {"w": Stored("Q8_0", (2, 32), bytes(68))})
@@ -159,7 +159,7 @@ def read_gguf(data: bytes) -> tuple[dict[str, Typed], dict[str, Stored]]:
 
 
 def tensor_bytes(kind: str, shape: tuple[int, ...]) -> int:
-    """The bytes of a tensor; a vector is one row.
+    """Bytes of a tensor; a vector is one row.
 
     >>> tensor_bytes("Q8_0", (2, 3, 32))
     204
@@ -170,7 +170,7 @@ def tensor_bytes(kind: str, shape: tuple[int, ...]) -> int:
 def write_gguf(
     metadata: Mapping[str, Typed], tensors: Mapping[str, Stored], alignment: int = 32
 ) -> bytes:
-    """The file of version 3 with these keys and tensors, in their order.
+    """Return a GGUF file of version 3 with these keys and tensors, in the given order.
 
     >>> len(write_gguf({}, {"w": Stored("F32", (1,), bytes(4))}))
     96

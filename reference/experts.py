@@ -1,4 +1,4 @@
-"""Mixture of experts: which experts a token goes to, what each makes of it, and their sum."""
+"""Mixture of experts: choose each token's experts, multiply by their matrices, add the results."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ Row = Sequence[float]
 
 
 def route(logits: Row, *, used: int, normalize: bool) -> list[float]:
-    """The indices of the `used` largest logits, the largest first, and then their weights.
+    """Return the indices of the `used` largest logits, largest first, followed by their weights.
 
-    The weights are softmax(logits), or if `normalize` the softmax of the chosen ones alone. Of
-    equal logits the first counts as larger. arXiv 1701.06538.
+    The weights are the softmax of all logits, or of the chosen logits if `normalize`. Of equal
+    logits the first ranks higher. Source: arXiv 1701.06538.
 
     >>> route([0.0, 9.0, 0.0, 9.0], used=2, normalize=True)
     [1.0, 3.0, 0.5, 0.5]
@@ -37,10 +37,11 @@ def expert_linear(
     x: Row, routed: Row, weight: Weight, bias: Weight | None = None, *, experts: int,
     acts: str = "f64",
 ) -> list[float]:  # fmt: skip
-    """`linear` with the matrix of each of the row's experts in turn, the results side by side.
+    """Return `linear` with each chosen expert's matrix in turn, the results side by side.
 
-    `weight` holds `experts` matrices one below the other, `bias` a row for each. `x` is one row
-    for all, or one after another a row for each of the chosen.
+    `weight` holds `experts` matrices one below the other, `bias` a row for each expert. `x` is
+    either one row for all experts or a row for each chosen expert, side by side. `routed` comes
+    from `route`. Raises ValueError for any other length of x.
 
     >>> w = Weight.of([[1.0, 1.0], [2.0, 2.0], [3.0, 3.0]])
     >>> expert_linear([1.0, 2.0], [2.0, 0.0, 0.5, 0.5], w, experts=3)
@@ -64,7 +65,10 @@ def expert_linear(
 
 
 def expert_sum(x: Row, routed: Row) -> list[float]:
-    """The sum over slots in order of weight * row, one fused multiply-add each: right to the bit.
+    """Return the weighted sum of the experts' rows; every bit is defined.
+
+    One fused multiply-add per expert and element, acc = fma(row, weight, acc), in the order of
+    `routed`.
 
     >>> expert_sum([1.0, 2.0, 10.0, 20.0], [3.0, 0.0, 0.5, 0.25])
     [3.0, 6.0]
@@ -79,7 +83,7 @@ def expert_sum(x: Row, routed: Row) -> list[float]:
 
 @lru_cache(maxsize=256)
 def split(weight: Weight, count: int) -> list[Weight]:
-    """The matrices that lie in `weight` one below the other.
+    """Return the `count` matrices that `weight` holds one below the other.
 
     >>> [matrix.values for matrix in split(Weight.of([[1.0], [2.0]]), 2)]
     [[[1.0]], [[2.0]]]

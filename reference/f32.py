@@ -1,8 +1,9 @@
-"""IEEE binary32 arithmetic on Python's binary64 floats.
+"""IEEE binary32 (f32) arithmetic, built on Python's binary64 floats.
 
-One rounding per operator: `f32(x + y)` of two f32 values is the f32 sum. The first rounding, to 53
-bits, does no harm for + - * / and sqrt, as 53 >= 2 * 24 + 2 (Figueroa 1995). It can for a fused
-multiply-add, so `fma` checks.
+`f32(x + y)` of two f32 values is their f32 sum: one rounding per operator. Python first rounds to
+53 bits; rounding that again to 24 bits gives the correct result for + - * / and sqrt, because 53 >=
+2 * 24 + 2 (Figueroa, "When is double rounding innocuous?", 1995). A fused multiply-add can go
+wrong, so `fma` checks for that.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _UP, _DOWN = 1 + 2.0**-52, 1 - 2.0**-52
 
 
 def f32(x: float) -> float:
-    """x rounded to the nearest f32, ties to even; past the largest it is infinity.
+    """Return x rounded to the nearest f32, ties to even; infinity if x is past the largest f32.
 
     >>> f32(0.1), f32(1e39), f32(1e-46)
     (0.10000000149011612, inf, 0.0)
@@ -30,7 +31,7 @@ def f32(x: float) -> float:
 
 
 def f32s(values: Iterable[float]) -> list[float]:
-    """`f32` of each value.
+    """Round each value with `f32`.
 
     >>> f32s([0.1, 2.0])
     [0.10000000149011612, 2.0]
@@ -39,7 +40,7 @@ def f32s(values: Iterable[float]) -> list[float]:
 
 
 def total(values: Iterable[float]) -> float:
-    """The f32 sum in element order.
+    """Return the f32 sum in element order, rounding after each addition.
 
     >>> total([1.0, 2.0**-24, 2.0**-24]), total([2.0**-24, 2.0**-24, 1.0])
     (1.0, 1.0000001192092896)
@@ -52,7 +53,7 @@ def total(values: Iterable[float]) -> float:
 
 
 def products(*factors: Sequence[float]) -> list[float]:
-    """Element by element products of several lists, from the left.
+    """Multiply several lists element by element in f32, from left to right.
 
     >>> products([1.0, 2.0], [3.0, 4.0], [2.0, 2.0])
     [6.0, 16.0]
@@ -64,7 +65,7 @@ def products(*factors: Sequence[float]) -> list[float]:
 
 
 def div(x: float, y: float) -> float:
-    """The f32 quotient, with IEEE's infinities and NaN for a zero divisor.
+    """Return the f32 quotient; a zero divisor gives infinity or NaN as in IEEE 754.
 
     >>> div(1.0, 3.0), div(-1.0, 0.0), div(0.0, 0.0)
     (0.3333333432674408, -inf, nan)
@@ -79,7 +80,7 @@ def div(x: float, y: float) -> float:
 
 
 def inverse(x: float) -> float:
-    """1 / x in f32, and 0 for 0: how encoders treat the scale of nothing.
+    """Return 1 / x in f32, and 0 for x = 0, as llama.cpp's encoders do with a zero scale.
 
     >>> inverse(8.0), inverse(0.0)
     (0.125, 0.0)
@@ -88,10 +89,11 @@ def inverse(x: float) -> float:
 
 
 def nearest(x: float) -> int:
-    """The integer nearest to x, ties to even; past 4194303 the low bits of adding 12582912.
+    """Return the integer nearest to x, ties to even: `nearest_int` of llama.cpp.
 
-    llama.cpp rounds by adding 1.5 * 2^23 in f32 and reading the significand. Only scales below
-    f32's smallest normal number come that far.
+    llama.cpp adds 1.5 * 2^23 = 12582912 in f32 and reads the low bits of the significand. That is
+    exact for |x| <= 4194303; beyond, this function returns the same low bits. Encoders get there
+    only with scales below f32's smallest normal number.
 
     >>> nearest(2.5), nearest(-3.5), nearest(math.inf), nearest(math.nan)
     (2, -4, -4194304, 0)
@@ -103,7 +105,7 @@ def nearest(x: float) -> int:
 
 
 def half_away(x: float) -> int:
-    """C's roundf: the nearest integer, ties away from zero.
+    """Return the nearest integer, ties away from zero: C's `roundf`; 0 for infinity and NaN.
 
     >>> half_away(2.5), half_away(-2.5), half_away(0.49999997)
     (3, -3, 0)
@@ -112,10 +114,10 @@ def half_away(x: float) -> int:
 
 
 def truncate(x: float) -> int:
-    """The integer part of x; 0 for infinity and NaN.
+    """Return the integer part of x; 0 for infinity and NaN.
 
-    C leaves those undefined. An x86 conversion yields -2^31, of which the low byte that a code is
-    made of is 0.
+    C leaves those two undefined. An x86 conversion yields -2^31, and encoders use its low byte,
+    which is 0.
 
     >>> truncate(-2.7), truncate(math.inf)
     (-2, 0)
@@ -124,7 +126,7 @@ def truncate(x: float) -> int:
 
 
 def clamp(x: int, low: int, high: int) -> int:
-    """x, or the end of [low, high] that it lies beyond.
+    """Return x limited to [low, high].
 
     >>> clamp(9, -8, 7)
     7
@@ -133,7 +135,7 @@ def clamp(x: int, low: int, high: int) -> int:
 
 
 def fma(x: float, y: float, z: float) -> float:
-    """x * y + z of f32 values, rounded once.
+    """Return x * y + z of f32 values, rounded once (fused multiply-add).
 
     >>> fma(1 + 2.0**-23, 1 - 2.0**-23, -1.0) == -(2.0**-46)
     True
@@ -142,11 +144,11 @@ def fma(x: float, y: float, z: float) -> float:
 
 
 def fmas(xs: Sequence[float], ys: Sequence[float], zs: Sequence[float]) -> list[float]:
-    """x * y + z of f32 values, element by element, each rounded once.
+    """Return x * y + z of f32 values, element by element, each rounded once.
 
-    The product is exact in binary64, the sum s within half a unit in its last place. If the f32
-    nearest to s is the same a unit above and below, then s is nowhere near a tie and the second
-    rounding was harmless. Otherwise the sum is done in fractions.
+    The product is exact in binary64, and the binary64 sum is off by at most half a unit in its last
+    place. If the sum one unit higher and one unit lower round to the same f32, the exact sum rounds
+    to it too. Otherwise the sum is computed in exact fractions.
 
     >>> fmas([1.0, 2.0**-24], [2.0**-24, 1 + 2.0**-23], [1.0, 1.0])   # a tie; just above it
     [1.0, 1.0000001192092896]
@@ -163,7 +165,7 @@ def fmas(xs: Sequence[float], ys: Sequence[float], zs: Sequence[float]) -> list[
 
 
 def _exact_fma(x: float, y: float, z: float) -> float:
-    """The sum in fractions, as a whole number of f32's steps at its size."""
+    """Return x * y + z from exact fractions, rounded once to a multiple of f32's spacing."""
     exact = Fraction(x) * Fraction(y) + Fraction(z) if math.isfinite(x * y + z) else 0
     if not exact:
         return f32(x * y + z)

@@ -1,13 +1,14 @@
-"""MXFP4 NVFP4: floats of four bits, E2M1, whose shared scale is a small float too.
+"""MXFP4 NVFP4: 4-bit floats (E2M1) whose groups share a scale that is an 8-bit float.
 
     MXFP4   17 bytes  e; 16 of nibbles                     32 elements, value = 2^(e - 128) * K[q]
     NVFP4   36 bytes  4 scales u of 16 elements each;
                       32 of nibbles                        64 elements, value = u / 2 * K[q]
 
-K is twice the value of E2M1, so that it is an integer. e is an exponent alone (E8M0), u an unsigned
-float of 4 exponent and 3 significand bits. Byte j of a scale's nibbles holds its element j in its
-low half and, half the elements further, another in its high half. Importance is ignored. Source:
-llama.cpp ``ggml-quants.c``, ``ggml-impl.h``.
+K is twice the value of E2M1, which makes it an integer. e is an exponent alone (E8M0); u is an
+unsigned float with 4 exponent and 3 significand bits (UE4M3). The nibbles of n elements with one
+scale: byte j holds element j in its low half and element j + n / 2 in its high half. Importance is
+ignored. Sources: the OCP Microscaling (MX) specification; `quantize_row_mxfp4_ref` and
+`quantize_row_nvfp4_ref` in llama.cpp's ggml-quants.c, ggml-impl.h.
 """
 
 from __future__ import annotations
@@ -24,15 +25,15 @@ from reference.legacy import Group
 Row = Sequence[float]
 
 K = (0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12)
-"""Twice the values of E2M1, by code."""
+"""Twice the value of E2M1 for each code."""
 
 
 def encode_mxfp4(x: Row, w: Row | None = None) -> bytes:
-    """One block of MXFP4; w is ignored. The scale is 2^floor(log2 of the largest |x|) / 4.
+    """Encode a block of MXFP4: scale = 2^floor(log2(largest |x|)) / 4; `w` is ignored.
 
-    So the largest lies in 4..8 scales, and 6 is the largest code. The logarithm is an f32: just
-    below a power of two it may be rounded up to it. A block below 2^-125 gets an exponent below
-    0, of which the byte keeps the low bits.
+    So the largest |x| is 4 to 8 scales; E2M1 ends at 6. The logarithm is rounded to f32, which can
+    round up just below a power of two. A block whose largest |x| is below 2^-125 gets a negative
+    exponent, stored as its low byte.
 
     >>> encode_mxfp4([6.0, -1.0, 7.9] + [0.0] * 29)[:4].hex()
     '7f070a07'
@@ -43,21 +44,21 @@ def encode_mxfp4(x: Row, w: Row | None = None) -> bytes:
 
 
 def encode_nvfp4(x: Row, w: Row | None = None) -> bytes:
-    """One block of NVFP4, 64 elements with 4 scales of a sixth of the largest |x|; w is ignored.
+    """Encode a block of NVFP4: 4 scales, each largest |x| of 16 elements / 6; `w` is ignored.
 
     >>> encode_nvfp4([6.0, -1.0, 3.0] + [0.0] * 61)[:8].hex()
     '38000000070a0500'
     """
     scales = [to_ue4m3(f32(max(map(abs, x[s : s + 16])) / 6)) for s in range(0, 64, 16)]
     codes = [_float_codes(x[16 * k : 16 * k + 16], half_ue4m3(u)) for k, u in enumerate(scales)]
-    return bytes(scales) + pack_planes([q for part in codes for q in part], 4, 8)
+    return bytes(scales) + pack_planes([q for group in codes for q in group], 4, 8)
 
 
 def to_ue4m3(x: float) -> int:
-    """The code of x >= 0: to nearest, ties up, by the one bit that follows the significand.
+    """Return the UE4M3 code of x >= 0, to nearest; ties go up.
 
-    Up to 0x77 = 240; whatever would round to 256 or more is 0x7e = 448. Below 2^-6 codes count
-    steps of 2^-9, at most 7 of them.
+    The highest code below 0x7e is 0x77 = 240; a value that rounds to 256 or more becomes 0x7e =
+    448. Below 2^-6 the codes count steps of 2^-9, 7 at most.
 
     >>> [hex(to_ue4m3(v)) for v in (1.0, 1.0625, 2**-10, 247.9, 248.0, 1e9)]
     ['0x38', '0x39', '0x1', '0x77', '0x7e', '0x7e']
@@ -71,7 +72,7 @@ def to_ue4m3(x: float) -> int:
 
 
 def half_ue4m3(code: int) -> float:
-    """Half the value of a code; 0x7f is 0, the highest bit is no sign and does not count.
+    """Return half the value of a code; 0x7f is 0, and the highest bit is ignored.
 
     >>> [half_ue4m3(c) for c in (0x38, 1, 0x7E, 0x7F)]
     [0.5, 0.0009765625, 224.0, 0.0]
@@ -83,7 +84,7 @@ def half_ue4m3(code: int) -> float:
 
 
 def _float_codes(x: Row, half: float) -> list[int]:
-    """For each element the first code whose value, K times `half`, is nearest."""
+    """Return for each element the code whose value K * `half` is nearest; the first of equals."""
     values = f32s(map(mul, K, repeat(half)))
     result = []
     for v in x:
@@ -93,7 +94,7 @@ def _float_codes(x: Row, half: float) -> list[int]:
 
 
 def groups_mxfp4(data: bytes) -> list[Group]:
-    """The values of K and half the scale of one block.
+    """Return the values of K and half the scale of a block.
 
     >>> groups_mxfp4(bytes([127, 7, 10]) + bytes(14))[0].levels[:3]
     [12, -2, 0]
@@ -102,7 +103,7 @@ def groups_mxfp4(data: bytes) -> list[Group]:
 
 
 def groups_nvfp4(data: bytes) -> list[Group]:
-    """The values of K and half the scales of the 4 groups of 16.
+    """Return the values of K and half the scales of the 4 groups of 16.
 
     >>> [g.scale for g in groups_nvfp4(bytes([0x38, 0x40, 0, 1]) + bytes(32))]
     [0.5, 1.0, 0.0, 0.0009765625]

@@ -1,10 +1,13 @@
-"""Floats as bit fields: a sign, an exponent and a significand, any number of bits each.
+"""Floating-point formats from 4 to 32 bits: a value to its code and back.
+
+A code has a sign bit, an exponent field and a significand field:
 
     value = (-1)^sign * 2^(exponent - bias) * (1 + significand / 2^significand_bits)
     exponent field 0:   2^(1 - bias) * significand / 2^significand_bits       (subnormal, zero)
 
-A table row says how many bits each field has; `encode` and `decode` are the same for all. Python's
-own float has 1+11+52 bits and holds every value of the formats here exactly.
+`FLOATS` lists the field sizes of each format; `encode` and `decode` work for all of them. Python's
+own float (1 + 11 + 52 bits) holds every value of these formats exactly. Sources: IEEE 754, and the
+OCP Microscaling (MX) specification for 4, 6 and 8 bits.
 """
 
 from __future__ import annotations
@@ -18,10 +21,10 @@ Rounding = Literal["even", "away", "zero"]
 
 @dataclass(frozen=True)
 class FloatFormat:
-    """How many bits the fields have and what the highest codes mean.
+    """The field sizes of a format, and the meaning of its highest codes.
 
-    `top`: "ieee" keeps the highest exponent for infinity and NaN; "fn" has a NaN (all ones) and no
-    infinity; "finite" has neither.
+    `top` is "ieee" if the highest exponent means infinity and NaN, "fn" if only the code of all
+    ones is NaN and there is no infinity, "finite" if every code is a number.
     """
 
     name: str
@@ -32,7 +35,7 @@ class FloatFormat:
 
     @property
     def bits(self) -> int:
-        """Bits of one code, the sign included."""
+        """Bits of a code, including the sign."""
         return 1 + self.exponent_bits + self.significand_bits
 
     @property
@@ -70,7 +73,7 @@ FLOAT32, FLOAT16, BFLOAT16 = _ROWS[:3]
 
 
 def decode(code: int, f: FloatFormat) -> float:
-    """The value of a code, exactly.
+    """Return the exact value of a code.
 
     >>> [decode(c, FLOATS["float4"]) for c in range(8)]
     [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, inf, nan]
@@ -89,10 +92,12 @@ def decode(code: int, f: FloatFormat) -> float:
 
 
 def encode(x: float, f: FloatFormat, rounding: Rounding = "even") -> int:
-    """The code of the value nearest to x; ties go to the even code, or away from zero.
+    """Return the code of the value nearest to x.
 
-    "zero" truncates. What rounds past the largest value becomes infinity; truncation and formats
-    without infinity stop at the largest value.
+    `rounding` decides ties: "even" takes the even code, "away" the one away from zero; "zero"
+    truncates instead of rounding. A value that rounds past the largest finite one becomes infinity;
+    it becomes the largest finite one if the format has no infinity or `rounding` is "zero". Raises
+    ValueError for a NaN that the format cannot hold.
 
     >>> hex(encode(1 / 3, FLOAT16)), hex(encode(-0.0, FLOAT16)), hex(encode(65520.0, FLOAT16))
     ('0x3555', '0x8000', '0x7c00')
@@ -114,7 +119,7 @@ def encode(x: float, f: FloatFormat, rounding: Rounding = "even") -> int:
         return sign | f.largest_code + (f.top == "ieee")
     exponent = max(math.frexp(x)[1] - 1, 1 - f.bias)
     steps = _to_integer(math.ldexp(abs(x), f.significand_bits - exponent), rounding)
-    # One past the largest significand carries into the exponent field by itself.
+    # A significand that rounds up past its field carries into the exponent field.
     code = (exponent + f.bias - 1 << f.significand_bits) + steps
     if code > f.largest_code:
         code = f.largest_code + (f.top == "ieee" and rounding != "zero")
@@ -122,9 +127,9 @@ def encode(x: float, f: FloatFormat, rounding: Rounding = "even") -> int:
 
 
 def round_to(x: float, f: FloatFormat, rounding: Rounding = "even") -> float:
-    """The value of format `f` that x rounds to.
+    """Return x rounded to a value of format `f`.
 
-    Rounding twice is not rounding once:
+    Rounding twice can differ from rounding once:
 
     >>> x = 1 + 2**-8 + 2**-20                  # just above a tie of bfloat16
     >>> round_to(x, BFLOAT16), round_to(round_to(x, FLOAT16), BFLOAT16)
@@ -134,7 +139,7 @@ def round_to(x: float, f: FloatFormat, rounding: Rounding = "even") -> float:
 
 
 def convert(code: int, source: FloatFormat, target: FloatFormat) -> int:
-    """A code of one format as a code of another, to nearest even.
+    """Convert a code of one format to another format, rounding to nearest even.
 
     >>> hex(convert(0x3C00, FLOAT16, BFLOAT16))
     '0x3f80'
@@ -143,7 +148,7 @@ def convert(code: int, source: FloatFormat, target: FloatFormat) -> int:
 
 
 def decode_e8m0(code: int) -> float:
-    """An exponent alone, as MX formats store their scales: 2^(code - 127), code 255 is NaN.
+    """Return 2^(code - 127), the scale type E8M0 of the MX formats; code 255 is NaN.
 
     >>> decode_e8m0(127), decode_e8m0(0) == 2.0**-127, decode_e8m0(255)
     (1.0, True, nan)
@@ -152,7 +157,7 @@ def decode_e8m0(code: int) -> float:
 
 
 def encode_e8m0(x: float) -> int:
-    """The code of the largest power of two that is not above x > 0 (the OCP "floor" rule).
+    """Return the E8M0 code of the largest power of two <= x, x > 0 (the "floor" rule of OCP MX).
 
     >>> encode_e8m0(1.0), encode_e8m0(7.9), encode_e8m0(1e-45)
     (127, 129, 0)
@@ -165,12 +170,12 @@ def _mask(f: FloatFormat) -> int:
 
 
 def _to_integer(x: float, rounding: Rounding) -> int:
-    """x >= 0 below 2^53, so that the half is added exactly."""
+    """Round x >= 0 to an integer; x is below 2^53, so adding a half would be exact."""
     match rounding:
         case "even":
             return round(x)
         case "away":
-            whole = math.floor(x)
-            return whole + (x - whole >= 0.5)
+            floor = math.floor(x)
+            return floor + (x - floor >= 0.5)
         case "zero":
             return math.floor(x)

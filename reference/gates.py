@@ -1,4 +1,4 @@
-"""Ops on one row, element by element or head by head: norms, activation functions, gates."""
+"""Ops on a row, element by element or head by head: norms, activation functions and gates."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ Row = Sequence[float]
 
 
 def layer_norm(x: Row, weight: Row, bias: Row, *, eps: float) -> list[float]:
-    """(x - mean) / sqrt(mean((x - mean)^2) + eps) * weight + bias. arXiv 1607.06450.
+    """Return (x - mean) / sqrt(mean((x - mean)^2) + eps) * weight + bias. Source: arXiv 1607.06450.
 
     >>> layer_norm([1.0, 3.0], [2.0, 2.0], [0.0, 1.0], eps=0.0)
     [-2.0, 3.0]
     """
     mean = math.fsum(x) / len(x)
-    apart = [v - mean for v in x]
-    root = math.sqrt(math.fsum(map(times, apart, apart)) / len(x) + eps)
-    return f32s(v / root * w + b for v, w, b in zip(apart, weight, bias, strict=True))
+    deviation = [v - mean for v in x]
+    root = math.sqrt(math.fsum(map(times, deviation, deviation)) / len(x) + eps)
+    return f32s(v / root * w + b for v, w, b in zip(deviation, weight, bias, strict=True))
 
 
 def l2_norm(x: Row, *, eps: float, heads: int) -> list[float]:
-    """x / sqrt(sum x^2 + eps) over each of `heads` equal parts of the row.
+    """Return x / sqrt(sum x^2 + eps), for each of `heads` equal pieces of the row.
 
     >>> l2_norm([3.0, 4.0, 0.0, 2.0], eps=0.0, heads=2)
     [0.6000000238418579, 0.800000011920929, 0.0, 1.0]
@@ -32,26 +32,28 @@ def l2_norm(x: Row, *, eps: float, heads: int) -> list[float]:
     result: list[float] = []
     size = len(x) // heads
     for start in range(0, len(x), size):
-        part = x[start : start + size]
-        root = math.sqrt(math.fsum(map(times, part, part)) + eps)
-        result += f32s(v / root for v in part)
+        head = x[start : start + size]
+        root = math.sqrt(math.fsum(map(times, head, head)) + eps)
+        result += f32s(v / root for v in head)
     return result
 
 
 def part(x: Row, *, parts: int, start: int, width: int) -> list[float]:
-    """From each of `parts` equal parts of the row the elements from `start` on, `width` in all.
+    """Return columns start.. of each of `parts` equal pieces of the row, `width` columns in total.
+
+    Raises ValueError if a piece is too short.
 
     >>> part([1.0, 2.0, 3.0, 4.0, 5.0, 6.0], parts=2, start=1, width=4)
     [2.0, 3.0, 5.0, 6.0]
     """
     size, count = len(x) // parts, width // parts
     if start + count > size:
-        raise ValueError(f"{count} elements from {start} on are not in parts of {size}")
+        raise ValueError(f"{count} columns from {start} on exceed pieces of {size} columns")
     return [v for at in range(0, len(x), size) for v in x[at + start : at + start + count]]
 
 
 def mul(x: Row, y: Row) -> list[float]:
-    """x * y, right to the bit; each element of a shorter y multiplies an equal part of x.
+    """Return x * y; each element of a shorter y multiplies an equal run of x. Every bit is defined.
 
     >>> mul([1.0, 2.0, 3.0, 4.0], [2.0, 10.0])
     [2.0, 4.0, 30.0, 40.0]
@@ -61,7 +63,7 @@ def mul(x: Row, y: Row) -> list[float]:
 
 
 def scale(x: Row, *, factor: float) -> list[float]:
-    """x times a number of f32, right to the bit.
+    """Return x times an f32 factor; every bit is defined.
 
     >>> scale([1.0, -2.0], factor=0.5)
     [0.5, -1.0]
@@ -70,7 +72,7 @@ def scale(x: Row, *, factor: float) -> list[float]:
 
 
 def softcap(x: Row, *, cap: float) -> list[float]:
-    """cap tanh(x / cap): nothing is larger than the cap. arXiv 2408.00118.
+    """Return cap * tanh(x / cap), which is never larger than cap. Source: arXiv 2408.00118.
 
     >>> softcap([0.0, 1e9], cap=30.0)
     [0.0, 30.0]
@@ -79,9 +81,9 @@ def softcap(x: Row, *, cap: float) -> list[float]:
 
 
 def gelu(x: Row) -> list[float]:
-    """x times the normal distribution's share below x, as its tanh approximation has it.
+    """Return the tanh approximation of x times the normal distribution function.
 
-    x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2. arXiv 1606.08415.
+    x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2. Source: arXiv 1606.08415.
 
     >>> gelu([0.0, 1.0, -100.0])
     [0.0, 0.8411920070648193, -0.0]
@@ -90,7 +92,7 @@ def gelu(x: Row) -> list[float]:
 
 
 def geglu(gate: Row, up: Row) -> list[float]:
-    """gelu(gate) * up. arXiv 2002.05202.
+    """Return gelu(gate) * up. Source: arXiv 2002.05202.
 
     >>> geglu([0.0, 10.0], [5.0, 0.5])
     [0.0, 5.0]
@@ -99,7 +101,7 @@ def geglu(gate: Row, up: Row) -> list[float]:
 
 
 def silu(x: Row) -> list[float]:
-    """x sigmoid(x).
+    """Return x * sigmoid(x). Source: arXiv 1702.03118.
 
     >>> silu([0.0, 40.0])
     [0.0, 40.0]
@@ -108,7 +110,7 @@ def silu(x: Row) -> list[float]:
 
 
 def sigmoid(x: Row) -> list[float]:
-    """1 / (1 + exp(-x)).
+    """Return 1 / (1 + exp(-x)).
 
     >>> sigmoid([0.0, 40.0, -800.0])
     [0.5, 1.0, 0.0]
@@ -117,7 +119,9 @@ def sigmoid(x: Row) -> list[float]:
 
 
 def clamped_swiglu(gate: Row, up: Row, *, alpha: float, limit: float) -> list[float]:
-    """g sigmoid(alpha g) (u + 1), g = min(gate, limit), u = up within -limit..=limit: GPT-OSS's.
+    """Return g sigmoid(alpha g) (u + 1), the gate of GPT-OSS.
+
+    g = min(gate, limit) and u = up limited to -limit..limit.
 
     >>> clamped_swiglu([100.0, 0.0], [-100.0, 1.0], alpha=40.0, limit=7.0)
     [-42.0, 0.0]

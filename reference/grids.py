@@ -1,12 +1,13 @@
-"""The grids of the IQ formats: which combinations of 8 (or 4) magnitudes an index can name.
+"""Grids of the IQ formats: tables of points, each the magnitudes of 8 (or 4) neighbouring weights.
 
-A few bits per element are too few for a code each. So 8 magnitudes (4 in the IQ3 formats) have one
-index together, into a table of the combinations that occur most; what lies on no point of that grid
-is stored as one that lies near. The points are data: grids.txt, which says how to read it.
+A few bits per weight are too few for one code each. The IQ formats store one index for 8 magnitudes
+(4 in the IQ3 formats) together. The index names a point of a grid, a table of frequent
+combinations; a combination that is not on the grid is stored as a nearby point. The points are
+data, in grids.txt, whose header gives the file format.
 
-The magnitudes of a point are themselves indices, here called steps: 0, 1, 2 stand for 8, 25, 43
-when decoding IQ2, but for 1, 3, 5 when encoding; ``2 * step + 1`` is what all IQ2 and IQ3 encoders
-work with.
+A point lists a step for each magnitude, itself an index: when decoding IQ2, steps 0, 1, 2 mean 8,
+25, 43 (`MAGNITUDES`); all IQ2 and IQ3 encoders compute with 2 * step + 1 = 1, 3, 5 instead. Source:
+`iq2xxs_grid` and its siblings in llama.cpp's ggml-common.h.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from reference.f32 import f32s, products
 
 Row = Sequence[float]
 Point = tuple[int, ...]
-"""The steps of one entry."""
+"""The steps of one grid point."""
 
 MAGNITUDES = {
     "IQ2_XXS": (8, 25, 43),
@@ -31,14 +32,14 @@ MAGNITUDES = {
     "IQ3_XXS": (4, 12, 20, 28, 36, 44, 52, 62),
     "IQ3_S": (1, 3, 5, 7, 9, 11, 13, 15),
 }
-"""What the steps stand for when decoding; all but IQ1's have signs elsewhere."""
+"""The decoded value of each step; IQ1 has signed values, the others store signs separately."""
 
 SHELLS = {"IQ2_XXS": 2, "IQ2_XS": 2, "IQ2_S": 1, "IQ1": 3, "IQ3_XXS": 2, "IQ3_S": 3}
-"""How many of the smallest distances encoders consider."""
+"""The number of smallest distances at which encoders look for neighbours."""
 
 
 def read_grids(text: str) -> dict[str, list[Point]]:
-    """The grids by name.
+    """Parse grids.txt: the points of each grid by name.
 
     >>> read_grids("# comment\\nTINY 3 4 2\\n00 e4 24")
     {'TINY': [(0, 0, 0, 0), (0, 1, 2, 3), (0, 1, 2, 0)]}
@@ -56,17 +57,18 @@ def read_grids(text: str) -> dict[str, list[Point]]:
 
 GRIDS = read_grids(Path(__file__).with_name("grids.txt").read_text("ascii"))
 COLUMNS = {name: list(zip(*grid, strict=True)) for name, grid in GRIDS.items()}
-"""The same by element: the steps of all entries."""
+"""The grids transposed: for each element of a point the steps of all points."""
 INDEX = {name: {point: i for i, point in enumerate(grid)} for name, grid in GRIDS.items()}
-"""The way back, from a point to its index."""
+"""The index of each point."""
 
 
 @cache
 def neighbours(name: str, point: Point) -> list[Point]:
-    """The entries of a grid at the smallest distances from a point that is not on it.
+    """Return the grid points at the smallest distances from a point that is not on the grid.
 
-    In order of distance, then of index; the entries at one distance are a shell, and the grid's
-    number of `SHELLS` are taken whole.
+    They are sorted by distance, then by index. The points at one distance form a shell; the
+    function returns the nearest `SHELLS[name]` shells in full. Source: `iq2xs_init_impl`,
+    `iq3xs_init_impl`.
 
     >>> neighbours("IQ3_S", (7, 7, 7, 7))
     [(6, 4, 4, 5), (6, 5, 5, 3), (5, 6, 3, 5), (3, 5, 5, 5)]
@@ -81,10 +83,10 @@ def neighbours(name: str, point: Point) -> list[Point]:
 
 
 def snap(name: str, point: Point, x: Row, w: Row, values: Row) -> Point:
-    """The point itself if it is on the grid, else the neighbour nearest to x.
+    """Return the point if it is on the grid, else the neighbour nearest to x.
 
-    `values`: what the steps stand for, scaled, in f32. The distance is sum(w e e) with e = value -
-    x; a first one wins.
+    `values` are the scaled values of the steps, in f32. The distance is sum(w e e) with e = value -
+    x; the first of equals is returned. Source: `iq2_find_best_neighbour` of llama.cpp.
 
     >>> odd = [1.0, 3.0, 5.0, 7.0, 9.0, 11.0, 13.0, 15.0]
     >>> snap("IQ3_S", (7, 7, 7, 7), [15.0] * 4, [1.0, 1.0, 1.0, 2.0], odd)
@@ -102,7 +104,7 @@ def snap(name: str, point: Point, x: Row, w: Row, values: Row) -> Point:
 
 
 def even_signs(code: int) -> int:
-    """7 sign bits with the eighth that makes their number even: what is stored of 8 signs.
+    """Return 7 sign bits and an eighth that makes the number of set bits even.
 
     >>> bin(even_signs(0b0000111)), bin(even_signs(0b0000011))
     ('0b10000111', '0b11')
@@ -111,7 +113,7 @@ def even_signs(code: int) -> int:
 
 
 def signed(magnitudes: Sequence[int], signs: int) -> list[int]:
-    """The magnitudes, negative where bit j of `signs` is set.
+    """Negate the magnitudes j whose bit j of `signs` is set.
 
     >>> signed([8, 25, 43], 0b101)
     [-8, 25, -43]

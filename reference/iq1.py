@@ -1,4 +1,4 @@
-"""IQ1_S IQ1_M: super-blocks of 256, 8 elements an index, each -1, 0 or 1 and a little more or less.
+"""IQ1_S IQ1_M: super-blocks of 256 weights, an index for 8 values -1, 0, 1 plus a shift of 1/8.
 
     IQ1_S  50 bytes  d; 32 low bytes of indices;
                      8 times: the high 3 bits of 4 indices, a scale of 3, a shift of 1
@@ -7,9 +7,10 @@
 
     value = d * (2 scale + 1) * (g + 1/8), or g - 1/8 where the shift's bit is set
 
-g is what the index names in the grid IQ1 of grids.txt. A scale counts for 32 elements, in IQ1_M for
-16; a shift for 32, in IQ1_M for 8. d is f16. The encoders are in iq1_encode.py. Source:
-llama.cpp ``ggml-quants.c``.
+The index names a point of the grid IQ1 in grids.txt, and g is one of its 8 values. A scale belongs
+to 32 elements, in IQ1_M to 16; a shift to 32, in IQ1_M to 8. d is f16. This file packs, unpacks and
+decodes; iq1_encode.py encodes. Source: `dequantize_row_iq1_s` and `dequantize_row_iq1_m` in
+llama.cpp's ggml-quants.c.
 """
 
 from __future__ import annotations
@@ -19,12 +20,14 @@ from typing import NamedTuple
 from reference.bits import pack, unpack
 from reference.f32 import f32
 from reference.grids import GRIDS
-from reference.legacy import Group, Whole, from_f16, to_f16
+from reference.legacy import Group, IntegerScales, from_f16, to_f16
 
 
 class Super(NamedTuple):
-    """What a super-block stores: a super-scale, scales 0..7, for every 8 elements a shift (0 up,
-    1 down) and an index."""
+    """The content of a super-block: super-scale, scales 0..7, shifts, grid indices.
+
+    Every 8 elements have an index and a shift: 0 adds 1/8, 1 subtracts it.
+    """
 
     d: float
     scales: list[int]
@@ -33,7 +36,7 @@ class Super(NamedTuple):
 
 
 def pack_iq1_s(s: Super) -> bytes:
-    """The 50 bytes of IQ1_S; every fourth shift counts.
+    """Pack the 50 bytes of IQ1_S, which stores every fourth shift.
 
     >>> pack_iq1_s(Super(1.0, [6] * 8, [1] * 32, [2047, 0, 0, 1] * 8))[-2:].hex()
     '07e0'
@@ -46,7 +49,7 @@ def pack_iq1_s(s: Super) -> bytes:
 
 
 def unpack_iq1_s(data: bytes) -> Super:
-    """The inverse of `pack_iq1_s`."""
+    """Unpack IQ1_S: the inverse of `pack_iq1_s`."""
     words = unpack(data[34:], 16, 8)
     high = [word >> 3 * k & 7 for word in words for k in range(4)]
     indices = [a | b << 8 for a, b in zip(data[2:34], high, strict=True)]
@@ -55,7 +58,7 @@ def unpack_iq1_s(data: bytes) -> Super:
 
 
 def pack_iq1_m(s: Super) -> bytes:
-    """The 56 bytes of IQ1_M.
+    """Pack the 56 bytes of IQ1_M.
 
     >>> pack_iq1_m(Super(1.0, [6, 1, 0, 0] * 4, [1, 0] * 16, [2047, 0] * 16))[-10:].hex()
     '0f0f0e000e000ec00e30'
@@ -69,7 +72,7 @@ def pack_iq1_m(s: Super) -> bytes:
 
 
 def unpack_iq1_m(data: bytes) -> Super:
-    """The inverse of `pack_iq1_m`."""
+    """Unpack IQ1_M: the inverse of `pack_iq1_m`."""
     fours, words = unpack(data[32:48], 4, 32), unpack(data[48:], 16, 4)
     d = from_f16(pack([word >> 12 for word in words], 4))
     scales = [word >> 3 * k & 7 for word in words for k in range(4)]
@@ -78,7 +81,7 @@ def unpack_iq1_m(data: bytes) -> Super:
 
 
 def groups_iq1(data: bytes, name: str) -> list[Group]:
-    """The groups of one super-block: levels 8 g + 1 or 8 g - 1, an eighth of the f32 scale.
+    """Return the groups of a super-block: levels 8 g + 1 or 8 g - 1, and 1/8 of the f32 scale.
 
     >>> data = pack_iq1_m(Super(0.5, [3] * 16, [0, 1] * 16, [1, 0] * 16))
     >>> g = groups_iq1(data, "IQ1_M")[0]
@@ -96,7 +99,7 @@ def groups_iq1(data: bytes, name: str) -> list[Group]:
         Group(
             levels[size * k : size * (k + 1)],
             f32(s.d * (2 * scale + 1)) / 8,
-            whole=Whole(s.d / 8, 2 * scale + 1) if size == 16 else None,
+            integer_scales=IntegerScales(s.d / 8, 2 * scale + 1) if size == 16 else None,
         )
         for k, scale in enumerate(s.scales)
     ]

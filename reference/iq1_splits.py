@@ -1,8 +1,9 @@
-"""All ways to split a block of IQ1 into low, middle and high elements, and what each is worth.
+"""List all splits of an IQ1 block into values -1, 0 and 1, with the sums that rate each split.
 
-Sorted by x, a block falls at two borders into those that become -1, 0 and 1. With running sums of
-w x and w every pair of borders, with every shift of an eighth up or down, takes a few operations;
-so all can be tried. The order of operations, and the order of the splits, are those of llama.cpp.
+If the block is sorted by x, two borders split it into the elements that become -1, 0 and 1. Running
+sums of w x and w give the sums of a split in a few operations, so every pair of borders is tried
+with every shift. The order of operations and the order of the splits are those of
+`quantize_row_iq1_s_impl` and `quantize_row_iq1_m_impl` in llama.cpp.
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ from reference.f32 import f32, f32s, products
 Row = Sequence[float]
 
 VALUES = ((-0.875, 0.125, 1.125), (-1.125, -0.125, 0.875))
-"""What the steps 0, 1, 2 stand for, shifted up (0) and shifted down (1)."""
+"""The values of steps 0, 1, 2, shifted up by 1/8 (index 0) and down by 1/8 (index 1)."""
 
 
 class Split(NamedTuple):
-    """In order of x, elements before `first` become -1, those from `second` on 1.
+    """A split: in order of x, elements before `first` become -1, elements from `second` on 1.
 
-    a = sum(w x v) and b = sum(w v v) with the values v that they then have: a / b is the best
-    scale, and a a / b what it takes off the squared error. A shift for every 8 elements.
+    a = sum(w x v) and b = sum(w v v) with the resulting values v: a / b is the best scale, and a a
+    / b is how much it lowers the squared error. `shifts` has one shift for every 8 elements.
     """
 
     a: float
@@ -34,10 +35,10 @@ class Split(NamedTuple):
     shifts: list[int]
 
 
-def splits_of_whole(x: Row, w: Row, order: list[int]) -> Iterator[Split]:
-    """All splits with one shift: the sums over low, middle and high, each times its value.
+def splits_of_block(x: Row, w: Row, order: list[int]) -> Iterator[Split]:
+    """Yield all splits with one shift for the entire block (IQ1_S).
 
-    >>> splits = splits_of_whole([3.0, -3.0, 0.5] + [0.0] * 5, [1.0] * 8, [1, 3, 4, 5, 6, 7, 2, 0])
+    >>> splits = splits_of_block([3.0, -3.0, 0.5] + [0.0] * 5, [1.0] * 8, [1, 3, 4, 5, 6, 7, 2, 0])
     >>> max(splits, key=lambda s: s.a**2 / s.b)
     Split(a=6.0625, b=2.125, first=1, second=7, shifts=[0])
     """
@@ -52,7 +53,7 @@ def splits_of_whole(x: Row, w: Row, order: list[int]) -> Iterator[Split]:
 
 
 def splits_of_halves(x: Row, w: Row, order: list[int]) -> Iterator[Split]:
-    """All splits of 16 elements with a shift for each half; the sums of the halves are added.
+    """Yield all splits of 16 elements with one shift for each half (IQ1_M).
 
     >>> len(list(splits_of_halves([0.0] * 16, [1.0] * 16, [*range(16)])))       # 17 * 18 / 2 * 4
     612
@@ -73,19 +74,19 @@ def splits_of_halves(x: Row, w: Row, order: list[int]) -> Iterator[Split]:
 
 
 def _running(terms: Row, order: list[int]) -> list[float]:
-    """The sums of the first 0, 1, 2, ... terms."""
+    """Return the sums of the first 0, 1, 2, ... terms."""
     return list(accumulate((terms[j] for j in order), lambda s, v: f32(s + v), initial=0.0))
 
 
 def _thirds(running: Row, first: int) -> list[list[float]]:
-    """For each second border the sums over low, middle and high."""
+    """Return for each second border the sums over the low, middle and high elements."""
     low, ends = running[first], running[first:]
     middle, high = f32s(map(sub, ends, repeat(low))), f32s(map(sub, repeat(ends[-1]), ends))
     return [[low] * len(ends), middle, high]
 
 
 def _mix(thirds: list[list[float]], values: Row, times: int) -> list[float]:
-    """The thirds added up, each multiplied by its value once, or twice."""
+    """Add up the three sums, each multiplied by its value `times` times (1 or 2)."""
     low, middle, high = (
         products(t, *[[v] * len(t)] * times) for t, v in zip(thirds, values, strict=True)
     )
@@ -93,14 +94,14 @@ def _mix(thirds: list[list[float]], values: Row, times: int) -> list[float]:
 
 
 def _half_a(running: Row, first: int, v: Row) -> list[float]:
-    """The values are 1 apart: v2 times the whole sum, less the sums up to each border."""
+    """Return sum(w x v): the values differ by 1, so v2 * total minus the sums up to each border."""
     below = f32s(map(add, repeat(running[first]), running[first:]))
     return f32s(map(sub, repeat(f32(running[-1] * v[2])), below))
 
 
 def _half_b(running: Row, first: int, v: Row) -> list[float]:
-    """As `_half_a` with the squares, which are not 1 apart."""
+    """Return sum(w v v): like `_half_a` with squared values, which do not differ by 1."""
     at_first, at_second = v[0] * v[0] - v[1] * v[1], v[1] * v[1] - v[2] * v[2]
-    whole = f32(f32(running[-1] * v[2]) * v[2])
-    start = f32(whole + f32(running[first] * at_first))
+    highest = f32(f32(running[-1] * v[2]) * v[2])
+    start = f32(highest + f32(running[first] * at_first))
     return f32s(map(add, repeat(start), f32s(map(mul, running[first:], repeat(at_second)))))

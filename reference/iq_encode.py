@@ -1,9 +1,10 @@
-"""Encoding IQ2_XXS IQ2_XS IQ2_S IQ3_XXS IQ3_S: signs apart, then a scale and points of a grid.
+"""Encode IQ2_XXS to IQ3_S: split off the signs, then search a scale and grid points per block.
 
-For each block inverse scales are tried as in search.py; each turns the magnitudes into odd numbers
-2 step + 1, whose steps are then moved to a point of the grid, and the best scale for those is least
-squares again. What was off the grid is moved once more with that scale. All in f32, one rounding
-per operator, sums in element order.
+Each block tries several inverse scales, as in search.py: magnitudes become odd numbers 2 * step +
+1, the steps move to grid points, and the least squares scale of the points rates the try. Points
+that were off the grid move once more, with the best scale. All arithmetic is f32, one rounding per
+operator, sums in element order. Source: `quantize_row_iq2_xxs_impl` and its siblings in llama.cpp's
+ggml-quants.c.
 """
 
 from __future__ import annotations
@@ -25,9 +26,11 @@ Row = Sequence[float]
 
 
 class Rules(NamedTuple):
-    """How the formats differ: elements of a block; inverse scales, 2 tries + 1 of them, `spread`
-    apart; the factor of the mean of squares in weights; blocks below `tiny` are stored as nothing;
-    an even number of signs; the factor that the super-scale is stored with.
+    """The differences between the formats.
+
+    `block` elements share a scale; 2 `tries` + 1 inverse scales lie `spread` apart; `factor`
+    multiplies the mean of x^2 in weights; blocks below `tiny` are stored as zero; `even` formats
+    store 7 of 8 signs; `fudge` multiplies the stored super-scale.
     """
 
     block: int
@@ -46,10 +49,11 @@ RULES = {
     "IQ3_XXS": Rules(32, 15, f32(0.2), 2, f32(1e-8), True, f32(1.0125)),
     "IQ3_S": Rules(32, 9, f32(0.2), 2, 2.0**-149, False, f32(1.033)),
 }
+"""The rules by format."""
 
 
 class Block(NamedTuple):
-    """What is found for a block: its f32 scale, a byte of signs for every 8 elements, indices."""
+    """The result for a block: f32 scale, a byte of signs for every 8 elements, grid indices."""
 
     scale: float
     signs: list[int]
@@ -57,9 +61,9 @@ class Block(NamedTuple):
 
 
 def encode_iq(x: Row, w: Row | None, name: str) -> bytes:
-    """One super-block; `w` is the importance, which IQ2_XXS and IQ2_XS need.
+    """Encode a super-block; `w` is the importance, which IQ2_XXS and IQ2_XS need.
 
-    Scales are stored as the nearest of 1, 3, .. 31 parts of the largest.
+    A block's scale is stored as the nearest of 1, 3, .. 31 times 1/31 of the largest.
 
     >>> encode_iq([0.0] * 256, None, "IQ3_XXS") == bytes(98)
     True
@@ -68,8 +72,8 @@ def encode_iq(x: Row, w: Row | None, name: str) -> bytes:
     """
     size = RULES[name].block
     weights = _weights(x, w, name)
-    parts = [slice(start, start + size) for start in range(0, 256, size)]
-    blocks = [_encode_block(x[part], weights[part], name) for part in parts]
+    slices = [slice(start, start + size) for start in range(0, 256, size)]
+    blocks = [_encode_block(x[s], weights[s], name) for s in slices]
     d = f32(max(b.scale for b in blocks) / 31)
     inv = div(1.0, d)
     scales = [_step(f32(inv * b.scale), 15) if d else 0 for b in blocks]
@@ -81,7 +85,7 @@ def encode_iq(x: Row, w: Row | None, name: str) -> bytes:
 
 
 def _weights(x: Row, w: Row | None, name: str) -> list[float]:
-    """Importance * sqrt(v + x^2) with v the mean of squares, or twice it; or of their own."""
+    """Return importance * sqrt(v + x^2), v = factor * mean x^2; else x^2 (IQ2_S: x^2 + v / 4)."""
     squares = products(x, x)
     v = f32(f32(RULES[name].factor * total(squares)) / 256)
     if w is not None:
@@ -90,10 +94,10 @@ def _weights(x: Row, w: Row | None, name: str) -> list[float]:
 
 
 def _close_gaps(x: Row, signs: list[int], indices: list[int]) -> tuple[list[int], list[int]]:
-    """What llama.cpp does to a super-block of IQ3_S in which some blocks of 32 are all zero.
+    """Reproduce how llama.cpp stores IQ3_S super-blocks in which a block of 32 is all zero.
 
-    The low bytes of the indices and the signs of later blocks move up to the place of the zero
-    block; the ninth bits of the indices and the scales do not. Such weights are not what they were.
+    The low index bytes and the signs of later blocks move up into the place of the zero block; the
+    ninth index bits and the scales do not. Such weights decode to other values.
     """
     zero = [not any(x[start : start + 32]) for start in range(0, 256, 32)]
     low = [i & 255 for k, i in enumerate(indices) if not zero[k // 8]]
@@ -104,6 +108,7 @@ def _close_gaps(x: Row, signs: list[int], indices: list[int]) -> tuple[list[int]
 
 
 def _encode_block(x: Row, w: Row, name: str) -> Block:
+    """Search the scale, signs and indices of a block."""
     rules = RULES[name]
     split = [_split_signs(x[k : k + 8], w[k : k + 8], rules.even) for k in range(0, len(x), 8)]
     magnitudes, signs = [v for m, _ in split for v in m], [s for _, s in split]
@@ -118,8 +123,11 @@ def _encode_block(x: Row, w: Row, name: str) -> Block:
 
 
 def _split_signs(x: Row, w: Row, even: bool) -> tuple[list[float], int]:
-    """8 magnitudes and their signs. `even`: the sign that matters least is turned if their number
-    is odd, and the magnitude is then negative."""
+    """Return 8 magnitudes and their sign bits.
+
+    With `even` an odd number of negative elements is made even: the sign with the least weighted
+    effect is flipped, and its magnitude becomes negative.
+    """
     magnitudes, signs = [abs(v) for v in x], sum((v < 0) << j for j, v in enumerate(x))
     if even and signs.bit_count() % 2:
         harm = products(w, x, x)
@@ -130,7 +138,7 @@ def _split_signs(x: Row, w: Row, even: bool) -> tuple[list[float], int]:
 
 
 def _search(x: Row, w: Row, name: str) -> tuple[float, list[Point]] | None:
-    """The scale and the points for magnitudes x, not all of them tiny."""
+    """Return the scale and the grid points for magnitudes x, of which some are not tiny."""
     rules, (top, size) = RULES[name], _shape(name)
     everything = name in ("IQ2_XXS", "IQ3_S")
     roots = f32s(map(math.sqrt, w))
@@ -162,28 +170,31 @@ def _search(x: Row, w: Row, name: str) -> tuple[float, list[Point]] | None:
 
 
 def _shape(name: str) -> tuple[int, int]:
-    """The highest step of a grid, and the elements of a point."""
+    """Return the highest step of a grid and the elements of a point."""
     return (2, 8) if name.startswith("IQ2") else (7, 4)
 
 
 def _step(x: float, top: int) -> int:
-    """The step whose 2 step + 1 is nearest to x."""
+    """Return the step for which 2 * step + 1 is nearest to x."""
     return clamp(nearest(f32(0.5 * f32(x - 1))), 0, top)
 
 
 def _points(x: Row, inv: float, name: str) -> list[Point]:
+    """Round x * inv to steps, grouped into points that may be off the grid."""
     top, size = _shape(name)
     steps = [_step(v, top) for v in f32s(map(mul, repeat(inv), x))]
     return [tuple(steps[k : k + size]) for k in range(0, len(steps), size)]
 
 
 def _snap_all(points: list[Point], x: Row, w: Row, scale: float, name: str) -> list[Point]:
+    """Move all points to the grid."""
     top, size = _shape(name)
     values = f32s(map(mul, repeat(scale), range(1, 2 * top + 2, 2)))
-    parts = [slice(k, k + size) for k in range(0, len(x), size)]
-    return [snap(name, p, x[s], w[s], values) for p, s in zip(points, parts, strict=True)]
+    slices = [slice(k, k + size) for k in range(0, len(x), size)]
+    return [snap(name, p, x[s], w[s], values) for p, s in zip(points, slices, strict=True)]
 
 
 def _sums(x: Row, w: Row, points: list[Point]) -> tuple[float, float]:
+    """Return sum(w x l) and sum(w l l) for l = 2 * step + 1."""
     odd = [2 * step + 1 for point in points for step in point]
     return total(products(w, x, odd)), total(products(w, odd, odd))

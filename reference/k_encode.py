@@ -1,8 +1,9 @@
-"""Encoding the K formats: search each block, store the scales as integers, round once more.
+"""Encode Q2_K to Q6_K: search each block's scale, store it as an integer, recompute the codes.
 
-Each block's scale (and minimum) comes from a search in f32; these are then stored as integers
-times an f16 super-scale, and every code is recomputed from the scales as they will be read.
-`w`, if given, says how much each column counts (an importance matrix's row).
+A search in f32 gives each block a scale (and minimum). These are stored as integers times an f16
+super-scale, so the codes are recomputed from the scales as the decoder will read them. `w`, if
+given, is the importance of each column (a row of an importance matrix). Source:
+`quantize_row_q2_K_impl` and its siblings in llama.cpp's ggml-quants.c.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ Row = Sequence[float]
 
 
 def encode_q2_k(x: Row, w: Row | None = None) -> bytes:
-    """Blocks of 16 with 4-bit scale and minimum, codes of 2 bits; w = |x| without importance.
+    """Encode Q2_K: blocks of 16, 4-bit scale and minimum, 2-bit codes; w = |x| by default.
 
     >>> encode_q2_k([0.0] * 256) == bytes(84)
     True
@@ -39,7 +40,7 @@ def encode_q2_k(x: Row, w: Row | None = None) -> bytes:
 
 
 def encode_q4_k(x: Row, w: Row | None = None) -> bytes:
-    """Blocks of 32 with 6-bit scale and minimum, codes of 4 bits.
+    """Encode Q4_K: blocks of 32, 6-bit scale and minimum, 4-bit codes.
 
     >>> encode_q4_k([0.0] * 256) == bytes(144)
     True
@@ -50,7 +51,7 @@ def encode_q4_k(x: Row, w: Row | None = None) -> bytes:
 
 
 def encode_q5_k(x: Row, w: Row | None = None) -> bytes:
-    """Blocks of 32 with 6-bit scale and minimum, codes of 5 bits.
+    """Encode Q5_K: blocks of 32, 6-bit scale and minimum, 5-bit codes.
 
     >>> encode_q5_k([0.0] * 256) == bytes(176)
     True
@@ -61,7 +62,7 @@ def encode_q5_k(x: Row, w: Row | None = None) -> bytes:
 
 
 def encode_q3_k(x: Row, w: Row | None = None) -> bytes:
-    """Blocks of 16 with a signed 6-bit scale, codes of 3 bits.
+    """Encode Q3_K: blocks of 16, signed 6-bit scale, 3-bit codes.
 
     >>> encode_q3_k([0.0] * 256) == bytes(110)
     True
@@ -79,7 +80,7 @@ def encode_q3_k(x: Row, w: Row | None = None) -> bytes:
 
 
 def _q3_scales(scales: Row, weights: Row | None) -> tuple[float, list[int]]:
-    """The super-scale and the scales as 0..63, 32 standing for zero."""
+    """Return the super-scale and the scales as 0..63, where 32 means zero."""
     if weights is not None:
         d, sixes = symmetric_search(scales, 32, weights)
         return round_to(d, FLOAT16), sixes
@@ -92,7 +93,7 @@ def _q3_scales(scales: Row, weights: Row | None) -> tuple[float, list[int]]:
 
 
 def encode_q6_k(x: Row, w: Row | None = None) -> bytes:
-    """Blocks of 16 with a signed 8-bit scale, codes of 6 bits; importance is used as it is.
+    """Encode Q6_K: blocks of 16, signed 8-bit scale, 6-bit codes; errors weigh `w` alone.
 
     >>> encode_q6_k([0.0] * 256) == bytes(210)
     True
@@ -116,7 +117,7 @@ def _affine(
     x: Row, plain: bool, w: Row, sizes: tuple[int, int, int], grid: tuple[float, float, int],
     absolute: bool = False,
 ) -> Super:  # fmt: skip
-    """Q2_K, Q4_K and Q5_K: `sizes` = (elements of a block, highest code, highest scale)."""
+    """Encode Q2_K, Q4_K or Q5_K; `sizes` = (elements of a block, highest code, highest scale)."""
     block, n, top = sizes
     weights = _blocks(w, block)
     found = [
@@ -136,9 +137,9 @@ def _affine(
 
 
 def _to_integers(v: Row, top: int) -> tuple[float, list[int]]:
-    """Values >= 0 as integers 0..top times a scale.
+    """Return values >= 0 as a scale times integers 0..top.
 
-    The low byte is what matters where `inv` overflows (values below f32's normal numbers).
+    The integers take the low byte, as llama.cpp does, where 1 / scale overflows f32.
     """
     peak = max(0.0, *v)
     if peak <= 0:
@@ -150,22 +151,22 @@ def _to_integers(v: Row, top: int) -> tuple[float, list[int]]:
 def _recode(
     x: Row, codes: Sequence[int], steps: Row, lows: Row, limits: tuple[int, int, int]
 ) -> list[int]:
-    """The codes again, from the scales as stored; where that scale is 0 the search's codes stay."""
+    """Recompute the codes from the stored scales; a block whose scale is 0 keeps its codes."""
     low, high, zero = limits
     block = len(x) // len(steps)
     result: list[int] = []
     for k, (step, minimum) in enumerate(zip(steps, lows, strict=True)):
-        part = slice(k * block, (k + 1) * block)
+        columns = slice(k * block, (k + 1) * block)
         if step == 0:
-            result += codes[part]
+            result += codes[columns]
             continue
-        shifted = f32s(map(add, x[part], repeat(minimum)))
+        shifted = f32s(map(add, x[columns], repeat(minimum)))
         result += [clamp(nearest(f32(v / step)), low, high) + zero for v in shifted]
     return result
 
 
 def _own_weights(x: Row) -> list[float]:
-    """sqrt(mean of squares) + |x|, the mean over each block of 32."""
+    """Return the weights without importance: sqrt(mean of x^2) + |x|, the mean over 32 elements."""
     result: list[float] = []
     for b in _blocks(x, 32):
         root = f32(f32(total(products(b, b)) / 32) ** 0.5)
@@ -174,7 +175,7 @@ def _own_weights(x: Row) -> list[float]:
 
 
 def _weights(x: Row, w: Row, factor: int) -> list[float]:
-    """Importance * sqrt(v + x^2) with v = factor * mean of squares over the super-block."""
+    """Return importance * sqrt(v + x^2), v = factor * mean of x^2 over the super-block."""
     return importance_weights(x, w, f32(f32(factor * total(products(x, x))) / 256))
 
 

@@ -1,4 +1,4 @@
-"""Q4_0 Q4_1 Q5_0 Q5_1 Q8_0: blocks of 32 elements with one scale, and a minimum for the _1 kinds.
+"""Q4_0 Q4_1 Q5_0 Q5_1 Q8_0: blocks of 32 weights with one f16 scale; the _1 formats add a minimum.
 
     Q4_0  18 bytes   d f16; 16 bytes of nibbles                      value = d * (q - 8)
     Q4_1  20 bytes   d f16; m f16; 16 bytes of nibbles               value = d * q + m
@@ -6,9 +6,11 @@
     Q5_1  24 bytes   d f16; m f16; 4 bytes; 16 bytes                 value = d * q + m
     Q8_0  34 bytes   d f16; 32 signed bytes                          value = d * q
 
-Byte j of the nibbles holds element j in its low half and element j + 16 in its high half; bit j of
-the little-endian u32 of fifth bits belongs to element j. Source: llama.cpp ``ggml-quants.c``; its
-x86-64 build and this file agree byte for byte (tests/golden).
+Byte j of the nibbles holds element j in its low half and element j + 16 in its high half. Bit j of
+the fifth bits (a little-endian u32) belongs to element j.
+
+Source: `quantize_row_q4_0_ref` and its siblings in llama.cpp's ggml-quants.c. tests/golden compares
+the bytes with llama.cpp's x86-64 build.
 """
 
 from __future__ import annotations
@@ -24,10 +26,15 @@ from reference.floats import FLOAT16, decode, encode
 from reference.search import affine_search, signed_peak, symmetric_search
 
 BLOCK = 32
+"""Elements of a block."""
 
 
-class Whole(NamedTuple):
-    """What 256 elements share and what not: the scale is d * scale, the minimum -dmin * minimum."""
+class IntegerScales(NamedTuple):
+    """The integer scale and minimum of a group, and the floats that 256 columns share.
+
+    The group's scale is d * scale, its minimum -dmin * minimum. All 16 groups of a super-block have
+    the same d and dmin, so a product sums 256 columns as integers (`linear.product_int8`).
+    """
 
     d: float
     scale: int
@@ -36,19 +43,19 @@ class Whole(NamedTuple):
 
 
 class Group(NamedTuple):
-    """Neighbouring elements that share a scale: value = scale * level (+ minimum, if any).
+    """Neighbouring weights with one scale: value = scale * level (+ minimum, if any).
 
-    `whole` is there where 16 groups share floats and products sum all of them up as integers.
+    `integer_scales` is set for formats whose products sum 256 columns as integers.
     """
 
     levels: list[int]
     scale: float
     minimum: float | None = None
-    whole: Whole | None = None
+    integer_scales: IntegerScales | None = None
 
 
 def to_f16(x: float) -> bytes:
-    """x as the two bytes of an f16.
+    """Return x as the two bytes of an f16, rounded to nearest even.
 
     >>> to_f16(1.0).hex()
     '003c'
@@ -57,7 +64,7 @@ def to_f16(x: float) -> bytes:
 
 
 def from_f16(data: bytes) -> float:
-    """The value of two bytes as an f16.
+    """Return the value of an f16 given as two bytes.
 
     >>> from_f16(bytes.fromhex("003c"))
     1.0
@@ -66,7 +73,9 @@ def from_f16(data: bytes) -> float:
 
 
 def encode_q8_0(x: Sequence[float], w: Sequence[float] | None = None) -> bytes:
-    """One Q8_0 block: d = largest |x| / 127, q = x / d with ties away from zero; w is ignored.
+    """Encode a Q8_0 block: d = largest |x| / 127, q = x / d, ties away from zero.
+
+    Importance `w` does not change the result.
 
     >>> encode_q8_0([127.0, -2.5] + [0.0] * 30)[:4].hex()
     '003c7ffd'
@@ -77,12 +86,13 @@ def encode_q8_0(x: Sequence[float], w: Sequence[float] | None = None) -> bytes:
 
 
 def encode_symmetric(x: Sequence[float], bits: int, w: Sequence[float] | None = None) -> bytes:
-    """One block of Q4_0 (4 bits) or Q5_0 (5 bits).
+    """Encode a block of Q4_0 (4 bits) or Q5_0 (5 bits).
 
-    The element with the largest |x| goes to the lowest level: d = x / -8. The others are
-    trunc(x / d + 8.5). Levels come from the f32 d, the stored d is rounded to f16.
+    Without importance the element with the largest |x| gets the lowest level: d = x / -8 (-16), and
+    the codes are trunc(x / d + 8.5). They come from the f32 d; the stored d is rounded to f16. With
+    importance `w`, see `search.symmetric_search`.
 
-    >>> encode_symmetric([0.0] * 32, 4).hex()       # the scale of nothing is -0.0
+    >>> encode_symmetric([0.0] * 32, 4).hex()       # zeros have the scale -0.0
     '008088888888888888888888888888888888'
     """
     n = 1 << bits - 1
@@ -96,7 +106,10 @@ def encode_symmetric(x: Sequence[float], bits: int, w: Sequence[float] | None = 
 
 
 def encode_asymmetric(x: Sequence[float], bits: int, w: Sequence[float] | None = None) -> bytes:
-    """One block of Q4_1 or Q5_1: d = (max - min) / 15, q = trunc((x - min) / d + 0.5).
+    """Encode a block of Q4_1 (4 bits) or Q5_1 (5 bits).
+
+    Without importance d = (max - min) / 15 (31), m = min and q = trunc((x - min) / d + 0.5). With
+    importance `w`, see `search.affine_search`.
 
     >>> encode_asymmetric([float(i % 16) for i in range(32)], 4).hex()
     '003c000000112233445566778899aabbccddeeff'
@@ -114,7 +127,9 @@ def encode_asymmetric(x: Sequence[float], bits: int, w: Sequence[float] | None =
 
 
 def importance_weights(x: Sequence[float], importance: Sequence[float], v: float) -> list[float]:
-    """How much each element's error counts: importance * sqrt(v + x^2), v a mean of squares.
+    """Return each element's weight in the squared error: importance * sqrt(v + x^2).
+
+    v is a mean of squares, of the row or the block.
 
     >>> importance_weights([3.0, 0.0], [1.0, 2.0], 16.0)
     [5.0, 8.0]
@@ -124,7 +139,7 @@ def importance_weights(x: Sequence[float], importance: Sequence[float], v: float
 
 
 def row_weights(row: Sequence[float], importance: Sequence[float]) -> list[float]:
-    """`importance_weights` with the mean of squares of the whole row: what legacy formats use.
+    """Return `importance_weights` with v = mean of x^2 over the row, for the legacy formats.
 
     >>> row_weights([3.0, 4.0], [1.0, 1.0])
     [4.636809349060059, 5.338539123535156]
@@ -133,7 +148,7 @@ def row_weights(row: Sequence[float], importance: Sequence[float]) -> list[float
 
 
 def groups_q8_0(data: bytes) -> list[Group]:
-    """The levels and the scale of one block.
+    """Return the levels -127..127 and the scale of a Q8_0 block.
 
     >>> groups_q8_0(encode_q8_0([127.0, -2.5] + [0.0] * 30))[0].levels[:3]
     [127, -3, 0]
@@ -142,7 +157,7 @@ def groups_q8_0(data: bytes) -> list[Group]:
 
 
 def groups_symmetric(data: bytes, bits: int) -> list[Group]:
-    """The levels -8..7 (-16..15) and the scale of one block of Q4_0 (Q5_0).
+    """Return the levels -8..7 (-16..15) and the scale of a Q4_0 (Q5_0) block.
 
     >>> groups_symmetric(bytes.fromhex("003c") + bytes(range(16)), 4)[0].levels[:3]
     [-8, -7, -6]
@@ -153,7 +168,7 @@ def groups_symmetric(data: bytes, bits: int) -> list[Group]:
 
 
 def groups_asymmetric(data: bytes, bits: int) -> list[Group]:
-    """The levels 0..15 (0..31), the scale and the minimum of one block of Q4_1 (Q5_1).
+    """Return the levels 0..15 (0..31), scale and minimum of a Q4_1 (Q5_1) block.
 
     >>> groups_asymmetric(bytes.fromhex("003c00c0") + bytes(16), 4)[0].minimum
     -2.0

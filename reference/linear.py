@@ -1,26 +1,26 @@
-"""The product of a row of activations with a weight matrix, in the three ways that `linear` has.
+"""Multiply a row of activations by a weight matrix: in f64, in f32, or with 8-bit activations.
 
-f64     no rounding but Python's: what the number means
+f64     Python's own binary64 arithmetic: the value to compare with
 f32     for each output, over the columns in order: acc = fma(weight, x, acc)
-int8    the activations are rounded to 8 bits in groups of 32, then for each piece of columns that
-        lies in one group of the weights and one of the activations, in order:
+int8    activations are rounded to 8 bits in groups of 32 columns; then, for each run of columns
+        within one group of weights and one group of activations, in order:
 
         acc = fma(float(sum (level * q)), scale * d, acc)
         acc = fma(minimum, d * float(sum q), acc)           where the format has a minimum
 
-        Q2_K, Q3_K, IQ1_M, IQ2_XS and IQ2_S have groups of 16 whose scales and minima are whole
-        numbers times floats that 256 columns share. There the activations are rounded in groups
-        of 256, and all of a group are summed up as integers:
+        Q2_K, Q3_K, IQ1_M, IQ2_XS and IQ2_S have integer scales: the scales and minima of 16
+        groups of columns are integers times floats that these 256 columns share. Activations are
+        rounded in groups of 256 columns, and each group is summed as integers:
 
         acc = fma(float(sum (minimum * q)), -dmin * d, acc) where the format has minima
         acc = fma(float(sum (scale * level * q)), shared * d, acc)
 
-        What that costs is less than 1 % of what such weights lose (benches/LOG.md); in Q6_K, whose
-        groups are alike, it would be a quarter.
+        Only these formats have it, because their weights lose far more than the coarser
+        rounding of activations does (measured in benches/LOG.md).
 
-"f32" and "int8" define every bit of the result. Where "int8" is asked for, BF16 takes "f32" with
-activations rounded to bfloat16 (`product_bf16`); other floats, groups that are neither 16 nor a
-multiple of 32, and BF16 with weights below 2^-54 take "f32".
+"f32" and "int8" define every bit of the result. Some weights have no "int8" product: BF16 takes
+"f32" with activations rounded to bfloat16 (`product_bf16`); other floats, groups that are neither
+16 nor a multiple of 32, and BF16 with nonzero weights below 2^-54 take "f32".
 """
 
 from __future__ import annotations
@@ -36,14 +36,16 @@ from reference.legacy import Group
 from reference.weights import Weight
 
 GROUP = 32
+"""Columns that share a scale of rounded activations, unless the weights have integer scales."""
 TINY = 2.0**-100
-"""Activations below this count as zero: 127 / amax would overflow."""
+"""Activation groups whose largest |x| is below this are rounded to 0: 127 / amax would overflow."""
 
 
 def round_activations(x: Sequence[float], size: int = GROUP) -> list[tuple[list[int], float]]:
-    """For each `size` elements (the last may be fewer) integers -127..127 and their scale.
+    """Round x to integers q in -127..127 with a scale d for each `size` elements.
 
-    d = amax / 127 and q = nearest(x * (127 / amax)), amax the largest |x|; all in f32.
+    d = amax / 127 and q = nearest(x * (127 / amax)), where amax is the largest |x| of the group, in
+    f32. The last group may have fewer elements.
 
     >>> round_activations([127.0, -2.5, 3.5])
     [([127, -2, 4], 1.0)]
@@ -52,18 +54,19 @@ def round_activations(x: Sequence[float], size: int = GROUP) -> list[tuple[list[
     """
     result = []
     for start in range(0, len(x), size):
-        part = x[start : start + size]
-        amax = max(map(abs, part))
+        group = x[start : start + size]
+        amax = max(map(abs, group))
         if amax < TINY:
-            result.append(([0] * len(part), 0.0))
+            result.append(([0] * len(group), 0.0))
             continue
         inverse = div(127.0, amax)
-        result.append(([round(v) for v in f32s(map(mul, part, repeat(inverse)))], f32(amax / 127)))
+        q = [round(v) for v in f32s(map(mul, group, repeat(inverse)))]
+        result.append((q, f32(amax / 127)))
     return result
 
 
 def product_f64(x: Sequence[float], w: Weight) -> list[float]:
-    """The sums in binary64, each rounded to f32.
+    """Return the products summed in binary64, each sum rounded to f32.
 
     >>> product_f64([1.0, 2.0], Weight.of([[3.0, 4.0], [0.1, 0.2]]))
     [11.0, 0.5]
@@ -72,7 +75,7 @@ def product_f64(x: Sequence[float], w: Weight) -> list[float]:
 
 
 def product_f32(x: Sequence[float], w: Weight) -> list[float]:
-    """The sums in f32 over the columns in order, one fused multiply-add each.
+    """Return the products summed in f32 over the columns in order, one fused multiply-add each.
 
     >>> product_f32([1.0, 2.0], Weight.of([[3.0, 4.0], [0.1, 0.2]]))
     [11.0, 0.5]
@@ -84,10 +87,11 @@ def product_f32(x: Sequence[float], w: Weight) -> list[float]:
 
 
 def product_bf16(x: Sequence[float], w: Weight) -> list[float]:
-    """`product_f32` of activations as bfloat16, to nearest even; what is below 2^-54 is zero.
+    """Return `product_f32` with x rounded to bfloat16, to nearest even; |x| < 2^-54 becomes 0.
 
-    With weights that are not smaller either, every sum is a multiple of 2^-122: never subnormal,
-    so that instructions that take subnormal numbers for zero (x86's VDPBF16PS) give the same.
+    Nonzero weights are at least 2^-54 too, so every sum is a multiple of 2^-122 and never
+    subnormal. Instructions that flush subnormal numbers to zero (x86's VDPBF16PS) therefore give
+    the same bits.
 
     >>> product_bf16([1 + 2.0**-8, 1 + 3 * 2.0**-8, 1e-17], Weight.of([[1.0, 1.0, 1.0]], "BF16"))
     [2.015625]
@@ -97,16 +101,16 @@ def product_bf16(x: Sequence[float], w: Weight) -> list[float]:
 
 
 def product_int8(x: Sequence[float], w: Weight) -> list[float]:
-    """The sums with activations of 8 bits.
+    """Return the products with activations rounded to 8 bits.
 
     >>> product_int8([127.0, -2.5, 3.5] + [0.0] * 29, Weight.of([[1.0] * 32], "Q8_0"))
     [128.99212646484375]
     """
     acc = [0.0] * w.rows
-    acts = round_activations(x, w.rounded)
-    if w.rounded == 256:
+    acts = round_activations(x, w.activation_group)
+    if w.activation_group == 256:
         for i, (q, d) in enumerate(acts):
-            acc = _whole(w.groups[16 * i : 16 * i + 16], q, d, acc)
+            acc = _integer_scales(w.groups[16 * i : 16 * i + 16], q, d, acc)
         return acc
     start = 0
     for group in w.groups:
@@ -123,7 +127,7 @@ def product_int8(x: Sequence[float], w: Weight) -> list[float]:
 def _piece(
     group: Sequence[Group], first: int, q: Sequence[int], d: float, acc: list[float]
 ) -> list[float]:
-    """One piece of columns of every row, from element `first` of the group on."""
+    """Add a run of columns, from element `first` of the group on, to every row's sum."""
     last = first + len(q)
     dots = [float(sum(map(mul, g.levels[first:last], q))) for g in group]
     acc = fmas(dots, [f32(g.scale * d) for g in group], acc)
@@ -131,27 +135,27 @@ def _piece(
     return fmas(minima, [f32(d * sum(q))] * len(group), acc) if minima else acc
 
 
-def _whole(
+def _integer_scales(
     groups: Sequence[Sequence[Group]], q: Sequence[int], d: float, acc: list[float]
 ) -> list[float]:
-    """256 columns of every row, whose groups of 16 have whole scales."""
-    parts = [q[start : start + 16] for start in range(0, 256, 16)]
+    """Add 256 columns, 16 groups with integer scales, to every row's sum."""
+    sixteens = [q[start : start + 16] for start in range(0, 256, 16)]
     dots, lows = [0] * len(acc), [0] * len(acc)
-    for group, part in zip(groups, parts, strict=True):
+    for group, q16 in zip(groups, sixteens, strict=True):
         for row, g in enumerate(group):
-            assert g.whole is not None
-            dots[row] += g.whole.scale * sum(map(mul, g.levels, part))
-            lows[row] += g.whole.minimum * sum(part)
-    shared = [g.whole for g in groups[0] if g.whole is not None]
+            assert g.integer_scales is not None
+            dots[row] += g.integer_scales.scale * sum(map(mul, g.levels, q16))
+            lows[row] += g.integer_scales.minimum * sum(q16)
+    shared = [g.integer_scales for g in groups[0] if g.integer_scales is not None]
     if groups[0][0].minimum is not None:
         acc = fmas(f32s(lows), [f32(-s.dmin * d) for s in shared], acc)
     return fmas(f32s(dots), [f32(s.d * d) for s in shared], acc)
 
 
 def magnitude(x: Sequence[float], w: Weight) -> list[float]:
-    """For each output sum |weight * x|: what errors of summation are measured against.
+    """Return sum |weight * x| for each output, the measure for errors of summation.
 
-    n roundings of f32 move an output by at most n * 2^-24 times this (to first order).
+    n roundings in f32 move an output by at most n * 2^-24 times this (to first order).
 
     >>> magnitude([1.0, -2.0], Weight.of([[3.0, 4.0], [-1.0, 0.5]]))
     [11.0, 2.0]

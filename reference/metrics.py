@@ -1,7 +1,9 @@
-"""What quantization costs: perplexity, KL divergence and agreement, with their standard errors.
+"""Quality of a quantized model: perplexity, KL divergence and top-token agreement, with errors.
 
-The statistics are those of llama.cpp's ``llama-perplexity``, over the scored tokens of a text:
-`base` and `model` are natural log-probabilities, `nll` is -log p of the token that came.
+The statistics are those of llama.cpp's
+``llama-perplexity``, over the scored tokens of a text. `base` and `model` are rows of natural
+log-probabilities of the original and the quantized model; `nll` is -log p of the token that
+follows.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ Row = Sequence[float]
 
 
 def log_probabilities(logits: Row) -> list[float]:
-    """log softmax.
+    """Return log softmax(logits).
 
     >>> [round(math.exp(v), 3) for v in log_probabilities([0.0, math.log(3.0)])]
     [0.25, 0.75]
@@ -24,7 +26,7 @@ def log_probabilities(logits: Row) -> list[float]:
 
 
 def nll(logits: Row, target: int) -> float:
-    """-log of the probability that the logits give to the target.
+    """Return -log of the probability that the logits give to the target token.
 
     >>> nll([0.0, 0.0], 1) == math.log(2)
     True
@@ -33,14 +35,14 @@ def nll(logits: Row, target: int) -> float:
 
 
 def perplexity(nlls: Row) -> tuple[float, float]:
-    """exp of the mean of -log p, and its standard error.
+    """Return the perplexity exp(mean of -log p) and its standard error.
 
-    One token of probability 0.9229 is a perplexity of 1.08, of 0.03 one of 33.33:
+    A single token with probability 0.9229 has a perplexity of 1.08, with 0.03 one of 33.33:
 
     >>> [round(perplexity([-math.log(p)])[0], 2) for p in (0.9229, 0.03)]
     [1.08, 33.33]
 
-    The error is that of the mean, times the perplexity:
+    The error is the standard error of the mean times the perplexity:
 
     >>> [round(v, 9) for v in perplexity([math.log(2), math.log(8)])]
     [4.0, 2.772588722]
@@ -51,16 +53,19 @@ def perplexity(nlls: Row) -> tuple[float, float]:
 
 
 def kl_divergence(base: Row, model: Row, floor: float = -math.inf) -> float:
-    """sum p (log p - log q) over log-probabilities; llama.cpp skips log p below `floor` -16.
+    """Return sum p (log p - log q) of two rows of log-probabilities, in nats.
 
-    Two unit normals 1.5 apart, in steps of 1/64: 1.5^2 / 2. One widened to 1/0.75:
-    ln(1/0.75) + 0.75^2 / 2 - 1/2.
+    Terms with log p <= `floor` are skipped; llama.cpp uses a floor of -16.
+
+    The examples are normal distributions in steps of 1/64. Two with a standard deviation of 1 whose
+    means differ by 1.5 have 1.5^2 / 2; standard deviations of 1 and 1 / 0.75 have ln(1 / 0.75) +
+    0.75^2 / 2 - 1/2.
 
     >>> steps = [i / 64 for i in range(-640, 641)]
     >>> unit = log_probabilities([-x * x / 2 for x in steps])
-    >>> apart = log_probabilities([-((x - 1.5) ** 2) / 2 for x in steps])
+    >>> moved = log_probabilities([-((x - 1.5) ** 2) / 2 for x in steps])
     >>> wide = log_probabilities([-((0.75 * x) ** 2) / 2 for x in steps])
-    >>> f"{kl_divergence(unit, apart):.3f}", f"{kl_divergence(unit, wide):.3f}"
+    >>> f"{kl_divergence(unit, moved):.3f}", f"{kl_divergence(unit, wide):.3f}"
     ('1.125', '0.069')
     """
     pairs = zip(base, model, strict=True)
@@ -68,7 +73,7 @@ def kl_divergence(base: Row, model: Row, floor: float = -math.inf) -> float:
 
 
 def same_top(base: Row, model: Row) -> bool:
-    """Whether both have their largest element, the first of equals, at one place.
+    """Return whether both rows have their largest element (the first of equals) at the same token.
 
     >>> same_top([1.0, 2.0, 2.0], [0.0, 3.0, 1.0])
     True
@@ -77,7 +82,9 @@ def same_top(base: Row, model: Row) -> bool:
 
 
 def probability_change(base: Row, model: Row, target: int) -> float:
-    """q(target) - p(target) of two rows of log-probabilities: llama.cpp's delta p, as a share.
+    """Return q(target) - p(target) of two rows of log-probabilities, between -1 and 1.
+
+    llama.cpp prints it in percent, as "Δp".
 
     >>> probability_change([math.log(0.5)] * 2, [math.log(0.75), math.log(0.25)], 0)
     0.25
@@ -86,7 +93,7 @@ def probability_change(base: Row, model: Row, target: int) -> float:
 
 
 def mean_and_error(values: Row) -> tuple[float, float]:
-    """The mean and its standard error sqrt((E[v^2] - E[v]^2) / (n - 1)); 0 up to 10 values.
+    """Return the mean and its standard error sqrt(variance / (n - 1)); the error is 0 for n <= 10.
 
     >>> [round(v, 9) for v in mean_and_error([0.0, 2.0] * 6)], mean_and_error([0.0, 2.0])
     ([1.0, 0.301511345], (1.0, 0.0))
@@ -96,13 +103,13 @@ def mean_and_error(values: Row) -> tuple[float, float]:
 
 
 def _moments(values: Row) -> tuple[float, float]:
-    """The mean and the variance E[(v - mean)^2]."""
+    """Return the mean and the variance E[(v - mean)^2]."""
     mean = math.fsum(values) / len(values)
     return mean, math.fsum((v - mean) ** 2 for v in values) / len(values)
 
 
 def covariance_of_means(x: Row, y: Row) -> float:
-    """(E[x y] - E[x] E[y]) / (n - 1); 0 up to 10 values.
+    """Return (E[x y] - E[x] E[y]) / (n - 1), the covariance of two means; 0 for n <= 10.
 
     >>> covariance_of_means([0.0, 2.0] * 6, [0.0, 1.0] * 6) == 0.5 / 11
     True
@@ -114,9 +121,9 @@ def covariance_of_means(x: Row, y: Row) -> float:
 
 
 def log_ratio(model: Row, base: Row) -> tuple[float, float]:
-    """ln(PPL(model) / PPL(base)) from two lists of nll, and its error.
+    """Return ln(PPL(model) / PPL(base)) from two lists of nll, and its standard error.
 
-    The error is sqrt(e1^2 + e2^2 - 2 cov): tokens that both find hard do not count twice.
+    The error is sqrt(e1^2 + e2^2 - 2 cov): the covariance removes the part that both models share.
 
     >>> log_ratio([1.5, 2.5] * 6, [1.0, 2.0] * 6)
     (0.5, 0.0)
@@ -127,7 +134,7 @@ def log_ratio(model: Row, base: Row) -> tuple[float, float]:
 
 
 def ratio(model: Row, base: Row) -> tuple[float, float]:
-    """PPL(model) / PPL(base) and its error.
+    """Return PPL(model) / PPL(base) and its standard error.
 
     >>> [round(v, 9) for v in ratio([1.5, 2.5] * 6, [1.0, 2.0] * 6)]
     [1.648721271, 0.0]
@@ -137,7 +144,7 @@ def ratio(model: Row, base: Row) -> tuple[float, float]:
 
 
 def difference(model: Row, base: Row) -> tuple[float, float]:
-    """PPL(model) - PPL(base) and its error.
+    """Return PPL(model) - PPL(base) and its standard error.
 
     >>> [round(v, 3) for v in difference([1.5, 2.5] * 6, [1.0, 2.0] * 6)]
     [2.907, 0.438]
@@ -149,7 +156,7 @@ def difference(model: Row, base: Row) -> tuple[float, float]:
 
 
 def correlation(model: Row, base: Row) -> float:
-    """The correlation of two lists of nll: llama.cpp's Cor(ln PPL(Q), ln PPL(base)).
+    """Return the correlation of two lists of nll: llama.cpp's Cor(ln(PPL(Q)), ln(PPL(base))).
 
     >>> round(correlation([1.0, 3.0] * 6, [2.0, 4.0] * 6), 12)
     1.0
@@ -158,10 +165,10 @@ def correlation(model: Row, base: Row) -> float:
     return covariance_of_means(model, base) / errors if errors else math.nan
 
 
-def share_and_error(count: int, n: int) -> tuple[float, float]:
-    """count / n and sqrt(p (1 - p) / (n - 1)): same top tokens.
+def fraction_and_error(count: int, n: int) -> tuple[float, float]:
+    """Return p = count / n and its standard error sqrt(p (1 - p) / (n - 1)).
 
-    >>> [round(v, 9) for v in share_and_error(50, 101)]
+    >>> [round(v, 9) for v in fraction_and_error(50, 101)]
     [0.495049505, 0.049997549]
     """
     p = count / n
@@ -169,7 +176,7 @@ def share_and_error(count: int, n: int) -> tuple[float, float]:
 
 
 def rms_and_error(values: Row) -> tuple[float, float]:
-    """The root of the mean square and its error, 0.5 / rms times that of the mean square.
+    """Return the root mean square and its standard error, 0.5 / rms * that of the mean square.
 
     >>> rms_and_error([3.0, -3.0] * 6)
     (3.0, 0.0)
@@ -179,14 +186,14 @@ def rms_and_error(values: Row) -> tuple[float, float]:
     return rms, 0.5 / rms * error if rms else 0.0
 
 
-def percentile(values: Row, share: float) -> float:
-    """The value below which a share of all lie, linear between neighbours in the sorted list.
+def percentile(values: Row, fraction: float) -> float:
+    """Return the value below which a fraction of all values lie, linearly interpolated.
 
     >>> percentile([3.0, 1.0, 2.0], 0.5), percentile([0.0, 10.0], 0.9), percentile([5.0], 0.999)
     (2.0, 9.0, 5.0)
     """
     ordered = sorted(values)
-    place = share * (len(ordered) - 1)
+    place = fraction * (len(ordered) - 1)
     low = min(int(place), len(ordered) - 1)
     high = min(low + 1, len(ordered) - 1)
     return ordered[low] + (place - low) * (ordered[high] - ordered[low])

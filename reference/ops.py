@@ -1,7 +1,8 @@
-"""One function for each op of a plan, on one token's row of f32 values.
+"""The main ops of a plan, on the f32 row of one token: embedding, products, rope, attention.
 
-Unless an op says otherwise it is computed in binary64 and each element rounded once to f32; an
-executor that computes in f32 may differ by the roundings that its own order of operations takes.
+Unless an op says otherwise, it is computed in binary64 and each element is rounded once to f32. An
+executor that computes in f32 may differ by the roundings of its own order of operations. gates.py,
+experts.py and recurrent.py have the other ops.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ Row = Sequence[float]
 
 
 def embed(token: int, weight: Weight) -> list[float]:
-    """Row `token` of the table [vocab, width].
+    """Return row `token` of the embedding table [vocab, width].
 
     >>> embed(1, Weight.of([[1.0, 2.0], [3.0, 4.0]]))
     [3.0, 4.0]
@@ -28,7 +29,7 @@ def embed(token: int, weight: Weight) -> list[float]:
 
 
 def embed_position(position: int, weight: Weight) -> list[float]:
-    """Row `position` of the table [positions, width].
+    """Return row `position` of the position table [positions, width].
 
     >>> embed_position(0, Weight.of([[1.0, 2.0], [3.0, 4.0]]))
     [1.0, 2.0]
@@ -37,9 +38,9 @@ def embed_position(position: int, weight: Weight) -> list[float]:
 
 
 def rms_norm(x: Row, weight: Row, *, eps: float, heads: int = 1) -> list[float]:
-    """x / sqrt(mean(x^2) + eps) * weight, over each of `heads` equal parts of the row.
+    """Return x / sqrt(mean(x^2) + eps) * weight, for each of `heads` equal pieces of the row.
 
-    `weight` is as long as one part. arXiv 1910.07467.
+    `weight` has the length of one piece. Source: arXiv 1910.07467.
 
     >>> rms_norm([3.0, 4.0, 6.0, 8.0], [1.0, 2.0], eps=0.0, heads=2)
     [0.8485281467437744, 2.262741804122925, 0.8485281467437744, 2.262741804122925]
@@ -47,14 +48,14 @@ def rms_norm(x: Row, weight: Row, *, eps: float, heads: int = 1) -> list[float]:
     result: list[float] = []
     size = len(x) // heads
     for start in range(0, len(x), size):
-        part = x[start : start + size]
-        root = math.sqrt(math.fsum(map(mul, part, part)) / size + eps)
-        result += f32s(v / root * w for v, w in zip(part, weight, strict=True))
+        head = x[start : start + size]
+        root = math.sqrt(math.fsum(map(mul, head, head)) / size + eps)
+        result += f32s(v / root * w for v, w in zip(head, weight, strict=True))
     return result
 
 
 def linear(x: Row, weight: Weight, bias: Row | None = None, acts: str = "f64") -> list[float]:
-    """x W^T, plus the bias in f32; `acts` says how (linear.py), and is then right to the bit.
+    """Return x W^T by the product named `acts` (linear.py), plus the bias in f32.
 
     >>> w = Weight.of([[1.0, 2.0], [3.0, 4.0]])
     >>> linear([1.0, 1.0], w), linear([1.0, 1.0], w, [0.5, -7.0], "f32")
@@ -70,11 +71,12 @@ def linear(x: Row, weight: Weight, bias: Row | None = None, acts: str = "f64") -
 def rope(
     x: Row, position: int, *, heads: int, freqs: Row, factor: float, pairing: str
 ) -> list[float]:
-    """Each head's pairs rotated by position * freqs (radians), times `factor`.
+    """Rotate pairs of elements by position * freqs radians and multiply by `factor`.
 
-    Pair i of a head is (2i, 2i+1) if `pairing` is "neighbours", (i, i + dims/2) if "halves", with
-    dims = 2 * len(freqs); elements past dims stay. cos and sin times the factor are rounded to
-    f32, and so is each product and their sum: this op is right to the bit. arXiv 2104.09864.
+    Pair i of a head is (2i, 2i + 1) if `pairing` is "neighbours", (i, i + dims/2) if "halves",
+    where dims = 2 * len(freqs); elements past dims stay. Cosine and sine times the factor are
+    rounded to f32, then each product and their sum, so every bit is defined. Source: arXiv
+    2104.09864.
 
     >>> rope([1.0, 2.0, 3.0, 4.0, 5.0], 1, heads=1, freqs=[math.pi, 0.0], factor=1.0,
     ...      pairing="neighbours")
@@ -83,14 +85,14 @@ def rope(
     [-2.0, 4.0, -6.0, 8.0]
     """
     pairs = len(freqs)
-    apart, following = {"neighbours": (1, 2), "halves": (pairs, 1)}[pairing]
+    distance, following = {"neighbours": (1, 2), "halves": (pairs, 1)}[pairing]
     cos = f32s(math.cos(position * f) * factor for f in freqs)
     sin = f32s(math.sin(position * f) * factor for f in freqs)
     result = list(x)
     for start in range(0, len(x), len(x) // heads):
         for pair, (c, s) in enumerate(zip(cos, sin, strict=True)):
             i = start + pair * following
-            j = i + apart
+            j = i + distance
             result[i] = f32(f32(x[i] * c) - f32(x[j] * s))
             result[j] = f32(f32(x[i] * s) + f32(x[j] * c))
     return result
@@ -100,9 +102,10 @@ def long_rope(
     x: Row, position: int, capacity: int, *, heads: int, short: Row, long: Row, original: int,
     factor: float, pairing: str,
 ) -> list[float]:  # fmt: skip
-    """`rope`, by `long` where the cache has room for more than `original` tokens, else by `short`.
+    """Return `rope` with `long` frequencies if the cache has room for more than `original` tokens.
 
-    arXiv 2402.13753.
+    Otherwise with `short` frequencies. `capacity` is the cache's room in tokens. Source: arXiv
+    2402.13753.
 
     >>> kind = {"heads": 1, "short": [0.0], "long": [math.pi], "factor": 1.0, "original": 4}
     >>> [long_rope([1.0, 2.0], 1, n, **kind, pairing="halves") for n in (4, 5)]
@@ -116,11 +119,12 @@ def attend(
     q: Row, keys: Sequence[Row], values: Sequence[Row], sinks: Row | None = None, *, heads: int,
     kv_heads: int, scale: float, window: int = 0,
 ) -> list[float]:  # fmt: skip
-    """softmax(q k^T * scale) v for each head, over the positions up to the token's own.
+    """Return softmax(q k^T * scale) v for each head, over the positions up to the token's own.
 
-    `keys` and `values` have one row per position, the token's own last. Consecutive heads share a
-    key/value head. A `window` of w > 0 sees the last w positions, the own included. A head's sink
-    (arXiv 2309.17453) is a score more, which takes its share of the softmax and has no value.
+    `keys` and `values` have one row per position, the token's own last. Consecutive query heads
+    share a key/value head. A `window` w > 0 limits attention to the last w positions, the own
+    included. `sinks` adds a score for each head that takes probability but has no value
+    (arXiv 2309.17453). Source: arXiv 1706.03762.
 
     >>> attend([1.0, 0.0], [[9.0], [9.0]], [[1.0], [3.0]], heads=2, kv_heads=1, scale=1.0)
     [2.0, 2.0]
@@ -133,9 +137,9 @@ def attend(
     size = len(q) // heads
     result: list[float] = []
     for head in range(heads):
-        part = q[head * size : (head + 1) * size]
+        query = q[head * size : (head + 1) * size]
         own = slice(head * kv_heads // heads * size, (head * kv_heads // heads + 1) * size)
-        scores = [sum(map(mul, part, key[own])) * scale for key in seen_keys]
+        scores = [sum(map(mul, query, key[own])) * scale for key in seen_keys]
         sunk = [] if sinks is None else [sinks[head]]
         peak = max(scores + sunk)
         e = [math.exp(score - peak) for score in scores]
@@ -146,7 +150,7 @@ def attend(
 
 
 def add(x: Row, y: Row) -> list[float]:
-    """x + y, right to the bit.
+    """Return x + y; every bit is defined.
 
     >>> add([1.0], [2.0])
     [3.0]
@@ -155,7 +159,7 @@ def add(x: Row, y: Row) -> list[float]:
 
 
 def swiglu(gate: Row, up: Row) -> list[float]:
-    """silu(gate) * up with silu(g) = g / (1 + exp(-g)). arXiv 2002.05202.
+    """Return silu(gate) * up, with silu(g) = g / (1 + exp(-g)). Source: arXiv 2002.05202.
 
     >>> swiglu([0.0, 40.0, -800.0], [5.0, 0.5, 1.0])
     [0.0, 20.0, -0.0]
@@ -168,7 +172,7 @@ def _silu(g: float) -> float:
 
 
 def take(rows: Sequence[list[float]], outputs: Sequence[int]) -> list[list[float]]:
-    """The rows whose logits are wanted.
+    """Return the rows whose logits are requested.
 
     >>> take([[1.0], [2.0], [3.0]], [2])
     [[3.0]]

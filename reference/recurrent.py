@@ -1,4 +1,4 @@
-"""Ops with a state that tokens write over: the short convolution and the gated delta rule."""
+"""Ops with a recurrent state per sequence: the short convolution and the gated delta rule."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ Matrix = list[list[float]]
 
 
 def short_conv(rows: Sequence[Row], weight: Sequence[Row]) -> list[float]:
-    """For each channel the sum over the last positions in order of weight * x: right to the bit.
+    """Return for each channel the sum of weight * x over the last positions, oldest first.
 
-    `rows` holds the inputs up to the token's own, which is the last; `weight` is [channels,
-    kernel], the oldest position first. Each step is one fused multiply-add; positions before the
-    first add nothing.
+    `rows` holds the inputs up to the token's own, which is last; `weight` is [channels, kernel].
+    Each step is one fused multiply-add, so every bit is defined; positions before the first token
+    add nothing.
 
     >>> short_conv([[1.0], [2.0]], [[10.0, 1.0, 0.5]])
     [2.0]
@@ -31,7 +31,7 @@ def short_conv(rows: Sequence[Row], weight: Sequence[Row]) -> list[float]:
 
 
 def log_decay(x: Row, rate: Row, bias: Row) -> list[float]:
-    """rate * ln(1 + exp(x + bias)): the logarithm of the factor by which a state fades.
+    """Return rate * ln(1 + exp(x + bias)), the logarithm of the factor by which a state decays.
 
     >>> log_decay([-1.0], [-2.0], [1.0])
     [-1.3862943649291992]
@@ -43,12 +43,15 @@ def delta_rule(
     q: Row, k: Row, v: Row, decay: Row, beta: Row, state: list[Matrix], *, heads: int,
     key_heads: int, scale: float, sharing: str,
 ) -> list[float]:  # fmt: skip
-    """One token of the gated delta rule in each head: S^T q * scale. arXiv 2412.06464.
+    """Advance the gated delta rule by one token in each head; return S^T q * scale.
 
-    S fades by exp(decay); then what it answers to k moves by `beta` towards v: S = S + k u^T with
-    u = beta (v - S^T k). `state` holds each head's S, [size of k][size of v], zero before the
-    first token, and is changed in place, unrounded. Value head i has key head i / r if `sharing`
-    is "runs", r value heads to a key head, or i modulo `key_heads` if it is "turns".
+    The state S of a head is a matrix [key size][value size], zero before the first token:
+
+        S = exp(decay) * S;  u = beta * (v - S^T k);  S = S + k u^T
+
+    `state` holds the matrices of all heads and is changed in place, unrounded. Value head i uses
+    key head i / r if `sharing` is "runs", with r value heads per key head, or i modulo `key_heads`
+    if it is "turns". Source: arXiv 2412.06464.
 
     >>> state = [[[0.0], [0.0]]]
     >>> kind = {"heads": 1, "key_heads": 1, "scale": 1.0, "sharing": "runs"}
@@ -75,7 +78,7 @@ def delta_rule(
 
 
 def zeros(heads: int, key_size: int, size: int) -> list[Matrix]:
-    """The state before the first token.
+    """Return the state before the first token: a zero matrix for each head.
 
     >>> zeros(1, 2, 1)
     [[[0.0], [0.0]]]
@@ -84,7 +87,7 @@ def zeros(heads: int, key_size: int, size: int) -> list[Matrix]:
 
 
 def _owners(heads: int, key_heads: int, sharing: str) -> list[int]:
-    """The key head of each value head."""
+    """Return the key head of each value head."""
     if heads % key_heads or sharing not in ("runs", "turns"):
         raise ValueError(f"{heads} heads cannot share {key_heads} by `{sharing}`")
     if sharing == "turns":

@@ -1,9 +1,9 @@
-"""Runs a plan, given as plain dicts, with the functions of ops.py, gates.py, experts.py and
-recurrent.py: the oracle for a whole model.
+"""Run a plan, the list of ops that describes a model, and return its logits.
 
-A plan is a list of ops. Op i makes value i, one row of f32 per token; `inputs` name earlier
-values, `weights` name tensors, the other keys are the op's attributes. The last value is the
-logits. Nothing is skipped: an op or an attribute that is not known is an error.
+A plan is a list of dicts. Op i makes value i, one f32 row per token; `inputs` are the indices of
+earlier values, `weights` the names of tensors, `width` the columns of the result, and all other
+keys are attributes of the op. The last value is the logits. An unknown op or attribute is an error.
+The ops are the functions of ops.py, gates.py, experts.py and recurrent.py.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from reference import experts, gates, ops, recurrent
-from reference.cache import Cache, Rows, kept
+from reference.cache import Cache, Rows, round_kv
 from reference.weights import Weight
 
 Plan = Sequence[Mapping[str, Any]]
@@ -46,7 +46,7 @@ ATTRIBUTES: dict[str, set[str]] = {
     "expert_sum": set(),
     "log_decay": set(),
 }
-"""Every op with the attributes that it must have."""
+"""All ops, with the attributes that each must have."""
 
 PER_ROW: dict[str, Any] = {
     **{name: getattr(ops, name) for name in ("rms_norm", "add", "swiglu")},
@@ -57,11 +57,11 @@ PER_ROW: dict[str, Any] = {
         "clamped_swiglu",
     )},
 }  # fmt: skip
-"""The ops that need nothing but a row of each input, the weights' vectors and the attributes."""
+"""Ops that need only one row of each input, weight vectors and the attributes."""
 
 
 class Runner:
-    """One step: tokens that are appended to their sequences, in order."""
+    """Runs one step: new tokens, appended to their sequences in order."""
 
     def __init__(
         self, weights: Mapping[str, Weight], cache: Cache, tokens: Sequence[int],
@@ -74,10 +74,10 @@ class Runner:
             self.positions.append(cache.lengths.get(sequence, 0))
             cache.lengths[sequence] = self.positions[-1] + 1
         self.values: list[Rows] = []
-        self.owners: list[Sequence[int]] = []  # for each value, the token of each row
+        self.owners: list[Sequence[int]] = []  # for each value: the token of each row
 
     def step(self, op: Mapping[str, Any]) -> None:
-        """Run one op and keep its value."""
+        """Run an op and append its value."""
         kind, inputs = op["op"], [self.values[i] for i in op["inputs"]]
         extra = op.keys() - {"op", "inputs", "weights", "width"}
         if kind not in ATTRIBUTES or extra != ATTRIBUTES[kind]:
@@ -145,8 +145,8 @@ class Runner:
         query, key, value = row
         keys, values = self.cache.of("attend", layer, sequence)
         heads = attributes["kv_heads"]
-        keys.append(kept(key, self.cache.kv, heads))
-        values.append(kept(value, self.cache.kv, heads))
+        keys.append(round_kv(key, self.cache.kv_type, heads))
+        values.append(round_kv(value, self.cache.kv_type, heads))
         return ops.attend(query, keys, values, sinks and sinks[0], **attributes)
 
     def _short_conv(self, row: Any, sequence: int, weight: Rows, *, layer: int) -> list[float]:
@@ -169,11 +169,12 @@ def forward(
     cache: Cache | None = None, sequences: Sequence[int] | None = None,
     outputs: Sequence[int] | None = None, acts: str = "f64", trace: list[Rows] | None = None,
 ) -> Rows:  # fmt: skip
-    """The logits [outputs, vocab] of `tokens`, appended to their sequences of `cache` in order.
+    """Return the logits [outputs, vocab] of `tokens`, appended in order to their sequences.
 
-    `sequences` (0 if not given) says which sequence each token belongs to, `outputs` (all if not
-    given) which tokens' logits are wanted; a plan without `take` makes them all, and these are
-    picked. `trace`, if given, receives the value of every op.
+    `sequences` gives the sequence of each token (default: all 0), `outputs` the tokens whose logits
+    are returned (default: all). A plan without `take` computes all logits, and `outputs` are picked
+    at the end. `trace`, if given, receives the value of every op. `acts` names the product of
+    `linear`. Raises ValueError for an unknown op or attribute.
 
     >>> head = {"inputs": [], "weights": ["table"], "width": 2}
     >>> plan = [{"op": "embed", **head},

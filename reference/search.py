@@ -1,10 +1,10 @@
-"""The searches for a block's scale: which integers, times which scale, lie nearest to x.
+"""Search a block's scale: the scale and integer levels with the smallest weighted squared error.
 
-Given the integers l, the best scale is known: least squares, sum(w x l) / sum(w l l). So each
-search tries some inverse scales, rounds, and keeps the one whose least squares error is smallest.
-All arithmetic is f32, one rounding per operator, sums in element order, ``a * b * c`` from the
-left; llama.cpp built for x86-64 does the same, and the bytes agree. Past |x| of about 10^6 the
-gains, which grow with x^6, overflow f32: then a search returns some scale, not the best.
+For given levels l the best scale is the least squares solution sum(w x l) / sum(w l l). Each search
+tries several inverse scales, rounds x to levels, and returns the candidate with the smallest error.
+All arithmetic is f32 with one rounding per operator and sums in element order; ``a * b * c`` goes
+from the left. llama.cpp's x86-64 build does the same, so the bytes are equal. Above |x| of about
+10^6 the gains (growing with x^6) overflow f32: the scale is then not the best.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from operator import add, mul, sub
 from reference.f32 import clamp, f32, f32s, inverse, nearest, products, total
 
 TINY = f32(1e-15)
-"""Blocks smaller than this are stored as zero."""
+"""Blocks whose largest |x| is below this are stored as zero."""
 TENTH = f32(0.1)
 
 
 def signed_peak(x: Sequence[float]) -> float:
-    """The first element whose absolute value is the largest, with its sign.
+    """Return the element with the largest |x|, sign included; the first of equals.
 
     >>> signed_peak([1.0, -3.0, 3.0])
     -3.0
@@ -36,11 +36,10 @@ def signed_peak(x: Sequence[float]) -> float:
 def symmetric_search(
     x: Sequence[float], n: int, w: Sequence[float] | None = None
 ) -> tuple[float, list[int]]:
-    """A signed scale and levels in -n..n-1, each stored + n, from 19 inverse scales.
+    """Fit a signed scale and levels -n..n-1 (returned + n), 19 inverse scales: `make_qx_quants`.
 
-    The largest |x| goes to -n, so the scale has the other sign. Maximises the gain
-    sum(w x l)^2 / sum(w l l), which is what the scale takes off the squared error; w = x^2 if not
-    given.
+    The largest |x| maps to -n, so the scale has the other sign. The search maximizes the gain
+    sum(w x l)^2 / sum(w l l), which the scale takes off the squared error. Without `w`: w = x^2.
 
     >>> symmetric_search([-0.89, 0.16, 0.08, -0.13, 0.16, -0.54], 8)
     (0.11088692396879196, [0, 9, 9, 7, 9, 3])
@@ -66,9 +65,9 @@ def symmetric_search(
 
 
 def coordinate_search(x: Sequence[float], n: int) -> tuple[float, list[int]]:
-    """As `symmetric_search` with w = x^2, but moving one level at a time, at most 5 rounds.
+    """Fit like `symmetric_search` with w = x^2, one level at a time: `make_q3_quants`.
 
-    Each element's level is set to what is best given the scale that the others want.
+    At most 5 rounds set each level to the best one for the scale that the other levels imply.
 
     >>> coordinate_search([-0.89, 0.16, 0.08, -0.13, 0.16, -0.54], 4)
     (0.2921016812324524, [1, 5, 4, 4, 5, 2])
@@ -88,7 +87,7 @@ def _sweeps(
     x: Sequence[float], w: Sequence[float], levels: list[int], sums: tuple[float, float],
     low: int | None, high: int,
 ) -> tuple[float, float]:  # fmt: skip
-    """Improve `levels` in place while a*a/b grows; returns both sums. `low` None: bytes."""
+    """Improve `levels` in place while a*a/b grows; return both sums. `low` None: byte levels."""
     a, b = sums
     wx = products(w, x)
     for _ in range(5):
@@ -115,11 +114,11 @@ def affine_search(
     x: Sequence[float], n: int, w: Sequence[float], grid: tuple[float, float, int],
     absolute: bool = False,
 ) -> tuple[float, float, list[int]]:  # fmt: skip
-    """Scale, minimum (as its negative, >= 0) and levels 0..n: x is about scale * l - minimum.
+    """Fit x = scale * l - minimum with levels l in 0..n, minimum >= 0: `make_qkx2_quants`.
 
-    `grid` = (first, step, count): tries inverse scales (n + first + step * s) / range for s up to
-    and including count, each with the least squares scale and minimum. Accepting a candidate also
-    moves the minimum that later candidates start from.
+    `grid` = (first, step, count) lists the inverse scales (n + first + step * s) / range, s =
+    0..count, each with the least squares scale and minimum. An accepted candidate also moves the
+    minimum that later candidates start from. `absolute` weighs |error| instead of its square.
 
     >>> affine_search([-0.89, 0.16, 0.08, -0.13, 0.16, -0.54], 15, [1.0] * 6, (-1.0, 0.1, 20))
     (0.06973959505558014, 0.8907292485237122, [0, 15, 14, 11, 15, 5])
@@ -162,7 +161,7 @@ def _error(
 def _least_squares(
     x: Sequence[float], w: Sequence[float], levels: Sequence[int], sw: float, swx: float
 ) -> tuple[float, float] | None:
-    """The scale and the minimum (not above 0) with the smallest squared error for these levels."""
+    """Return the best scale and minimum (<= 0) for these levels; None if there is no solution."""
     wl = products(w, levels)
     sl, sll, sxl = total(wl), total(products(wl, levels)), total(products(wl, x))
     d = f32(f32(sw * sll) - f32(sl * sl))
@@ -174,9 +173,10 @@ def _least_squares(
 
 
 def scale_quantizer(v: Sequence[float], n: int, w: Sequence[float]) -> tuple[float, list[int]]:
-    """A scale and levels 0..n for values >= 0: how super-blocks store their blocks' scales.
+    """Fit a scale and levels 0..n to the scales of a super-block: `make_qp_quants`.
 
-    IQ2_XXS has some below 0: their levels are bytes, -1 is 255, but in later candidates and sums.
+    IQ2_XXS passes some values below 0: their levels return as bytes (-1 is 255), but the sums and
+    all candidates but the first use the signed levels.
 
     >>> scale_quantizer([0.5, 1.0, 2.0], 15, [1.0, 1.0, 1.0])
     (0.13114753365516663, [4, 8, 15])

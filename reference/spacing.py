@@ -1,4 +1,4 @@
-"""Where the values of a float format lie: digits, neighbours, and how many an interval holds."""
+"""The values of a float format on the number line: digits, neighbours, values in an interval."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from reference.floats import FloatFormat, decode, encode
 
 
 def significant_digits(f: FloatFormat) -> float:
-    """How many decimal digits the significand is worth: log10 of its steps.
+    """Decimal digits that the significand resolves: (significand_bits + 1) * log10(2).
 
     >>> from reference.floats import FLOATS
     >>> [f"{significant_digits(FLOATS[n]):.1f}" for n in ("float32", "float16", "bfloat16")]
@@ -18,7 +18,9 @@ def significant_digits(f: FloatFormat) -> float:
 
 
 def next_up(x: float, f: FloatFormat) -> float:
-    """The smallest value of the format above x; infinity (or NaN without one) past the largest.
+    """Return the smallest value of the format above x.
+
+    Above the largest finite value that is infinity, or NaN in a format without infinity.
 
     >>> from reference.floats import FLOAT16, FLOATS
     >>> next_up(1.0, FLOAT16), next_up(0.0, FLOAT16), next_up(-0.5, FLOATS["float4"])
@@ -33,7 +35,7 @@ def next_up(x: float, f: FloatFormat) -> float:
 
 
 def next_down(x: float, f: FloatFormat) -> float:
-    """The largest value of the format below x.
+    """Return the largest value of the format below x.
 
     >>> from reference.floats import FLOAT16
     >>> next_down(1.0, FLOAT16), next_down(65504.0, FLOAT16)
@@ -43,9 +45,10 @@ def next_down(x: float, f: FloatFormat) -> float:
 
 
 def count_between(low: float, high: float, f: FloatFormat) -> int:
-    """How many values of the format lie in [low, high); the two zeros count as one.
+    """Count the values of the format in [low, high); the two zeros count as one value.
 
-    Half of all floats lie between -1 and 1, and each doubling holds as many as the last:
+    Every interval from a power of two to the next holds the same number of values, so about half of
+    all floats lie between -1 and 1:
 
     >>> from reference.floats import BFLOAT16, FLOAT16, FLOATS
     >>> [count_between(2.0**e, 2.0**(e + 1), FLOAT16) for e in (-3, 0, 10)]
@@ -57,7 +60,7 @@ def count_between(low: float, high: float, f: FloatFormat) -> int:
 
 
 def _rank(x: float, f: FloatFormat) -> int:
-    """The number of finite values below x, counted from zero: negative codes run downwards."""
+    """Count the finite values below x, starting from zero; negative values count downwards."""
     code = encode(x, f)
     magnitude = code & (1 << f.bits - 1) - 1
     rank = -magnitude if code >> f.bits - 1 else magnitude

@@ -1,4 +1,4 @@
-"""A weight matrix as stored: its bytes, and the views of them that products need."""
+"""A weight matrix as stored: its bytes in a format, decoded by row, by column and by group."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from reference.legacy import Group
 
 @dataclass(frozen=True)
 class Weight:
-    """[rows, columns] in a format of `formats.py`; a vector is a single row.
+    """A matrix [rows, columns] in a format of formats.py; a vector is a matrix of one row.
+
+    Raises ValueError if `data` has the wrong length.
 
     >>> w = Weight.of([[1.0, 2.0], [3.0, 4.0]], "F16")
     >>> w.row(1), w.values, w.by_column
@@ -34,27 +36,27 @@ class Weight:
 
     @staticmethod
     def of(values: Sequence[Sequence[float]], name: str = "F32") -> Weight:
-        """Rows of f32 values, encoded."""
+        """Encode rows of f32 values."""
         data = b"".join(encode_row(row, name) for row in values)
         return Weight(name, len(values), len(values[0]), data)
 
     def row(self, index: int) -> list[float]:
-        """The f32 values of one row."""
+        """Return the f32 values of a row."""
         return decode_row(self._bytes(index), self.format, self.columns)
 
     @cached_property
     def values(self) -> list[list[float]]:
-        """The f32 values of all rows."""
+        """The f32 values of all rows, [rows][columns]."""
         return [self.row(index) for index in range(self.rows)]
 
     @cached_property
     def by_column(self) -> list[tuple[float, ...]]:
-        """The f32 values, transposed."""
+        """The f32 values transposed, [columns][rows]."""
         return list(zip(*self.values, strict=True))
 
     @cached_property
     def groups(self) -> list[tuple[Group, ...]]:
-        """Each group of columns with all its rows, for formats that are not floats."""
+        """The groups of all rows, [groups][rows]; for formats that are not floats."""
         rows = [
             groups_of(self._bytes(index), self.format, self.columns) for index in range(self.rows)
         ]
@@ -62,7 +64,10 @@ class Weight:
 
     @cached_property
     def takes_int8(self) -> bool:
-        """Whether products round their activations: groups of 16, or of whole 32s, of integers."""
+        """Whether products round their activations to 8 bits.
+
+        True for integer formats with groups of 16 columns or of a multiple of 32.
+        """
         if is_float(self.format):
             return False
         name, _, group = self.format.partition("-g")
@@ -70,13 +75,16 @@ class Weight:
         return size == 16 or size % 32 == 0
 
     @cached_property
-    def rounded(self) -> int:
-        """Columns whose activations share a scale where products round them."""
-        return 32 if self.groups[0][0].whole is None else 256
+    def activation_group(self) -> int:
+        """Columns whose rounded activations share a scale: 256 with integer scales, else 32."""
+        return 32 if self.groups[0][0].integer_scales is None else 256
 
     @cached_property
     def takes_bf16(self) -> bool:
-        """Whether products round their activations to bfloat16: BF16, zero or from 2^-54 up."""
+        """Whether products round their activations to bfloat16.
+
+        True for BF16 weights that are all 0 or at least 2^-54 in size (see `linear.product_bf16`).
+        """
         return self.format == "BF16" and all(
             v == 0 or abs(v) >= 2.0**-54 for row in self.values for v in row
         )

@@ -1,4 +1,4 @@
-//! One error type for the core; the Python side maps each kind to an exception class.
+//! The error type of the core; each kind is an exception class of `fewbit.errors`.
 
 use std::fmt;
 

@@ -7,7 +7,7 @@ pub fn to_bf16(x: f32) -> u16 {
     if bits & 0x7fff_ffff > 0x7f80_0000 {
         return (bits >> 16) as u16 | 64;
     }
-    // Half a unit less one, plus the kept part's lowest bit: a tie rounds up only from odd.
+    // Half a unit less one, plus the lowest bit that remains: a tie rounds up only from odd.
     (bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16) as u16
 }
 
@@ -25,7 +25,7 @@ pub fn to_f16(x: f32) -> u16 {
     let bits = x.to_bits() & 0x7fff_ffff;
     // Adding 1/2 leaves a subnormal's 10 bits at the end of the sum, rounded by the addition.
     let small = (f32::from_bits(bits) + 0.5).to_bits().wrapping_sub(0x3f00_0000);
-    // Half a unit less one, plus the kept part's lowest bit: a tie rounds up only from odd.
+    // Half a unit less one, plus the lowest bit that remains: a tie rounds up only from odd.
     let normal = bits.wrapping_sub(112 << 23).wrapping_add(0xfff + (bits >> 13 & 1)) >> 13;
     let nan = 0x7e00 | (bits >> 13 & 0x3ff);
     let large = if bits > 0x7f80_0000 { nan } else { 0x7c00 };

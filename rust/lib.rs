@@ -3,19 +3,23 @@
 //! How a Python call reaches a kernel:
 //!
 //! ```text
-//! fewbit.quantize(array, "Q4_0")   python/fewbit/api.py
-//!   _core.encode                   rust/py_encode.rs
-//!   quantize::encode_tensor        rust/quantize/mod.rs     rows in parallel
-//!   formats::Format::encode_row    rust/formats/legacy.rs   one row of blocks
+//! fewbit.quantize(array, "Q4_0")   python/fewbit/formats/tensors.py
+//!   _core.encode                   rust/py/encode.rs          releases the GIL
+//!   quantize::encode_tensor        rust/quantize/mod.rs       rows in parallel
+//!   formats::Format::encode_row    rust/formats/encode.rs     chooses format and instruction set
+//!   formats::legacy::encode_q4_0   rust/formats/legacy.rs     one row of blocks
 //!
 //! model.logits(ids)                python/fewbit/api.py
-//!   _core.Executor.forward         rust/py.rs               releases the GIL
-//!   exec::Executor::forward        rust/exec/mod.rs         all threads walk the plan
-//!   kernels::Kernels::linear_int8  rust/kernels/mod.rs      chosen once per process
-//!   kernels::linear::linear_int8   rust/kernels/linear.rs   one algorithm, generic over `Isa`
+//!   _core.Executor.forward         rust/py/model.rs           releases the GIL
+//!   exec::Executor::forward        rust/exec/mod.rs           all threads execute the plan
+//!   exec::step::Step::products     rust/exec/ops/products.rs  each thread claims rows of the weights
+//!   kernels::Kernels::linear_int8  rust/kernels/mod.rs        chosen once per process
+//!   product::int8::linear_int8     rust/kernels/product/int8.rs  one algorithm, generic over `Isa`
 //! ```
 //!
-//! Only `py.rs` and `py_encode.rs` name pyo3; everything else builds and tests without Python.
+//! Modules import only from those below them, top to bottom: `py`, `exec`, `kernels`, `quantize`,
+//! `formats`, then `measure`, `read_rate`, `floats` and `error`. Only `py` names pyo3; everything
+//! else builds and tests without Python.
 
 pub mod error;
 pub mod exec;
@@ -25,7 +29,5 @@ pub mod kernels;
 pub mod measure;
 #[cfg(feature = "python")]
 mod py;
-#[cfg(feature = "python")]
-mod py_encode;
 pub mod quantize;
 pub mod read_rate;

@@ -151,9 +151,9 @@ fn sums_avx2(p: &Row, q: &Row) -> Sums {
 #[inline(always)]
 fn sums_of(p: &Row, q: &Row) -> Sums {
     let mut total = [[0.0; LANES]; 3];
-    let (whole_p, rest_p) = p.logits.as_chunks::<LANES>();
-    let (whole_q, rest_q) = q.logits.as_chunks::<LANES>();
-    for (x, y) in whole_p.iter().zip(whole_q) {
+    let (chunks_p, rest_p) = p.logits.as_chunks::<LANES>();
+    let (chunks_q, rest_q) = q.logits.as_chunks::<LANES>();
+    for (x, y) in chunks_p.iter().zip(chunks_q) {
         add(&mut total, x, y, p.largest, q.largest);
     }
     if !rest_p.is_empty() {
@@ -198,13 +198,13 @@ fn exp(a: f64) -> f64 {
     use std::f64::consts::LOG2_E;
     // Adding 1.5 * 2^52 leaves the nearest integer in the low bits.
     const ROUND: f64 = 6_755_399_441_055_744.0;
-    // ln 2 in two parts; the first has zeros at its end, so its product with n is exact.
+    // ln 2 as a sum of two numbers; the first has zeros at its end, so its product with n is exact.
     const LN2_HIGH: f64 = 0.693_147_180_369_123_8;
     const LN2_LOW: f64 = 1.908_214_929_270_587_7e-10;
-    let kept = if a < LEAST { LEAST } else { a };
-    let shifted = kept * LOG2_E + ROUND;
+    let clamped = if a < LEAST { LEAST } else { a };
+    let shifted = clamped * LOG2_E + ROUND;
     let n = shifted - ROUND;
-    let r = kept - n * LN2_HIGH - n * LN2_LOW;
+    let r = clamped - n * LN2_HIGH - n * LN2_LOW;
     let mut series = TAYLOR[0];
     for coefficient in &TAYLOR[1..] {
         series = series * r + coefficient;

@@ -1,4 +1,4 @@
-//! How fast this machine reads memory: the ceiling of generation, which reads every weight once.
+//! The read rate of memory, which limits generation: each token reads every weight once.
 
 use crate::error::{Error, Result};
 use std::hint::black_box;
@@ -30,21 +30,21 @@ pub fn read_rate(threads: usize) -> Result<f64> {
     Ok(BYTES as f64 / best / 1e9)
 }
 
-/// Seconds in which `threads` threads read their parts of the buffer once.
+/// Seconds in which `threads` threads read their pieces of the buffer once.
 fn pass(buffer: &[u64], threads: usize) -> f64 {
     let start = Instant::now();
     std::thread::scope(|scope| {
-        for part in buffer.chunks(buffer.len().div_ceil(threads)) {
-            scope.spawn(move || black_box(sum(part)));
+        for piece in buffer.chunks(buffer.len().div_ceil(threads)) {
+            scope.spawn(move || black_box(sum(piece)));
         }
     });
     start.elapsed().as_secs_f64()
 }
 
-fn sum(part: &[u64]) -> u64 {
+fn sum(values: &[u64]) -> u64 {
     let mut lanes = [0u64; LANES];
-    let (whole, rest) = part.as_chunks::<LANES>();
-    for chunk in whole {
+    let (chunks, rest) = values.as_chunks::<LANES>();
+    for chunk in chunks {
         for (lane, value) in lanes.iter_mut().zip(chunk) {
             *lane = lane.wrapping_add(*value);
         }
@@ -58,9 +58,9 @@ mod tests {
 
     #[test]
     fn every_element_is_read() {
-        let part: Vec<u64> = (0..1000).collect();
-        assert_eq!(sum(&part), 499_500);
-        assert_eq!(sum(&part[..LANES + 1]), 528);
+        let values: Vec<u64> = (0..1000).collect();
+        assert_eq!(sum(&values), 499_500);
+        assert_eq!(sum(&values[..LANES + 1]), 528);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! A token costs no memory but its logits: all else is kept from step to step.
+//! Test that, after warm-up, generating a token allocates only its logits.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -6,14 +6,14 @@ use std::cell::Cell;
 use fewbit::exec::weights::Weights;
 use fewbit::exec::{Activations, Batch, Executor};
 use fewbit::formats::Format;
-use fewbit::kernels::attention::Kept;
 use fewbit::kernels::find;
+use fewbit::kernels::ops::attention::KvType;
 
-/// The system's allocator, counted; `realloc` and `alloc_zeroed` come through `alloc`.
+/// The system's allocator with a counter; `realloc` and `alloc_zeroed` call `alloc`.
 struct Counted;
 
 thread_local! {
-    /// Of this thread: the test runner and idle pools allocate when they like.
+    /// Allocations of this thread; the test runner and idle thread pools allocate at any time.
     static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
 }
 
@@ -33,7 +33,7 @@ unsafe impl GlobalAlloc for Counted {
 #[global_allocator]
 static ALLOCATOR: Counted = Counted;
 
-/// Every op that has memory of its own: attention, a convolution, the delta rule and experts.
+/// A plan with every op that has working memory: attention, a convolution, the delta rule and experts.
 const PLAN: &str = r#"[
     {"op":"embed","inputs":[],"weights":["e"],"width":32},
     {"op":"rms_norm","inputs":[0],"weights":["n"],"width":32,"eps":1e-6,"heads":1},
@@ -72,13 +72,13 @@ fn weights() -> Weights {
 }
 
 #[test]
-fn a_token_costs_no_memory_but_its_logits() {
-    // One thread, the caller's: of several, one may find its first piece of an op in any step.
+fn a_token_allocates_only_its_logits() {
+    // One thread, the caller's: of several threads, one may claim rows of an op for the first time in any step.
     let executor = Executor::new(PLAN, &weights(), 1, find(None).unwrap()).unwrap();
-    for kept in [Kept::F32, Kept::F16, Kept::Int8] {
+    for kv_type in [KvType::F32, KvType::F16, KvType::Int8] {
         for activations in [Activations::F32, Activations::Int8] {
-            let mut cache = executor.cache(2, 16, kept).unwrap();
-            // Both sequences' tokens have the same experts, whose rows are then gathered.
+            let mut cache = executor.cache(2, 16, kv_type).unwrap();
+            // The tokens of both sequences have the same experts, whose rows are then gathered.
             for sequences in [&[0][..], &[0, 1]] {
                 let tokens = [3; 2];
                 let outputs: Vec<u32> = (0..sequences.len() as u32).collect();
@@ -89,7 +89,7 @@ fn a_token_costs_no_memory_but_its_logits() {
                     let logits = executor.forward(&mut cache, &batch).unwrap();
                     let taken = ALLOCATIONS.get() - before;
                     assert_eq!(logits.len(), 9 * sequences.len());
-                    // The first steps find out how much memory there has to be.
+                    // The first two steps allocate working memory.
                     assert!(step < 2 || taken == 1, "step {step}: {taken} allocations");
                 }
             }

@@ -36,7 +36,7 @@ class Tokenizer:
     def decode(self, ids: list[int], skip_special: bool = True) -> str:
         return "".join(ALPHABET[i] for i in ids)
 
-    def stream(self, after: object = (), spelled: object = ()) -> SimpleNamespace:
+    def decoder(self, after: object = (), spelled: object = ()) -> SimpleNamespace:
         return SimpleNamespace(push=lambda token: ALPHABET[token], finish=lambda: "")
 
 

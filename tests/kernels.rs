@@ -1,16 +1,17 @@
-//! Every instruction set against plain Rust, bit for bit, and plain Rust against a naive loop.
+//! Tests of matrix products: all instruction sets give the bits of plain Rust and of a naive loop.
 
 use fewbit::formats::Format;
-use fewbit::kernels::activations::Acts;
-use fewbit::kernels::isa::CHUNK;
-use fewbit::kernels::linear::{Output, Scratch};
-use fewbit::kernels::packed::{Packed, Storage};
+use fewbit::kernels::data::Acts;
+use fewbit::kernels::data::Output;
+use fewbit::kernels::layout::packed::{Packed, Storage};
+use fewbit::kernels::product::scratch::Scratch;
+use fewbit::kernels::shape::CHUNK;
 use fewbit::kernels::{Kernels, available};
 use shared::{Random, same_bits, scalar};
 
 mod shared;
 
-/// Random blocks with finite scales: every f16 or f32 field gets a moderate exponent.
+/// Random floats, encoded.
 fn blocks(random: &mut Random, format: Format, rows: usize, columns: usize) -> Vec<u8> {
     let x = random.floats(rows * columns);
     let row_bytes = format.row_bytes(columns).unwrap();
@@ -22,7 +23,7 @@ fn blocks(random: &mut Random, format: Format, rows: usize, columns: usize) -> V
     out
 }
 
-/// (rows, columns, tokens): short and long rows, whole and broken blocks and tiles.
+/// (rows, columns, tokens): short and long rows, full and partial blocks and tiles.
 fn shapes(format: Format) -> Vec<(usize, usize, usize)> {
     let mut shapes = vec![
         (16, 256, 1),
@@ -48,7 +49,7 @@ fn shapes(format: Format) -> Vec<(usize, usize, usize)> {
     shapes
 }
 
-/// int8 activations of `n` rows, by the kernel of `kernels`.
+/// `n` rows of activations rounded to int8 by `kernels`.
 struct Rounded {
     q: Vec<i8>,
     d: Vec<f32>,
@@ -100,7 +101,7 @@ fn product(
     let target = Output { data: out.as_mut_ptr(), stride: w.rows, bias };
     let mut scratch = Scratch::default();
     let mut rounded = Rounded::new(kernels, x, n, w.sharing().unwrap_or(1));
-    // Two calls, as two threads would share the blocks.
+    // Two calls, as if two threads divided the blocks.
     let half = w.blocks() / 2;
     for blocks in [half..w.blocks(), 0..half] {
         // SAFETY: the buffers hold n rows of the matrix's shape.
@@ -143,20 +144,20 @@ fn naive_int8(
     let groups = (x.chunks * CHUNK).div_ceil(codes.group);
     let (mut q, mut scale, mut min) = (vec![0u8; columns], vec![0f32; groups], vec![0f32; groups]);
     let mut out = vec![0f32; n * rows];
-    let part = codes.group.min(CHUNK);
+    let size = codes.group.min(CHUNK);
     for (row, bytes) in data.chunks_exact(data.len() / rows).enumerate() {
         format.unpack_row(bytes, columns, &mut q, &mut scale, &mut min);
         for t in 0..n {
             let a = &x.q[t * x.chunks * CHUNK..];
-            if codes.whole() {
+            if codes.has_integer_scales() {
                 let a = &a[..columns];
                 let d = &x.d[t * x.chunks..][..x.chunks];
-                out[t * rows + row] = naive_whole(format, bytes, &q, &scale, a, d);
+                out[t * rows + row] = naive_integer_scales(format, bytes, &q, &scale, a, d);
                 continue;
             }
             let mut acc = 0f32;
-            for start in (0..columns).step_by(part) {
-                let end = columns.min(start + part);
+            for start in (0..columns).step_by(size) {
+                let end = columns.min(start + size);
                 let dot: i32 = (start..end)
                     .map(|k| (i32::from(q[k]) - i32::from(codes.offset)) * i32::from(a[k]))
                     .sum();
@@ -174,8 +175,15 @@ fn naive_int8(
     out
 }
 
-/// One row of a format whose scales are whole numbers times a float that 256 columns share.
-fn naive_whole(format: Format, row: &[u8], q: &[u8], scale: &[f32], a: &[i8], d: &[f32]) -> f32 {
+/// One row of a format with integer scales: integers times one float that 256 columns share.
+fn naive_integer_scales(
+    format: Format,
+    row: &[u8],
+    q: &[u8],
+    scale: &[f32],
+    a: &[i8],
+    d: &[f32],
+) -> f32 {
     let codes = format.codes().unwrap();
     let mut acc = 0f32;
     for (i, block) in row.chunks_exact(format.block_bytes()).enumerate() {
@@ -198,24 +206,24 @@ fn naive_whole(format: Format, row: &[u8], q: &[u8], scale: &[f32], a: &[i8], d:
         if format == Format::Q2_K {
             acc = (low as f32).mul_add(-float(scales.dmin) * d[8 * i], acc);
         }
-        // The scales that decoding uses are the same whole numbers times the same float.
+        // Decoding uses the same integers times the same float.
         let shared = float(scales.d) * 0.5f32.powi(codes.halvings.into());
         for group in 0..16 {
             let byte = scales.scale[group];
-            let whole = if format == Format::Q2_K { (byte & 15) as i8 } else { byte as i8 };
-            assert_eq!(scale[16 * i + group], shared * f32::from(whole));
+            let integer = if format == Format::Q2_K { (byte & 15) as i8 } else { byte as i8 };
+            assert_eq!(scale[16 * i + group], shared * f32::from(integer));
         }
         acc = (dot as f32).mul_add(shared * d[8 * i], acc);
     }
     acc
 }
 
-/// The ways in which rows are packed, small too, where that is another; they read back as they were.
+/// The matrix packed in each layout that the format has, each checked to read back exactly.
 fn packings(data: &[u8], format: Format, rows: usize, columns: usize) -> Vec<Packed> {
     let mut packed = vec![Packed::new(data, format, rows, columns, false).unwrap()];
-    let small = Packed::new(data, format, rows, columns, true).unwrap();
-    if let Storage::Words(..) = small.storage {
-        packed.push(small);
+    let compact = Packed::new(data, format, rows, columns, true).unwrap();
+    if let Storage::Words(..) = compact.storage {
+        packed.push(compact);
     }
     let (mut got, mut want) = (vec![0.0; columns], vec![0.0; columns]);
     for (row, bytes) in data.chunks_exact(data.len() / rows).enumerate() {
@@ -228,7 +236,7 @@ fn packings(data: &[u8], format: Format, rows: usize, columns: usize) -> Vec<Pac
     packed
 }
 
-/// Products of all instruction sets with `n` rows of random activations, against the definitions.
+/// Compares products of all instruction sets, with `n` rows of random activations, with the definitions.
 fn check_products(
     random: &mut Random,
     format: Format,
@@ -255,7 +263,7 @@ fn check_products(
     }
 }
 
-/// Where a machine should have some, no set goes untested unnoticed.
+/// `FEWBIT_EXPECT_ISA` lists instruction sets that this machine must have, so that none is skipped unnoticed.
 #[test]
 fn expected_sets_are_available() {
     let found: Vec<_> = available().iter().map(|kernels| kernels.name).collect();
@@ -300,7 +308,7 @@ fn products_of_run_time_codes_have_the_same_bits_everywhere() {
 
 #[test]
 fn looked_up_codes_may_be_any_bytes() {
-    // What no encoder writes: all indices, all signs, and bytes that are no five trits.
+    // Bytes that no encoder writes: all indices, all signs, and bytes that are not five ternary digits.
     let mut random = Random(2);
     for name in ["TQ1_0", "IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S"] {
         let format = Format::parse(name).unwrap();
@@ -308,7 +316,7 @@ fn looked_up_codes_may_be_any_bytes() {
             let bytes = rows * format.row_bytes(columns).unwrap();
             let mut data: Vec<u8> = (0..bytes).map(|_| random.next() as u8).collect();
             for block in data.chunks_exact_mut(format.block_bytes()) {
-                // A scale of 1: IQ1_M keeps it four bits at a time, in the top of its last halves.
+                // A scale of 1: IQ1_M spreads it over the top four bits of its last four halves.
                 match name {
                     "TQ1_0" => block[52..54].copy_from_slice(&[0x00, 0x3c]),
                     "IQ1_M" => {
@@ -335,7 +343,7 @@ fn extreme_codes_do_not_overflow() {
             let mut data = vec![fill; rows * format.row_bytes(columns).unwrap()];
             let block_bytes = format.block_bytes();
             for block in data.chunks_exact_mut(block_bytes) {
-                // A scale of 1 wherever a format keeps it; other bytes stay at the extreme.
+                // A scale of 1, wherever the format stores it; the other bytes stay at the extreme.
                 match name {
                     _ if name.contains("sym") => block[..4].copy_from_slice(&1f32.to_le_bytes()),
                     "Q2_K" => block[80..].copy_from_slice(&[0x00, 0x3c, 0x00, 0x3c]),

@@ -1,6 +1,6 @@
-//! Attention and the plain row kernels of every instruction set against plain Rust, bit for bit.
+//! Tests of attention and simple row kernels: all instruction sets give the bits of plain Rust.
 
-use fewbit::kernels::attention::{Head, Kept, Query};
+use fewbit::kernels::ops::attention::{Head, KvType, Query};
 use fewbit::kernels::{Kernels, available};
 use shared::{Random, same_bits, scalar};
 
@@ -38,20 +38,25 @@ fn row_kernels_have_the_same_bits_everywhere() {
     }
 }
 
-/// Keys or values of one head as `kept` has them, with their scales, and what they stand for.
-fn keep(kept: Kept, x: &[f32], scales: &[f32], of: impl Fn(usize) -> usize) -> (Vec<u8>, Vec<f64>) {
+/// Keys or values of one head as bytes of type `kv_type`, and the values that these stand for.
+fn store(
+    kv_type: KvType,
+    x: &[f32],
+    scales: &[f32],
+    of: impl Fn(usize) -> usize,
+) -> (Vec<u8>, Vec<f64>) {
     let (mut bytes, mut values) = (Vec::new(), Vec::new());
     for (i, &x) in x.iter().enumerate() {
         let scale = scales[of(i)];
-        match kept {
-            Kept::F32 => bytes.extend(x.to_ne_bytes()),
-            Kept::F16 => bytes.extend(half::f16::from_f32(x).to_bits().to_ne_bytes()),
-            Kept::Int8 => bytes.push((x / scale).round() as i8 as u8),
+        match kv_type {
+            KvType::F32 => bytes.extend(x.to_ne_bytes()),
+            KvType::F16 => bytes.extend(half::f16::from_f32(x).to_bits().to_ne_bytes()),
+            KvType::Int8 => bytes.push((x / scale).round() as i8 as u8),
         }
-        values.push(match kept {
-            Kept::F32 => f64::from(x),
-            Kept::F16 => half::f16::from_f32(x).to_f64(),
-            Kept::Int8 => f64::from((x / scale).round() as i8) * f64::from(scale),
+        values.push(match kv_type {
+            KvType::F32 => f64::from(x),
+            KvType::F16 => half::f16::from_f32(x).to_f64(),
+            KvType::Int8 => f64::from((x / scale).round() as i8) * f64::from(scale),
         });
     }
     (bytes, values)
@@ -61,22 +66,23 @@ fn keep(kept: Kept, x: &[f32], scales: &[f32], of: impl Fn(usize) -> usize) -> (
 fn attention_has_the_same_bits_everywhere_and_in_every_tile() {
     let mut random = Random(4);
     let cases = [(8usize, 5usize), (16, 40), (24, 33), (64, 100), (20, 150)];
-    for (kept, (elements, stored)) in
-        [Kept::F32, Kept::F16, Kept::Int8].into_iter().flat_map(|k| cases.map(|case| (k, case)))
+    for (kv_type, (elements, stored)) in [KvType::F32, KvType::F16, KvType::Int8]
+        .into_iter()
+        .flat_map(|k| cases.map(|case| (k, case)))
     {
         let padded = elements.next_multiple_of(16);
-        // Without the outliers: they make scores of thousands, and errors to match.
+        // No outliers: they make scores of thousands, with large errors.
         let mut mild =
             |n| random.floats(n).into_iter().map(|x| x.clamp(-4.0, 4.0)).collect::<Vec<_>>();
         let room = stored.next_multiple_of(16);
         let scales: Vec<f32> = mild(room).into_iter().map(|x| 0.04 + x.abs() / 100.0).collect();
         let position = |i: usize| i / (16 * elements) * 16 + i % 16;
-        let (keys, k) = keep(kept, &mild(room * elements), &scales, position);
-        let (values, v) = keep(kept, &mild(room * padded), &scales, |i| i / padded);
+        let (keys, k) = store(kv_type, &mild(room * elements), &scales, position);
+        let (values, v) = store(kv_type, &mild(room * padded), &scales, |i| i / padded);
         let q = mild(QUERIES * elements);
         let (key_scales, value_scales) = (scales.as_ptr(), scales.as_ptr());
         let (keys, values) = (keys.as_ptr(), values.as_ptr());
-        let head = Head { kept, keys, values, key_scales, value_scales, elements, scale: 0.1 };
+        let head = Head { kv_type, keys, values, key_scales, value_scales, elements, scale: 0.1 };
         let range = |t: usize| t * t % (stored - 1)..stored - t % 2;
         let sink = |t: usize| if t % 4 == 3 { 0.5 } else { f32::NEG_INFINITY };
         let run = |kernels: &Kernels, sizes: &[usize]| {
@@ -93,7 +99,7 @@ fn attention_has_the_same_bits_everywhere_and_in_every_tile() {
                 .collect();
             let (mut scores, mut rest) = (Vec::new(), &queries[..]);
             for &size in sizes {
-                // SAFETY: the cache holds whole blocks past every position.
+                // SAFETY: the cache holds all blocks of 16 positions.
                 unsafe { (kernels.attend)(&rest[..size], head, &mut scores) };
                 rest = &rest[size..];
             }
@@ -118,7 +124,7 @@ fn attention_has_the_same_bits_everywhere_and_in_every_tile() {
             for d in 0..elements {
                 let mix: f64 = range(t).map(|p| (score(p) - best).exp() * v[p * padded + d]).sum();
                 let (got, want) = (f64::from(want[t * elements + d]), mix / total);
-                assert!((got - want).abs() < 1e-4, "{kept:?} {elements} {t} {d}: {got} {want}");
+                assert!((got - want).abs() < 1e-4, "{kv_type:?} {elements} {t} {d}: {got} {want}");
             }
         }
     }

@@ -1,16 +1,16 @@
-//! bfloat16 weights with activations rounded to bfloat16: every instruction set against a naive loop,
-//! bit for bit, down to the smallest numbers.
+//! Tests of bfloat16 products: all instruction sets give the bits of a naive loop, for tiny numbers too.
 
 use fewbit::formats::Format;
-use fewbit::kernels::linear::{Output, Scratch};
-use fewbit::kernels::packed::Packed;
+use fewbit::kernels::data::Output;
+use fewbit::kernels::layout::packed::Packed;
+use fewbit::kernels::product::scratch::Scratch;
 use fewbit::kernels::{Kernels, available};
 use half::bf16;
 use shared::{Random, same_bits};
 
 mod shared;
 
-/// As bfloat16, where what is below 2^-54 is zero.
+/// `x` rounded to bfloat16, with magnitudes below 2^-54 replaced by zero.
 fn rounded(x: &[f32]) -> Vec<f32> {
     let round = |x: &f32| bf16::from_f32(*x).to_f32();
     x.iter().map(round).map(|x| if x.abs() < 2f32.powi(-54) { 0.0 } else { x }).collect()
@@ -45,7 +45,7 @@ fn naive(w: &[f32], x: &[f32], columns: usize, bias: &[f32]) -> Vec<f32> {
     out
 }
 
-/// Numbers from 2^-54 up, so small that their products cancel down to multiples of 2^-122.
+/// Numbers just above 2^-54, whose products cancel down to multiples of 2^-122.
 fn smallest(random: &mut Random, n: usize) -> Vec<f32> {
     let small = |x: f32| 2f32.powi(-54) * (1.0 + x.abs().fract()).copysign(x);
     random.floats(n).into_iter().map(small).collect()
@@ -61,7 +61,7 @@ fn products_have_the_same_bits_everywhere() {
             if n % 3 == 0 {
                 w = smallest(&mut random, w.len());
                 x = smallest(&mut random, x.len());
-                // Below the least: what a rounding of its own may and may not save.
+                // Below 2^-54: one rounds up to it, one becomes zero.
                 x[0] = 2f32.powi(-54) * (1.0 - 2f32.powi(-10));
                 x[columns - 1] = 1e-17;
             }
@@ -79,7 +79,7 @@ fn products_have_the_same_bits_everywhere() {
 }
 
 #[test]
-fn rows_that_changed_are_laid_out_again_once_forgotten() {
+fn changed_activations_are_used_after_forget() {
     let w = Packed::new(&bytes(&[1.0; 64]), Format::BF16, 1, 64, false).unwrap();
     for (kernels, n) in available().into_iter().flat_map(|set| [(set, 6), (set, 30)]) {
         for linear in [kernels.linear_bf16, kernels.linear_f32] {

@@ -1,8 +1,9 @@
-//! Gates, norms, routes, experts' sums and recurrent ops: every instruction set against plain Rust,
-//! bit for bit, and plain Rust against the formula in f64.
+//! Tests of gates, norms, experts and recurrent ops: all instruction sets give the bits of plain Rust.
+//!
+//! Plain Rust in turn agrees with the formulas in f64.
 
-use fewbit::kernels::delta::{DeltaState, DeltaToken, Place, SPAN};
-use fewbit::kernels::isa::LANES;
+use fewbit::kernels::ops::delta::{CHUNK_TOKENS, DeltaState, DeltaToken, Place};
+use fewbit::kernels::shape::LANES;
 use fewbit::kernels::{Kernels, available};
 use shared::{Random, same_bits, scalar};
 
@@ -11,7 +12,7 @@ mod shared;
 const LENGTHS: [usize; 9] = [1, 7, 15, 16, 17, 31, 40, 64, 300];
 const LIMIT: f32 = 3.5;
 
-/// Numbers with what is far out, both zeros and a subnormal among them.
+/// Random numbers, among them both zeros, a subnormal number and large magnitudes.
 fn edges(random: &mut Random, n: usize) -> Vec<f32> {
     let mut x = random.floats(n);
     for (x, edge) in x.iter_mut().zip([0.0, -0.0, 1e-40, -95.0, 95.0, 88.5, -88.5]) {
@@ -65,7 +66,7 @@ fn results(kernels: &Kernels, x: &[f32], y: &[f32], z: &[f32]) -> Vec<(&'static 
     out
 }
 
-/// Element `i` of an op in f64, and what it may be off by beside 1e-5 of itself.
+/// Element `i` of an op in f64, and its tolerance beside 1e-5 of its value.
 fn formula(name: &str, x: &[f64], y: &[f64], z: &[f64], i: usize) -> (f64, f64) {
     let n = x.len() as f64;
     let sigmoid = |v: f64| 1.0 / (1.0 + (-v).exp());
@@ -115,8 +116,8 @@ fn gates_and_norms_have_the_same_bits_everywhere() {
             assert!(got[n].to_bits() == 7f32.to_bits(), "{name} writes past its row");
             for (i, got) in got[..n].iter().enumerate() {
                 let (value, off) = formula(name, &x, &y, &z, i);
-                let apart = (f64::from(*got) - value).abs();
-                assert!(apart <= 1e-5 * value.abs() + off + 1e-35, "{name} {i}: {got} {value}");
+                let deviation = (f64::from(*got) - value).abs();
+                assert!(deviation <= 1e-5 * value.abs() + off + 1e-35, "{name} {i}: {got} {value}");
             }
         }
     }
@@ -128,16 +129,16 @@ fn an_op_may_write_over_its_input() {
     for n in LENGTHS {
         let x = edges(&mut random, n);
         for kernels in available() {
-            let mut apart = vec![0f32; n];
+            let mut separate = vec![0f32; n];
             let mut over = x.clone();
             for op in [kernels.gelu, kernels.silu, kernels.sigmoid] {
                 // SAFETY: both buffers hold n floats.
                 unsafe {
-                    op(over.as_ptr(), apart.as_mut_ptr(), n);
+                    op(over.as_ptr(), separate.as_mut_ptr(), n);
                     let place = over.as_mut_ptr();
                     op(place, place, n);
                 }
-                same_bits(kernels.name, &over, &apart);
+                same_bits(kernels.name, &over, &separate);
             }
         }
     }
@@ -150,7 +151,7 @@ fn routes_have_the_same_bits_everywhere() {
         for normalize in [true, false] {
             let mut logits = random.floats(n);
             if n > 4 {
-                logits[3] = logits[1]; // of equal ones the first comes first
+                logits[3] = logits[1]; // of equal logits the first is chosen first
             }
             let run = |kernels: &Kernels| {
                 let mut out = vec![0f32; 2 * used];
@@ -180,7 +181,7 @@ fn routes_have_the_same_bits_everywhere() {
 }
 
 #[test]
-fn logits_that_are_no_numbers_still_name_experts() {
+fn nan_and_infinite_logits_still_choose_experts() {
     for kernels in available() {
         for logits in [[f32::NAN; 4], [f32::NEG_INFINITY; 4], [f32::NAN, 1.0, f32::INFINITY, -1.0]]
         {
@@ -247,12 +248,13 @@ struct Tokens {
 impl Head {
     fn new(key_size: usize, value_size: usize) -> Self {
         let width = value_size.next_multiple_of(LANES);
-        // What was there before the first token must not matter.
-        let floats = [key_size * width, key_size * SPAN, SPAN * width, SPAN];
+        // Memory before the first token must not matter.
+        let floats =
+            [key_size * width, key_size * CHUNK_TOKENS, CHUNK_TOKENS * width, CHUNK_TOKENS];
         Self { memory: floats.map(|n| vec![3.5f32; n]), key_size, value_size }
     }
 
-    /// All tokens, in runs of at most `sizes` in turn that end where spans do.
+    /// Runs all tokens, in runs of at most `sizes` in turn that end at the ends of chunks.
     fn run(&mut self, kernels: &Kernels, tokens: &Tokens, sizes: &[usize]) -> Vec<f32> {
         let (n, mut start) = (tokens.beta.len(), 0);
         let mut out = vec![0f32; n * self.value_size];
@@ -261,7 +263,7 @@ impl Head {
             if start == n {
                 return out;
             }
-            let stop = n.min(start + size).min((start / SPAN + 1) * SPAN);
+            let stop = n.min(start + size).min((start / CHUNK_TOKENS + 1) * CHUNK_TOKENS);
             let run: Vec<DeltaToken> = (start..stop)
                 .map(|t| DeltaToken {
                     q: tokens.q[t * self.key_size..].as_ptr(),
@@ -272,13 +274,14 @@ impl Head {
                     beta: tokens.beta[t],
                 })
                 .collect();
-            let place = Place { position: start, fold: start > 0 && start.is_multiple_of(SPAN) };
+            let place =
+                Place { position: start, fold: start > 0 && start.is_multiple_of(CHUNK_TOKENS) };
             let head = self.state();
             // SAFETY: the memory has the sizes that the state's fields say.
             unsafe { (kernels.delta_rule)(head, place, &run, &mut scratch) };
             start = stop;
         }
-        unreachable!("the sizes go round")
+        unreachable!("the sizes repeat")
     }
 
     fn state(&mut self) -> DeltaState {
@@ -297,7 +300,7 @@ impl Head {
     }
 }
 
-/// The rule as it is written, in f64.
+/// The definition of the rule, in f64.
 fn naive_delta(tokens: &Tokens, key_size: usize, value_size: usize) -> Vec<f64> {
     let mut state = vec![0f64; key_size * value_size];
     let mut out = Vec::new();
@@ -310,8 +313,8 @@ fn naive_delta(tokens: &Tokens, key_size: usize, value_size: usize) -> Vec<f64> 
         let (fade, beta) = (f64::from(tokens.decay[t]).exp(), f64::from(tokens.beta[t]));
         state.iter_mut().for_each(|s| *s *= fade);
         for j in 0..value_size {
-            let told: f64 = (0..key_size).map(|d| state[d * value_size + j] * k[d]).sum();
-            let update = beta * (v[j] - told);
+            let predicted: f64 = (0..key_size).map(|d| state[d * value_size + j] * k[d]).sum();
+            let update = beta * (v[j] - predicted);
             (0..key_size).for_each(|d| state[d * value_size + j] += k[d] * update);
             let read: f64 = (0..key_size).map(|d| state[d * value_size + j] * q[d]).sum();
             out.push(read * 0.25);
@@ -324,7 +327,7 @@ fn naive_delta(tokens: &Tokens, key_size: usize, value_size: usize) -> Vec<f64> 
 fn the_delta_rule_has_the_same_bits_everywhere_and_in_every_chunking() {
     let mut random = Random(5);
     for (key_size, value_size) in [(1, 1), (8, 16), (16, 5), (20, 33)] {
-        let n = 2 * SPAN + 7;
+        let n = 2 * CHUNK_TOKENS + 7;
         let mild = |x: f32| x.clamp(-4.0, 4.0) / 8.0;
         let mut row = |size: usize| {
             random.floats(n * size).into_iter().map(move |x| mild(x) / (size as f32).sqrt() * 2.0)
@@ -339,7 +342,7 @@ fn the_delta_rule_has_the_same_bits_everywhere_and_in_every_chunking() {
         tokens.decay[20] = -60.0;
         let want = Head::new(key_size, value_size).run(scalar(), &tokens, &[1]);
         for kernels in available() {
-            for sizes in [&[1][..], &[n], &[2, 3], &[SPAN], &[31, 1], &[5, 64, 1]] {
+            for sizes in [&[1][..], &[n], &[2, 3], &[CHUNK_TOKENS], &[31, 1], &[5, 64, 1]] {
                 let got = Head::new(key_size, value_size).run(kernels, &tokens, sizes);
                 same_bits(&format!("{} {key_size} {sizes:?}", kernels.name), &got, &want);
             }

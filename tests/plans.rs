@@ -1,12 +1,11 @@
-//! Plans that no architecture writes: refused when they are read, with the op's number; and what
-//! bounds those that are taken.
+//! Tests of malformed plans, which are refused with the number of the op, and of the limits of valid plans.
 
 use fewbit::exec::plan::parse;
 use fewbit::exec::weights::Weights;
 use fewbit::exec::{Activations, Batch, Executor};
 use fewbit::formats::Format;
-use fewbit::kernels::attention::Kept;
 use fewbit::kernels::find;
+use fewbit::kernels::ops::attention::KvType;
 
 fn refusal(ops: &str) -> String {
     match parse(ops) {
@@ -18,7 +17,7 @@ fn refusal(ops: &str) -> String {
 const EMBED: &str = r#"{"op":"embed","inputs":[],"weights":["e"],"width":16}"#;
 
 #[test]
-fn experts_come_from_a_route_among_as_many() {
+fn experts_need_a_route_among_as_many_experts() {
     let unrouted = format!(
         r#"[{EMBED},{{"op":"expert_linear","inputs":[0,0],"weights":["w"],"width":16,"experts":9}}]"#
     );
@@ -43,7 +42,7 @@ fn widths_do_not_overflow() {
 }
 
 #[test]
-fn behind_a_take_only_taken_rows_are_named() {
+fn ops_after_a_take_use_only_taken_rows() {
     let take = r#"{"op":"take","inputs":[0],"weights":[],"width":16}"#;
     for (op, what) in [
         (r#"{"op":"add","inputs":[1,0],"weights":[],"width":16}"#, "from before the take of op 1"),
@@ -85,7 +84,7 @@ fn executor(ops: &str, weights: &Weights) -> Executor {
 }
 
 #[test]
-fn tokens_and_positions_are_those_that_every_table_has() {
+fn tokens_and_positions_must_be_in_every_table() {
     let weights = tensors(&[("e", 9, 16), ("f", 5, 16), ("p", 30, 16), ("r", 20, 16)]);
     for tables in [["e", "f"], ["f", "e"]] {
         let op = |kind: &str, name: &str| {
@@ -96,7 +95,7 @@ fn tokens_and_positions_are_those_that_every_table_has() {
         };
         let ops = [op("embed", tables[0]), op("embed", tables[1]), add(0, 1)];
         let executor = executor(&format!("[{}]", ops.join(",")), &weights);
-        let mut cache = executor.cache(1, 8, Kept::F32).unwrap();
+        let mut cache = executor.cache(1, 8, KvType::F32).unwrap();
         let mut run = |token| {
             let (tokens, zero) = ([token], [0]);
             let activations = Activations::F32;
@@ -114,15 +113,17 @@ fn tokens_and_positions_are_those_that_every_table_has() {
             tables[0], tables[1]
         );
         let executor = executor(&ops, &weights);
-        assert!(executor.cache(1, 20, Kept::F32).is_ok());
+        assert!(executor.cache(1, 20, KvType::F32).is_ok());
         assert!(
-            executor.cache(1, 21, Kept::F32).is_err_and(|e| e.message.contains("has 20 positions"))
+            executor
+                .cache(1, 21, KvType::F32)
+                .is_err_and(|e| e.message.contains("has 20 positions"))
         );
     }
 }
 
 #[test]
-fn a_cache_that_no_memory_holds_is_an_error() {
+fn a_cache_larger_than_memory_is_an_error() {
     let weights = tensors(&[("e", 9, 16), ("c", 16, 4)]);
     let attend = format!(
         r#"[{EMBED},{{"op":"attend","inputs":[0,0,0],"weights":[],"width":16,"layer":0,"heads":2,
@@ -131,7 +132,7 @@ fn a_cache_that_no_memory_holds_is_an_error() {
     let conv = format!(
         r#"[{EMBED},{{"op":"short_conv","inputs":[0],"weights":["c"],"width":16,"layer":0}}]"#
     );
-    // What convolves keeps as much whatever the capacity.
+    // The state of a convolution does not depend on the capacity.
     for (ops, sizes) in [
         (attend, &[(1, usize::MAX), (1, 1 << 50), (1 << 50, 16), (usize::MAX, usize::MAX)][..]),
         (conv, &[(1 << 50, 16), (usize::MAX, 1)]),
@@ -139,12 +140,12 @@ fn a_cache_that_no_memory_holds_is_an_error() {
         let executor = executor(&ops, &weights);
         for &(sequences, capacity) in sizes {
             let found = executor
-                .cache(sequences, capacity, Kept::F32)
+                .cache(sequences, capacity, KvType::F32)
                 .err()
                 .expect("no machine has so much");
             assert!(found.message.ends_with("does not fit memory"), "{}", found.message);
             assert!(found.hint.is_some());
         }
-        assert!(executor.cache(2, 4, Kept::F32).is_ok());
+        assert!(executor.cache(2, 4, KvType::F32).is_ok());
     }
 }

@@ -10,7 +10,7 @@ import pytest
 
 import fewbit
 from fewbit import _core
-from fewbit.files.checkpoint import TensorInfo
+from fewbit.files.checkpoint import LazyTensor
 from fewbit.files.gguf import read_gguf
 from fewbit.measure import collect as calibrate
 from fewbit.measure.evaluate import windows
@@ -118,7 +118,7 @@ def test_it_is_taken_as_importance(collected: fewbit.CollectedImatrix, tmp_path:
 
 def test_what_no_token_met_is_named() -> None:
     model = fewbit.load(LLAMA)
-    extra = TensorInfo("blk.0.extra.weight", "F32", (4, 256), lambda: np.zeros((4, 1024), np.uint8))
+    extra = LazyTensor("blk.0.extra.weight", "F32", (4, 256), lambda: np.zeros((4, 1024), np.uint8))
     tensors = model.checkpoint.tensors | {extra.name: extra}
     model = fewbit.Model(replace(model.checkpoint, tensors=tensors))
     found = model.imatrix(TEXT, ctx=64, chunks=2)

@@ -1,4 +1,4 @@
-"""Chat templates as the hub has them, and ones that fail."""
+"""Chat templates in the style of the Hugging Face Hub, and templates that fail."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_a_template_of_the_hub() -> None:
     )
 
 
-def test_what_templates_expect_to_find() -> None:
+def test_functions_that_templates_use() -> None:
     assert rendered("{{ bos_token }}|{{ eos_token }}") == "<|begin_of_text|>|<|eot_id|>"
     assert len(rendered("{{ strftime_now('%Y') }}")) == 4
     assert rendered("{% for m in messages %}{% break %}{% endfor %}x") == "x"

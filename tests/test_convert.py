@@ -1,4 +1,4 @@
-"""Writing GGUF files: what comes back, what is never left behind, importance matrices."""
+"""Writing GGUF files: values and metadata, failures half way, importance matrices."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from gguf import GGUFReader, GGUFWriter
 
 import fewbit
 from fewbit.convert import gguf as convert
-from fewbit.convert.encode import Stream
-from fewbit.files.checkpoint import TensorInfo, open_checkpoint
+from fewbit.convert.encode import TensorEncoder
+from fewbit.files.checkpoint import LazyTensor, open_checkpoint
 from fewbit.files.gguf import read_gguf
 from tests.compare import within_bound
 from tests.golden.loading import MODELS, NOISE
@@ -45,7 +45,7 @@ def test_gguf_py_reads_the_file_and_its_values(tmp_path: Path) -> None:
     assert set(norms) == {"F32"}
 
 
-def test_a_file_s_own_metadata_is_kept(tmp_path: Path) -> None:
+def test_metadata_of_a_gguf_file_is_copied(tmp_path: Path) -> None:
     source = MODELS / "qwen3" / "model-f32.gguf"
     fewbit.load(source).quantize("Q4_1").save(tmp_path / "m.gguf")
     before, after = read_gguf(source).metadata, read_gguf(tmp_path / "m.gguf").metadata
@@ -68,7 +68,7 @@ def test_the_same_weights_whether_saved_or_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("failure", [OSError(errno.ENOSPC, "full"), KeyboardInterrupt()])
-def test_a_failure_leaves_nothing_and_keeps_what_was_there(
+def test_a_failure_leaves_no_file_and_the_old_one_unchanged(
     failure: BaseException, tmp_path: Path
 ) -> None:
     path = tmp_path / "m.gguf"
@@ -86,7 +86,7 @@ def test_a_failure_leaves_nothing_and_keeps_what_was_there(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")
-def test_an_interrupt_leaves_nothing(tmp_path: Path) -> None:
+def test_an_interrupt_leaves_no_file(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "fewbit", "quantize", "demo", str(tmp_path / "m.gguf"), "-f"]
     with subprocess.Popen([*command, "Q4_K_M"], stderr=subprocess.PIPE, text=True) as process:
         while process.poll() is None and not list(tmp_path.iterdir()):
@@ -109,7 +109,7 @@ def test_the_target_must_be_a_file_in_a_folder(tmp_path: Path) -> None:
 
 
 def write_imatrix(path: Path, entries: dict[str, tuple[np.ndarray, list[int]]]) -> Path:
-    """As llama-imatrix does: sums [matrices, columns], counts [matrices, 1]."""
+    """Write sums [matrices, columns] and counts [matrices, 1], as llama-imatrix does."""
     writer = GGUFWriter(path, "")
     writer.add_array("imatrix.datasets", ["wiki.txt", "code.txt"])
     writer.add_uint32("imatrix.chunk_count", 7)
@@ -163,7 +163,7 @@ def test_a_truncated_importance_matrix_is_named(cut: int, tmp_path: Path) -> Non
     path = tmp_path / "old.dat"
     whole = write_dat(path, "a.weight", 2, np.ones(3), struct.pack("<ii8s", 9, 8, b"wiki.txt"))
     path.write_bytes(whole.read_bytes()[:cut])
-    with pytest.raises(fewbit.FileFormatError, match=r"old\.dat` is not a whole importance matrix"):
+    with pytest.raises(fewbit.FileFormatError, match=r"old\.dat` is not a valid importance matrix"):
         fewbit.read_imatrix(path)
 
 
@@ -200,8 +200,8 @@ def test_the_file_names_the_importance_matrix(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("format_", [n for n, f in fewbit.FORMATS.items() if not f.is_float])
-def test_every_format_has_a_place_in_a_file(format_: str, tmp_path: Path) -> None:
-    """gguf-py need not know it."""
+def test_every_format_can_be_written(format_: str, tmp_path: Path) -> None:
+    """Formats that gguf-py does not know, too."""
     checkpoint, name = open_checkpoint(MODELS / "llama"), "blk.0.ffn_up.weight"
     formats = {other: tensor.format for other, tensor in checkpoint.tensors.items()}
     formats = convert.gguf_formats(checkpoint, formats | {name: format_})
@@ -209,16 +209,16 @@ def test_every_format_has_a_place_in_a_file(format_: str, tmp_path: Path) -> Non
     stored = np.arange(rows, dtype=np.uint8)[:, None].repeat(
         fewbit.FORMATS[format_].row_bytes(columns), axis=1
     )
-    info = TensorInfo(name, format_, (rows, columns), lambda: stored)
+    info = LazyTensor(name, format_, (rows, columns), lambda: stored)
     checkpoint = replace(checkpoint, tensors=checkpoint.tensors | {name: info})
-    convert.write_model(tmp_path / "m.gguf", Stream(checkpoint, formats, {}))
+    convert.write_model(tmp_path / "m.gguf", TensorEncoder(checkpoint, formats, {}))
     found = read_gguf(tmp_path / "m.gguf").tensors[name]
     assert (found.format, found.shape) == (format_, (rows, columns))
     assert (found.data == stored).all()
 
 
-def test_all_ends_that_a_model_declares_come_along(tmp_path: Path) -> None:
-    """A list of them in generation_config.json; GGUF has two places beside that of EOS."""
+def test_all_stop_tokens_of_a_model_are_written(tmp_path: Path) -> None:
+    """A list in generation_config.json; GGUF has two keys for them besides EOS."""
     folder = shutil.copytree(MODELS / "llama", tmp_path / "llama")
     eos = fewbit.load(folder).tokenizer.eos
     (folder / "generation_config.json").write_text(f'{{"eos_token_id": [{eos}, 7, 30]}}')

@@ -40,7 +40,7 @@ def rows() -> dict[str, Row]:
 def test_the_base_is_the_published_one(rows: dict[str, Row]) -> None:
     base = rows["BF16"].weights
     within_bound(base.ppl.value, BASE_PPL, 0.00005, "all printed digits")
-    assert (base.span.chunks, base.span.tokens) == (48, 12_240)
+    assert (base.sample.chunks, base.sample.tokens) == (48, 12_240)
     assert (base.kld.value, base.same_top.value) == (0, 1)
 
 

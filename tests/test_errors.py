@@ -1,4 +1,4 @@
-"""One table: what cannot work, the class of its error, and its exact words."""
+"""Calls that must fail: class, message and hint of each error, exactly."""
 
 from __future__ import annotations
 
@@ -49,18 +49,18 @@ CONFIGS = [
         {"model_type": "qwen9"},
         errors.UnsupportedError,
         "unknown architecture `qwen9`",
-        KNOWN + "; the nearest is qwen3",
+        "did you mean `qwen3`? " + KNOWN,
     ),
     (
         {"model_type": "mamba"},
         errors.UnsupportedError,
         "unknown architecture `mamba`",
-        KNOWN + "; the nearest is llama",
+        KNOWN,
     ),
     (
         {"hidden_size": "wide"},
         errors.FileFormatError,
-        "`m/config.json`: `hidden_size` must be a whole number of 1 or more, found 'wide'",
+        "`m/config.json`: `hidden_size` must be an integer of 1 or more, found 'wide'",
         "take the config.json that belongs to the weights",
     ),
     (
@@ -78,7 +78,7 @@ CONFIGS = [
     (
         {"quantization_config": {"quant_method": "gptq"}},
         errors.UnsupportedError,
-        "`m/config.json`: the weights are quantized already, in a form that fewbit does not read",
+        "`m/config.json`: the weights are quantized by `gptq`, which fewbit does not read",
         "take the original checkpoint",
     ),
     (
@@ -91,24 +91,27 @@ CONFIGS = [
         {"num_hidden_layers": 3},
         errors.FileFormatError,
         "`m` has no tensor `blk.2.attn_norm.weight`",
-        "the file is incomplete, or of another kind than its configuration says",
+        "the file is incomplete, or its configuration is that of another model",
     ),
     (
         {"num_hidden_layers": 1},
         errors.UnsupportedError,
-        "tensor `model.layers.1.input_layernorm.weight` has no place in llama of 1 layers",
-        "the checkpoint is of another kind than its config.json says",
+        "unexpected tensor `model.layers.1.input_layernorm.weight`: llama with 1 layers does not "
+        "have it",
+        "take the config.json that belongs to the weights",
     ),
     (
         {"intermediate_size": 512},
         errors.FileFormatError,
-        "tensor `blk.0.ffn_gate.weight` has shape [256, 256], the configuration says [512, 256]",
+        "tensor `blk.0.ffn_gate.weight` has shape [256, 256], expected [512, 256] by the "
+        "configuration",
         "take the configuration that belongs to the weights",
     ),
     (
         {"num_key_value_heads": 4},
         errors.FileFormatError,
-        "tensor `blk.0.attn_k.weight` has shape [64, 256], the configuration says [128, 256]",
+        "tensor `blk.0.attn_k.weight` has shape [64, 256], expected [128, 256] by the "
+        "configuration",
         "take the configuration that belongs to the weights",
     ),
 ]
@@ -177,12 +180,12 @@ TABLE: list[tuple[Callable[[Path], Any], type[FewbitError], str, str | None]] = 
     (
         lambda m: fewbit.load("none.gguf"), errors.InputError,
         "no model at `none.gguf`",
-        "a GGUF file, a Hugging Face folder, or a hub name as owner/repository",
+        "give a GGUF file, a Hugging Face folder, or a Hub repository as owner/repository",
     ),
     (
         lambda m: fewbit.load(m.parent), errors.InputError,
-        "no model in `.`: there is no config.json",
-        "a Hugging Face folder has config.json, *.safetensors and tokenizer.json",
+        "no model in `.`: config.json is missing",
+        "give a Hugging Face folder: it has config.json, *.safetensors and tokenizer.json",
     ),
     (
         lambda m: fewbit.load(m, device="tpu"), errors.UnsupportedError,
@@ -191,17 +194,17 @@ TABLE: list[tuple[Callable[[Path], Any], type[FewbitError], str, str | None]] = 
     (
         no_tokenizer, errors.FileFormatError,
         "`m` has no tokenizer.json",
-        "download the folder again; tokenizers in other files are not read",
+        "download the folder again; fewbit reads no other tokenizer file",
     ),
     (
         no_weights, errors.FileFormatError,
-        "`m` has no whole weights: there are no safetensors files",
-        "download the folder again; weights in other containers are not read",
+        "the weights in `m` are incomplete: no safetensors files",
+        "download the folder again; fewbit reads weights from safetensors files only",
     ),
     (
         eight_bit_weights, errors.UnsupportedError,
-        "tensor `model.norm.weight` is stored as I8, which fewbit does not read",
-        "known in safetensors: F32, F16, BF16",
+        "tensor `model.norm.weight` has the unsupported dtype I8",
+        "known in safetensors files: F32, F16, BF16",
     ),
     (
         quantize_nan, errors.FormatError,
@@ -260,7 +263,7 @@ TABLE: list[tuple[Callable[[Path], Any], type[FewbitError], str, str | None]] = 
     ),
     (
         lambda m: render(model(m).tokenizer, []), errors.InputError,
-        "the model has no chat template", "use `fewbit generate`",
+        "the model has no chat template", "use `fewbit generate`, which needs none",
     ),
     (
         lambda m: fewbit.quantize(X, "Q9_9"), errors.FormatError,
@@ -268,18 +271,33 @@ TABLE: list[tuple[Callable[[Path], Any], type[FewbitError], str, str | None]] = 
         f"known: {', '.join(formats.FORMATS)}, and sym1..8-gN, asym1..8-gN as in asym4-g32",
     ),
     (
+        lambda m: fewbit.quantize(X, "Q4_K_M"), errors.FormatError,
+        "unknown format `Q4_K_M`",
+        "did you mean `Q4_K`? "
+        f"known: {', '.join(formats.FORMATS)}, and sym1..8-gN, asym1..8-gN as in asym4-g32",
+    ),
+    (
+        lambda m: model(m).quantize("q4km"), errors.FormatError,
+        "unknown recipe `q4km`",
+        "did you mean `Q4_K_M`? "
+        f"known: {', '.join(mixtures.FILE_TYPES)}, and sym1..8-gN, asym1..8-gN as in asym4-g32",
+    ),
+    (
         lambda m: fewbit.quantize(X[:, :33], "Q4_0"), errors.ShapeError,
         "cannot store rows of 33 elements as Q4_0: not a multiple of 32",
-        "Q8_0, Q4_0 and their kin need multiples of 32, F16 any row length",
+        "Q8_0, Q4_0, Q5_0 and IQ4_NL need multiples of 32; F16 and affine formats (asym4-g32) take "
+        "any length",
     ),
     (
         lambda m: fewbit.quantize(X.astype(np.int32), "Q4_0"), errors.FormatError,
         "cannot quantize an array of int32",
-        "float32, float16, bfloat16 and float64 arrays can be quantized",
+        "float32, float16, bfloat16 and float64 arrays can be quantized: "
+        "`array.astype(np.float32)`",
     ),
     (
         lambda m: fewbit.quantize(np.float32(1), "Q4_0"), errors.ShapeError,
-        "cannot quantize an array of shape (): it has no rows", None,
+        "a tensor cannot have shape ()",
+        "it needs at least one axis, and every axis at least one element",
     ),
     (
         lambda m: fewbit.quantize(X, "Q4_0", imatrix=np.ones(32)), errors.ShapeError,
@@ -316,11 +334,11 @@ def test_calls(
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (junk_tokenizer, "`m/tokenizer.json` is no tokenizer: "),
+        (junk_tokenizer, "`m/tokenizer.json` is not a valid tokenizer: "),
         (junk_config, "`m/config.json` is not JSON: "),
     ],
 )
-def test_what_libraries_say_is_passed_on(
+def test_messages_of_libraries_are_included(
     call: Callable[[Path], Any], message: str, folder: Path
 ) -> None:
     with pytest.raises(errors.FileFormatError) as caught:

@@ -12,7 +12,7 @@ from fewbit.errors import InputError
 from fewbit.measure import evaluate
 from fewbit.measure import statistics as measures
 from fewbit.measure.evaluate import Variant
-from fewbit.measure.statistics import Estimate
+from fewbit.measure.results import Estimate
 from reference import metrics
 from tests.bigram import ALPHABET, BOS, Bigram
 from tests.compare import within_bound
@@ -42,8 +42,8 @@ def test_perplexity_is_the_oracle_s(ctx: int) -> None:
     model = Bigram(context=128)
     found = evaluate.perplexity(model, TEXT, ctx=ctx, acts="f32")
     nll = [metrics.nll(model.table[a].tolist(), b) for a, b in scored_pairs(TEXT, ctx)]
-    assert found.span.tokens == len(nll)
-    assert found.span.chunks == len(TEXT) // ctx
+    assert found.sample.tokens == len(nll)
+    assert found.sample.chunks == len(TEXT) // ctx
     within_bound(estimate(found.ppl), metrics.perplexity(nll), ROUNDING * found.ppl.value)
 
 
@@ -82,8 +82,8 @@ def test_bos_replaces_the_first_token_of_each_window() -> None:
 
 
 def test_chunks_limits_the_windows() -> None:
-    assert evaluate.perplexity(Bigram(), TEXT, ctx=20, chunks=3).span.chunks == 3
-    assert evaluate.perplexity(Bigram(), TEXT, ctx=20, chunks=99).span.chunks == 10
+    assert evaluate.perplexity(Bigram(), TEXT, ctx=20, chunks=3).sample.chunks == 3
+    assert evaluate.perplexity(Bigram(), TEXT, ctx=20, chunks=99).sample.chunks == 10
 
 
 def oracle(base: Bigram, model: Bigram, ctx: int) -> dict[str, list[float]]:
@@ -114,7 +114,7 @@ def test_divergence_is_the_oracle_s() -> None:
         "kld": metrics.mean_and_error(kld),
         "dp": metrics.mean_and_error(dp),
         "rms_dp": metrics.rms_and_error(dp),
-        "same_top": metrics.share_and_error(sum(values["top"]), len(nll)),
+        "same_top": metrics.fraction_and_error(sum(values["top"]), len(nll)),
     }
     for name, value in expected.items():
         within_bound(estimate(getattr(found, name)), value, scale, name)
@@ -149,10 +149,10 @@ def test_logits_without_a_softmax_are_counted_and_not_hidden() -> None:
     found = evaluate.perplexity(model, TEXT, ctx=20, acts="f32")
     bad = sum(before == 3 for before, _ in scored_pairs(TEXT, 20))
     assert bad > 0
-    assert found.span.nonfinite == bad
+    assert found.sample.nonfinite == bad
     assert math.isnan(found.ppl.value)
     against = evaluate.divergence(model, Bigram(), TEXT, ctx=20, acts="f32")
-    assert against.span.nonfinite == bad
+    assert against.sample.nonfinite == bad
     assert math.isnan(against.kld.value)
 
 

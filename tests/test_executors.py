@@ -54,7 +54,9 @@ def test_bits_of_a_weight_in_memory(format_: str, bits: float) -> None:
     assert weights.nbytes * 8 == bits * rows * columns
 
 
-@pytest.mark.parametrize("format_", sorted(cpu.CODE_BOOKS))
+@pytest.mark.parametrize(
+    "format_", sorted(name for name, f in fewbit.FORMATS.items() if f.larger_than_file)
+)
 def test_code_books_stay_small_where_memory_is(
     format_: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -75,10 +77,10 @@ def test_code_books_stay_small_where_memory_is(
 def test_code_books_are_all_that_can_be_small() -> None:
     for name, format_ in fewbit.FORMATS.items():
         rows = np.zeros((32, format_.row_bytes(1024)), np.uint8)
-        fast, small = _core.Weights(), _core.Weights(small=True)
+        fast, small = _core.Weights(), _core.Weights(keep_file_size=True)
         for weights in (fast, small):
             weights.add("w", name, 32, 1024, rows)
-        assert (small.nbytes < fast.nbytes) == (name in cpu.CODE_BOOKS), name
+        assert (small.nbytes < fast.nbytes) == format_.larger_than_file, name
 
 
 def test_a_machine_knows_its_memory() -> None:

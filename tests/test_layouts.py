@@ -1,4 +1,4 @@
-"""The layouts as data: they cover each block, and decode it as the core and the oracle do."""
+"""Block layouts: they cover every byte of a block, and decode it as core and reference do."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from fewbit import _core
 from fewbit.cli import main as cli
 from fewbit.errors import FormatError, InputError
 from fewbit.files.checkpoint import open_checkpoint
-from fewbit.formats.layouts import LAYOUTS, layout_of, read_block, scales_of, values_of
+from fewbit.formats.blocks import read_block, scales_of, values_of
+from fewbit.formats.layouts import LAYOUTS, layout_of
 from fewbit.formats.table import FORMATS, find_format
 from fewbit.recipes.choose import Options
 from fewbit.reports import contents as inspect_file
@@ -29,7 +30,7 @@ GRIDS = [n for n in FORMATS if find_format(n).family == "grid"]
 
 
 def finite_blocks(name: str, count: int = 8) -> list[np.ndarray]:
-    """Random bytes whose values, as the oracle has them, are all finite."""
+    """Random blocks whose values are all finite."""
     random, format_, found = np.random.default_rng(7), find_format(name), []
     while len(found) < count:
         block = random.integers(0, 256, format_.bytes, np.uint8)
@@ -51,7 +52,7 @@ def test_fields_cover_the_block(name: str) -> None:
     assert [place.start for place in fields] == edges[:-1]
     assert edges[-1] == format_.bytes
     for place in fields:
-        assert sum(part.width * part.count for part in place.parts) == place.word
+        assert sum(bits.width * bits.count for bits in place.bits) == place.word
 
 
 @pytest.mark.parametrize("name", NUMERIC)
@@ -102,7 +103,7 @@ def test_every_format_is_explained(name: str, capsys: pytest.CaptureFixture[str]
     assert found["fields"][-1]["stop"] == format_.bytes
 
 
-def test_the_words_of_a_layout(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_text_of_a_layout(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["inspect", "--format", "Q5_0"]) == 0
     assert [line.rstrip() for line in capsys.readouterr().out.splitlines()] == [
         "Q5_0: 32 elements in 22 bytes, 5.5 bits per weight",
@@ -123,7 +124,7 @@ def test_unknown_formats_are_refused() -> None:
 
 
 @pytest.mark.parametrize("name", ["Q4_K", "IQ3_S", "Q4_1", "NVFP4"])
-def test_a_block_of_a_file_is_taken_apart(
+def test_a_block_of_a_file_is_decoded(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "m.gguf"

@@ -127,7 +127,7 @@ def test_tokens_one_by_one(name: str, prompt: str, text: str, reasoning: str, an
     ids = tokenizer.encode(text, special=False, parse_special=True)
     for known in (tokenizer, without_markers(tokenizer)):
         parts = splitter(tokenizer, prompt)
-        stream = known.stream(spelled=marker_ids(known))
+        stream = known.decoder(spelled=marker_ids(known))
         spelled = (
             known.encode(text, special=False, parse_special=True) if known != tokenizer else ids
         )

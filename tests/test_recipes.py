@@ -1,4 +1,4 @@
-"""Recipes by hand; tests/peers holds them to llama-quantize itself."""
+"""Recipes against formats worked out by hand; tests/peers compares them with llama-quantize."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_a_format_without_a_smaller_one_is_refused() -> None:
      ("IQ3_XXS", "blk.0.attn_k.weight"), ("IQ1_S", "blk.0.attn_k.weight"),
      ("IQ3_XS", "blk.0.attn_k.weight"), ("Q4_0", "blk.7.ffn_up.weight")],
 )  # fmt: skip
-def test_importance_is_demanded(recipe: str, name: str) -> None:
+def test_formats_that_need_importance(recipe: str, name: str) -> None:
     options = Options({r"blk\.7\.ffn_up": "IQ3_XXS"})
     message = f"cannot store `{name}` as .* in {recipe} without an importance matrix"
     with pytest.raises(FormatError, match=message) as e:
@@ -146,7 +146,7 @@ def test_importance_is_used() -> None:
 
 
 def test_experts() -> None:
-    """Three dimensions, a router that stays, and more bits for the attention beside them."""
+    """Expert tensors are quantized, the router is not, and attention gets more bits."""
     found = tensors(4) | {
         "blk.0.ffn_up_exps.weight": Shape((8, 256, 256)),
         "blk.0.ffn_gate_inp.weight": Shape((8, 256)),
@@ -162,12 +162,12 @@ def test_experts() -> None:
     names = ("attn_q", "attn_k", "attn_v", "attn_output")
     formats = [small[f"blk.1.{name}.weight"] for name in names]
     assert formats == ["Q3_K", "Q8_0", "Q8_0", "Q5_K"]
-    with pytest.raises(FewbitError, match="in none of the model's 4 layers"):
+    with pytest.raises(FewbitError, match="is not in one of 4 layers"):
         choose("Q4_0", found | {"blk.4.ffn_up.weight": Shape((256, 256))}, config(4, experts=8))
 
 
 def test_layers_of_two_kinds_share_a_counter() -> None:
-    """Q3_K_M has more bits for the first two, be they v or q, k and v in one."""
+    """Q3_K_M gives the first two V matrices more bits; fused q, k, v count as V."""
     found = tensors(4)
     for i in (0, 2, 3):
         for name in ("attn_q", "attn_k", "attn_v"):

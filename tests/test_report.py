@@ -11,14 +11,15 @@ import pytest
 from fewbit.measure import comparison as compare
 from fewbit.measure import evaluate
 from fewbit.reports import contents as inspect_file
-from fewbit.reports import tables as report
+from fewbit.reports import write as report
+from fewbit.tables import Page
 from tests.bigram import ALPHABET, Bigram
 
 TEXT = "".join(np.random.default_rng(6).choice(list(ALPHABET[:14]), 120))
 
 
-def shown(capsys: pytest.CaptureFixture[str], parts: list[object]) -> str:
-    report.show(*parts)
+def shown(capsys: pytest.CaptureFixture[str], page: Page) -> str:
+    report.show(*page)
     return capsys.readouterr().out
 
 
@@ -27,8 +28,8 @@ def test_json_has_fields_and_properties(capsys: pytest.CaptureFixture[str]) -> N
     report.write_json([found])
     (read,) = json.loads(capsys.readouterr().out)
     assert read["ppl"] == {"value": found.ppl.value, "error": found.ppl.error}
-    assert read["span"]["tokens"] == 54
-    assert read["span"]["tokens_per_second"] == found.span.tokens_per_second
+    assert read["sample"]["tokens"] == 54
+    assert read["sample"]["tokens_per_second"] == found.sample.tokens_per_second
     assert read["acts"] == "int8"
 
 
@@ -41,7 +42,7 @@ def test_json_has_null_where_a_number_is_not_finite() -> None:
 
 def test_a_divergence_shows_every_statistic(capsys: pytest.CaptureFixture[str]) -> None:
     found = evaluate.divergence(Bigram(2), Bigram(1), TEXT, ctx=20)
-    text = shown(capsys, report.divergence_table([found]))
+    text = shown(capsys, found.page())
     labels = [line[:27].strip() for line in text.splitlines() if "±" in line or " KLD" in line]
     assert labels[:8] == [
         "mean PPL(model)",
@@ -61,7 +62,7 @@ def test_a_divergence_shows_every_statistic(capsys: pytest.CaptureFixture[str]) 
 def test_means_that_are_not_finite_come_with_a_warning(capsys: pytest.CaptureFixture[str]) -> None:
     model = Bigram()
     model.table[:] = np.nan
-    text = shown(capsys, report.perplexity_table([evaluate.perplexity(model, TEXT, ctx=20)]))
+    text = shown(capsys, evaluate.perplexity(model, TEXT, ctx=20).page())
     assert "warning: the logits of 54 tokens are not finite, nor are the means" in text
     assert "nan" in text
 
@@ -71,7 +72,7 @@ def test_a_comparison_has_a_line_per_format(
     capsys: pytest.CaptureFixture[str], details: bool
 ) -> None:
     rows = compare.compare(Bigram(), ["Q8_0", "Q4_0"], TEXT, ctx=20)
-    text = shown(capsys, report.compare_table(rows, details))
+    text = shown(capsys, rows.page(details))
     lines = [line for line in text.splitlines() if line.strip().startswith("Q4_0")]
     assert len(lines) == (2 if details else 1)
     digits = "{:.6f}" if details else "{:.5f}"
@@ -94,7 +95,7 @@ def test_a_distribution_counts_every_value() -> None:
     assert found.outliers[3] == far.mean()
     inside = (values > found.low) & (values <= found.low + (found.high - found.low) / 21 * 1)
     assert found.counts[0] == inside.sum() + (values <= found.low).sum()
-    lines = report.distribution_lines(found).splitlines()
+    lines = str(found).splitlines()
     assert lines[0] == "w  [100 x 320]  F32"
     assert max(line.count("#") for line in lines) == 50
 
@@ -102,4 +103,4 @@ def test_a_distribution_counts_every_value() -> None:
 def test_a_constant_tensor_has_a_distribution() -> None:
     found = inspect_file.distribution("w", "F32", (4,), np.full(4, 0.5, np.float32))
     assert (found.deviation, sum(found.counts)) == (0, 4)
-    assert "0.5" in report.distribution_lines(found)
+    assert "0.5" in str(found)

@@ -1,4 +1,4 @@
-"""`fewbit.quantize`: an array in, its codes, their values and what was lost out."""
+"""`fewbit.quantize`: shapes, dtypes, errors of rounding, and importance."""
 
 from __future__ import annotations
 
@@ -61,17 +61,17 @@ def test_strided_arrays_and_threads() -> None:
 def test_no_value_is_off_by_more_than_half_a_step(
     bits: int, group: int, kind: str, row: list[float]
 ) -> None:
-    """A step is the group's range over its levels; rounding the zero may cost another half."""
+    """A step is the range of a group over its levels; rounding the zero adds half a step."""
     x = np.float32(row)
     y = fewbit.quantize(x[None], f"{kind}{bits}-g{group}").dequantize()[0]
     for start in range(0, x.size, group):
-        part, back = x[start : start + group], y[start : start + group]
+        values, back = x[start : start + group], y[start : start + group]
         if kind == "sym":
-            step = np.abs(part).max() / max(2 ** (bits - 1) - 1, 1)
+            step = np.abs(values).max() / max(2 ** (bits - 1) - 1, 1)
         else:
-            step = (max(part.max(), 0) - min(part.min(), 0)) / (2**bits - 1)
-        limit = step * (0.5 if kind == "sym" and bits > 1 else 1.0) + 4e-6 * np.abs(part).max()
-        within_bound(back, part, float(limit) + 1e-30, f"{kind}{bits}")
+            step = (max(values.max(), 0) - min(values.min(), 0)) / (2**bits - 1)
+        limit = step * (0.5 if kind == "sym" and bits > 1 else 1.0) + 4e-6 * np.abs(values).max()
+        within_bound(back, values, float(limit) + 1e-30, f"{kind}{bits}")
 
 
 @pytest.mark.parametrize("kind", ["sym", "asym"])
@@ -97,11 +97,11 @@ def test_importance_takes_error_from_where_it_counts() -> None:
 
 
 @pytest.mark.parametrize("name", [n for n, f in fewbit.FORMATS.items() if not f.is_float])
-def test_weights_take_what_their_file_takes(name: str) -> None:
-    """At run time too, if small: a twentieth more at most, for scales of six bits in bytes."""
+def test_weights_in_memory_are_as_large_as_in_the_file(name: str) -> None:
+    """Weights at file size take at most 5 % more memory: 6-bit scales become bytes."""
     x = rng.normal(size=(32, 1024)).astype(np.float32)
     ones = np.ones(1024, np.float32)
     data = _core.encode(x.view(np.uint8), "F32", 1024, name, ones, 1)
-    weights = _core.Weights(small=True)
+    weights = _core.Weights(keep_file_size=True)
     weights.add("w", name, 32, 1024, data)
     assert data.nbytes <= weights.nbytes <= 1.05 * data.nbytes

@@ -1,14 +1,18 @@
 """fewbit: a language model's weights in fewer bits, what that loses, and the result running.
 
 >>> import fewbit
->>> model = fewbit.load(fewbit.DEMO)
+>>> model = fewbit.load("demo")
 >>> small = model.quantize("Q4_0")
->>> text = "".join(small.generate("The old house", max_tokens=8))
+>>> text = str(small.generate("The old house", max_tokens=8))
 """
 
-from fewbit.api import Model, load
+from fewbit import moved
+from fewbit._core import __version__
+from fewbit.api import Model, bench, compare, load
+from fewbit.callbacks import Progress
 from fewbit.demo import DEMO, demo_text
 from fewbit.errors import (
+    DeviceError,
     FewbitError,
     FileFormatError,
     FormatError,
@@ -17,39 +21,70 @@ from fewbit.errors import (
     UnsupportedError,
 )
 from fewbit.files.importance import read_imatrix
+from fewbit.formats.error_statistics import ErrorStatistics
 from fewbit.formats.table import FORMATS, Format, find_format
-from fewbit.formats.tensors import ErrorStatistics, QuantizedTensor, quantize
+from fewbit.formats.tensors import QuantizedTensor, dequantize, quantize
+from fewbit.generation.conversation import Conversation, Reply
+from fewbit.generation.text import Generation, Session
 from fewbit.measure.collect import CollectedImatrix
+from fewbit.measure.comparison import Comparison
 from fewbit.measure.evaluate import divergence, perplexity
+from fewbit.measure.results import Divergence, Perplexity
+from fewbit.measure.speed import Bench
 from fewbit.plan.config import Config, Rope
 from fewbit.plan.plan import Plan
 from fewbit.recipes.choose import Options
+from fewbit.reports.contents import inspect
+from fewbit.reports.summaries import Contents
+from fewbit.run.executor import Cache
 from fewbit.run.sampling import Sampling
+from fewbit.tokenizer.tokenizer import Tokenizer
 
 __all__ = [
     "DEMO",
     "FORMATS",
+    "Bench",
+    "Cache",
     "CollectedImatrix",
+    "Comparison",
     "Config",
+    "Contents",
+    "Conversation",
+    "DeviceError",
+    "Divergence",
     "ErrorStatistics",
     "FewbitError",
     "FileFormatError",
     "Format",
     "FormatError",
+    "Generation",
     "InputError",
     "Model",
     "Options",
+    "Perplexity",
     "Plan",
+    "Progress",
     "QuantizedTensor",
+    "Reply",
     "Rope",
     "Sampling",
+    "Session",
     "ShapeError",
+    "Tokenizer",
     "UnsupportedError",
+    "__version__",
+    "bench",
+    "compare",
     "demo_text",
+    "dequantize",
     "divergence",
     "find_format",
+    "inspect",
     "load",
     "perplexity",
     "quantize",
     "read_imatrix",
 ]
+
+moved.install()
+del moved

@@ -6,14 +6,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
+    "ACTIVATIONS",
+    "BATCH",
+    "KV_TYPES",
     "Cache",
     "Collector",
     "Executor",
+    "FormatInfo",
     "Weights",
     "decode",
     "divergence",
     "encode",
     "encode_to_file",
+    "find_format",
+    "formats",
     "isa",
     "isas",
     "nll",
@@ -21,6 +27,36 @@ __all__ = [
     "read_rate",
 ]
 
+__version__: str
+ACTIVATIONS: tuple[str, ...]
+BATCH: int
+KV_TYPES: tuple[str, ...]
+
+@final
+class FormatInfo:
+    @property
+    def name(self) -> str: ...
+    @property
+    def family(self) -> str: ...
+    @property
+    def block(self) -> int: ...
+    @property
+    def bytes(self) -> int: ...
+    @property
+    def gguf_id(self) -> int | None: ...
+    @property
+    def scale_group(self) -> int | None: ...
+    @property
+    def has_minimum(self) -> bool: ...
+    @property
+    def activation_group(self) -> int | None: ...
+    @property
+    def needs_importance(self) -> bool: ...
+    @property
+    def larger_than_file(self) -> bool: ...
+
+def formats() -> list[FormatInfo]: ...
+def find_format(name: str) -> FormatInfo: ...
 def encode(
     data: NDArray[np.uint8],
     source: str,
@@ -46,7 +82,7 @@ def decode(
 
 @final
 class Weights:
-    def __new__(cls, small: bool = False) -> Weights: ...
+    def __new__(cls, keep_file_size: bool = False) -> Weights: ...
     def add(
         self,
         name: str,

@@ -9,14 +9,17 @@ from pathlib import Path
 
 from fewbit.callbacks import Progress
 from fewbit.convert.gguf import gguf_formats, write_model
-from fewbit.demo import DEMO
+from fewbit.demo import DEMO, demo_or, demo_text
+from fewbit.errors import InputError
 from fewbit.files.checkpoint import open_checkpoint
-from fewbit.files.gguf_config import unsaid
+from fewbit.files.gguf_config import not_described
 from fewbit.generation.conversation import Message, Reply, reply_to
 from fewbit.generation.text import Generation, Session, generate
-from fewbit.measure import collect, evaluate
+from fewbit.measure import collect, comparison, evaluate, speed
 from fewbit.measure.collect import CollectedImatrix
-from fewbit.measure.statistics import Divergence, Perplexity
+from fewbit.measure.comparison import DEFAULT_FORMATS, Comparison
+from fewbit.measure.results import Divergence, Perplexity
+from fewbit.measure.speed import Bench
 from fewbit.run.device import Device
 from fewbit.run.limits import Activations, KvType
 from fewbit.run.model import LoadedModel
@@ -48,8 +51,7 @@ def load(
 
     """
     chosen = Device(device)
-    found = DEMO if str(path) == "demo" and not Path(path).exists() else path
-    checkpoint = open_checkpoint(found)
+    checkpoint = open_checkpoint(demo_or(path))
     model = Model(
         checkpoint, threads=threads, kv=kv, progress=None if recipe else progress, device=chosen
     )
@@ -75,10 +77,10 @@ class Model(LoadedModel):
 
         """
         if self.checkpoint.metadata is None:
-            for what in unsaid(self.config):
+            for what in not_described(self.config):
                 warnings.warn(what, stacklevel=2)
-        stream = self._stream(gguf_formats(self.checkpoint, self.formats))
-        write_model(Path(path), stream, self.recipe, progress)
+        encoder = self._encoder(gguf_formats(self.checkpoint, self.formats))
+        write_model(Path(path), encoder, self.recipe, progress)
 
     def perplexity(
         self,
@@ -212,3 +214,60 @@ class Model(LoadedModel):
             self, messages, max_tokens=max_tokens, sampling=drawn, stop=stop, acts=acts,
             session=session,
         )  # fmt: skip
+
+
+def compare(
+    model: Model | str | PathLike[str] = "demo",
+    formats: Sequence[str] = DEFAULT_FORMATS,
+    text: str | None = None,
+    *,
+    ctx: int = 512,
+    chunks: int | None = None,
+    progress: Progress | None = None,
+) -> Comparison:
+    """Store a model in each of `formats` and measure what each costs and loses.
+
+    `model` is a `Model` or what `load` takes; `text` is what they are measured on (default for the
+    built-in model: its own text), in windows as `Model.perplexity` takes them. The result is a
+    list of rows, the model as it is first, and prints as a table.
+
+    Raises:
+        FormatError: a format is unknown, or weights cannot be stored in it.
+        InputError: there is no text, or it is too short for two windows.
+
+    """
+    base = model if isinstance(model, Model) else load(model)
+    if text is None and base.checkpoint.path != DEMO:
+        raise InputError("there is no text to measure on", hint="give one as `text`")
+    content = demo_text() if text is None else text
+    return comparison.compare(base, formats, content, ctx, chunks, progress)
+
+
+def bench(
+    model: Model | str | PathLike[str] = "demo",
+    *,
+    prompt: int = 512,
+    generate: int = 128,
+    depths: Sequence[int] = (0,),
+    sequences: int = 1,
+    repetitions: int = 5,
+    acts: Activations = "int8",
+    threads: int = 0,
+    progress: Progress | None = None,
+) -> Bench:
+    """Measure tokens per second of a prompt and of generation, as ``llama-bench`` does.
+
+    `model` is a `Model` or what `load` takes. A prompt of `prompt` tokens and `generate` tokens
+    one by one (0 leaves one out) come behind each of `depths` tokens in the cache; `sequences`
+    texts generate side by side. Each runs once unmeasured, then `repetitions` times. `threads` is
+    for a model that is loaded here and for reading the memory.
+
+    Raises:
+        InputError: a length is beyond the model's context, or nothing is left to measure.
+
+    """
+    loaded = model if isinstance(model, Model) else load(model, threads=threads)
+    return speed.bench(
+        loaded, prompt=prompt, generate=generate, depths=depths, sequences=sequences,
+        repetitions=repetitions, acts=acts, threads=threads, progress=progress,
+    )  # fmt: skip

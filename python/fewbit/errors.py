@@ -1,16 +1,21 @@
-"""The exceptions that fewbit raises: what was expected, what was found, and a hint.
+"""Exceptions that fewbit raises: each has a message, a hint, and its facts as attributes.
 
-Every exception is a :class:`FewbitError`, itself a :class:`ValueError`. Its facts are attributes,
-so a program never parses the text; a person reads the message and, after a blank line, the hint.
+Every exception is a :class:`FewbitError`, which is a :class:`ValueError`. The message tells what
+was given and what is expected; the hint, after a blank line, what to do.
 """
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from typing import Any
 
 
 class FewbitError(ValueError):
-    """Base of all errors raised on purpose; `hint` says what to do next, `facts` are attributes."""
+    """Base of all errors that fewbit raises on purpose.
+
+    `hint` is the next thing to do, None if there is none; each of `facts` becomes an attribute.
+    """
 
     def __init__(self, message: str, *, hint: str | None = None, **facts: Any) -> None:
         super().__init__(message if hint is None else f"{message}\n\nhint: {hint}")
@@ -25,20 +30,31 @@ class FormatError(FewbitError):
 
 
 class ShapeError(FewbitError):
-    """An array or tensor does not have the shape that was needed."""
+    """An array or tensor does not have the shape that is expected."""
 
 
 class FileFormatError(FewbitError):
-    """A file is truncated, inconsistent, or not what its name says."""
+    """A file is truncated or damaged, or its contents contradict each other."""
 
 
 class UnsupportedError(FewbitError):
-    """An architecture, op or backend that fewbit does not have; refused by name."""
+    """An architecture, format, op or backend is not supported; the message names it."""
 
 
 class InputError(FewbitError):
-    """An option, a text or an identifier that a call cannot work with."""
+    """An option, a text or an identifier is not valid for the call."""
 
 
 class DeviceError(FewbitError):
-    """A graphics card that is not there, too small, or lost."""
+    """A graphics card is not available, too small for the model, or lost."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Suggest the nearest of the `known` names, "" if none is near: the first part of a hint.
+
+    >>> did_you_mean("q4_km", ["Q4_0", "Q4_K_M"])
+    'did you mean `Q4_K_M`? '
+    """
+    by_spelling = {each.lower(): each for each in known}
+    near = difflib.get_close_matches(name.lower(), by_spelling, n=1, cutoff=0.65)
+    return f"did you mean `{by_spelling[near[0]]}`? " if near else ""

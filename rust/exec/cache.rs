@@ -1,53 +1,19 @@
-//! The cache: what `attend` keeps of each layer and sequence, and beside it what the recurrent ops
-//! keep (`recurrent.rs`).
+//! The KV cache of all layers and sequences, and with it the state of recurrent ops (`state.rs`).
 
-use std::alloc::{Layout, alloc_zeroed};
-
-use super::recurrent::{Shapes, State};
+use super::program::{LayerShape, Shapes};
+use super::state::{State, zeros};
 use crate::error::{Error, Result};
-use crate::kernels::attention::{Head, Kept};
-use crate::kernels::isa::LANES;
-
-/// Numbers whose zero has no bit set.
-///
-/// # Safety
-///
-/// Zeroed memory holds values of the type.
-pub(super) unsafe trait Zero: Copy {}
-// SAFETY: 0.0 has no bit set.
-unsafe impl Zero for f32 {}
-// SAFETY: nor has 0.
-unsafe impl Zero for u8 {}
-
-/// `count` zeros that take memory only as they are written, None where there is not so much:
-/// `vec![0.0; count]` would end the process.
-pub(super) fn zeros<T: Zero>(count: usize) -> Option<Vec<T>> {
-    if count == 0 {
-        return Some(Vec::new());
-    }
-    let layout = Layout::array::<T>(count).ok()?;
-    // SAFETY: the layout is not empty; the vector takes over what was allocated for so many
-    // numbers, all of them zero.
-    unsafe {
-        let start = alloc_zeroed(layout).cast::<T>();
-        (!start.is_null()).then(|| Vec::from_raw_parts(start, count, count))
-    }
-}
-
-/// What one attending layer stores.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LayerShape {
-    pub kv_heads: usize,
-    pub elements: usize,
-}
+use crate::kernels::ops::attention::Head;
+pub use crate::kernels::ops::attention::KvType;
+use crate::kernels::shape::LANES;
 
 struct Layer {
     shape: LayerShape,
-    /// [sequence][head][position / 16][element][16], of `Kept::bytes` each
+    /// [sequence][head][position / 16][element][16], of `KvType::bytes` each
     keys: Vec<u8>,
     /// [sequence][head][position][elements, padded to 16]
     values: Vec<u8>,
-    /// [sequence][head][position], empty unless codes are kept
+    /// [sequence][head][position], empty unless the type is int8
     key_scales: Vec<f32>,
     value_scales: Vec<f32>,
 }
@@ -58,21 +24,21 @@ pub struct Cache {
     state: State,
     lengths: Vec<usize>,
     capacity: usize,
-    kept: Kept,
+    kv_type: KvType,
 }
 
 impl Cache {
-    /// An empty cache; memory is touched only as tokens come.
+    /// An empty cache; the system gives memory only as tokens come.
     pub fn new(
         shapes: &[LayerShape],
         recurrent: &Shapes,
         sequences: usize,
         capacity: usize,
-        kept: Kept,
+        kv_type: KvType,
     ) -> Result<Self> {
         let rounded = capacity.checked_next_multiple_of(LANES);
         let count = |width: usize| rounded?.checked_mul(sequences)?.checked_mul(width);
-        let bytes = |width: usize| zeros(count(width)?.checked_mul(kept.bytes())?);
+        let bytes = |width: usize| zeros(count(width)?.checked_mul(kv_type.bytes())?);
         let too_large = || {
             let what = format!(
                 "a cache of {sequences} sequences of {capacity} tokens does not fit memory"
@@ -80,7 +46,7 @@ impl Cache {
             Error::input(what).hint("make it for fewer tokens or sequences")
         };
         let layer = |shape: LayerShape| {
-            let scales = if kept == Kept::Int8 { shape.kv_heads } else { 0 };
+            let scales = if kv_type == KvType::Int8 { shape.kv_heads } else { 0 };
             Some(Layer {
                 shape,
                 keys: bytes(shape.kv_heads * shape.elements)?,
@@ -95,7 +61,7 @@ impl Cache {
         lengths.try_reserve_exact(sequences).map_err(|_| too_large())?;
         lengths.resize(sequences, 0);
         let state = State::new(recurrent, sequences).ok_or_else(too_large)?;
-        Ok(Self { layers, state, lengths, capacity, kept })
+        Ok(Self { layers, state, lengths, capacity, kv_type })
     }
 
     /// Tokens that each sequence can hold.
@@ -103,23 +69,23 @@ impl Cache {
         self.capacity
     }
 
-    /// How many sequences there are.
+    /// Number of sequences.
     pub fn sequences(&self) -> usize {
         self.lengths.len()
     }
 
-    /// Whether the cache was made for layers of these shapes.
+    /// True if the cache was made for layers of these shapes.
     pub fn fits(&self, shapes: &[LayerShape], recurrent: &Shapes) -> bool {
         self.layers.iter().map(|layer| layer.shape).eq(shapes.iter().copied())
             && self.state.shapes() == recurrent
     }
 
-    /// What the recurrent ops keep.
+    /// The state of the recurrent ops.
     pub fn state(&mut self) -> &mut State {
         &mut self.state
     }
 
-    /// Tokens stored of `sequence`.
+    /// Number of tokens in `sequence`.
     pub fn length(&self, sequence: usize) -> Result<usize> {
         self.lengths.get(sequence).copied().ok_or_else(|| self.unknown(sequence))
     }
@@ -145,8 +111,8 @@ impl Cache {
         Ok(())
     }
 
-    /// The most tokens of `sequence` up to `length` that `truncate` can keep: a recurrent state
-    /// goes back a few tokens, or to the beginning.
+    /// The longest beginning of `sequence`, up to `length` tokens, that `truncate` can leave: a
+    /// recurrent state goes back a few tokens, or to the start.
     pub fn reachable(&self, sequence: usize, length: usize) -> Result<usize> {
         let length = length.min(self.length(sequence)?);
         Ok(if length < self.state.base(sequence) { 0 } else { length })
@@ -165,10 +131,10 @@ impl Cache {
         let sequences = self.lengths.len();
         for layer in &mut self.layers {
             for data in [&mut layer.keys, &mut layer.values] {
-                copy_part(data, sequences, source, target);
+                copy_sequence(data, sequences, source, target);
             }
             for data in [&mut layer.key_scales, &mut layer.value_scales] {
-                copy_part(data, sequences, source, target);
+                copy_sequence(data, sequences, source, target);
             }
         }
         self.state.copy(source, target);
@@ -192,10 +158,10 @@ impl Cache {
 
     /// Pointers into each layer, for threads that write different heads and positions.
     pub fn pointers(&mut self) -> impl Iterator<Item = LayerPointers> {
-        let (kept, capacity) = (self.kept, self.capacity.next_multiple_of(LANES));
+        let (kv_type, capacity) = (self.kv_type, self.capacity.next_multiple_of(LANES));
         self.layers.iter_mut().map(move |layer| LayerPointers {
             shape: layer.shape,
-            kept,
+            kv_type,
             keys: layer.keys.as_mut_ptr(),
             values: layer.values.as_mut_ptr(),
             key_scales: layer.key_scales.as_mut_ptr(),
@@ -212,9 +178,9 @@ impl Cache {
     }
 }
 
-/// Copies one of `parts` equal parts over another.
-fn copy_part<T: Copy>(data: &mut [T], parts: usize, source: usize, target: usize) {
-    let size = data.len() / parts;
+/// Copies the values of one of `sequences` sequences over those of another.
+fn copy_sequence<T: Copy>(data: &mut [T], sequences: usize, source: usize, target: usize) {
+    let size = data.len() / sequences;
     data.copy_within(source * size..(source + 1) * size, target * size);
 }
 
@@ -222,7 +188,7 @@ fn copy_part<T: Copy>(data: &mut [T], parts: usize, source: usize, target: usize
 #[derive(Clone, Copy)]
 pub struct LayerPointers {
     shape: LayerShape,
-    kept: Kept,
+    kv_type: KvType,
     keys: *mut u8,
     values: *mut u8,
     key_scales: *mut f32,
@@ -240,10 +206,10 @@ impl LayerPointers {
     pub fn head(&self, sequence: usize, head: usize, scale: f32) -> Head {
         let LayerShape { kv_heads, elements } = self.shape;
         let row = (sequence * kv_heads + head) * self.capacity;
-        let bytes = row * self.kept.bytes();
+        let bytes = row * self.kv_type.bytes();
         // Plain arithmetic: the sequence and head were checked against the cache.
         Head {
-            kept: self.kept,
+            kv_type: self.kv_type,
             keys: self.keys.wrapping_add(bytes * elements),
             values: self.values.wrapping_add(bytes * elements.next_multiple_of(LANES)),
             key_scales: self.key_scales.wrapping_add(row),
@@ -269,13 +235,13 @@ impl LayerPointers {
             unsafe {
                 let k = std::slice::from_raw_parts(k.add(head * elements), elements);
                 let v = std::slice::from_raw_parts(v.add(head * elements), elements);
-                let (key_scale, value_scale) = match self.kept {
-                    Kept::Int8 => (code_scale(k), code_scale(v)),
+                let (key_scale, value_scale) = match self.kv_type {
+                    KvType::Int8 => (code_scale(k), code_scale(v)),
                     _ => (1.0, 1.0),
                 };
-                keep(self.kept, k, key_scale, place.keys.cast_mut(), first, LANES);
-                keep(self.kept, v, value_scale, place.values.cast_mut(), row, 1);
-                if self.kept == Kept::Int8 {
+                store(self.kv_type, k, key_scale, place.keys.cast_mut(), first, LANES);
+                store(self.kv_type, v, value_scale, place.values.cast_mut(), row, 1);
+                if self.kv_type == KvType::Int8 {
                     *place.key_scales.cast_mut().add(position) = key_scale;
                     *place.value_scales.cast_mut().add(position) = value_scale;
                 }
@@ -294,18 +260,18 @@ fn code_scale(x: &[f32]) -> f32 {
 /// # Safety
 ///
 /// `out` holds these elements, and nobody else touches them.
-unsafe fn keep(kept: Kept, x: &[f32], scale: f32, out: *mut u8, first: usize, step: usize) {
+unsafe fn store(kv_type: KvType, x: &[f32], scale: f32, out: *mut u8, first: usize, step: usize) {
     for (index, &x) in x.iter().enumerate() {
         let at = first + index * step;
         // SAFETY: the caller's promise.
         unsafe {
-            match kept {
-                Kept::F32 => out.cast::<f32>().add(at).write_unaligned(x),
-                Kept::F16 => {
+            match kv_type {
+                KvType::F32 => out.cast::<f32>().add(at).write_unaligned(x),
+                KvType::F16 => {
                     let bits = half::f16::from_f32(x).to_bits();
                     out.cast::<u16>().add(at).write_unaligned(bits);
                 }
-                Kept::Int8 => {
+                KvType::Int8 => {
                     let code = if scale > 0.0 { (x / scale).round_ties_even() } else { 0.0 };
                     out.add(at).write(code as i8 as u8);
                 }

@@ -1,32 +1,32 @@
-//! Sums of the squared inputs of products: what an importance matrix is made of.
+//! Sums of the squared inputs of products, from which importance matrices are made.
 //!
-//! A stage of products has one input, so it has one sum however many weights share it. The sums are
-//! f64 and run over the tokens in order, each column by one thread: the number of threads does not
-//! change them. A stage of experts has a sum and a count for each of its `matrices`.
+//! Products with one input share a stage and its sums. The sums are f64 and run over the tokens in
+//! order, each column in one thread: the number of threads does not change them. A stage of experts
+//! has sums and a count for each expert.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::compile::{Program, Work};
+use super::program::{Program, Work};
 
-/// Columns that a thread takes at a time.
-const PART: usize = 64;
+/// Columns that a thread adds at a time.
+const COLUMNS: usize = 64;
 
-/// The sums of the stages that are asked for.
+/// The sums of those stages whose weights were asked for.
 pub struct Collector {
     /// One entry a stage of the program.
     stages: Vec<Option<Sums>>,
-    /// The number of stages that have to be walked for them.
+    /// The stages to execute: up to the last one with sums.
     pub walked: usize,
 }
 
-/// The sums of one stage's input, and how many rows they are of.
+/// The sums of one stage's input, and the number of rows in them.
 pub struct Sums {
-    /// The weights that meet this input.
+    /// The weights that multiply this input.
     pub names: Vec<String>,
     columns: usize,
-    /// [parts][matrices, columns of the part]
-    parts: Vec<Mutex<Vec<f64>>>,
+    /// [piece][matrices, columns of the piece]
+    pieces: Vec<Mutex<Vec<f64>>>,
     counts: Vec<AtomicU64>,
 }
 
@@ -51,7 +51,7 @@ impl Collector {
         Self { stages, walked }
     }
 
-    /// Whether it was made for a program of that shape.
+    /// True if it was made for a program with the same stages.
     pub fn fits(&self, program: &Program) -> bool {
         self.stages.len() == program.stages.len()
             && self.stages.iter().zip(&program.stages).all(|(sums, stage)| {
@@ -65,13 +65,13 @@ impl Collector {
         self.stages[index].as_ref()
     }
 
-    /// All that was asked for, in the order of the plan.
+    /// All sums, in the plan's order.
     pub fn all(&self) -> impl Iterator<Item = &Sums> {
         self.stages.iter().flatten()
     }
 }
 
-/// How many matrices a stage of products has for its input, and how many columns that has.
+/// The matrices that a stage of products chooses among, and the columns of its input.
 fn input(work: &Work) -> Option<(usize, usize)> {
     match work {
         Work::Linear { x, .. } => Some((1, x.width)),
@@ -82,16 +82,16 @@ fn input(work: &Work) -> Option<(usize, usize)> {
 
 impl Sums {
     fn new(names: Vec<String>, matrices: usize, columns: usize) -> Self {
-        let parts = (0..columns)
-            .step_by(PART)
-            .map(|start| Mutex::new(vec![0.0; matrices * PART.min(columns - start)]))
+        let pieces = (0..columns)
+            .step_by(COLUMNS)
+            .map(|start| Mutex::new(vec![0.0; matrices * COLUMNS.min(columns - start)]))
             .collect();
         let counts = (0..matrices).map(|_| AtomicU64::new(0)).collect();
-        Self { names, columns, parts, counts }
+        Self { names, columns, pieces, counts }
     }
 
-    /// Adds rows that meet matrix `matrix`. Called by each of `workers` threads with the same rows;
-    /// each takes its share of the columns.
+    /// Adds rows that matrix `matrix` multiplies. Each of `workers` threads calls it with the same
+    /// rows and adds some of the columns.
     ///
     /// # Safety
     ///
@@ -106,13 +106,13 @@ impl Sums {
         if worker == 0 {
             self.counts[matrix].fetch_add(rows.clone().count() as u64, Ordering::Relaxed);
         }
-        for (part, sums) in self.parts.iter().enumerate().skip(worker).step_by(workers) {
+        for (piece, sums) in self.pieces.iter().enumerate().skip(worker).step_by(workers) {
             let mut sums = sums.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
             let width = sums.len() / self.counts.len();
             let sums = &mut sums[matrix * width..][..width];
             for row in rows.clone() {
-                // SAFETY: the caller's promise; the parts lie side by side within the columns.
-                let row = unsafe { std::slice::from_raw_parts(row.add(part * PART), width) };
+                // SAFETY: the caller's promise; the pieces lie side by side within the columns.
+                let row = unsafe { std::slice::from_raw_parts(row.add(piece * COLUMNS), width) };
                 for (sum, &x) in sums.iter_mut().zip(row) {
                     *sum += f64::from(x) * f64::from(x);
                 }
@@ -123,17 +123,17 @@ impl Sums {
     /// The sums so far, [matrices, columns].
     pub fn sums(&self) -> Vec<f64> {
         let mut out = vec![0.0; self.counts.len() * self.columns];
-        for (part, sums) in self.parts.iter().enumerate() {
+        for (piece, sums) in self.pieces.iter().enumerate() {
             let sums = sums.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
             let width = sums.len() / self.counts.len();
             for (row, sums) in out.chunks_exact_mut(self.columns).zip(sums.chunks_exact(width)) {
-                row[part * PART..][..width].copy_from_slice(sums);
+                row[piece * COLUMNS..][..width].copy_from_slice(sums);
             }
         }
         out
     }
 
-    /// How many rows each matrix met.
+    /// The rows that each matrix multiplied.
     pub fn counts(&self) -> Vec<u64> {
         self.counts.iter().map(|count| count.load(Ordering::Relaxed)).collect()
     }
@@ -145,11 +145,11 @@ mod tests {
 
     #[test]
     fn each_matrix_has_its_own_rows_whoever_adds_them() {
-        const COLUMNS: usize = PART + 7;
-        let row = |scale: f32| (0..COLUMNS).map(|i| scale * i as f32).collect::<Vec<f32>>();
+        const WIDTH: usize = COLUMNS + 7;
+        let row = |scale: f32| (0..WIDTH).map(|i| scale * i as f32).collect::<Vec<f32>>();
         let rows = [row(1.0), row(2.0), row(3.0)];
         for workers in 1..4 {
-            let sums = Sums::new(vec!["experts".to_owned()], 2, COLUMNS);
+            let sums = Sums::new(vec!["experts".to_owned()], 2, WIDTH);
             for worker in 0..workers {
                 // SAFETY: the rows have as many columns as the sums, and nobody writes them.
                 unsafe {
@@ -159,10 +159,10 @@ mod tests {
             }
             assert_eq!(sums.counts(), [1, 2]);
             let found = sums.sums();
-            for column in 0..COLUMNS {
+            for column in 0..WIDTH {
                 let square = (column * column) as f64;
                 assert_eq!(found[column], square);
-                assert_eq!(found[COLUMNS + column], 13.0 * square);
+                assert_eq!(found[WIDTH + column], 13.0 * square);
             }
         }
     }

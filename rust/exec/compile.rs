@@ -1,110 +1,21 @@
-//! From a plan to stages that threads walk with a barrier after each.
+//! The compiler: from a plan and its weights to stages that threads execute, a barrier after each.
 //!
 //! Ops that work on one row at a time run one after the other within a stage, a row to a thread;
-//! products of the same input share a stage. Both change only who computes what when, never a bit.
+//! products of the same input share a stage. Neither changes a bit of any result.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
-use super::cache::LayerShape;
-use super::experts::Experts;
 use super::plan::{Kind, Op, Pairing};
-use super::recurrent::{DeltaRule, Shapes, ShortConv};
-use super::row::{Binary, RowOp, Unary};
+use super::program::{Binary, Linear, Program, RopeTable, RowOp, Slot, Stage, Unary, Work};
 use super::weights::Weights;
 use crate::error::{Error, Result};
-use crate::kernels::isa::CHUNK;
-use crate::kernels::packed::Packed;
-
-/// A buffer of rows of `width` floats that values share one after the other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Slot {
-    pub index: usize,
-    pub width: usize,
-}
-
-/// One matrix product.
-pub struct Linear {
-    pub name: String,
-    pub weight: Arc<Packed>,
-    pub bias: Option<Vec<f32>>,
-    pub out: Slot,
-}
-
-/// Attention over one layer's cache.
-pub struct Attend {
-    pub q: Slot,
-    pub out: Slot,
-    pub layer: usize,
-    pub heads: usize,
-    pub kv_heads: usize,
-    pub scale: f32,
-    pub window: usize,
-    /// One a head, or none.
-    pub sinks: Option<Vec<f32>>,
-}
-
-pub enum Work {
-    Rows(Vec<RowOp>),
-    Linear { x: Slot, jobs: Vec<Linear> },
-    Experts(Experts),
-    Attend(Attend),
-    ShortConv(ShortConv),
-    DeltaRule(DeltaRule),
-    Take { x: Slot, out: Slot },
-}
-
-/// What happens between two barriers; `taken` when only the wanted rows are left.
-pub struct Stage {
-    pub work: Work,
-    pub taken: bool,
-}
-
-/// The frequencies of a rotary embedding, in radians per position.
-#[derive(PartialEq)]
-pub struct RopeTable {
-    pub freqs: Vec<f64>,
-    pub factor: f64,
-    /// Other frequencies, for caches with room for more than so many tokens.
-    pub long: Option<(usize, Vec<f64>)>,
-}
-
-impl RopeTable {
-    /// The frequencies for a cache of `capacity` tokens.
-    pub fn freqs_for(&self, capacity: usize) -> &[f64] {
-        match &self.long {
-            Some((original, long)) if capacity > *original => long,
-            _ => &self.freqs,
-        }
-    }
-}
-
-/// A plan bound to its weights.
-#[derive(Default)]
-pub struct Program {
-    pub stages: Vec<Stage>,
-    /// The widths of the slots; the last op's result is in slot `logits`.
-    pub slots: Vec<usize>,
-    pub logits: usize,
-    pub ropes: Vec<RopeTable>,
-    pub layers: Vec<LayerShape>,
-    pub recurrent: Shapes,
-    pub vocab: usize,
-    /// How many positions have an embedding, where the plan asks for one.
-    pub positions: Option<usize>,
-    /// Chunks of the widest input of products with int8 activations, all rows of a token together: where
-    /// each chunk has a scale, and where a span shares one.
-    pub chunks: [usize; 2],
-}
-
-impl Program {
-    /// Whether the plan keeps only the wanted rows; its logits then go straight to the caller.
-    pub fn takes(&self) -> bool {
-        self.stages.iter().any(|stage| stage.taken)
-    }
-}
+use crate::kernels::shape::CHUNK;
 
 /// Binds `ops` to `weights`.
+///
+/// # Errors
+///
+/// A tensor is missing or has another shape, or the plan is not a language model's.
 pub fn compile(ops: &[Op], weights: &Weights) -> Result<Program> {
     let mut compiler = Compiler::new(ops);
     for (index, op) in ops.iter().enumerate() {
@@ -131,6 +42,7 @@ pub fn compile(ops: &[Op], weights: &Weights) -> Result<Program> {
     Ok(program)
 }
 
+/// The compiled part of a plan, and the values that later ops read.
 pub(super) struct Compiler<'a> {
     pub(super) ops: &'a [Op],
     pub(super) program: Program,
@@ -138,10 +50,10 @@ pub(super) struct Compiler<'a> {
     pub(super) last_use: Vec<usize>,
     pub(super) free: HashMap<usize, Vec<usize>>,
     pub(super) taken: bool,
-    /// Whether the present stage of products has its input rounded already, in each of both ways.
+    /// True once the input of the present stage is rounded: by chunks of 32, by 256 columns.
     pub(super) rounded: [bool; 2],
-    /// The layer of the last op of each kind that keeps state: `attend`, `short_conv`, `delta_rule`.
-    pub(super) kept: [Option<usize>; 3],
+    /// The layer of the last op of each kind with state: `attend`, `short_conv`, `delta_rule`.
+    pub(super) last_layers: [Option<usize>; 3],
 }
 
 impl<'a> Compiler<'a> {
@@ -162,10 +74,11 @@ impl<'a> Compiler<'a> {
             free,
             taken: false,
             rounded: [false; 2],
-            kept: [None; 3],
+            last_layers: [None; 3],
         }
     }
 
+    /// Compiles one op.
     fn op(&mut self, index: usize, op: &Op, weights: &Weights) -> Result<()> {
         let input = |i: usize| self.values[op.inputs[i]];
         match &op.kind {
@@ -185,13 +98,13 @@ impl<'a> Compiler<'a> {
         Ok(())
     }
 
-    /// An op that does each row by itself.
+    /// Adds an op that needs one row at a time.
     fn row_op(&mut self, index: usize, op: &Op, weights: &Weights) -> Result<()> {
         let input = |i: usize| self.values[op.inputs[i]];
         let vector = |i: usize, size: usize| weights.vector(&op.weights[i], size);
         let unary = |function: Unary| Some((function, input(0)));
         let binary = |function: Binary| Some((function, input(0), input(1)));
-        // Parts and sums of slots read other columns than they write: they get a slot of their own.
+        // These ops read other columns than they write, so their results need slots of their own.
         let in_place = !matches!(
             op.kind,
             Kind::Part { .. } | Kind::Route { .. } | Kind::ExpertSum {} | Kind::Mul {}
@@ -277,6 +190,7 @@ impl<'a> Compiler<'a> {
         Ok(())
     }
 
+    /// A rotation of each head by the angles of `table`.
     fn rope(
         &mut self,
         x: Slot,
@@ -284,15 +198,15 @@ impl<'a> Compiler<'a> {
         table: RopeTable,
         pairing: Pairing,
     ) -> Box<dyn FnOnce(Slot) -> RowOp> {
-        let (apart, next) = match pairing {
+        let (distance, stride) = match pairing {
             Pairing::Neighbours => (1, 2),
             Pairing::Halves => (table.freqs.len(), 1),
         };
         let table = self.rope_table(table);
-        Box::new(move |out| RowOp::Rope { x, out, heads, table, apart, next })
+        Box::new(move |out| RowOp::Rope { x, out, heads, table, distance, stride })
     }
 
-    /// A product joins the stage before it if that one has the same input.
+    /// Adds a product, to the last stage if that has the same input.
     fn linear(&mut self, index: usize, op: &Op, weights: &Weights) -> Result<()> {
         let x = self.values[op.inputs[0]];
         let weight = weights.find(&op.weights[0], Some(op.width), x.width)?;
@@ -316,22 +230,22 @@ impl<'a> Compiler<'a> {
         Ok(())
     }
 
-    /// Has the input of the last stage rounded, unless it is: `parts` rows of `x.width` a token.
-    pub(super) fn round(&mut self, x: Slot, parts: usize, sharing: Option<usize>) {
+    /// Rounds the input of the last stage, if it is not yet: `rows` rows of `x.width` a token.
+    pub(super) fn round(&mut self, x: Slot, rows: usize, sharing: Option<usize>) {
         let Some(sharing) = sharing else { return };
         let way = usize::from(sharing > 1);
         if !self.rounded[way] {
             let products = self.program.stages.pop().expect("just pushed");
-            self.row(RowOp::Quantize { x, parts, sharing });
+            self.row(RowOp::Quantize { x, rows, sharing });
             self.program.stages.push(products);
             let chunks = &mut self.program.chunks[way];
-            *chunks = (*chunks).max(parts * x.width.div_ceil(CHUNK));
+            *chunks = (*chunks).max(rows * x.width.div_ceil(CHUNK));
             self.rounded[way] = true;
         }
     }
 
-    /// The slot of an op's result. Where each row is done by itself (`in_place`), the result may
-    /// take over the slot of an input of the same width that nothing needs any more.
+    /// A slot for an op's result. With `in_place` it may be the slot of an input of the same width
+    /// that no later op reads.
     pub(super) fn result(&mut self, index: usize, op: &Op, in_place: bool) -> Slot {
         if in_place {
             self.release(index);
@@ -353,6 +267,7 @@ impl<'a> Compiler<'a> {
         slot
     }
 
+    /// Frees the slots of inputs that no later op reads.
     fn release(&mut self, index: usize) {
         let mut inputs = self.ops[index].inputs.clone();
         inputs.sort_unstable();
@@ -363,6 +278,7 @@ impl<'a> Compiler<'a> {
         }
     }
 
+    /// The index of a table, which equal rotations share.
     fn rope_table(&mut self, table: RopeTable) -> usize {
         let ropes = &mut self.program.ropes;
         ropes.iter().position(|known| *known == table).unwrap_or_else(|| {
@@ -371,6 +287,7 @@ impl<'a> Compiler<'a> {
         })
     }
 
+    /// Adds an op on rows to the last stage, or begins a stage.
     pub(super) fn row(&mut self, op: RowOp) {
         let taken = self.taken;
         match self.program.stages.last_mut() {
@@ -379,6 +296,7 @@ impl<'a> Compiler<'a> {
         }
     }
 
+    /// Adds a stage.
     pub(super) fn stage(&mut self, work: Work) {
         self.program.stages.push(Stage { work, taken: self.taken });
     }

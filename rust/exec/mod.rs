@@ -1,44 +1,45 @@
-//! The CPU executor: a checked plan and packed weights; tokens and a cache in, logits out.
+//! The CPU executor: runs a plan over packed weights; tokens and a KV cache in, logits out.
 
 pub mod cache;
 pub mod collect;
 mod compile;
-mod experts;
+mod compile_stateful;
+mod ops;
 pub mod plan;
-mod recurrent;
-mod row;
-mod run;
-mod stateful;
+mod program;
+mod state;
+mod step;
 mod threads;
+mod walk;
 pub mod weights;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use cache::{Cache, LayerPointers};
+use cache::{Cache, KvType, LayerPointers};
 use collect::Collector;
-use compile::Program;
-use recurrent::StatePointers;
-use run::{Step, Token, Workspace};
+use program::Program;
+use state::StatePointers;
+use step::{Step, Token, Workspace};
 use threads::Pool;
 use weights::Weights;
 
 use crate::error::{Error, Result};
 use crate::kernels::Kernels;
-use crate::kernels::activations::Acts;
-use crate::kernels::attention::Kept;
-use crate::kernels::isa::CHUNK;
-use crate::kernels::scales::SPAN;
+use crate::kernels::data::Acts;
 
-/// Tokens that go through the plan together; more are split.
+use crate::kernels::shape::CHUNK;
+use crate::kernels::shape::SPAN;
+
+/// Most tokens of a step; `Executor::forward` splits more into several steps.
 pub const BATCH: usize = 512;
 
-/// What the products do with their activations.
+/// How products treat their activations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Activations {
-    /// Nothing.
+    /// Left as they are.
     F32,
-    /// Round each chunk of 32, or of 256, to int8, where the weights are quantized.
+    /// Rounded to int8 by 32 or 256 columns where the weights are quantized.
     Int8,
 }
 
@@ -50,8 +51,8 @@ pub struct Executor {
     memory: Mutex<Memory>,
 }
 
-/// New tokens: `sequences[i]` is that of `tokens[i]`; `outputs` are the indices, ascending, of the
-/// tokens whose logits are wanted.
+/// New tokens: `tokens[i]` goes to sequence `sequences[i]`; `outputs` are the indices, ascending,
+/// of the tokens whose logits are wanted.
 pub struct Batch<'a> {
     pub tokens: &'a [u32],
     pub sequences: &'a [u32],
@@ -74,12 +75,12 @@ impl Executor {
     }
 
     /// An empty cache for `sequences` sequences of up to `capacity` tokens.
-    pub fn cache(&self, sequences: usize, capacity: usize, kept: Kept) -> Result<Cache> {
+    pub fn cache(&self, sequences: usize, capacity: usize, kv_type: KvType) -> Result<Cache> {
         self.check_capacity(capacity)?;
-        Cache::new(&self.program.layers, &self.program.recurrent, sequences, capacity, kept)
+        Cache::new(&self.program.layers, &self.program.recurrent, sequences, capacity, kv_type)
     }
 
-    /// Learned positions end somewhere.
+    /// Refuses more tokens than the model has learned positions for.
     fn check_capacity(&self, capacity: usize) -> Result<()> {
         match self.program.positions {
             Some(positions) if capacity > positions => Err(Error::input(format!(
@@ -90,7 +91,7 @@ impl Executor {
         }
     }
 
-    /// The instruction set that runs it.
+    /// The name of the instruction set.
     pub fn isa(&self) -> &'static str {
         self.kernels.name
     }
@@ -100,7 +101,7 @@ impl Executor {
         self.program.slots[self.program.logits]
     }
 
-    /// How many threads there are.
+    /// Number of threads.
     pub fn threads(&self) -> usize {
         self.pool.threads()
     }
@@ -116,8 +117,8 @@ impl Executor {
         Collector::new(&self.program, wanted)
     }
 
-    /// Appends the tokens to their sequences and their activations, as far as they are asked for,
-    /// to the collector's sums. Nothing behind the last of these products is computed.
+    /// Appends the tokens to their sequences and adds the squared inputs of the collector's
+    /// products to its sums. Ops after the last of these products are not computed.
     pub fn collect(&self, cache: &mut Cache, batch: &Batch, collector: &Collector) -> Result<()> {
         if !collector.fits(&self.program) {
             return Err(Error::input("the collector was made for another plan"));
@@ -134,7 +135,7 @@ impl Executor {
         self.check(cache, batch)?;
         let mut memory = self.memory.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         place(cache, batch, &mut memory.tokens)?;
-        // The one allocation of a step, as it is the caller's.
+        // The only allocation of a step: the caller keeps it.
         let mut logits = vec![0f32; batch.outputs.len() * self.width()];
         let all = std::mem::take(&mut memory.tokens);
         let mut done = 0;
@@ -180,7 +181,8 @@ impl Executor {
         Ok(())
     }
 
-    /// Up to `BATCH` tokens through all stages; `memory.taken` are the rows whose logits are wanted.
+    /// Runs up to `BATCH` tokens through all stages; `memory.taken` are those whose logits are
+    /// wanted.
     fn step(
         &self,
         cache: &mut Cache,
@@ -190,12 +192,12 @@ impl Executor {
         logits: &mut [f32],
         collector: Option<&Collector>,
     ) {
-        // A plan without `take` makes a row for each token: those go to memory and are picked.
-        let whole = !self.program.takes();
+        // A plan without `take` makes logits of all tokens; the wanted ones are copied.
+        let makes_all = !self.program.takes();
         memory.reserve(&self.program, tokens.len());
         let mut addresses = std::mem::take(&mut memory.addresses);
         addresses.write(memory, cache);
-        if !whole {
+        if !makes_all {
             addresses.slots[self.program.logits] = logits.as_mut_ptr();
         }
         for claim in &memory.claims {
@@ -220,7 +222,7 @@ impl Executor {
             collector,
         };
         self.pool.run(&|worker| step.walk(worker));
-        if whole {
+        if makes_all {
             let width = self.width();
             for (out, &row) in logits.chunks_exact_mut(width).zip(&memory.taken) {
                 out.copy_from_slice(&memory.slots[self.program.logits][row * width..][..width]);
@@ -230,7 +232,8 @@ impl Executor {
     }
 }
 
-/// Gives each token its position and the cache its new lengths; on an error, none.
+/// Gives each token its position, and its sequence its new length; on an error the cache is as
+/// before.
 fn place(cache: &mut Cache, batch: &Batch, tokens: &mut Vec<Token>) -> Result<()> {
     tokens.clear();
     for (&id, &sequence) in batch.tokens.iter().zip(batch.sequences) {
@@ -251,7 +254,7 @@ fn place(cache: &mut Cache, batch: &Batch, tokens: &mut Vec<Token>) -> Result<()
     Ok(())
 }
 
-/// Working memory, kept from step to step.
+/// Working memory, which one step leaves to the next.
 struct Memory {
     slots: Vec<Vec<f32>>,
     turns: Vec<Vec<f32>>,
@@ -266,7 +269,7 @@ struct Memory {
     rows: usize,
 }
 
-/// Where the memory of a step is.
+/// Pointers to the memory of a step.
 #[derive(Default)]
 struct Addresses {
     slots: Vec<*mut f32>,
@@ -307,7 +310,7 @@ impl Memory {
         }
     }
 
-    /// Room for `rows` tokens.
+    /// Makes room for `rows` tokens.
     fn reserve(&mut self, program: &Program, rows: usize) {
         if rows <= self.rows {
             return;
@@ -327,7 +330,7 @@ impl Memory {
         self.sums.resize(2 * chunks, 0);
     }
 
-    /// Where rounded rows go, in each of both ways.
+    /// Buffers for rounded rows: with a scale for each chunk, and with a scale for 256 columns.
     fn acts(&mut self, program: &Program) -> [Acts; 2] {
         let [chunks, shared] = program.chunks;
         let first = Acts {

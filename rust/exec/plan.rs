@@ -1,4 +1,4 @@
-//! The plan as `python/fewbit/plan.py` writes it: a flat list of ops in JSON.
+//! The plan of a model as Python writes it in JSON: a flat list of ops, parsed and checked.
 
 use serde::Deserialize;
 
@@ -14,7 +14,7 @@ pub struct Op {
     pub kind: Kind,
 }
 
-/// What the op does, with its attributes; the meaning of each is in `reference/ops.py`.
+/// The kind of an op and its attributes; `reference/ops.py` defines each.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case")]
 pub enum Kind {
@@ -165,13 +165,13 @@ pub fn parse(json: &str) -> Result<Vec<Op>> {
     Ok(ops)
 }
 
-/// Columns of a value at the most: products of two widths do not overflow.
+/// Most columns of a value: products of two widths do not overflow.
 const WIDEST: usize = 1 << 30;
 
-/// Experts that a route can tell apart: it gives their indices as f32.
+/// Most experts of a route, which gives their indices as f32.
 const MOST_EXPERTS: usize = 1 << 24;
 
-/// What is wrong with an op behind a `take`, which leaves the wanted rows alone.
+/// The mistake of an op after a `take`, which leaves only the wanted rows.
 fn mistaken(op: &Op, earlier: &[Op]) -> Option<String> {
     let take = earlier.iter().position(|op| matches!(op.kind, Kind::Take {}))?;
     if matches!(op.kind, Kind::Take {}) {
@@ -184,7 +184,7 @@ fn mistaken(op: &Op, earlier: &[Op]) -> Option<String> {
     Some(format!("names value {before}, from before the take of op {take}"))
 }
 
-/// What is wrong with the route of an op that needs one: its numbers are used as indices.
+/// The mistake in the route of an op that needs one: its numbers are used as indices.
 fn misrouted(op: &Op, earlier: &[Op]) -> Option<String> {
     let experts = match op.kind {
         Kind::ExpertLinear { experts } => Some(experts),
@@ -227,7 +227,7 @@ fn check(index: usize, name: &str, op: &Op, earlier: &[Op]) -> Result<()> {
     misfit(&op.kind, op.width, &widths).map_or(Ok(()), fail)
 }
 
-/// What is wrong with inputs of `widths` columns for a result of `out`.
+/// The mistake in inputs of `widths` columns for a result of `out` columns.
 fn misfit(kind: &Kind, out: usize, widths: &[usize]) -> Option<String> {
     let same = || widths.iter().find(|&&width| width != out).map(|&width| expected(out, width));
     let in_heads = |heads: usize| {
@@ -312,8 +312,8 @@ fn misfit_rope(heads: usize, pairs: usize, out: usize, width: usize) -> Option<S
         .then(|| format!("rotates {pairs} pairs in {heads} heads of {width} columns"))
 }
 
-fn divides(part: usize, whole: usize) -> bool {
-    part > 0 && whole.is_multiple_of(part)
+fn divides(divisor: usize, number: usize) -> bool {
+    divisor > 0 && number.is_multiple_of(divisor)
 }
 
 fn expected(want: usize, found: usize) -> String {

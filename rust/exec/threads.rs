@@ -1,4 +1,4 @@
-//! Threads that walk a plan side by side: one wake-up a step, a barrier between stages.
+//! Threads that execute a plan together: one wake-up a step, a barrier between stages.
 //!
 //! Waiting spins for a moment and then yields, so a neighbour that takes a core slows the walk
 //! but does not stop it. An idle pool spins on for about the time between two tokens, then sleeps.

@@ -1,26 +1,27 @@
-//! The tensors of a model, packed for the kernels.
+//! The weights of a model, packed for the kernels.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::formats::Format;
-use crate::kernels::packed::Packed;
+use crate::kernels::layout::packed::Packed;
 
-/// Packed tensors by name; executors share them. Experts' tensors have a matrix for each.
+/// Packed tensors by name, which executors share. Experts' tensors have a matrix for each expert.
 #[derive(Default, Clone)]
 pub struct Weights {
     tensors: HashMap<String, Vec<Arc<Packed>>>,
-    small: bool,
+    keep_file_size: bool,
 }
 
 impl Weights {
-    /// No tensors; `small` as `Packed::new` takes it.
-    pub fn new(small: bool) -> Self {
-        Self { tensors: HashMap::new(), small }
+    /// No tensors; `keep_file_size` keeps formats with code books at the bytes of their file, which
+    /// is slower.
+    pub fn new(keep_file_size: bool) -> Self {
+        Self { tensors: HashMap::new(), keep_file_size }
     }
 
-    /// Packs and keeps one tensor: `matrices` of `rows` x `columns` each (1 row for a vector).
+    /// Packs and stores one tensor: `matrices` of `rows` x `columns` each (1 row for a vector).
     pub fn add(
         &mut self,
         name: &str,
@@ -36,7 +37,7 @@ impl Weights {
         }
         let packed = (0..matrices).map(|matrix| {
             let size = data.len() / matrices;
-            Packed::new(&data[matrix * size..][..size], format, rows, columns, self.small)
+            Packed::new(&data[matrix * size..][..size], format, rows, columns, self.keep_file_size)
                 .map(Arc::new)
         });
         self.tensors.insert(name.to_owned(), packed.collect::<Result<_>>().map_err(fail)?);

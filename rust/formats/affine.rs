@@ -1,4 +1,4 @@
-//! Any width from 1 to 8 bits, symmetric or not, at any group size; `reference/affine.py` in Rust.
+//! Affine formats: codes of 1 to 8 bits in groups of any size, symmetric or with a zero point.
 //!
 //! ```text
 //! sym{b}-g{n}    scale f32; codes               scale (code - N), N = 2^(b-1) - 1
@@ -9,8 +9,8 @@
 //! group of a row may hold fewer elements; the codes that it lacks are zero bits.
 
 use super::bits::{pack, unpack};
+use super::codes::{Codes, Scales};
 use super::ternary::SIGNS;
-use super::{Codes, Scales};
 
 /// A width, a kind and a group size.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
@@ -156,5 +156,5 @@ fn encode_signs(x: &[f32], head: &mut [u8], codes: &mut [u8]) {
 /// nearest(x / scale), ties to even; 0 where the scale is.
 #[inline(always)]
 fn steps(x: f32, scale: f32) -> i32 {
-    if scale == 0.0 { 0 } else { crate::quantize::search::nearest(x / scale) }
+    if scale == 0.0 { 0 } else { super::search::nearest(x / scale) }
 }

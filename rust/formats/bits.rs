@@ -1,4 +1,4 @@
-//! Bits of several codes in a byte, or of one code over two: taken apart and put together.
+//! Packing codes into bits: several codes in a byte, or one code across two bytes.
 
 /// ORs codes of `BITS` bits, shifted up by `up`, into `q`: neighbours in a byte are `stride`
 /// elements apart, the first in the lowest bits (`pack_planes` of `reference/bits.py`).

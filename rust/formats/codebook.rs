@@ -9,10 +9,10 @@
 //!
 //! Codes unpack to the values themselves, shifted above zero: VALUES + 128, TWICE + 12.
 
-use super::ScaleBytes;
 use super::bits::{join_planes, split_planes};
+use super::codes::ScaleBytes;
+use super::search::{TINY, nearest, signed_peak};
 use crate::floats::{read_f16, write_f16};
-use crate::quantize::search::{TINY, nearest, signed_peak};
 
 /// The 16 values of IQ4: a normal distribution's quantiles, roughly.
 const VALUES: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];

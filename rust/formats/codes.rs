@@ -1,6 +1,6 @@
-//! What the codes of a format mean, and what a kernel needs of its scales.
+//! The meaning of a format's codes, and its scales as kernels need them.
 
-/// What the codes of a format mean: value = scale * (code - offset) + min.
+/// The meaning of a format's codes: value = scale * (code - offset) + min.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Codes {
     /// Bits of a code as `unpack_row` gives it, 1 to 8.
@@ -28,10 +28,10 @@ impl Codes {
         }
     }
 
-    /// Whether the 16 groups of 256 elements have scales that are whole numbers times the same f16, and
-    /// products sum all of them up as integers, whose activations then share a scale too. Not Q6_K: to
-    /// round activations so costs a quarter of what its weights lose, and half a percent at 3 bits.
-    pub const fn whole(&self) -> bool {
+    /// True if all 16 scales of 256 elements are integers times one f16, and products sum the 256
+    /// as integers. Q6_K is left out: rounding its activations by 256 costs a quarter of what its
+    /// weights lose, and half a percent at 3 bits.
+    pub const fn has_integer_scales(&self) -> bool {
         self.group == 16
             && match self.scales {
                 Scales::Signed | Scales::Nibbles => self.stored_bits() < 4,
@@ -40,9 +40,15 @@ impl Codes {
             }
     }
 
-    /// Elements that share a scale of the activations that meet them.
-    pub const fn rounded(&self) -> usize {
-        if self.whole() { 256 } else { 32 }
+    /// Columns that share a scale of int8 activations; None where groups do not fit the kernels'
+    /// chunks of 32, so that activations stay f32.
+    pub const fn activation_group(&self) -> Option<usize> {
+        match self.group {
+            _ if self.has_integer_scales() => Some(256),
+            16 => Some(32),
+            group if group.is_multiple_of(32) => Some(32),
+            _ => None,
+        }
     }
 }
 

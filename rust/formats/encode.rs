@@ -1,6 +1,7 @@
-//! Rows of floats into blocks: which encoder, on which instruction set.
+//! Encoding a row of floats: chooses the encoder of the format and its instruction set.
 
-use super::{Format, codebook, floats, grid_encode, iq1_encode, k, k_encode, legacy, ternary};
+use super::table::Format;
+use super::{codebook, floats, grid_encode, iq1_encode, k, k_encode, legacy, ternary};
 
 impl Format {
     /// Stores a row of finite floats; `importance` is how much an error in each column counts.
@@ -34,37 +35,6 @@ impl Format {
     #[target_feature(enable = "avx2,f16c")]
     fn encode_avx2(&self, x: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
         self.encode(x, importance, out);
-    }
-
-    /// Reads a row as f32 and says where its first NaN or infinity is, if it has any.
-    ///
-    /// # Panics
-    ///
-    /// As `decode_row`.
-    pub fn decode_finite(&self, bytes: &[u8], out: &mut [f32]) -> Option<usize> {
-        #[cfg(target_arch = "x86_64")]
-        if is_x86_feature_detected!("avx2") {
-            // SAFETY: the CPU has the feature.
-            return unsafe { self.decode_finite_avx2(bytes, out) };
-        }
-        self.decode_finite_anywhere(bytes, out)
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx2")]
-    fn decode_finite_avx2(&self, bytes: &[u8], out: &mut [f32]) -> Option<usize> {
-        self.decode_finite_anywhere(bytes, out)
-    }
-
-    #[inline(always)]
-    fn decode_finite_anywhere(&self, bytes: &[u8], out: &mut [f32]) -> Option<usize> {
-        if self.codes().is_none() {
-            assert_eq!(Ok(bytes.len()), self.row_bytes(out.len()));
-            floats::decode_row(*self, bytes, out);
-        } else {
-            self.decode_row(bytes, out);
-        }
-        floats::first_not_finite(out)
     }
 
     #[inline(always)]

@@ -1,6 +1,6 @@
-//! F32, F16 and BF16: every element by itself.
+//! F32, F16 and BF16: each element stored as a float.
 
-use super::Format;
+use super::table::Format;
 use crate::floats::{from_bf16, from_f16, to_bf16, to_f16};
 
 /// Reads a row as f32.

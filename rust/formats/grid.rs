@@ -14,14 +14,15 @@
 //! even. IQ1 adds 1/8 of the step, or takes it away, by one sign for 32 (IQ1_S) or 8 (IQ1_M)
 //! elements; codes here are 8 times the value, so that they are integers.
 //!
-//! Rows unpack to indices of levels, with the sign in them: the kernels keep these, 2 to 4 bits each, as
-//! points of a book cost more to find than their bits to read (`kernels/words.rs` where memory is short). IQ1_S needs no sign: where it takes 1/8
-//! away, its levels are turned over, and its scale.
+//! Rows unpack to indices of levels, with the sign in them: the kernels keep these, 2 to 4 bits
+//! each, as points of a book cost more to find than their bits to read (`kernels/layout/words.rs` where
+//! memory is short). IQ1_S needs no sign: where it takes 1/8 away, its levels are turned over, and
+//! its scale.
 
 use std::sync::LazyLock;
 
-use super::ScaleBytes;
 use super::bits::byte_masks;
+use super::codes::ScaleBytes;
 use super::grids::{Grid, IQ1, IQ2_S, IQ2_XS, IQ2_XXS, IQ3_S, IQ3_XXS};
 use crate::floats::read_f16;
 
@@ -55,8 +56,8 @@ pub(crate) const TWO_BITS: [u8; 8] = [8, 25, 43, 0, 0, 0, 0, 0];
 pub(crate) const THREE_BITS_XXS: [u8; 8] = [4, 12, 20, 28, 36, 44, 52, 62];
 pub(crate) const THREE_BITS: [u8; 8] = [1, 3, 5, 7, 9, 11, 13, 15];
 
-/// A book's points: eight levels in the bytes of an integer, the first in the lowest; of four levels
-/// in the lower half.
+/// A book's points: eight levels in the bytes of an integer, the first in the lowest; of four
+/// levels in the lower half.
 type Book = Vec<u64>;
 
 fn book(grid: &Grid) -> Book {
@@ -115,9 +116,9 @@ fn scales(d: &[u8], scale: impl Fn(usize) -> u8, groups: usize) -> ScaleBytes {
     out
 }
 
-/// The floats of scales: d over `parts`, times their signed bytes.
-fn widen(bytes: &ScaleBytes, parts: f32, scale: &mut [f32]) {
-    let d = read_f16(&bytes.d) / parts;
+/// The floats of scales: d over `divisor`, times their signed bytes.
+fn widen(bytes: &ScaleBytes, divisor: f32, scale: &mut [f32]) {
+    let d = read_f16(&bytes.d) / divisor;
     for (scale, &byte) in scale.iter_mut().zip(&bytes.scale) {
         *scale = d * f32::from(byte as i8);
     }

@@ -1,5 +1,5 @@
-//! Encoding IQ2_XXS IQ2_XS IQ2_S IQ3_XXS IQ3_S: signs apart, then a search over scales, each with
-//! the code book's points nearest to the magnitudes.
+//! Encoding IQ2_XXS IQ2_XS IQ2_S IQ3_XXS IQ3_S: signs are stored separately; a search over scales
+//! finds the code book's points nearest to the magnitudes.
 //!
 //! Levels 0, 1, 2, ... stand for the magnitudes 1, 3, 5, ...; the scale that is stored makes up for
 //! the book's own magnitudes.
@@ -7,8 +7,8 @@
 #![allow(clippy::needless_range_loop)] // j counts elements across several arrays
 
 use super::grids::{Grid, IQ2_S, IQ2_XS, IQ2_XXS, IQ3_S, IQ3_XXS};
+use super::search::{nearest, scale_quantizer};
 use crate::floats::write_f16;
-use crate::quantize::search::{nearest, scale_quantizer};
 
 type Row = [f32; 256];
 
@@ -49,16 +49,16 @@ struct Found {
 fn split_signs<const N: usize>(x: &[f32; N], w: &[f32; N], even: bool) -> ([f32; N], [u8; 4]) {
     let (mut magnitudes, mut signs) = (*x, [0u8; 4]);
     for k in 0..N / 8 {
-        let part = 8 * k..8 * k + 8;
-        for j in part.clone() {
+        let range = 8 * k..8 * k + 8;
+        for j in range.clone() {
             let negative = x[j] < 0.0;
             magnitudes[j] = if negative { -x[j] } else { x[j] };
             signs[k] |= u8::from(negative) << (j % 8);
         }
         if even && signs[k].count_ones() % 2 == 1 {
             let cost = |j: usize| w[j] * x[j] * x[j];
-            let mut least = part.start;
-            for j in part {
+            let mut least = range.start;
+            for j in range {
                 least = if cost(j) < cost(least) { j } else { least };
             }
             magnitudes[least] = -magnitudes[least];
@@ -214,12 +214,12 @@ fn weights(x: &Row, importance: Option<&[f32]>, spread: f32, own: impl Fn(f32, f
 }
 
 /// Scales as odd multiples of d: (2 l + 1) d, and d, the largest over 31; None where all are 0.
-fn odd_scales<const S: usize>(scales: [f32; S], parts: f32, top: i32) -> Option<(f32, [u8; S])> {
+fn odd_scales<const S: usize>(scales: [f32; S], divisor: f32, top: i32) -> Option<(f32, [u8; S])> {
     let peak = scales.iter().fold(0f32, |peak, &s| if s > peak { s } else { peak });
     if peak == 0.0 {
         return None;
     }
-    let d = peak / parts;
+    let d = peak / divisor;
     let inverse = 1.0 / d;
     Some((d, scales.map(|s| nearest(0.5 * (inverse * s - 1.0)).clamp(0, top) as u8)))
 }

@@ -4,8 +4,8 @@
 #![allow(clippy::needless_range_loop)] // j counts elements across several arrays
 
 use super::grids::IQ1;
+use super::search::nearest;
 use crate::floats::{to_f16, write_f16};
-use crate::quantize::search::nearest;
 
 type Row = [f32; 256];
 
@@ -29,11 +29,11 @@ fn sorted<const N: usize>(x: &[f32; N]) -> [usize; N] {
     order
 }
 
-/// A split: its scale, where 0 and 1 start in the order, and whether its parts are moved down.
+/// A split: its scale, where 0 and 1 start in the order, and whether its halves are moved down.
 type Split = Option<(f32, usize, usize, [bool; 2])>;
 
 /// All of the block moved one way.
-fn split_whole(x: &[f32; 32], w: &[f32; 32], order: &[usize; 32]) -> Split {
+fn split_block(x: &[f32; 32], w: &[f32; 32], order: &[usize; 32]) -> Split {
     let (mut sum_x, mut sum_w) = ([0f32; 33], [0f32; 33]);
     for j in 0..32 {
         sum_x[j + 1] = sum_x[j] + w[order[j]] * x[order[j]];
@@ -108,13 +108,13 @@ fn settle<const N: usize>(x: &[f32; N], w: &[f32; N], order: &[usize; N], split:
         levels = levels.map(|level| 2 - level);
         (scale, down) = (-scale, down.map(|down| !down));
     }
-    let down = std::array::from_fn(|part| down[part.min(1)]);
+    let down = std::array::from_fn(|eight| down[eight.min(1)]);
     let (mut indices, mut strays) = ([0; 4], false);
-    for part in 0..N / 8 {
-        let at = 8 * part..8 * part + 8;
-        indices[part] = IQ1.find(&levels[at.clone()]).unwrap_or_else(|near| {
+    for eight in 0..N / 8 {
+        let at = 8 * eight..8 * eight + 8;
+        indices[eight] = IQ1.find(&levels[at.clone()]).unwrap_or_else(|near| {
             strays = true;
-            closest(near, &x[at.clone()], &w[at.clone()], scale, &VALUES[usize::from(down[part])])
+            closest(near, &x[at.clone()], &w[at.clone()], scale, &VALUES[usize::from(down[eight])])
         });
     }
     if strays {
@@ -174,7 +174,7 @@ pub fn encode_iq1_s(x: &Row, importance: Option<&[f32]>, out: &mut [u8]) {
             continue;
         }
         let order = sorted(&xs[k]);
-        found[k] = settle(&xs[k], &ws[k], &order, split_whole(&xs[k], &ws[k], &order));
+        found[k] = settle(&xs[k], &ws[k], &order, split_block(&xs[k], &ws[k], &order));
         for l in 0..4 {
             out[2 + 4 * k + l] = found[k].indices[l] as u8;
             high[k] |= found[k].indices[l] >> 8 << (3 * l);

@@ -1,4 +1,4 @@
-//! Q2_K Q3_K Q4_K Q5_K Q6_K: super-blocks of 256, whose blocks' scales are integers themselves.
+//! Q2_K Q3_K Q4_K Q5_K Q6_K: super-blocks of 256 whose blocks have quantized scales.
 //!
 //! ```text
 //! Q2_K   84 bytes  16 scale nibbles (low) and minimum nibbles (high); 64 of codes; d; dmin
@@ -16,8 +16,8 @@
 
 #![allow(clippy::needless_range_loop)] // k counts blocks across several arrays
 
-use super::ScaleBytes;
 use super::bits::{join_planes, split_planes};
+use super::codes::ScaleBytes;
 use crate::floats::{read_f16, write_f16};
 
 pub const BLOCK: usize = 256;

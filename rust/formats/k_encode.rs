@@ -4,11 +4,11 @@
 //! column counts.
 
 use super::k::{BLOCK, Super, pack_q2_k, pack_q3_k, pack_q4_k, pack_q5_k, pack_q6_k};
-use crate::floats::{from_f16, to_f16};
-use crate::quantize::search::{
+use super::search::{
     Affine, Grid, TINY, affine_search, coordinate_search, nearest, scale_quantizer, signed_peak,
     symmetric_search,
 };
+use crate::floats::{from_f16, to_f16};
 
 type Row = [f32; BLOCK];
 

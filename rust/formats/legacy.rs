@@ -12,8 +12,8 @@
 //! The encoders are written so that the compiler forms vectors: fixed blocks, no branch an element.
 
 use super::bits::byte_masks;
+use super::search::{Grid, affine_search, symmetric_search};
 use crate::floats::{read_f16, write_f16};
-use crate::quantize::search::{Grid, affine_search, symmetric_search};
 
 const BLOCK: usize = 32;
 /// Blocks that a search looks at together.
@@ -128,10 +128,10 @@ fn largest(x: &[f32; BLOCK]) -> f32 {
 fn signed_peak(x: &[f32; BLOCK]) -> f32 {
     // Eight lanes by hand: left to itself the compiler ends with branches that nobody can predict.
     let (mut above, mut below) = ([0i32; 8], [0i32; 8]);
-    for part in x.as_chunks::<8>().0 {
+    for lanes in x.as_chunks::<8>().0 {
         for lane in 0..8 {
-            above[lane] = above[lane].max(part[lane].to_bits() as i32);
-            below[lane] = below[lane].max((part[lane].to_bits() ^ 0x8000_0000) as i32);
+            above[lane] = above[lane].max(lanes[lane].to_bits() as i32);
+            below[lane] = below[lane].max((lanes[lane].to_bits() ^ 0x8000_0000) as i32);
         }
     }
     for half in [4, 2, 1] {
@@ -164,7 +164,7 @@ pub fn encode_q8_0(x: &[f32], out: &mut [u8]) {
         for (x, q) in x.iter().zip(&mut out[2..]) {
             let v = x * inverse;
             let low = truncate(v);
-            // The part behind the point is exact, so this is roundf even next to a half.
+            // The fraction is exact, so this is roundf even next to a half.
             let rest = v - low as f32;
             *q = (low + i32::from(rest >= 0.5) - i32::from(rest <= -0.5)) as u8;
         }
@@ -298,10 +298,10 @@ fn asymmetric_plain(x: &[f32; BLOCK], n: i32) -> (f32, f32, [i32; BLOCK]) {
 fn range(x: &[f32; BLOCK]) -> (f32, f32) {
     // Four lanes would do for speed; order matters only between the zeros, checked below.
     let (mut low, mut high) = ([x[0]; 8], [x[0]; 8]);
-    for part in x.as_chunks::<8>().0 {
+    for lanes in x.as_chunks::<8>().0 {
         for lane in 0..8 {
-            low[lane] = if part[lane] < low[lane] { part[lane] } else { low[lane] };
-            high[lane] = if part[lane] > high[lane] { part[lane] } else { high[lane] };
+            low[lane] = if lanes[lane] < low[lane] { lanes[lane] } else { low[lane] };
+            high[lane] = if lanes[lane] > high[lane] { lanes[lane] } else { high[lane] };
         }
     }
     let (mut least, mut most) = (low[0], high[0]);

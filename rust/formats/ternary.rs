@@ -1,4 +1,4 @@
-//! Q1_0 Q2_0 TQ1_0 TQ2_0: one or two bits, or a trit, and one scale.
+//! Q1_0 Q2_0 TQ1_0 TQ2_0: codes of one bit, two bits or a trit, with one scale a block.
 //!
 //! ```text
 //! Q1_0    18 bytes for 128  d; 128 sign bits                      value = d or -d

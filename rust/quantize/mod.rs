@@ -1,6 +1,5 @@
-//! A tensor into another format: rows in parallel, a row at a time in f32.
+//! Tensors from one format into another: rows in parallel, each by way of f32.
 
-pub mod search;
 pub mod stream;
 
 use rayon::prelude::*;
@@ -10,8 +9,8 @@ use crate::formats::Format;
 
 /// Stores `rows` rows of `columns` elements, given in format `source`, in format `target`.
 ///
-/// `importance` weighs each column's error; formats that know no importance ignore it. `threads`
-/// 0 means all cores; the bytes do not depend on it.
+/// `importance` weights the error of each column; formats that do not use it ignore it. `threads` 0
+/// means all cores; the bytes do not depend on it.
 ///
 /// # Errors
 ///
@@ -28,11 +27,11 @@ pub fn encode_tensor(
     importance: Option<&[f32]>,
     threads: usize,
 ) -> Result<()> {
-    let rows = Rows { data: src, source, target, count: rows, columns, first: 0, importance };
-    let (from, to) = rows.check()?;
-    rows.check_importance()?;
-    expect_bytes("target", target, dst.len(), rows.count, to)?;
-    if rows.count == 0 || columns == 0 {
+    let slab = Slab { data: src, source, target, count: rows, columns, first: 0, importance };
+    let (from, to) = slab.check()?;
+    slab.check_importance()?;
+    expect_bytes("target", target, dst.len(), slab.count, to)?;
+    if slab.count == 0 || columns == 0 {
         return Ok(());
     }
     let bad = in_pool(threads, || {
@@ -42,7 +41,7 @@ pub fn encode_tensor(
             .map_init(
                 || vec![0f32; columns],
                 |x, (row, (dst, src))| {
-                    rows.encode(row, src, x, dst).err().map(|error| (row, error))
+                    slab.encode(row, src, x, dst).err().map(|error| (row, error))
                 },
             )
             .reduce(|| None, first_of)
@@ -50,11 +49,11 @@ pub fn encode_tensor(
     bad.map_or(Ok(()), |(_, error)| Err(error))
 }
 
-/// Rows of one tensor, `count` of `columns` elements, on their way from one format into another.
+/// Neighbouring rows of one tensor to encode: `count` rows of `columns` elements.
 ///
-/// `first` is the number that errors give to the first of them. `importance` weighs each column's
-/// error.
-pub struct Rows<'a> {
+/// `first` is the index of the first row, for errors. `importance` weights the error of each
+/// column.
+pub struct Slab<'a> {
     pub data: &'a [u8],
     pub source: Format,
     pub target: Format,
@@ -64,8 +63,8 @@ pub struct Rows<'a> {
     pub importance: Option<&'a [f32]>,
 }
 
-impl Rows<'_> {
-    /// The bytes of a row before and after.
+impl Slab<'_> {
+    /// Checks the bytes; returns those of a row before and after.
     fn check(&self) -> Result<(usize, usize)> {
         let from = self.source.row_bytes(self.columns)?;
         let to = self.target.row_bytes(self.columns)?;
@@ -73,7 +72,7 @@ impl Rows<'_> {
         Ok((from, to))
     }
 
-    /// Whether the target can be had with this importance, or none.
+    /// Checks that the target format can be encoded with this importance, or without any.
     fn check_importance(&self) -> Result<()> {
         check_importance(self.importance, self.columns)?;
         if self.importance.is_none() && self.target.needs_importance() {
@@ -85,7 +84,7 @@ impl Rows<'_> {
         Ok(())
     }
 
-    /// Row `row` by way of `x`, a row of floats.
+    /// Encodes row `row` by way of `x`, a row of floats.
     fn encode(&self, row: usize, src: &[u8], x: &mut [f32], dst: &mut [u8]) -> Result<()> {
         if let Some(column) = self.source.decode_finite(src, x) {
             return Err(Error::format(format!(
@@ -166,7 +165,7 @@ fn check_importance(importance: Option<&[f32]>, columns: usize) -> Result<()> {
 
 type Found = Option<(usize, Error)>;
 
-/// The one in the earlier row: what is reported does not depend on the threads.
+/// The error in the earlier row, so that the report does not depend on the threads.
 fn first_of(a: Found, b: Found) -> Found {
     match (a, b) {
         (Some(a), Some(b)) => Some(if a.0 <= b.0 { a } else { b }),
@@ -174,7 +173,7 @@ fn first_of(a: Found, b: Found) -> Found {
     }
 }
 
-/// Runs `work` on `threads` threads, 0 for all cores.
+/// Runs `work` on `threads` threads; 0 means all cores.
 pub fn in_pool<R: Send>(threads: usize, work: impl FnOnce() -> R + Send) -> Result<R> {
     if threads == 0 {
         return Ok(work());

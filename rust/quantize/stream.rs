@@ -1,5 +1,6 @@
-//! Rows into another format and straight into a file: each thread encodes a piece at a time and
-//! writes it where it belongs, so memory holds a piece a thread, and writing waits for nobody.
+//! Encoding straight into a file: each thread encodes a piece of rows and writes it in its place.
+//!
+//! Memory holds one piece a thread, and no thread waits for another to write.
 
 use std::fs::{File, OpenOptions};
 use std::path::Path;
@@ -7,44 +8,44 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::prelude::*;
 
-use super::{Rows, first_of, in_pool};
+use super::{Slab, first_of, in_pool};
 use crate::error::{Error, Result};
 
-/// Bytes of a piece: enough for a call of the system, few enough for the cache.
+/// Bytes of a piece: many enough for one system call, few enough for the cache.
 const PIECE: usize = 256 << 10;
 
-/// Stores rows from byte `offset` of the file at `path` on, which must be there. `threads` 0 means
-/// all cores; the bytes do not depend on it. Rows that are in the target's format are copied.
+/// Stores rows in the file at `path`, which must exist, from byte `offset` on. `threads` 0 means
+/// all cores; the bytes do not depend on it. Rows that have the target's format are copied.
 ///
 /// # Errors
 ///
 /// As `encode_tensor`, and `System` where the file cannot be written.
-pub fn encode_to_file(rows: &Rows, path: &Path, offset: u64, threads: usize) -> Result<()> {
-    let (from, to) = rows.check()?;
-    if rows.source != rows.target {
-        rows.check_importance()?;
+pub fn encode_to_file(slab: &Slab, path: &Path, offset: u64, threads: usize) -> Result<()> {
+    let (from, to) = slab.check()?;
+    if slab.source != slab.target {
+        slab.check_importance()?;
     }
-    if rows.count == 0 || rows.columns == 0 {
+    if slab.count == 0 || slab.columns == 0 {
         return Ok(());
     }
     let file = OpenOptions::new().write(true).open(path).map_err(Error::system)?;
     let piece = (PIECE / to.max(from)).max(1);
-    // Pieces behind one that failed are skipped, those before it are not: the first is reported.
+    // Pieces after a failed one are skipped, those before it are not: the first error is reported.
     let failed = AtomicUsize::new(usize::MAX);
     let encode = |worker: &mut Worker, start: usize| {
         if start > failed.load(Ordering::Relaxed) {
             return None;
         }
-        let error = worker.piece(start..rows.count.min(start + piece), &file, offset).err()?;
+        let error = worker.piece(start..slab.count.min(start + piece), &file, offset).err()?;
         failed.fetch_min(start, Ordering::Relaxed);
         Some((start, error))
     };
-    let worker = || Worker { rows, from, to, x: vec![0f32; rows.columns], out: vec![] };
-    let bad = if rows.count <= piece {
+    let worker = || Worker { slab, from, to, x: vec![0f32; slab.columns], out: vec![] };
+    let bad = if slab.count <= piece {
         encode(&mut worker(), 0) // no other thread to wake and wait for
     } else {
         in_pool(threads, || {
-            (0..rows.count.div_ceil(piece))
+            (0..slab.count.div_ceil(piece))
                 .into_par_iter()
                 .map_init(worker, |worker, index| encode(worker, index * piece))
                 .reduce(|| None, first_of)
@@ -53,8 +54,9 @@ pub fn encode_to_file(rows: &Rows, path: &Path, offset: u64, threads: usize) -> 
     bad.map_or(Ok(()), |(_, error)| Err(error))
 }
 
+/// A thread's memory, and what it encodes.
 struct Worker<'a> {
-    rows: &'a Rows<'a>,
+    slab: &'a Slab<'a>,
     from: usize,
     to: usize,
     x: Vec<f32>,
@@ -62,17 +64,18 @@ struct Worker<'a> {
 }
 
 impl Worker<'_> {
+    /// Encodes the rows of `range` and writes them.
     fn piece(&mut self, range: std::ops::Range<usize>, file: &File, offset: u64) -> Result<()> {
-        let (rows, from, to) = (self.rows, self.from, self.to);
+        let (slab, from, to) = (self.slab, self.from, self.to);
         let place = offset + (range.start * to) as u64;
-        let src = &rows.data[range.start * from..range.end * from];
-        if rows.source == rows.target {
+        let src = &slab.data[range.start * from..range.end * from];
+        if slab.source == slab.target {
             return write_at(file, src, place).map_err(Error::system);
         }
         self.out.resize(range.len() * to, 0);
         let out = self.out.chunks_exact_mut(to);
         for (row, (src, out)) in range.zip(src.chunks_exact(from).zip(out)) {
-            rows.encode(row, src, &mut self.x, out)?;
+            slab.encode(row, src, &mut self.x, out)?;
         }
         write_at(file, &self.out, place).map_err(Error::system)
     }

@@ -171,7 +171,7 @@ def test_perplexity_json_and_text(fewbit: Fewbit, tmp_path: Path) -> None:
     (own,) = fewbit("perplexity", *SHORT, "--json").json
     (same,) = fewbit("perplexity", str(DEMO), "--text", str(text), *SHORT, "--json").json
     assert own["ppl"] == same["ppl"]
-    assert own["span"]["tokens"] == 62
+    assert own["sample"]["tokens"] == 62
 
 
 def test_divergence_of_a_format_from_the_model_itself(fewbit: Fewbit) -> None:
@@ -243,13 +243,13 @@ def test_generate_says_when_the_context_is_full(fewbit: Fewbit) -> None:
     assert ended.err.endswith("\nthe text ends here because the context is full\n")
 
 
-def test_quantize_warns_of_what_the_file_cannot_say(fewbit: Fewbit, tmp_path: Path) -> None:
+def test_quantize_warns_of_what_the_file_cannot_describe(fewbit: Fewbit, tmp_path: Path) -> None:
     folder, file = str(asset("gpt_oss-mxfp4").parent), tmp_path / "q.gguf"
     ended = fewbit("quantize", folder, str(file), "--format", "MXFP4_MOE")
     assert ended.code == 0
     assert ended.err == (
-        "warning: GGUF cannot say that the YaRN range is not rounded: llama.cpp rounds it, so the "
-        "file predicts a little else than the folder\n"
+        "warning: GGUF cannot describe a YaRN range that is not rounded: llama.cpp rounds it, so "
+        "its results differ slightly from those of the folder\n"
     )
     assert file.exists()
 
@@ -326,7 +326,7 @@ def test_an_interrupt_is_one_line() -> None:
 
 
 def test_a_defect_asks_to_be_reported(fewbit: Fewbit, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fewbit.reports.tables.write_json", lambda value: 1 / 0)
+    monkeypatch.setattr("fewbit.reports.write.write_json", lambda value: 1 / 0)
     ended = fewbit("inspect", "--json")
     assert ended.code == 1
     assert ended.err == (
@@ -340,5 +340,5 @@ def test_a_defect_asks_to_be_reported(fewbit: Fewbit, monkeypatch: pytest.Monkey
 
 def test_windows_beyond_the_model_s_context_are_noted(fewbit: Fewbit) -> None:
     ended = fewbit("perplexity", "--ctx", "600", "--chunks", "1", "--json")
-    assert ended.err == "note: windows of 600 tokens, the model was made for 512\n"
-    assert ended.json[0]["span"]["tokens"] == 299
+    assert ended.err == "note: windows of 600 tokens, the model was trained with 512\n"
+    assert ended.json[0]["sample"]["tokens"] == 299

@@ -27,8 +27,8 @@ TABLE = [
     (
         "inspect --plan --tensor attn_q",
         1,
-        "`--plan` lists ops, `--tensor` and `--block` show tensors",
-        "one at a time",
+        "`--plan` cannot be combined with `--tensor` or `--block`",
+        "use one of them",
     ),
     (
         "perplexity --acts int4",
@@ -56,7 +56,7 @@ TABLE = [
         "name a `--base MODEL`, a `--format` or a `--kv`",
     ),
     ("perplexity --kv f8", 1, "unknown type of keys and values `f8`", "known: f32, f16, int8"),
-    ("compare --formats ,", 1, "no format to compare", "as in `--formats Q8_0,Q4_0`"),
+    ("compare --formats ,", 1, "`--formats` names no format", "for example `--formats Q8_0,Q4_0`"),
     ("generate hi -n 0", 1, "cannot make 0 tokens", "use 1 or more"),
     ("generate hi --temperature -1", 1, "temperature is -1.0, expected 0 or more", None),
     ("generate hi --top-p 2", 1, "top_p is 2.0, expected above 0, at most 1", None),
@@ -76,26 +76,26 @@ TABLE = [
         "inspect --tensor [",
         1,
         "`[` is not a regular expression: unterminated character set at position 0",
-        "as in `--tensor 'blk.0.attn_q'`",
+        "for example `--tensor 'blk.0.attn_q'`",
     ),
     ("inspect --tensor nose", 1, "no tensor matches `nose`", "`fewbit inspect` lists the names"),
     (
         "inspect --block 3",
         1,
-        "block 3 of which tensor?",
-        "name it, as in `--tensor 'blk.0.attn_q'`",
+        "`--block 3` needs a tensor",
+        "for example `--tensor 'blk.0.attn_q'`",
     ),
     (
         "inspect --tensor blk.0.attn_q --block 3",
         1,
-        "`blk.0.attn_q.weight` is stored as BF16: every number by itself, not in blocks",
+        "`blk.0.attn_q.weight` is stored as BF16: single numbers, not blocks",
         "name a tensor that is stored in blocks; `fewbit inspect` lists the formats",
     ),
     (
         "inspect --format Q4_K --block 3",
         1,
-        "`--format` explains a format, without a model, `--tensor`, `--block` or `--plan`",
-        "to take a block of a file apart: `--tensor REGEX --block N`",
+        "`--format` takes no model and no `--tensor`, `--block` or `--plan`",
+        "for a block of a file use `--tensor REGEX --block N`",
     ),
 ]
 

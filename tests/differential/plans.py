@@ -1,6 +1,4 @@
-"""Plans of one op: the tokens' rows come from an F32 embedding table, the op's result is what the
-executor returns as logits.
-"""
+"""Plans of one op, run by the CPU executor and by the oracle; inputs are rows of an F32 table."""
 
 import json
 
@@ -15,11 +13,11 @@ from reference.weights import Weight
 U = 2.0**-24
 """The largest relative error of one f32 rounding."""
 CAPACITY = 80
-"""Tokens that a cache has room for."""
+"""The room of a cache, in tokens."""
 
 
 def values(seed: int, *shape: int) -> np.ndarray:
-    """Normal numbers with a few large ones, as activations have them."""
+    """Random normal numbers with a few outliers, like activations."""
     rng = np.random.default_rng(seed)
     x = rng.normal(size=shape) * 10 ** rng.uniform(-2, 1, size=(*shape[:-1], 1))
     x[rng.random(shape) < 0.02] *= 30
@@ -40,7 +38,7 @@ def stored(table: np.ndarray, name: str = "F32") -> Weight:
 
 
 def run_cpu(plan, weights, tokens, outputs=None, acts="f32", threads=1):
-    """The executor's result [outputs, width]; tensors that `expert_linear` names are stacks."""
+    """Run a plan on the CPU executor; return [outputs, width]. Experts' tensors are stacks."""
     stacks = {
         name: step["experts"]
         for step in plan
@@ -64,7 +62,7 @@ def run_cpu(plan, weights, tokens, outputs=None, acts="f32", threads=1):
 
 
 def both(plan, weights, tokens, outputs=None, acts="f32"):
-    """What the CPU executor makes of a plan, and what the oracle does."""
+    """Run a plan on the CPU executor and in the oracle; return both results [outputs, width]."""
     tokens = list(tokens)
     got = run_cpu(plan, weights, tokens, outputs, acts)
     cache = Cache(CAPACITY)

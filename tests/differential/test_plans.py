@@ -1,4 +1,4 @@
-"""Architectures without a golden model, of random weights: the CPU executor against the oracle."""
+"""Random models of architectures without a golden model: the CPU executor against the oracle."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def test_logits(name: str, tmp_path: Path) -> None:
     expected = run.forward(model.plan.to_dicts(), stored_weights(model), ids, acts="f64")
     found = model.logits(ids, acts="f32")
     within_bound(found, np.array(expected), NOISE, "the oracle's logits")
-    assert np.std(found) > 1  # the noise is small beside them
+    assert np.std(found) > 1  # far larger than the allowed error
 
 
 @pytest.mark.parametrize("name", ["mixtral", "qwen3_5_moe"])
-def test_saved_and_loaded_again_it_is_the_same_model(name: str, tmp_path: Path) -> None:
+def test_a_saved_model_loads_as_the_same_model(name: str, tmp_path: Path) -> None:
     model = fewbit.load(MAKERS[name](tmp_path / "m"))
     model.save(tmp_path / "m.gguf")
     again = fewbit.load(tmp_path / "m.gguf")
@@ -36,10 +36,10 @@ def test_saved_and_loaded_again_it_is_the_same_model(name: str, tmp_path: Path) 
 
 
 def test_layers_between_have_no_experts(tmp_path: Path) -> None:
-    """`decoder_sparse_step` 2: every second layer has them; GGUF cannot say so."""
+    """Dense layers between MoE layers (`decoder_sparse_step` 2) run; GGUF cannot describe them."""
     model = fewbit.load(MAKERS["qwen3_moe-between"](tmp_path / "m"))
     assert model.config.routing is not None
     assert (model.config.routing.dense, model.config.routing.normalize) == ({0, 2}, False)
-    with pytest.raises(fewbit.UnsupportedError, match="that layers have none"):
+    with pytest.raises(fewbit.UnsupportedError, match="cannot describe dense layers"):
         model.save(tmp_path / "m.gguf")
     assert list(tmp_path.iterdir()) == [tmp_path / "m"]

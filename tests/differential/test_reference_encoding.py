@@ -1,4 +1,4 @@
-"""Encoding and decoding in Rust against the oracle, bit for bit, on the values that go wrong."""
+"""Rust's encoders and decoders against the oracle, bit for bit, on rows that are hard to encode."""
 
 import numpy as np
 import pytest
@@ -23,24 +23,24 @@ def columns(name: str) -> int:
 
 
 def hard_rows(size: int = COLUMNS) -> st.SearchStrategy[np.ndarray]:
-    """Rows of any finite floats, of one size, of few distinct values, of ties, with outliers."""
+    """Rows of any floats, of multiples of 1/2, of few values, of outliers, or subnormal."""
     anything = st.integers(0, 2**32 - 1).map(lambda code: decode(code, FLOAT32))
     finite = anything.filter(np.isfinite)
     halves = st.integers(-40, 40).map(lambda n: n / 2)
     small = st.floats(-1, 1, width=32)
-    few = st.sampled_from([0.0, -0.0, 1.0, -1.0, 0.25])
+    few_values = st.sampled_from([0.0, -0.0, 1.0, -1.0, 0.25])
     tiny = st.integers(-300, 300).map(lambda n: n * 2.0**-149)
     row = st.one_of(
         *(
             st.lists(s, min_size=size, max_size=size)
-            for s in (finite, halves, small, few, tiny, small | finite)
+            for s in (finite, halves, small, few_values, tiny, small | finite)
         )
     )
     return row.map(np.float32)
 
 
 def moderate_rows(size: int) -> st.SearchStrategy[np.ndarray]:
-    """Hard rows whose sixth powers, which the searches compare, stay within f32."""
+    """Hard rows below 10^6: the searches compare sixth powers, which stay within f32."""
     return hard_rows(size).map(lambda row: np.where(np.abs(row) < 1e6, row, np.float32(1)))
 
 
@@ -67,7 +67,7 @@ def test_encode_super_blocks(name, row):
 @settings(deadline=None, max_examples=15)
 @given(data=st.data(), seed=st.integers(0, 2**32))
 def test_encode_with_importance(name, data, seed):
-    """Weights of any size, zeros among them."""
+    """The importance has large and small weights and zeros."""
     row = data.draw(moderate_rows(columns(name)))
     rng = np.random.default_rng(seed)
     weights = np.float32(rng.lognormal(0, 3, row.size) * (rng.random(row.size) < 0.9))
@@ -79,7 +79,7 @@ def test_encode_with_importance(name, data, seed):
 @settings(deadline=None, max_examples=20)
 @given(seed=st.integers(0, 2**32))
 def test_decode_any_bytes(name, seed):
-    """Whatever the bytes, as long as the scales are finite numbers."""
+    """Random bytes decode to the same bits, as long as the scales are finite."""
     count = columns(name)
     size = row_bytes(name, count)
     data = np.random.default_rng(seed).integers(0, 256, size, dtype=np.uint8)
@@ -99,7 +99,7 @@ def test_decode_every_code(name):
 
 @pytest.mark.parametrize("name", ["F16", "Q8_0", "Q4_1", "asym4-g32"])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_what_is_not_finite_is_refused(name, value):
+def test_values_that_are_not_finite_are_refused(name, value):
     row = np.ones(64, np.float32)
     row[40] = value
     with pytest.raises(FormatError, match="40"):

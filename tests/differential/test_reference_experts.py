@@ -1,4 +1,4 @@
-"""Mixture of experts on the CPU executor against the oracle: routes, products, sums."""
+"""Mixture of experts on the CPU executor against the oracle: routing, products, sums."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ FORMATS = ["F32", "BF16", "Q8_0", "Q4_0", "Q4_K", "Q2_K", "MXFP4", "asym4-g32"]
 
 
 def routed(experts, used, normalize=True, seed=1, tokens=7):
-    """Logits of `experts` from a table, and the op that chooses `used` of them."""
+    """Return router logits [tokens, experts], and the ops that choose `used` experts from them."""
     x = values(seed, tokens, experts)
     route = op("route", [0], [], 2 * used, used=used, normalize=normalize)
     return x, [embed("logits", x), route]
@@ -22,11 +22,13 @@ def routed(experts, used, normalize=True, seed=1, tokens=7):
 @pytest.mark.parametrize("normalize", [True, False])
 @pytest.mark.parametrize(("experts", "used"), [(1, 1), (4, 4), (5, 2), (40, 8), (128, 17)])
 def test_route(experts, used, normalize):
-    """The same experts in the same order. Their weights: the distance to the largest takes one
-    rounding, exp two, the sum goes through 16 lanes, and there is a quotient.
+    """The same experts in the same order, with weights within the rounding errors.
+
+    The difference to the largest logit is rounded once, exp takes two roundings, the sum goes
+    through 16 lanes, and the quotient is rounded once.
     """
     x, plan = routed(experts, used, normalize)
-    x[0] = 0.5  # equal ones: the first count as larger
+    x[0] = 0.5  # of equal logits the first ranks higher
     x[1, : experts // 2] = -x[1, : experts // 2]
     got, expected = both(plan, {"logits": stored(x)}, range(7))
     same_bits(got[:, :used], expected[:, :used])
@@ -36,7 +38,7 @@ def test_route(experts, used, normalize):
 
 
 def encoded(w, name):
-    """By the core, whose bytes other tests hold to the oracle's: that takes long for K formats."""
+    """Encode with the core, which is much faster than the oracle; other tests compare the bytes."""
     data = _core.encode(w.view(np.uint8), "F32", w.shape[1], name)
     return Weight(name, *w.shape, data.tobytes())
 
@@ -44,7 +46,7 @@ def encoded(w, name):
 @pytest.mark.parametrize("acts", ["f32", "int8"])
 @pytest.mark.parametrize("name", FORMATS)
 def test_expert_linear(name, acts):
-    """Bits: one row for all experts of a token, then a row for each; with biases and without."""
+    """Equal bits, with one row for all experts or one for each, with a bias or without."""
     experts, used, tokens, rows = 3, 2, 5, 35
     logits, _ = routed(experts, used, tokens=tokens)
     columns = max(find_format(name).block, 64)
@@ -68,7 +70,7 @@ def test_expert_linear(name, acts):
         same_bits(*both(plan, weights, range(count), acts=acts), f"{name} {acts} {count}")
 
 
-def test_expert_linear_is_the_same_whatever_the_threads():
+def test_expert_linear_does_not_depend_on_the_threads():
     experts, used, tokens = 6, 3, 9
     logits, plan = routed(experts, used, tokens=tokens)
     w = values(8, experts * 50, experts) * 0.3
@@ -80,9 +82,7 @@ def test_expert_linear_is_the_same_whatever_the_threads():
 
 @pytest.mark.parametrize(("width", "used"), [(1, 1), (16, 2), (33, 3), (70, 8)])
 def test_expert_sum(width, used):
-    """Bits, once both sums have the same weights: those of the oracle's route are not rounded so,
-    so the logits are equal and every weight is 1 / used, a power of two or rounded once.
-    """
+    """Equal bits: equal logits give all experts the weight 1 / used, rounded at most once."""
     x = values(9, 4, used * width)
     table = np.concatenate([np.zeros((4, used), np.float32), x], axis=1)
     plan = [

@@ -1,8 +1,8 @@
-"""Activation functions, gates and norms of a row on the CPU executor against the oracle.
+"""Activation functions, gates and norms on the CPU executor against the oracle.
 
-Bits where every step is one rounding; else within what the roundings of the stated steps add up
-to. exp is right to 2 roundings and holds its argument within -87.3..88, so that a sigmoid is
-never below e^-88: `FLOOR`.
+Ops with one rounding per step are compared bit by bit, the others with a bound from the roundings
+of their steps. The executor's exp is accurate to 2 roundings and limits its argument to -87.3..88,
+so a sigmoid is never below e^-88: `FLOOR`.
 """
 
 import numpy as np
@@ -13,11 +13,12 @@ from tests.compare import same_bits, within_bound
 from tests.differential.plans import U, both, embed, op, stored, values
 
 FLOOR = 1.01 * np.exp(-88.0)
+"""The smallest value of the executor's sigmoid."""
 WIDTHS = [1, 15, 16, 33, 70]
 
 
 def rows(seed, width):
-    """Six rows, the first of them with what is far out, zeros of both signs and a subnormal."""
+    """Six rows; the first has extreme values, zeros of both signs and a subnormal number."""
     x = values(seed, 6, width) * 3
     edges = np.float32([-100, 100, 0, -0.0, 1e-40, -30, 88.5, -88.5])[:width]
     x[0, : len(edges)] = edges
@@ -25,7 +26,7 @@ def rows(seed, width):
 
 
 def one(kind, x, y=None, **attributes):
-    """What both make of an op on `x`, or on the two halves of a row: `x` and `y`."""
+    """Run an op in both on `x`, or on the halves `x` and `y` of a row."""
     width, table = x.shape[1], x if y is None else np.concatenate([x, y], axis=1)
     plan, inputs = [embed("x", table)], [0]
     if y is not None:
@@ -39,7 +40,7 @@ def one(kind, x, y=None, **attributes):
 
 
 def slope(z):
-    """By how much more than its argument sigmoid(z) can be off, relative: |z| (1 - sigmoid(z))."""
+    """Factor from a relative error of z to one of sigmoid(z): |z| (1 - sigmoid(z))."""
     z = np.float64(z)
     return np.abs(z) / (1 + np.exp(np.minimum(z, 700)))
 
@@ -67,7 +68,7 @@ def test_mul(width, shorter):
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_sigmoid(width):
-    """exp, a sum, a quotient."""
+    """Roundings: exp 2, a sum, a quotient, the oracle's own."""
     got, expected = one("sigmoid", rows(4, width))
     within_bound(got, expected, 5 * U * expected + FLOOR)
 
@@ -81,7 +82,7 @@ def test_silu(width):
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_gelu(width):
-    """The argument takes six roundings with its constants; sigmoid passes on `slope` of them."""
+    """The argument takes six roundings, constants included; `slope` scales them."""
     x = rows(6, width)
     got, expected = one("gelu", x)
     off = (6 * slope(gelu_argument(x)) + 6) * U
@@ -99,7 +100,7 @@ def test_geglu(width):
 @pytest.mark.parametrize("limit", [7.0, 0.5])
 @pytest.mark.parametrize("width", WIDTHS)
 def test_clamped_swiglu(width, limit):
-    """One rounding of the argument, then as silu; the sum u + 1 and the product."""
+    """The argument takes one rounding; then silu, the sum u + 1 and the product."""
     x, y, alpha = rows(9, width), values(10, 6, width) * 5, float(np.float32(1.702))
     got, expected = one("clamped_swiglu", x, y, alpha=alpha, limit=limit)
     off = (2 * slope(alpha * np.minimum(x, limit)) + 8) * U
@@ -109,8 +110,9 @@ def test_clamped_swiglu(width, limit):
 @pytest.mark.parametrize("cap", [30.0, 0.5])
 @pytest.mark.parametrize("width", WIDTHS)
 def test_softcap(width, cap):
-    """2 sigmoid(2 y) - 1 is off by that much of 1, not of itself: sigmoid's five roundings twice,
-    its argument's two, and two more.
+    """2 sigmoid(2 y) - 1 has an absolute error: that of the sigmoid, doubled.
+
+    Sigmoid's five roundings count twice; its argument has two, and two follow.
     """
     x = rows(11, width)
     got, expected = one("softcap", x, cap=cap)
@@ -119,18 +121,18 @@ def test_softcap(width, cap):
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_layer_norm(width):
-    """Two sums through 16 lanes; an error of the mean moves every element, and the root by less."""
+    """Two sums go through 16 lanes; an error of the mean moves every element."""
     x, w, b = rows(12, width), values(13, width), values(14, width)
-    x[1] = 5  # no variance at all
+    x[1] = 5  # no variance
     norm = op("layer_norm", [0], ["w", "b"], width, eps=1e-5)
     weights = {"x": stored(x), "w": stored(w), "b": stored(b)}
     got, expected = both([embed("x", x), norm], weights, range(6))
     lanes = width / 16 + 5
     wide = np.float64(x)
-    apart = wide - wide.mean(1, keepdims=True)
-    root = np.sqrt((apart**2).mean(1, keepdims=True) + 1e-5)
+    deviation = wide - wide.mean(1, keepdims=True)
+    root = np.sqrt((deviation**2).mean(1, keepdims=True) + 1e-5)
     mean_off = (lanes + 1) * U * np.abs(wide).mean(1, keepdims=True)
-    scaled = np.abs(apart * w) / root
+    scaled = np.abs(deviation * w) / root
     bound = (
         2 * mean_off * (np.abs(w) + scaled) / root
         + (lanes / 2 + 8) * U * scaled
@@ -141,9 +143,7 @@ def test_layer_norm(width):
 
 @pytest.mark.parametrize(("width", "heads"), [(1, 1), (16, 1), (33, 3), (120, 1), (64, 4)])
 def test_l2_norm(width, heads):
-    """The sum goes through 16 lanes, halved by the root; then a sum, a root, a quotient and a
-    product.
-    """
+    """The sum goes through 16 lanes, halved by the root; then sum, root, quotient, product."""
     x = rows(15, width)
     x[2] = 0
     got, expected = one("l2_norm", x, eps=1e-6, heads=heads)
@@ -152,7 +152,7 @@ def test_l2_norm(width, heads):
 
 
 def test_oracle_gates_are_the_formulas():
-    """The oracle's own functions beside numpy's float64, which shares no code with either."""
+    """The oracle's gelu against the published formula in numpy's float64."""
     x = np.linspace(-20, 20, 101)
     found = np.array(gates.gelu(x.tolist()))
     formula = 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))

@@ -1,22 +1,25 @@
-"""fewbit's statistics against the oracle's, from the same values per token."""
+"""fewbit's statistics of predictions against the oracle's, from the same values per token."""
 
 import numpy as np
 import pytest
 
 from fewbit import _core
 from fewbit.measure import statistics as measures
+from fewbit.measure.results import Sample
 from reference import metrics
 from tests.compare import same_bits, within_bound
 
-SPAN = measures.Span(ctx=16, chunks=1, tokens=400, seconds=1.0)
+SAMPLE = Sample(ctx=16, chunks=1, tokens=400, seconds=1.0)
 BOUND = 1e-11
-"""Sums of 400 values below 10 in binary64 are right to 400 * 2^-53 * 10 < 5e-13; the errors are
-roots of differences of such sums, which lose a digit more."""
+"""Sums of 400 values below 10 in binary64 are right to 400 * 2^-53 * 10 < 5e-13.
+
+The standard errors are roots of differences of these sums, which lose one more digit.
+"""
 
 
 @pytest.fixture(scope="module")
 def tokens():
-    """Values of 400 made-up predictions over 7 tokens: base, model, target."""
+    """Statistics of 400 random predictions over 7 tokens."""
     rng = np.random.default_rng(3)
     base = rng.normal(size=(400, 7)) * 2
     model = base + rng.normal(size=base.shape) * 0.3
@@ -34,14 +37,14 @@ def tokens():
 
 
 def test_perplexity(tokens):
-    got = measures.perplexity(np.array(tokens["nll"]), "f32", SPAN)
+    got = measures.perplexity(np.array(tokens["nll"]), "f32", SAMPLE)
     value, error = metrics.perplexity(tokens["nll"])
     within_bound([got.ppl.value, got.ppl.error], [value, error], BOUND * value)
 
 
 def test_divergence(tokens):
     values = {name: np.array(v) for name, v in tokens.items() if name != "same_top"}
-    got = measures.divergence(values, np.array(tokens["same_top"]), "int8", "f32", SPAN)
+    got = measures.divergence(values, np.array(tokens["same_top"]), "int8", "f32", SAMPLE)
     pair = tokens["nll"], tokens["nll_base"]
     expected = {
         "ppl": metrics.perplexity(pair[0]),
@@ -52,7 +55,7 @@ def test_divergence(tokens):
         "kld": metrics.mean_and_error(tokens["kld"]),
         "dp": metrics.mean_and_error(tokens["dp"]),
         "rms_dp": metrics.rms_and_error(tokens["dp"]),
-        "same_top": metrics.share_and_error(sum(tokens["same_top"]), 400),
+        "same_top": metrics.fraction_and_error(sum(tokens["same_top"]), 400),
     }
     for name, pair_of in expected.items():
         estimate = getattr(got, name)
@@ -66,20 +69,20 @@ def test_divergence(tokens):
 
 def test_extremes_are_elements(tokens):
     values = {name: np.array(v) for name, v in tokens.items() if name != "same_top"}
-    got = measures.divergence(values, np.array(tokens["same_top"]), "int8", "f32", SPAN)
+    got = measures.divergence(values, np.array(tokens["same_top"]), "int8", "f32", SAMPLE)
     same_bits(got.kld_percentiles[100.0], max(tokens["kld"]))
     same_bits(got.kld_percentiles[0.0], min(tokens["kld"]))
 
 
 def test_each_token():
-    """Rust's measures of single tokens; 200 logits make sums of 200 doubles."""
+    """Rust's statistics of single tokens; each adds up 200 terms in binary64."""
     rng = np.random.default_rng(4)
     base = np.float32(rng.normal(size=(30, 200)) * 4)
     logits = base + np.float32(rng.normal(size=base.shape))
     logits[3] = base[3]
     targets = rng.integers(0, 200, 30).astype(np.uint32)
     got = _core.divergence(base, logits, targets)
-    p, q = ([metrics.log_probabilities(row.tolist()) for row in part] for part in (base, logits))
+    p, q = ([metrics.log_probabilities(row.tolist()) for row in x] for x in (base, logits))
     rows = list(zip(p, q, targets.tolist(), strict=True))
     expected = {
         "nll_base": [metrics.nll(row.tolist(), t) for row, t in zip(base, targets, strict=True)],

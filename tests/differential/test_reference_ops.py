@@ -1,4 +1,4 @@
-"""Ops of a plan on the CPU executor against the oracle: equal bits, or within its own error."""
+"""Ops of a plan on the CPU executor against the oracle: equal bits, or a derived error bound."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ FORMATS = [
 @pytest.mark.parametrize("acts", ["f32", "int8"])
 @pytest.mark.parametrize("name", FORMATS)
 def test_linear(name, acts):
-    """Bits; row counts around 16, a short last group of 32, and one to five tokens."""
+    """Equal bits for row counts around 16, a short last group of 32, and 1 to 5 tokens."""
     for rows, columns, tokens in ((17, 256, 5), (5, 96, 1), (33, 40, 3)):
         block = find_format(name).block if "-g" not in name else 1
         columns = -(-columns // block) * block
@@ -38,7 +38,7 @@ def test_linear(name, acts):
 @pytest.mark.parametrize("acts", ["f32", "int8"])
 @pytest.mark.parametrize("name", [name for name in TABLE if name.startswith("IQ")])
 def test_linear_of_code_books(name, acts):
-    """Bits, for formats that are encoded with importance."""
+    """Equal bits for the formats that are encoded with importance."""
     x, w = values(1, 3, 512), values(2, 17, 512)
     importance = np.ones(512, np.float32)
     data = _core.encode(w.view(np.uint8), "F32", 512, name, importance)
@@ -47,8 +47,8 @@ def test_linear_of_code_books(name, acts):
     same_bits(*both(plan, weights, [0, 1, 2], acts=acts), f"{name} {acts}")
 
 
-def test_a_value_that_is_rounded_in_two_ways():
-    """Bits, where matrices that meet one value round it by 32 columns, by 256 and not at all."""
+def test_activations_that_are_rounded_in_two_ways():
+    """Equal bits where products of one value round it by 32 columns, by 256, and not at all."""
     x, w = values(3, 19, 512), values(4, 20, 512)
     names = ("Q4_K", "Q2_K", "F32", "Q3_K", "Q8_0")
     weights = {"x": stored(x), **{name: stored(w, name) for name in names}}
@@ -60,7 +60,7 @@ def test_a_value_that_is_rounded_in_two_ways():
 
 
 def test_linear_is_near_its_value():
-    """The order of the sum costs at most one rounding for each column."""
+    """The error is at most one rounding per column."""
     x, w = values(1, 3, 200), values(2, 20, 200)
     weights = {"x": stored(x), "w": stored(w)}
     plan = [embed("x", x), op("linear", [0], ["w"], 20)]
@@ -73,7 +73,7 @@ def test_linear_is_near_its_value():
 @pytest.mark.parametrize("pairing", ["neighbours", "halves"])
 @pytest.mark.parametrize("pairs", [3, 8])
 def test_rope(pairing, pairs):
-    """Bits, at positions 0 to 11; dims past the last pair stay."""
+    """Equal bits at positions 0 to 11; columns past the last pair stay."""
     x = values(5, 12, 48)
     freqs = [0.7**i for i in range(pairs)]
     rope = op("rope", [0], [], 48, heads=3, freqs=freqs, factor=1.3, pairing=pairing)
@@ -96,13 +96,13 @@ def test_take(outputs):
 
 @pytest.mark.parametrize("name", ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_K", "Q6_K", "MXFP4"])
 def test_embed(name):
-    """Rows as the format's own decoding has them, in any order and more than once."""
+    """Equal bits for rows in any order and repeated rows."""
     plan, weights = [op("embed", [], ["x"], 256)], {"x": stored(values(13, 20, 256), name)}
     same_bits(*both(plan, weights, [19, 0, 3, 3, 16]))
 
 
 def test_embed_position():
-    """A row per position, whatever the tokens; a cache is no longer than the table."""
+    """Row `position` whatever the token; a cache cannot exceed the table."""
     x, table = values(14, 5, 24), values(15, CAPACITY, 24)
     weights = {"x": stored(x), "p": stored(table)}
     plan = [embed("x", x), op("embed_position", [], ["p"], 24), op("add", [0, 1], [], 24)]
@@ -113,7 +113,7 @@ def test_embed_position():
 
 @pytest.mark.parametrize("original", [10, CAPACITY - 1, CAPACITY])
 def test_long_rope(original):
-    """The long frequencies from a cache of one token more on."""
+    """The long frequencies apply from a capacity of `original` + 1 tokens."""
     x = values(16, 12, 48)
     short, long = [0.7**i for i in range(6)], [0.1 * 0.5**i for i in range(6)]
     rope = op(
@@ -142,9 +142,9 @@ def test_rms_norm(heads):
 
 
 def test_swiglu():
-    """exp is right to 2 roundings; then a sum, a quotient and a product; the oracle rounds once.
+    """Roundings: exp 2, a sum, a quotient, a product, the oracle's own.
 
-    exp holds its argument within -87.3..88, so sigmoid is never below e^-88.
+    exp limits its argument to -87.3..88, so a sigmoid is never below e^-88.
     """
     x = values(9, 6, 70) * 3
     x[0, :4] = [-100, 100, 0, -0.0]
@@ -157,14 +157,14 @@ def test_swiglu():
 @pytest.mark.parametrize("sunk", [False, True], ids=["", "sinks"])
 @pytest.mark.parametrize("window", [0, 1, 5])
 def test_attend(window, sunk):
-    """Within what the roundings of scores, weights and sums can add up to."""
+    """The error stays within the roundings of scores, probabilities and sums."""
     heads, kv_heads, size, n, scale = 4, 2, 12, 20, 0.3
     q, k, v = values(10, n, heads * size), values(11, n, kv_heads * size), values(12, n, 24)
     table = np.concatenate([q / 5, k / 5, v], axis=1)
     weights = {"x": stored(table)}
     plan, at = [embed("x", table)], 0
-    for name, part in (("q", q), ("k", k), ("v", v)):  # slices, as products with rows of one 1
-        width = part.shape[1]
+    for name, columns in (("q", q), ("k", k), ("v", v)):  # slices, as products with unit rows
+        width = columns.shape[1]
         pick = np.eye(width, table.shape[1], at, dtype=np.float32)
         weights[name] = stored(pick)
         plan.append(op("linear", [0], [name], width))
@@ -183,11 +183,11 @@ def test_attend(window, sunk):
 
 
 def attend_bound(q, keys, vals, sinks, attributes) -> list[float]:
-    """How far f32 may be off: (2 score + n + 6) U * sum p |v|; a sink is one more score, exact.
+    """Return the error bound (2 score + n + 6) U * sum p |v|; a sink is one more score, exact.
 
-    A score is off by (size + 1) U sum |q k| scale, and by 3 U once the largest is subtracted and
-    exp taken, relative to e (and by U of the distance, which a sink widens); that enters numerator
-    and denominator. Each sums n products.
+    A score is off by (size + 1) U sum |q k| scale. Subtracting the largest and taking exp adds 3 U,
+    relative, and U of the difference, which a sink widens. These errors enter the numerator and the
+    denominator; each adds up n products.
     """
     size = len(q) // attributes["heads"]
     score = (

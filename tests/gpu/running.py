@@ -117,7 +117,7 @@ def rounded_bound(x: np.ndarray, w: Weight) -> np.ndarray:
     if w.takes_int8:
         bound += (
             16 * U * (np.abs(np.float64(x)) @ weight_sizes(w).T)
-            + ties(x, w.rounded) @ np.abs(w.values).T
+            + ties(x, w.activation_group) @ np.abs(w.values).T
         )
     return bound
 

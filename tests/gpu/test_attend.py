@@ -13,7 +13,7 @@ from fewbit.run.gpu.device import Device
 from fewbit.run.gpu.executor import Executor
 from fewbit.run.gpu.stages import TILE_QUERIES, StepKind, splits, step_kind
 from reference import ops
-from reference.cache import kept
+from reference.cache import round_kv
 from tests.compare import within_bound
 from tests.gpu.running import U, both, embed, op, stored, upload, values
 
@@ -61,7 +61,7 @@ class Case:
     def cached(self, x: np.ndarray) -> np.ndarray:
         """The table with keys and values rounded as the cache stores them."""
         q, k, v = np.split(x, np.cumsum(self.widths)[:2], axis=1)
-        rows = [[kept(row, self.kv, self.kv_heads) for row in part.tolist()] for part in (k, v)]
+        rows = [[round_kv(row, self.kv, self.kv_heads) for row in part.tolist()] for part in (k, v)]
         return np.concatenate([q, *np.float32(rows)], axis=1)
 
 

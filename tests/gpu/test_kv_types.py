@@ -15,7 +15,7 @@ from fewbit.cli.main import app
 from fewbit.errors import InputError
 from fewbit.run.gpu.device import Adapter, Device
 from fewbit.run.gpu.executor import Executor
-from reference.cache import kept
+from reference.cache import round_kv
 from reference.floats import FLOAT16, encode
 from tests.compare import same_bits, within_bound
 from tests.golden.loading import MODELS, NAMES, NOISE, load
@@ -74,7 +74,7 @@ def test_codes(card: Device, subgroups: bool) -> None:
         heads = words[: x.size // 4 + len(x) * HEADS].reshape(-1, SIZE // 4 + 1)
         codes = heads[:, :-1].copy().view(np.int8).astype(np.float32)
         scales = heads[:, -1:].copy().view(np.float32)
-        rows = np.float32([kept(row, "int8", HEADS) for row in expected.tolist()])
+        rows = np.float32([round_kv(row, "int8", HEADS) for row in expected.tolist()])
         steps = np.abs(expected).reshape(-1, SIZE).max(axis=1, keepdims=True) / 127
         quotients = np.abs(expected.reshape(-1, SIZE) / np.maximum(steps, 2.0**-100))
         doubt = (np.abs(quotients % 1 - 0.5) < 127 * 8 * U) & (scales != 1) & (scales != 2)

@@ -1,4 +1,4 @@
-"""The GGUF reader: whole files come back, broken ones end in one clear error."""
+"""The GGUF reader: valid files are read back, broken ones raise an error that names the fault."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def field(key: str, kind: int, value: bytes) -> bytes:
 BROKEN = {
     "empty": (b"", "it is empty"),
     "short": (b"GGUF\3", "the version needs 4 bytes at 4, 1 are left"),
-    "magic": (gguf(magic=b"GGML"), "begins with b'GGML'"),
+    "magic": (gguf(magic=b"GGML"), "starts with b'GGML'"),
     "counts": (gguf(tensors=2**60), "tensors and 0 metadata keys do not fit"),
     "fields": (gguf(field_count=2**60), "metadata keys do not fit"),
     "string": (
@@ -82,17 +82,17 @@ BROKEN = {
         "strings does not fit",
     ),
     "arrays": (gguf(fields=[field("k", ARRAY, struct.pack("<IQ", ARRAY, 1))]), "holds arrays"),
-    "twice": (gguf(fields=[field("k", U32, bytes(4))] * 2), "metadata key `k` is there twice"),
+    "twice": (gguf(fields=[field("k", U32, bytes(4))] * 2), "metadata key `k` appears twice"),
     "alignment": (
         gguf(fields=[field("general.alignment", U32, struct.pack("<I", 24))]),
         "is 24, expected a power of two",
     ),
     "dimensions": (gguf([tensor(shape=(1,) * 5)]), "has 5 dimensions, expected 1 to 4"),
-    "zero": (gguf([tensor(shape=(0, 8))]), "has shape (0, 8)"),
-    "huge": (gguf([tensor(shape=(2**31, 2**32))]), "has shape"),
+    "zero": (gguf([tensor(shape=(0, 8))]), "has the invalid shape (0, 8)"),
+    "huge": (gguf([tensor(shape=(2**31, 2**32))]), "has the invalid shape"),
     "row": (gguf([tensor(shape=(2, 33), kind=8)]), "not a multiple of 32"),
-    "same": (gguf([tensor(), tensor(offset=32)]), "tensor `t.weight` is there twice"),
-    "unaligned": (gguf([tensor(offset=4)]), "lies at 4, not aligned"),
+    "same": (gguf([tensor(), tensor(offset=32)]), "tensor `t.weight` appears twice"),
+    "unaligned": (gguf([tensor(offset=4)]), "starts at 4, not a multiple of 32"),
     "overlap": (gguf([tensor("a", (16,)), tensor("b", offset=32)]), "tensors `a` and `b` overlap"),
     "end": (gguf([tensor(shape=(64,))]), "`t.weight` ends at byte"),
 }
@@ -105,7 +105,7 @@ def test_broken_files(name: str, tmp_path: Path) -> None:
     path.write_bytes(data)
     with pytest.raises(FileFormatError) as caught:
         read_gguf(path)
-    assert caught.value.message.startswith(f"`{path}` is not a whole GGUF file: ")
+    assert caught.value.message.startswith(f"`{path}` is not a valid GGUF file: ")
     assert message in caught.value.message
     assert caught.value.hint
 
@@ -115,11 +115,11 @@ def test_broken_files(name: str, tmp_path: Path) -> None:
     [
         (gguf(version=1), "GGUF version 1"),
         (gguf(version=3 << 24), r"GGUF version 50331648 \(big-endian\?\)"),
-        (gguf([tensor(shape=(256,), kind=24)], data=512), "stored as I8"),
-        (gguf([tensor(kind=99)]), "stored as type 99"),
+        (gguf([tensor(shape=(256,), kind=24)], data=512), "has the unsupported format I8"),
+        (gguf([tensor(kind=99)]), "has the unsupported format type 99"),
     ],
 )
-def test_what_is_not_supported_is_named(data: bytes, message: str, tmp_path: Path) -> None:
+def test_unsupported_files_are_named(data: bytes, message: str, tmp_path: Path) -> None:
     path = tmp_path / "x.gguf"
     path.write_bytes(data)
     with pytest.raises(UnsupportedError, match=message):
@@ -127,7 +127,7 @@ def test_what_is_not_supported_is_named(data: bytes, message: str, tmp_path: Pat
 
 
 def written(path: Path, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """A file by gguf-py with a value of every type, and its tensors."""
+    """A file that gguf-py wrote, with a metadata value of every type, and its tensors."""
     writer = GGUFWriter(path, "llama")
     for number, add in enumerate(
         (
@@ -156,7 +156,7 @@ def written(path: Path, rng: np.random.Generator) -> dict[str, np.ndarray]:
     return tensors
 
 
-def test_what_gguf_py_wrote_comes_back(tmp_path: Path) -> None:
+def test_files_written_by_gguf_py_are_read_back(tmp_path: Path) -> None:
     path = tmp_path / "x.gguf"
     tensors = written(path, np.random.default_rng(0))
     file = read_gguf(path)
@@ -177,9 +177,7 @@ def test_what_gguf_py_wrote_comes_back(tmp_path: Path) -> None:
 
 @FAST
 @given(data=st.data())
-def test_a_damaged_file_reads_or_ends_in_one_clear_error(
-    data: st.DataObject, tmp_path: Path
-) -> None:
+def test_a_damaged_file_is_read_or_refused(data: st.DataObject, tmp_path: Path) -> None:
     whole = tmp_path / "whole.gguf"
     if not whole.exists():
         written(whole, np.random.default_rng(0))

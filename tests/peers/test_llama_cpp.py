@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 
 import fewbit
 from fewbit import _core
-from fewbit.files.checkpoint import TensorInfo
+from fewbit.files.checkpoint import LazyTensor
 from fewbit.files.gguf import read_gguf
 from fewbit.measure import evaluate
 from fewbit.measure import statistics as measures
@@ -125,7 +125,7 @@ def test_experts_have_importance_of_their_own(recipe: str, tmp_path: Path) -> No
     model, rng = fewbit.load(MODELS / "llama"), np.random.default_rng(0)
     name, shape = "blk.0.ffn_up_exps.weight", (3, 16, 256)
     stack = rng.normal(0, 0.02, shape).astype(np.float32).view(np.uint8)
-    info = TensorInfo(name, "F32", shape, lambda: stack.reshape(48, -1))
+    info = LazyTensor(name, "F32", shape, lambda: stack.reshape(48, -1))
     checkpoint = replace(model.checkpoint, tensors=model.checkpoint.tensors | {name: info})
     fewbit.Model(checkpoint).save(tmp_path / "source.gguf")
     importance = {name: (rng.random(3 * 256) ** 4).astype(np.float32)}

@@ -39,7 +39,7 @@ def opened(name: str, recipe: str | None, path: Path) -> fewbit.Model:
     """A model in the GGUF file `path` that fewbit has written from its folder."""
     model = fewbit.load(folder_of(name, path.parent))
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "GGUF cannot say that the YaRN range")
+        warnings.filterwarnings("ignore", "GGUF cannot describe a YaRN range")
         (model.quantize(recipe) if recipe else model).save(path)
     return fewbit.load(path)
 

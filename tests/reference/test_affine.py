@@ -1,4 +1,4 @@
-"""Properties of the affine formats: half a step at most, zero stays zero, more bits never worse."""
+"""Properties of the affine formats: error at most half a step, 0 is exact, more bits are better."""
 
 import itertools
 
@@ -19,14 +19,17 @@ rows = st.lists(st.floats(-1000, 1000, width=32), min_size=1, max_size=80)
 @settings(deadline=None)
 @given(rows, st.sampled_from(NAMES[1:]), st.integers(1, 40))
 def test_half_a_step(x, name, group):
-    """A step and a few f32 roundings of the largest value; asym's clamp adds the zero's half."""
+    """Errors stay within half a step plus a few f32 roundings of the largest value.
+
+    The zero point of asym is rounded too, and clamping a code can add that half step.
+    """
     x = [v if abs(v) > 1e-30 else 0.0 for v in x]
     full = f"{name}-g{group}"
     data = encode_row(x, full)
     assert len(data) == row_bytes(full, len(x))
     steps = [g.scale for g in groups_of(data, full, len(x)) for _ in g.levels]
-    share = 0.5 if name.startswith("sym") else 1.0
-    bound = np.array(steps) * share + 4 * EPS * max(map(abs, x))
+    fraction = 0.5 if name.startswith("sym") else 1.0
+    bound = np.array(steps) * fraction + 4 * EPS * max(map(abs, x))
     within_bound(decode_row(data, full, len(x)), x, bound, full)
 
 
@@ -37,8 +40,8 @@ def test_zero_stays_zero(x, name):
 
 
 @given(rows, st.integers(1, 8))
-def test_what_is_stored_is_stored_again(x, bits):
-    """Encoding decoded values gives the same values: they are on the grid."""
+def test_values_that_were_decoded_encode_to_themselves(x, bits):
+    """Decoded values are on the grid, so encoding them again changes nothing."""
     name = f"sym{bits}-g8"
     once = decode_row(encode_row(x, name), name, len(x))
     twice = decode_row(encode_row(once, name), name, len(x))
@@ -66,7 +69,7 @@ def test_short_last_group_is_padded_with_zero_bits():
 
 
 @given(rows.filter(lambda x: max(x) > min(x)), st.integers(2, 8))
-def test_the_article_s_functions(x, bits):
+def test_functions_of_the_article(x, bits):
     levels, scale = symmetric(x, bits)
     within_bound(restore(levels, scale), x, scale * 0.5000001)
     levels, scale, zero = asymmetric(x, bits)

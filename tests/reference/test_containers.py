@@ -1,4 +1,4 @@
-"""The oracle's readers and writers against files that other programs wrote."""
+"""The oracle's GGUF and safetensors code against files of llama.cpp and of safetensors."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ GGUFS = ["llama-spm", "mistral", "qwen2", "qwen3"]
 
 @pytest.mark.parametrize("name", GGUFS)
 def test_llama_cpp_stores_the_same_tensors(name):
-    """Names, shapes and the order of q's and k's rows, as its converter writes them."""
+    """llama.cpp's converter writes the same names, shapes and row order of q and k."""
     _, tensors = read_gguf(asset(name, "model-f32.gguf").read_bytes())
     weights = load(name).weights
     tensors.pop("rope_freqs.weight", None)
@@ -49,7 +49,7 @@ def test_safetensors_reads_what_is_written():
 
 
 @pytest.mark.parametrize("cut", [3, 20, 200, 5000, 100_000])
-def test_cut_off_files_are_refused(cut):
+def test_truncated_files_are_refused(cut):
     data = (MODELS / "qwen3" / "model-f32.gguf").read_bytes()
     with pytest.raises(ValueError, match=r"bytes wanted at byte|not a GGUF"):
         read_gguf(data[:cut])

@@ -1,4 +1,4 @@
-"""The f32 helpers against exact fractions and against numpy's float32."""
+"""The oracle's f32 arithmetic against exact fractions and numpy's float32."""
 
 import math
 from fractions import Fraction
@@ -27,7 +27,7 @@ def neighbours(v: float) -> tuple[float, float]:
 @example(2.0**-24, 1 + 2.0**-23, 1.0, False)
 @example(2.0**-75, 1 + 2.0**-23, 2.0**-149, False)
 def test_fma_is_the_nearest_float(x, y, z, cancel):
-    """No f32 lies nearer to the exact sum, and ties go to the even one."""
+    """No f32 is nearer to the exact x * y + z, and ties go to the even one."""
     if cancel:
         z = f32(-x * y)
     exact = Fraction(x) * Fraction(y) + (Fraction(z) if math.isfinite(z) else 0)
@@ -53,7 +53,7 @@ def test_operators_round_once(x, y):
             (f32(abs(x) ** 0.5), np.sqrt(abs(a))),
         ]
     for got, expected in pairs:
-        if not np.isnan(expected):  # the sign of a NaN is the machine's
+        if not np.isnan(expected):  # the sign of a NaN depends on the machine
             same_bits(np.float32(got), expected)
 
 

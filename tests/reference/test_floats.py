@@ -1,4 +1,4 @@
-"""Every code of every small format, and every halfway point, against numpy and ml_dtypes."""
+"""Every code and every rounding tie of the small float formats against numpy and ml_dtypes."""
 
 import itertools
 import math
@@ -61,7 +61,7 @@ def test_codes_survive(name):
 
 @pytest.mark.parametrize("rounding", ["even", "away", "zero"])
 def test_roundings_agree_off_ties(rounding):
-    """Truncation never grows, and away differs from even at ties alone."""
+    """ "zero" never increases x; "away" and "even" differ only at ties."""
     f = FLOATS["float8"]
     for step in range(1, 4000):
         x = step / 256

@@ -1,4 +1,4 @@
-"""The rules of reference/README.md."""
+"""The rules of reference/README.md: standard library only, short files, an example per function."""
 
 import ast
 import sys
@@ -28,7 +28,7 @@ def test_files_are_short(path):
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_public_functions_have_an_example(path):
-    """But for inverses, which the example of their opposite shows."""
+    """Each has a doctest; the example of a function may also show its inverse."""
     without = [
         node.name
         for node in ast.parse(path.read_text()).body

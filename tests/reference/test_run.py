@@ -1,4 +1,4 @@
-"""The plan runner: caches, batches and refusals; and products against their definition."""
+"""The oracle's plan runner (sequences, traces, errors), and its products by their definition."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ FORMATS = ["Q8_0", "Q4_0", "Q5_1", "Q4_K", "Q6_K", "Q2_K", "Q3_K", "IQ2_S", "asy
 
 
 def test_sequences_side_by_side():
-    """Two sequences in one step, then a step each, are as if each had been alone."""
+    """Two sequences in one step give the same logits as each sequence alone."""
     g = load("mistral-swa")
     a, b = g.ids[:9], g.ids[9:16]
     alone = [run.forward(g.plan, g.weights, ids) for ids in (a, b)]
@@ -31,7 +31,7 @@ def test_sequences_side_by_side():
     same_bits(np.float32([first[1], first[3], *rest_b]), np.float32([*alone[1][:2], alone[1][6]]))
 
 
-def test_trace_has_every_value():
+def test_trace_has_the_value_of_every_op():
     g = load("qwen3-alt")
     trace: list = []
     logits = run.forward(g.plan, g.weights, g.ids[:3], outputs=[2], trace=trace)
@@ -52,7 +52,7 @@ def test_unknown_ops_and_attributes_are_refused(change):
 @settings(max_examples=10, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.sampled_from(FORMATS))
 def test_int8_is_its_definition(seed, name):
-    """Element by element: no shared loops, no vectors, and the pieces found from both groups."""
+    """The product equals a loop over single elements that finds the groups by itself."""
     rng = np.random.default_rng(seed)
     columns = 512 if find_format(name).block == 256 else 96
     x = np.float32(rng.normal(size=columns) * 10 ** rng.uniform(-3, 3)).tolist()
@@ -61,15 +61,15 @@ def test_int8_is_its_definition(seed, name):
     w = Weight(name, 2, columns, b"".join(encode_row(row, name) for row in w.values))
     expected = [int8_product(x, [row[r] for row in w.groups]) for r in range(2)]
     same_bits(np.float32(linear.product_int8(x, w)), np.float32(expected), name)
-    error = max(d for _, d in linear.round_activations(x, w.rounded)) / 2
+    error = max(d for _, d in linear.round_activations(x, w.activation_group)) / 2
     slack = [error * sum(map(abs, values)) for values in w.values]
     sums = np.array(linear.magnitude(x, w)) * (columns + 3) * 2.0**-23
     within_bound(linear.product_int8(x, w), linear.product_f64(x, w), slack + sums, name)
 
 
 def int8_product(x: list[float], groups: list) -> float:
-    if groups[0].whole is not None:
-        return whole_product(linear.round_activations(x, 256), groups)
+    if groups[0].integer_scales is not None:
+        return integer_scales_product(linear.round_activations(x, 256), groups)
     acts = linear.round_activations(x)
     owner = [g for g in groups for _ in g.levels]
     levels = [level for g in groups for level in g.levels]
@@ -87,22 +87,24 @@ def int8_product(x: list[float], groups: list) -> float:
     return acc
 
 
-def whole_product(acts: list, groups: list) -> float:
-    """Element by element: each weight is d * scale * level - dmin * minimum, for 256 columns."""
+def integer_scales_product(acts: list, groups: list) -> float:
+    """Sum 256 columns element by element: weight = d * scale * level - dmin * minimum."""
     acc = 0.0
     for i, (q, d) in enumerate(acts):
         dot = low = 0
         owner = [g for g in groups[16 * i : 16 * i + 16] for _ in g.levels]
         levels = [level for g in groups[16 * i : 16 * i + 16] for level in g.levels]
         for g, level, a in zip(owner, levels, q, strict=True):
-            assert f32(g.whole.d * g.whole.scale) == g.scale
-            dot += g.whole.scale * level * a
-            low += g.whole.minimum * a
-        w = owner[0].whole
+            s = g.integer_scales
+            assert f32(s.d * s.scale) == g.scale
+            dot += s.scale * level * a
+            low += s.minimum * a
+        shared = owner[0].integer_scales
         if owner[0].minimum is not None:
-            assert all(-f32(g.whole.dmin * g.whole.minimum) == g.minimum for g in owner)
-            acc = fma(f32(float(low)), f32(-w.dmin * d), acc)
-        acc = fma(f32(float(dot)), f32(w.d * d), acc)
+            scales = [(g.integer_scales, g.minimum) for g in owner]
+            assert all(-f32(s.dmin * s.minimum) == minimum for s, minimum in scales)
+            acc = fma(f32(float(low)), f32(-shared.dmin * d), acc)
+        acc = fma(f32(float(dot)), f32(shared.d * d), acc)
     return acc
 
 
@@ -123,7 +125,7 @@ def test_f32_is_its_definition(name):
     within_bound(linear.product_f32(x, w), linear.product_f64(x, w), bound)
 
 
-def test_short_groups_take_f32():
+def test_odd_group_sizes_take_f32():
     odd = Weight.of([[1.0] * 40], "asym4-g20")
     assert not odd.takes_int8
     assert [Weight.of([[1.0] * 256], n).takes_int8 for n in FORMATS] == [True] * len(FORMATS)

@@ -1,4 +1,4 @@
-//! What tests of kernels share: random numbers, the plain kernels, a comparison of bits.
+//! Helpers of kernel tests: random numbers, the scalar kernels, a comparison of bits.
 
 use fewbit::kernels::{Kernels, find};
 
@@ -29,8 +29,8 @@ impl Random {
     }
 }
 
-/// Plain Rust, the meaning of every other set.
-#[allow(dead_code)] // some tests have a definition of their own
+/// The kernels in plain Rust, which define the results of all instruction sets.
+#[allow(dead_code)] // not every test file uses it
 pub fn scalar() -> &'static Kernels {
     find(Some("scalar")).unwrap()
 }

@@ -1,11 +1,11 @@
-"""Models as files: inspect, quantize."""
+"""Commands on model files: inspect, quantize."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import typer
 
@@ -18,10 +18,9 @@ from fewbit.files.importance import read_imatrix
 from fewbit.plan.sizes import sizes_of
 from fewbit.recipes.choose import Options
 from fewbit.reports import contents as inspect_file
-from fewbit.reports import tables as report
+from fewbit.reports import write as report
 from fewbit.reports.plan_listing import list_plan
-
-Shown = TypeVar("Shown")
+from fewbit.tables import Shown
 
 
 def inspect(
@@ -29,14 +28,14 @@ def inspect(
     tensor: Annotated[
         str | None,
         typer.Option(
-            help="Show how the values of the tensors with such names lie (a regular expression).",
+            help="Show the distribution of values of tensors whose names match this regex.",
             show_default=False,
         ),
     ] = None,
     block: Annotated[
         int | None,
         typer.Option(
-            help="With --tensor: take this block apart, counted from 0, row after row.",
+            help="With --tensor: show this block number by number (0 is the first; row by row).",
             show_default=False,
         ),
     ] = None,
@@ -45,86 +44,94 @@ def inspect(
         typer.Option(
             "--format",
             "-f",
-            help="Explain a number format instead, as Q4_K or asym4-g32; needs no model.",
+            help="Explain a number format, for example Q4_K or asym4-g32; needs no model.",
             show_default=False,
         ),
     ] = None,
     plan: Annotated[
         bool,
-        typer.Option("--plan", help="List the ops that run the model: shapes, weights, bytes."),
+        typer.Option(
+            "--plan", help="List the ops that run the model, with shapes, weights and bytes."
+        ),
     ] = False,
     json: Json = False,
 ) -> None:
-    """What is in a file: configuration, tokenizer, tensors, formats, bits per weight."""
+    """Show a model file: configuration, tokenizer, tensors, formats, bits per weight."""
     if format_ is not None:
         if model is not None or tensor is not None or block is not None or plan:
             raise InputError(
-                "`--format` explains a format, without a model, `--tensor`, `--block` or `--plan`",
-                hint="to take a block of a file apart: `--tensor REGEX --block N`",
+                "`--format` takes no model and no `--tensor`, `--block` or `--plan`",
+                hint="for a block of a file use `--tensor REGEX --block N`",
             )
-        _show(inspect_file.explain(format_), report.explanation_tables, json)
+        _show(inspect_file.explain(format_), json)
         return
     if plan and (tensor is not None or block is not None):
         raise InputError(
-            "`--plan` lists ops, `--tensor` and `--block` show tensors", hint="one at a time"
+            "`--plan` cannot be combined with `--tensor` or `--block`", hint="use one of them"
         )
     if block is not None and tensor is None:
         raise InputError(
-            f"block {block} of which tensor?", hint="name it, as in `--tensor 'blk.0.attn_q'`"
+            f"`--block {block}` needs a tensor", hint="for example `--tensor 'blk.0.attn_q'`"
         )
     checkpoint = open_checkpoint(model_path(model))
     if plan:
-        _show(list_plan(checkpoint), report.plan_tables, json)
+        _show(list_plan(checkpoint), json)
     elif tensor is None:
-        _show(inspect_file.inspect(checkpoint), report.contents_tables, json)
+        _show(inspect_file.inspect(checkpoint), json)
     elif block is None:
-        _show_each(
-            inspect_file.distributions(checkpoint, tensor),
-            lambda found: [report.distribution_lines(found)],
-            json,
-        )
+        _show_each(inspect_file.distributions(checkpoint, tensor), json)
     else:
-        _show_each(inspect_file.blocks(checkpoint, tensor, block), report.block_tables, json)
+        _show_each(inspect_file.blocks(checkpoint, tensor, block), json)
 
 
 def quantize(
     model: Annotated[
-        str, typer.Argument(help="A GGUF file, a Hugging Face folder, a hub name or `demo`.")
+        str, typer.Argument(help="GGUF file, Hugging Face folder, hub name or `demo`.")
     ],
-    output: Annotated[Path, typer.Argument(help="The GGUF file to write.")],
+    output: Annotated[Path, typer.Argument(help="GGUF file to write.")],
     format_: Annotated[
-        str, typer.Option("--format", "-f", help="As Q8_0, Q4_0 or a mixture as Q4_K_M.")
+        str,
+        typer.Option(
+            "--format", "-f", help="Format, for example Q8_0 or Q4_0, or a mixture such as Q4_K_M."
+        ),
     ],
     imatrix: Annotated[
         Path | None,
         typer.Option(
-            help="How much each column counts, as llama-imatrix writes it.", show_default=False
+            help="Importance matrix of the columns, from `fewbit imatrix` or llama-imatrix.",
+            show_default=False,
         ),
     ] = None,
     tensor_type: Annotated[
         list[str] | None,
         typer.Option(
             metavar="REGEX=FORMAT",
-            help="Another format for some tensors; can be repeated.",
+            help="Format of the tensors whose names match; can be repeated.",
             show_default=False,
         ),
     ] = None,
     token_embedding_type: Annotated[
-        str | None, typer.Option(help="The format of token_embd.", show_default=False)
+        str | None, typer.Option(help="Format of token_embd.weight.", show_default=False)
     ] = None,
     output_tensor_type: Annotated[
-        str | None, typer.Option(help="The format of output.", show_default=False)
+        str | None, typer.Option(help="Format of output.weight.", show_default=False)
     ] = None,
-    pure: Annotated[bool, typer.Option("--pure", help="No mixture: one format for all.")] = False,
+    pure: Annotated[
+        bool, typer.Option("--pure", help="Use one format for all tensors, no mixture.")
+    ] = False,
     allow_requantize: Annotated[
-        bool, typer.Option("--allow-requantize", help="Round what was rounded before.")
+        bool,
+        typer.Option(
+            "--allow-requantize", help="Allow a model that is quantized already; it loses more."
+        ),
     ] = False,
     threads: Threads = 0,
     json: Json = False,
 ) -> None:
-    """Write a model in fewer bits as GGUF, a slab of rows in memory at a time.
+    """Store a model in fewer bits as a GGUF file.
 
-    The file appears under its name only when it is whole.
+    Only a slab of rows is in memory at a time. The file appears under its name only when it is
+    complete.
     """
     options = Options(_overrides(tensor_type or []), token_embedding_type, output_tensor_type, pure)
     importance = None if imatrix is None else read_imatrix(imatrix)
@@ -133,7 +140,7 @@ def quantize(
     )
     with (
         warnings.catch_warnings(record=True) as caught,
-        progress(f"encoding {format_}", in_bytes=True) as update,
+        progress(f"quantizing to {format_}", in_bytes=True) as update,
     ):
         warnings.simplefilter("always", UserWarning)
         encoded.save(output, progress=update)
@@ -147,20 +154,20 @@ def quantize(
         report.show(f"{output}: {written:,} bytes, {size.weights:,} weights, {bits}")
 
 
-def _show(found: Shown, lines: Callable[[Shown], list[object]], json: bool) -> None:
+def _show(found: Shown, json: bool) -> None:
     if json:
         report.write_json(found)
     else:
-        report.show(*lines(found))
+        report.show(*found.page())
 
 
-def _show_each(found: Iterable[Shown], lines: Callable[[Shown], list[object]], json: bool) -> None:
-    """One JSON list, or the lines of each as soon as it is there."""
+def _show_each(found: Iterable[Shown], json: bool) -> None:
+    """Write one JSON list, or the page of each result as soon as it is computed."""
     if json:
         report.write_json(list(found))
         return
     for one in found:
-        report.show(*lines(one))
+        report.show(*one.page())
 
 
 def _overrides(pairs: list[str]) -> dict[str, str]:
@@ -175,7 +182,9 @@ def _overrides(pairs: list[str]) -> dict[str, str]:
         pattern, separator, format_ = pair.rpartition("=")
         if not separator:
             raise InputError(
-                f"`{pair}` names no format", hint="as in `--tensor-type attn_v=Q6_K`", pair=pair
+                f"`--tensor-type` takes REGEX=FORMAT, got `{pair}`",
+                hint="for example `--tensor-type attn_v=Q6_K`",
+                pair=pair,
             )
         found[pattern] = format_
     return found

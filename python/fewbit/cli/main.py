@@ -18,6 +18,7 @@ from typing import Annotated
 
 import typer
 
+from fewbit import _core
 from fewbit.cli import devices, files, measuring, speed, writing
 from fewbit.cli.progress import stderr
 from fewbit.errors import FewbitError
@@ -49,9 +50,7 @@ for command in (
 
 def _version(wanted: bool) -> None:
     if wanted:
-        import importlib.metadata  # with a parser of mail headers: not for every command
-
-        sys.stdout.write(f"fewbit {importlib.metadata.version('fewbit')}\n")
+        sys.stdout.write(f"fewbit {_core.__version__}\n")
         raise typer.Exit
 
 
@@ -74,16 +73,16 @@ def main() -> None:
 
 
 def _terminate(signum: int, _frame: object) -> None:
-    """End as an interrupt does, so that no part of a file is left."""
+    """End as an interrupt does, so that no incomplete file stays."""
     raise SystemExit(128 + signum)
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run one command line; what fails becomes one message on stderr and an exit code."""
+    """Run one command line; a failure becomes one message on stderr and an exit code."""
     try:
         code = app(list(arguments), prog_name="fewbit", standalone_mode=False)
         sys.stdout.flush()
-    except BrokenPipeError:  # whoever read stdout has enough
+    except BrokenPipeError:  # the reader of stdout has closed it
         _drop_stdout()
         return 1
     except (KeyboardInterrupt, typer.Abort):
@@ -109,10 +108,10 @@ def _drop_stdout() -> None:
 
 
 def _fail(error: BaseException) -> int:
-    """Say what went wrong and what to do; anything unforeseen asks to be reported."""
+    """Print what went wrong and what to do; an unforeseen error asks to be reported."""
     match error:
         case typer.TyperException():
-            if message := error.format_message():  # none where the help was shown instead
+            if message := error.format_message():  # empty if the help was shown
                 _say(_lower(message), "`fewbit COMMAND --help` lists the options")
             return error.exit_code
         case FewbitError():

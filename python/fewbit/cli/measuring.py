@@ -28,7 +28,8 @@ from fewbit.errors import InputError
 from fewbit.measure import collect as calibrate
 from fewbit.measure import comparison, evaluate
 from fewbit.measure.evaluate import Variant
-from fewbit.reports import tables as report
+from fewbit.measure.results import divergence_page, perplexity_page
+from fewbit.reports import write as report
 
 
 def perplexity(
@@ -43,7 +44,7 @@ def perplexity(
     kv: Kv = "f32",
     json: Json = False,
 ) -> None:
-    """How well a model predicts a text, in llama.cpp's windows: the second half of each counts."""
+    """Measure how well a model predicts a text, in llama.cpp's windows (second half scored)."""
     kinds, content = each_acts(acts), read_text(text, model)
     loaded = open_model(model, format_, threads, device, kv)
     results = []
@@ -54,7 +55,7 @@ def perplexity(
     if json:
         report.write_json(results)
     else:
-        report.show(*report.perplexity_table(results))
+        report.show(*perplexity_page(results))
 
 
 def divergence(
@@ -62,7 +63,7 @@ def divergence(
     base: Annotated[
         str | None,
         typer.Option(
-            help="What to compare with; with --format or --kv, the model itself.",
+            help="Model to compare with; with --format or --kv the default is MODEL itself.",
             show_default=False,
         ),
     ] = None,
@@ -76,10 +77,10 @@ def divergence(
     kv: Kv = "f32",
     json: Json = False,
 ) -> None:
-    """How a model's predictions differ from a base's: KL divergence and all that goes with it.
+    """Compare two models' predictions: KL divergence, perplexity ratio, top-token agreement.
 
-    Both run side by side, so nothing is stored in between; the base's activations, keys and values
-    stay f32.
+    Both models run side by side, so no file of logits is written. The base runs with f32
+    activations and an f32 KV cache.
     """
     if base is None and format_ is None and kv == "f32":
         raise InputError(
@@ -97,27 +98,31 @@ def divergence(
     if json:
         report.write_json(results)
     else:
-        report.show(*report.divergence_table(results))
+        report.show(*divergence_page(results))
 
 
 def compare(
     model: ModelName = None,
     formats: Annotated[
         str | None,
-        typer.Option("--formats", help="Separated by commas, as Q8_0,Q4_0.", show_default=False),
+        typer.Option(
+            "--formats", help="Comma-separated formats, for example Q8_0,Q4_0.", show_default=False
+        ),
     ] = None,
     text: Text = None,
     ctx: Ctx = 512,
     chunks: Chunks = None,
-    details: Annotated[bool, typer.Option("--details", help="Errors, percentiles, Δp.")] = False,
+    details: Annotated[
+        bool, typer.Option("--details", help="Show errors, percentiles and Δp too.")
+    ] = False,
     threads: Threads = 0,
     device: Device = "auto",
     kv: Kv = "f32",
     json: Json = False,
 ) -> None:
-    """A table over formats: what each costs in bits and what it loses, measured here and now.
+    """Measure what a model costs in bits and loses in quality, in each of several formats.
 
-    What the weights alone lose is told apart from what the fast arithmetic adds.
+    The table separates the loss of the weights alone from the loss that int8 activations add.
     """
     content = read_text(text, model)
     names = comparison.DEFAULT_FORMATS if formats is None else _names(formats)
@@ -128,24 +133,24 @@ def compare(
     if json:
         report.write_json(rows)
     else:
-        report.show(*report.compare_table(rows, details))
+        report.show(*rows.page(details))
 
 
 def imatrix(
-    output: Annotated[Path, typer.Option("--output", "-o", help="The GGUF file to write.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="GGUF file to write.")],
     model: ModelName = None,
     text: Text = None,
     ctx: Ctx = 512,
     chunks: Chunks = None,
     process_output: Annotated[
-        bool, typer.Option("--process-output", help="Look at output.weight too.")
+        bool, typer.Option("--process-output", help="Collect output.weight too.")
     ] = False,
     threads: Threads = 0,
     json: Json = False,
 ) -> None:
-    """How much each column of the weights counts in a text, for `fewbit quantize --imatrix`.
+    """Collect an importance matrix from a text, for `fewbit quantize --imatrix`.
 
-    The file is one that llama.cpp reads and writes; it appears under its name when it is whole.
+    The file is llama.cpp's. It appears under its name only when it is complete.
     """
     content, loaded = read_text(text, model), open_model(model, None, threads)
     with progress("imatrix") as update:
@@ -169,7 +174,7 @@ def imatrix(
 def _note_context(model: Model, ctx: int) -> None:
     if ctx > model.config.context:
         stderr().print(
-            f"note: windows of {ctx} tokens, the model was made for {model.config.context}"
+            f"note: windows of {ctx} tokens, the model was trained with {model.config.context}"
         )
 
 
@@ -177,5 +182,5 @@ def _names(formats: str) -> tuple[str, ...]:
     names = tuple(name.strip() for name in formats.split(",") if name.strip())
     names = tuple(n.lower() if "sym" in n.lower() else n.upper() for n in names)
     if not names:
-        raise InputError("no format to compare", hint="as in `--formats Q8_0,Q4_0`")
+        raise InputError("`--formats` names no format", hint="for example `--formats Q8_0,Q4_0`")
     return names

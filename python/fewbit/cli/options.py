@@ -1,4 +1,4 @@
-"""Options that several subcommands share, and how their models and texts are found."""
+"""Options that several subcommands share, and how they open models and texts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 
 from fewbit.api import Model, load
 from fewbit.cli.progress import progress
-from fewbit.demo import DEMO, demo_text
+from fewbit.demo import demo_or, demo_text, is_demo
 from fewbit.errors import InputError
 from fewbit.run.limits import ACTIVATIONS, Activations, activations_named, kv_type_named
 
@@ -32,43 +32,47 @@ ModelOption: TypeAlias = Annotated[
 FormatOption: TypeAlias = Annotated[
     str | None,
     typer.Option(
-        "--format", "-f", help="Encode the model so first, as Q4_0 or Q4_K_M.", show_default=False
+        "--format",
+        "-f",
+        help="Quantize the model to this format first, for example Q4_0 or Q4_K_M.",
+        show_default=False,
     ),
 ]
 Text: TypeAlias = Annotated[
     Path | None,
     typer.Option(
-        "--text", "-t", help="The text to measure on; the demo has its own.", show_default=False
+        "--text",
+        "-t",
+        help="Text file to measure on (UTF-8); the demo has its own.",
+        show_default=False,
     ),
 ]
-Ctx: TypeAlias = Annotated[int, typer.Option("--ctx", "-c", help="Tokens per window.")]
+Ctx: TypeAlias = Annotated[int, typer.Option("--ctx", "-c", help="Tokens in a window.")]
 Chunks: TypeAlias = Annotated[
-    int | None, typer.Option("--chunks", help="Measure only so many windows.", show_default=False)
+    int | None,
+    typer.Option(
+        "--chunks", help="Number of windows to measure (default: all).", show_default=False
+    ),
 ]
 Acts: TypeAlias = Annotated[
-    str, typer.Option("--acts", help="Activations: f32 (as they are), int8 (fast) or both.")
+    str, typer.Option("--acts", help="Activations: f32 (exact), int8 (fast) or both.")
 ]
 Threads: TypeAlias = Annotated[
-    int, typer.Option("--threads", help="Threads to use, 0 for all.", min=0)
+    int, typer.Option("--threads", help="Number of threads; 0 uses all cores.", min=0)
 ]
 Device: TypeAlias = Annotated[
     str,
-    typer.Option("--device", help="auto, cpu, gpu, or gpu:N as `fewbit devices` counts."),
+    typer.Option("--device", help="auto, cpu, gpu, or gpu:N with N from `fewbit devices`."),
 ]
 Kv: TypeAlias = Annotated[
-    str, typer.Option("--kv", help="Keys and values in the cache: f32, f16 or int8.")
+    str, typer.Option("--kv", help="Type of keys and values in the KV cache: f32, f16 or int8.")
 ]
 Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Write JSON to stdout.")]
 
 
 def model_path(name: str | None) -> str:
-    """Where the model called `name` is; None and `demo` are the built-in one."""
-    return str(DEMO) if is_demo(name) else str(name)
-
-
-def is_demo(name: str | None) -> bool:
-    """Whether the built-in model is meant."""
-    return name is None or (name == "demo" and not Path(name).exists())
+    """The path of the model called `name`; None and `demo` mean the built-in one."""
+    return str(demo_or(name))
 
 
 def open_model(
@@ -78,9 +82,9 @@ def open_model(
     device: str = "auto",
     kv: str = "f32",
 ) -> Model:
-    """The model called `name`, or the demo, encoded as `format_` if one is given."""
+    """Load the model called `name`, or the demo, quantized to `format_` if one is given."""
     path = model_path(name)
-    with progress("loading" if format_ is None else f"encoding {format_}") as update:
+    with progress("loading" if format_ is None else f"quantizing to {format_}") as update:
         kind = kv_type_named(kv)
         model = load(path, device, recipe=format_, threads=threads, kv=kind, progress=update)
         _ = model.executor  # packs the weights now, while progress is shown
@@ -105,10 +109,10 @@ def read_text(path: Path | None, model: str | None) -> str:
 
 
 def each_acts(acts: str) -> tuple[Activations, ...]:
-    """The kinds of activations that an option names.
+    """The kinds of activations that `--acts` names.
 
     Raises:
-        InputError: none is called so.
+        InputError: the option names no kind.
 
     """
     if acts == "both":

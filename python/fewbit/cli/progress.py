@@ -1,4 +1,4 @@
-"""Progress on stderr while something long runs, gone when it ends; stdout is for data."""
+"""Progress bars on stderr during long work; stdout is for data."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from fewbit.callbacks import Progress
 
 
 def stderr() -> Console:
-    """A console for everything that is not a result."""
+    """A console on stderr, for everything that is not a result."""
     return Console(stderr=True, highlight=False)
 
 
 @contextmanager
 def progress(title: str, in_bytes: bool = False) -> Iterator[Progress]:
-    """A function to call with steps done, steps in all and a word on where things stand.
+    """Draw a progress bar and yield the `Progress` callback that moves it.
 
-    With `in_bytes` a step is a byte, and the line says how many there are in a second. Where stderr
-    is not a terminal nothing is drawn.
+    With `in_bytes` a step is a byte, and the bar shows bytes per second. Nothing is drawn if stderr
+    is not a terminal.
     """
     console = stderr()
     columns: list[ProgressColumn] = [

@@ -1,4 +1,4 @@
-"""Text from a model: generate, chat."""
+"""Commands that make a model write: generate, chat."""
 
 from __future__ import annotations
 
@@ -27,27 +27,40 @@ from fewbit.errors import InputError
 from fewbit.generation.conversation import Conversation, Reply
 from fewbit.generation.text import Generation
 from fewbit.generation.text import generate as write
-from fewbit.reports import tables as report
+from fewbit.reports import write as report
 from fewbit.run.limits import activations_named
 from fewbit.run.sampling import Sampling
 
-MaxTokens: TypeAlias = Annotated[int, typer.Option("--max-tokens", "-n", help="Most new tokens.")]
-Temperature: TypeAlias = Annotated[float, typer.Option(help="0 always takes the likeliest token.")]
-TopK: TypeAlias = Annotated[int, typer.Option(help="Keep the k likeliest, 0 for all.")]
-TopP: TypeAlias = Annotated[float, typer.Option(help="Keep the fewest that reach p, 1 for all.")]
+MaxTokens: TypeAlias = Annotated[
+    int, typer.Option("--max-tokens", "-n", help="Maximum number of tokens to generate.")
+]
+Temperature: TypeAlias = Annotated[
+    float, typer.Option(help="Randomness of the choice; 0 always takes the likeliest token.")
+]
+TopK: TypeAlias = Annotated[
+    int, typer.Option(help="Choose among the k likeliest tokens; 0 means all.")
+]
+TopP: TypeAlias = Annotated[
+    float,
+    typer.Option(help="Choose among the fewest tokens whose probabilities reach p; 1 means all."),
+]
 MinP: TypeAlias = Annotated[
-    float, typer.Option(help="Keep those at least so likely as a share of the likeliest.")
+    float,
+    typer.Option(help="Leave out tokens below this fraction of the likeliest one's probability."),
 ]
 Seed: TypeAlias = Annotated[
-    int | None, typer.Option(help="The same seed writes the same text.", show_default=False)
+    int | None,
+    typer.Option(
+        help="Seed of the random choice; the same seed writes the same text.", show_default=False
+    ),
 ]
 RunActs: TypeAlias = Annotated[
-    str, typer.Option("--acts", help="Activations: int8 (fast) or f32 (as they are).")
+    str, typer.Option("--acts", help="Activations: int8 (fast) or f32 (exact).")
 ]
 
 
 def generate(
-    prompt: Annotated[str, typer.Argument(help="What the text begins with; - reads stdin.")],
+    prompt: Annotated[str, typer.Argument(help="Beginning of the text; - reads it from stdin.")],
     model: ModelOption = None,
     format_: FormatOption = None,
     max_tokens: MaxTokens = 256,
@@ -58,7 +71,7 @@ def generate(
     seed: Seed = None,
     stop: Annotated[
         list[str] | None,
-        typer.Option(help="End at this text; can be repeated.", show_default=False),
+        typer.Option(help="Stop before this text; can be repeated.", show_default=False),
     ] = None,
     acts: RunActs = "int8",
     threads: Threads = 0,
@@ -66,7 +79,7 @@ def generate(
     kv: Kv = "f32",
     json: Json = False,
 ) -> None:
-    """Continue a prompt, token by token, streamed to stdout; counts and speed go to stderr."""
+    """Continue a prompt: text streams to stdout, counts and speed go to stderr."""
     sampling = _sampling(temperature, top_k, top_p, min_p, seed)
     kind = activations_named(acts)
     loaded = open_model(model, format_, threads, device, kv)
@@ -78,7 +91,7 @@ def generate(
         report.write_json(_facts(made, sampling))
         return
     sys.stdout.write(text)
-    _stream(made)
+    _write_pieces(made)
     _note(made, sampling)
 
 
@@ -87,11 +100,15 @@ def chat(
     format_: FormatOption = None,
     system: Annotated[
         str | None,
-        typer.Option(help="An instruction for the whole conversation.", show_default=False),
+        typer.Option(
+            help="System message: an instruction for the whole conversation.", show_default=False
+        ),
     ] = None,
     context: Annotated[
         int | None,
-        typer.Option(help="Tokens to remember, at most 4096 if not set.", show_default=False),
+        typer.Option(
+            help="Context in tokens (default: the model's, at most 4096).", show_default=False
+        ),
     ] = None,
     max_tokens: MaxTokens = 512,
     temperature: Temperature = 0.8,
@@ -105,10 +122,10 @@ def chat(
     kv: Kv = "f32",
     json: Json = False,
 ) -> None:
-    """Talk with a model: one line in, an answer out. /reset forgets, /exit ends.
+    """Talk with a model: type a line, read an answer; /reset starts anew, /exit ends.
 
-    What a model thinks before it answers is dim on a terminal, else on stderr. With --json each
-    answer is one line of JSON, `reasoning` a field of its own.
+    Reasoning before an answer is dim on a terminal; without a terminal it goes to stderr. With
+    --json each answer is one line of JSON with the reasoning in a field of its own.
     """
     sampling = _sampling(temperature, top_k, top_p, min_p, seed)
     talk = Conversation(
@@ -147,7 +164,7 @@ def _turn(talk: Conversation, line: str, max_tokens: int, sampling: Sampling, js
 
 
 def show_reply(reply: Reply) -> None:
-    """The answer to stdout; the reasoning before it dim on a terminal, else to stderr."""
+    """Write the answer to stdout, and reasoning dim on a terminal or else to stderr."""
     terminal = sys.stdout.isatty()
     dim, plain = ("\x1b[2m", "\x1b[0m") if terminal and not os.environ.get("NO_COLOR") else ("", "")
     before = "answer"
@@ -165,7 +182,7 @@ def show_reply(reply: Reply) -> None:
 
 
 def _lines() -> Iterator[str]:
-    """The lines that are typed, after a prompt, or piped in."""
+    """The lines that the user types at a prompt or pipes in."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         yield from (line.strip() for line in sys.stdin)
         return
@@ -177,13 +194,13 @@ def _lines() -> Iterator[str]:
 def _sampling(
     temperature: float, top_k: int, top_p: float, min_p: float, seed: int | None
 ) -> Sampling:
-    """The options, with a seed that can be printed and used again."""
+    """The options, with a random seed if none is given, so that it can be printed and reused."""
     return Sampling(
         temperature, top_k, top_p, min_p, secrets.randbits(32) if seed is None else seed
     )
 
 
-def _stream(made: Generation) -> None:
+def _write_pieces(made: Generation) -> None:
     for piece in made:
         sys.stdout.write(piece)
         sys.stdout.flush()

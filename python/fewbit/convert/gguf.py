@@ -1,4 +1,4 @@
-"""Models into GGUF files: a slab in memory at a time, and never half a file under its name."""
+"""Write models as GGUF files, a slab in memory at a time; no incomplete file gets the name."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from fewbit.recipes import choose as recipes
 from fewbit.recipes.order import sort_key
 
 if TYPE_CHECKING:
-    from fewbit.convert.encode import Stream
+    from fewbit.convert.encode import TensorEncoder
     from fewbit.files.checkpoint import Checkpoint
 
 QUANTIZATION_VERSION = 2
@@ -57,9 +57,9 @@ def gguf_formats(checkpoint: Checkpoint, formats: Mapping[str, str]) -> dict[str
 
 
 def write_model(
-    path: Path, stream: Stream, recipe: str | None = None, progress: Progress | None = None
+    path: Path, encoder: TensorEncoder, recipe: str | None = None, progress: Progress | None = None
 ) -> None:
-    """Write the tensors of `stream` to the GGUF file `path`.
+    """Write the tensors of `encoder` to the GGUF file `path`.
 
     Tensors come in the order of ``llama-quantize``; the metadata names the importance matrix that
     they were made with. The file has its whole size from the start, so a full disk shows at once.
@@ -69,29 +69,31 @@ def write_model(
         OSError: the file cannot be written; nothing is left of it.
 
     """
-    parts = _parts(stream)
+    tensors = _file_tensors(encoder)
     with replacing(path) as file:
-        start = _write_header(file, stream, parts, recipe)
-        places = start + np.cumsum([0, *(_padded(part.bytes) for part in parts)])
+        start = _write_header(file, encoder, tensors, recipe)
+        places = start + np.cumsum([0, *(_padded(tensor.bytes) for tensor in tensors)])
         _reserve(file, int(places[-1]))
-        total, done = sum(part.bytes for part in parts), 0
-        for part, place in zip(parts, places.tolist(), strict=False):
-            for written in part.write(file, place):
+        total, done = sum(tensor.bytes for tensor in tensors), 0
+        for tensor, place in zip(tensors, places.tolist(), strict=False):
+            for written in tensor.write(file, place):
                 done += written
                 if progress:
-                    progress(done, total, part.name)
+                    progress(done, total, tensor.name)
 
 
-def _write_header(file: Path, stream: Stream, parts: list[_Part], recipe: str | None) -> int:
+def _write_header(
+    file: Path, encoder: TensorEncoder, tensors: list[_FileTensor], recipe: str | None
+) -> int:
     """All that comes before the data of the tensors; where that begins."""
-    checkpoint = stream.checkpoint
+    checkpoint = encoder.checkpoint
     with closing(GGUFWriter(file, checkpoint.config.architecture)) as writer:
-        for key, field in _metadata(stream, recipe).items():
+        for key, field in _metadata(encoder, recipe).items():
             if key != "general.architecture":  # the writer has put it first
                 writer.add_key_value(key, field.value, field.type, field.item)
-        for part in parts:
-            kind = cast(GGMLQuantizationType, part.format.gguf_id)  # gguf-py lags: no Q2_0
-            writer.add_tensor_info(part.name, part.shape, np.dtype(np.void), part.bytes, kind)
+        for tensor in tensors:
+            kind = cast(GGMLQuantizationType, tensor.format.gguf_id)  # gguf-py lags: no Q2_0
+            writer.add_tensor_info(tensor.name, tensor.shape, np.dtype(np.void), tensor.bytes, kind)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
@@ -115,7 +117,7 @@ def _reserve(file: Path, size: int) -> None:
 
 
 @dataclass(frozen=True)
-class _Part:
+class _FileTensor:
     """A tensor on its way into a file: `write` puts it there and yields bytes."""
 
     name: str
@@ -128,16 +130,20 @@ class _Part:
         return math.prod(self.shape[:-1]) * self.format.row_bytes(self.shape[-1])
 
 
-def _parts(stream: Stream) -> list[_Part]:
+def _file_tensors(encoder: TensorEncoder) -> list[_FileTensor]:
     """Every tensor of the file in order, the divisors of rotary frequencies among them."""
-    parts = [
-        _Part(name, info.shape, find_format(stream.formats[name]), partial(stream.write, name))
-        for name, info in stream.checkpoint.tensors.items()
+    tensors = [
+        _FileTensor(
+            name, info.shape, find_format(encoder.formats[name]), partial(encoder.write, name)
+        )
+        for name, info in encoder.checkpoint.tensors.items()
     ]
-    for name, divisors in rope_divisors(stream.checkpoint.config).items():
+    for name, divisors in rope_divisors(encoder.checkpoint.config).items():
         values = np.array(divisors, np.float32)
-        parts.append(_Part(name, values.shape, find_format("F32"), partial(_write_array, values)))
-    return sorted(parts, key=lambda part: sort_key(part.name))
+        tensors.append(
+            _FileTensor(name, values.shape, find_format("F32"), partial(_write_array, values))
+        )
+    return sorted(tensors, key=lambda tensor: sort_key(tensor.name))
 
 
 def _write_array(values: NDArray[Any], file: Path, offset: int) -> Iterator[int]:
@@ -147,24 +153,24 @@ def _write_array(values: NDArray[Any], file: Path, offset: int) -> Iterator[int]
     yield values.nbytes
 
 
-def _metadata(stream: Stream, recipe: str | None) -> dict[str, Field]:
+def _metadata(encoder: TensorEncoder, recipe: str | None) -> dict[str, Field]:
     """A GGUF file's own keys, or those that a converter makes; what changed comes last."""
-    checkpoint, formats = stream.checkpoint, stream.formats
+    checkpoint, formats = encoder.checkpoint, encoder.formats
     if checkpoint.metadata is not None:
-        kept = {
+        copied = {
             key: field for key, field in checkpoint.metadata.items() if not key.startswith(_DROPPED)
         }
         before = checkpoint.metadata.get("general.file_type")
     else:
-        kept, before = _converted(checkpoint, formats), None
-    kept["general.quantization_version"] = Field(QUANTIZATION_VERSION, GGUFValueType.UINT32)
+        copied, before = _converted(checkpoint, formats), None
+    copied["general.quantization_version"] = Field(QUANTIZATION_VERSION, GGUFValueType.UINT32)
     file_type = recipes.file_type(recipe or _most(checkpoint, formats))
     if file_type is not None and (recipe is not None or before is None):
         before = Field(file_type, GGUFValueType.UINT32)
     if before is not None:
-        kept["general.file_type"] = before
-    made_with = dict(fields_of(imatrix_metadata(stream.importance)))
-    return {key: field for key, field in kept.items() if key not in made_with} | made_with
+        copied["general.file_type"] = before
+    made_with = dict(fields_of(imatrix_metadata(encoder.importance)))
+    return {key: field for key, field in copied.items() if key not in made_with} | made_with
 
 
 def _converted(checkpoint: Checkpoint, formats: Mapping[str, str]) -> dict[str, Field]:

@@ -1,7 +1,7 @@
-"""A model on disk: its configuration and its tensors under GGUF's names.
+"""Open a model on disk: its configuration and its tensors under GGUF names.
 
-A Hugging Face folder and a GGUF file come out the same: tensors as GGUF has them, so one
-plan per architecture serves both. Nothing is read before it is asked for.
+A Hugging Face folder and a GGUF file give the same tensors in GGUF's order of rows, so one plan per
+architecture serves both. Tensor data are read on demand.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from fewbit.files import gguf, hub
 from fewbit.files.gguf_config import LONG_FACTORS, ROPE_FREQS, config_from_gguf
 from fewbit.files.hf_config import config_from_hf
 from fewbit.files.json_file import read_json
-from fewbit.files.safetensors import Entry, read_safetensors
+from fewbit.files.safetensors import TensorInfo, read_safetensors
 from fewbit.files.transforms import gguf_tensors
 from fewbit.models import build_plan
 from fewbit.plan.config import Config
@@ -30,27 +30,25 @@ INDEX = "model.safetensors.index.json"
 
 
 @dataclass(frozen=True)
-class TensorInfo:
-    """A tensor that can be read: `shape` is (rows, columns), (n,) of a vector, or (experts, rows,
-    columns).
+class LazyTensor:
+    """A tensor that is read on demand: (rows, columns), (experts, rows, columns) or (n,).
 
-    `read` gives all its bytes. Where they have to be put in order first, `part` gives those of the
-    rows from a start to a stop, both multiples of `together`, without reading the others.
+    `read` returns all its bytes, uint8 [rows, row bytes]. `read_rows` returns those of the rows
+    from a start to a stop, without reading the others; None where `read` maps the file as it is.
     """
 
     name: str
     format: str
     shape: tuple[int, ...]
     read: Callable[[], NDArray[np.uint8]] = field(repr=False, compare=False)
-    part: Callable[[int, int], NDArray[np.uint8]] | None = field(
+    read_rows: Callable[[int, int], NDArray[np.uint8]] | None = field(
         default=None, repr=False, compare=False
     )
-    together: int = 1
 
     def slab(self, start: int, stop: int, rows: int) -> NDArray[np.uint8]:
-        """Rows from `start` to `stop` of all `rows`, uint8 [stop - start, row bytes]."""
-        if self.part is not None:
-            return self.part(start, stop)
+        """Read rows `start` to `stop` of all `rows`, uint8 [stop - start, row bytes]."""
+        if self.read_rows is not None:
+            return self.read_rows(start, stop)
         return np.ascontiguousarray(self.read().reshape(rows, -1)[start:stop])
 
 
@@ -65,26 +63,26 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What lies at `path`; `metadata` is a GGUF file's own, None for a folder."""
+    """A model on disk; `metadata` is that of a GGUF file, None for a Hugging Face folder."""
 
     path: Path
     config: Config
-    tensors: dict[str, TensorInfo]
+    tensors: dict[str, LazyTensor]
     metadata: gguf.Metadata | None = None
 
     def read(self, name: str) -> Tensor:
-        """The bytes of tensor `name`."""
-        info = self.tensors[name]
-        return Tensor(info.format, info.shape, info.read())
+        """Read tensor `name`."""
+        tensor = self.tensors[name]
+        return Tensor(tensor.format, tensor.shape, tensor.read())
 
 
 def open_checkpoint(path: str | PathLike[str]) -> Checkpoint:
-    """The model at `path`: a Hugging Face folder, a GGUF file, or a name on the hub.
+    """Open the model at `path`: a Hugging Face folder, a GGUF file, or a repository of the Hub.
 
     Raises:
-        InputError: there is nothing of the kind.
+        InputError: there is no model at the path, or it cannot be downloaded.
         FileFormatError: a file is damaged, or tensors do not fit the configuration.
-        UnsupportedError: the architecture, a variant or a tensor's format is not known here.
+        UnsupportedError: the architecture, a variant or the format of a tensor is not supported.
 
     """
     found = hub.resolve(path)
@@ -97,17 +95,17 @@ def _open_file(path: Path) -> Checkpoint:
     if path.suffix == ".safetensors" or path.name == "config.json":
         return _open_folder(path.parent)
     file = gguf.read_gguf(path)
-    shapes = {name: entry.shape for name, entry in file.tensors.items()}
+    shapes = {name: info.shape for name, info in file.tensors.items()}
     divisors = {}
     for name in (ROPE_FREQS, *LONG_FACTORS):
-        if (entry := file.tensors.pop(name, None)) is not None:
-            if entry.format != "F32":
-                raise FileFormatError(f"`{path}`: `{name}` must be F32, found {entry.format}")
-            divisors[name] = [float(d) for d in entry.data.reshape(-1).view("<f4")]
+        if (info := file.tensors.pop(name, None)) is not None:
+            if info.format != "F32":
+                raise FileFormatError(f"`{path}`: `{name}` must be F32, found {info.format}")
+            divisors[name] = [float(d) for d in info.data.reshape(-1).view("<f4")]
     config = config_from_gguf(file.metadata, shapes, divisors, path)
     tensors = {
-        name: TensorInfo(name, entry.format, entry.shape, partial(_same, entry.data))
-        for name, entry in file.tensors.items()
+        name: LazyTensor(name, info.format, info.shape, partial(_same, info.data))
+        for name, info in file.tensors.items()
     }
     return Checkpoint(path, config, tensors, file.metadata)
 
@@ -120,59 +118,59 @@ def _open_folder(path: Path) -> Checkpoint:
     config_path = path / "config.json"
     if not config_path.exists():
         raise InputError(
-            f"no model in `{path}`: there is no config.json",
-            hint="a Hugging Face folder has config.json, *.safetensors and tokenizer.json",
+            f"no model in `{path}`: config.json is missing",
+            hint="give a Hugging Face folder: it has config.json, *.safetensors and tokenizer.json",
             path=str(path),
         )
     config = config_from_hf(read_json(config_path), config_path)
-    entries: dict[str, Entry] = {}
+    infos: dict[str, TensorInfo] = {}
     for file in _weight_files(path):
-        entries |= read_safetensors(file)
+        infos |= read_safetensors(file)
     tensors = {
-        name: TensorInfo(name, source.format, source.shape, source.rows, source.some_rows)
-        for name, source in gguf_tensors(entries, config).items()
+        name: LazyTensor(name, source.format, source.shape, source.read, source.read_rows)
+        for name, source in gguf_tensors(infos, config).items()
     }
     return Checkpoint(path, config, tensors)
 
 
 def _weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of `folder`, all that the index names or else all there are."""
+    """List the safetensors files of `folder`: those in the index, or all if there is no index."""
     index = folder / INDEX
     if index.exists():
-        parts = read_json(index).get("weight_map")
-        if not isinstance(parts, dict) or not all(isinstance(part, str) for part in parts.values()):
+        names = read_json(index).get("weight_map")
+        if not isinstance(names, dict) or not all(isinstance(n, str) for n in names.values()):
             raise FileFormatError(f"`{index}`: `weight_map` must name a file for each tensor")
-        files = [folder / Path(name).name for name in sorted(set(parts.values()))]
+        files = [folder / Path(name).name for name in sorted(set(names.values()))]
     else:
         files = sorted(folder.glob("*.safetensors"))
     if not files or (missing := [file for file in files if not file.exists()]):
-        what = f"`{missing[0].name}` is missing" if files else "there are no safetensors files"
+        what = f"`{missing[0].name}` is missing" if files else "no safetensors files"
         raise FileFormatError(
-            f"`{folder}` has no whole weights: {what}",
-            hint="download the folder again; weights in other containers are not read",
+            f"the weights in `{folder}` are incomplete: {what}",
+            hint="download the folder again; fewbit reads weights from safetensors files only",
             path=str(folder),
         )
     return files
 
 
 def _check_tensors(checkpoint: Checkpoint) -> None:
-    """All tensors that the plan needs are there, in the shape that it needs."""
+    """Check that every tensor of the plan exists and has the shape that the plan expects."""
     for name, expected in tensor_shapes(build_plan(checkpoint.config)).items():
-        info = checkpoint.tensors.get(name)
-        if info is None:
+        tensor = checkpoint.tensors.get(name)
+        if tensor is None:
             raise FileFormatError(
                 f"`{checkpoint.path}` has no tensor `{name}`",
-                hint="the file is incomplete, or of another kind than its configuration says",
+                hint="the file is incomplete, or its configuration is that of another model",
                 tensor=name,
             )
-        found = (1, *info.shape) if len(info.shape) == 1 else info.shape
+        found = (1, *tensor.shape) if len(tensor.shape) == 1 else tensor.shape
         if found != expected:
-            raise _wrong_shape(name, info.shape, expected)
+            raise _wrong_shape(name, tensor.shape, expected)
 
 
 def _wrong_shape(name: str, found: tuple[int, ...], expected: tuple[int, ...]) -> FileFormatError:
     return FileFormatError(
-        f"tensor `{name}` has shape {list(found)}, the configuration says {list(expected)}",
+        f"tensor `{name}` has shape {list(found)}, expected {list(expected)} by the configuration",
         hint="take the configuration that belongs to the weights",
         tensor=name,
     )

@@ -1,7 +1,7 @@
-"""GGUF files, memory mapped (the specification: docs/gguf.md in ggml's repository).
+"""Read GGUF files by memory mapping (specification: docs/gguf.md in ggml's repository).
 
-The reader believes nothing: every length is checked against what is left of the file before it is
-used, so a hostile header costs neither memory nor time.
+The reader trusts nothing: it checks every length against the rest of the file before it uses it, so
+a hostile header costs neither memory nor time.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _NUMBERS: dict[GGUFValueType, np.dtype[Any]] = {
 
 @dataclass(frozen=True)
 class Field:
-    """A metadata value with its type; `item` is the type of an array's elements."""
+    """A metadata value and its type; `item` is the type of the elements of an array."""
 
     value: Any
     type: GGUFValueType
@@ -51,8 +51,8 @@ Metadata = Mapping[str, Field]
 
 
 @dataclass(frozen=True)
-class Entry:
-    """A tensor: `shape` has rows first, `data` is uint8 [rows, row bytes], mapped."""
+class TensorInfo:
+    """A tensor of a GGUF file: format, shape with rows first, mapped uint8 [rows, row bytes]."""
 
     format: str
     shape: tuple[int, ...]
@@ -61,14 +61,16 @@ class Entry:
 
 @dataclass(frozen=True)
 class GgufFile:
-    """A file's metadata and tensors, in file order."""
+    """Metadata and tensors of a GGUF file, in file order."""
 
     metadata: dict[str, Field]
-    tensors: dict[str, Entry]
+    tensors: dict[str, TensorInfo]
 
 
 @dataclass(frozen=True)
-class _Info:
+class _Header:
+    """A tensor as the header describes it; `offset` counts from the start of the data."""
+
     name: str
     format: str
     shape: tuple[int, ...]
@@ -85,12 +87,12 @@ class _Info:
 
 
 def read_gguf(path: Path) -> GgufFile:
-    """The metadata and tensors of a GGUF file.
+    """Read the header of a GGUF file: metadata and tensors, whose data stay on disk.
 
     Raises:
-        FileFormatError: the file is truncated, inconsistent or no GGUF file.
-        UnsupportedError: it is big-endian, of another version, or a tensor is in a format that
-            fewbit does not read.
+        FileFormatError: the file is truncated, inconsistent or not a GGUF file.
+        UnsupportedError: the file is big-endian, has another version than 2 or 3, or has a tensor
+            in an unknown format.
         OSError: the file cannot be read.
 
     """
@@ -103,17 +105,17 @@ def read_gguf(path: Path) -> GgufFile:
     for _ in range(field_count):
         key = cursor.text("a metadata key")
         if key in metadata:
-            raise cursor.error(f"the metadata key `{key}` is there twice")
+            raise cursor.error(f"the metadata key `{key}` appears twice")
         metadata[key] = cursor.field(key)
     infos = [_info(cursor) for _ in range(tensor_count)]
     alignment = _alignment(cursor, metadata)
     start = math.ceil(cursor.at / alignment) * alignment
     _check_layout(cursor, infos, start, alignment)
-    return GgufFile(metadata, {info.name: _entry(info, data, start) for info in infos})
+    return GgufFile(metadata, {info.name: _tensor(info, data, start) for info in infos})
 
 
 class _Cursor:
-    """Reads a file from front to back, never past its end."""
+    """Reads a file from start to end and refuses lengths that reach beyond its end."""
 
     def __init__(self, path: Path, data: NDArray[np.uint8]) -> None:
         self.path = path
@@ -158,13 +160,13 @@ class _Cursor:
             values = self.take(count * dtype.itemsize, f"the array `{key}`")
             return Field(values.view(dtype).tolist(), type_, item)
         if item == GGUFValueType.ARRAY:
-            raise self.error(f"the array `{key}` holds arrays, which no known key does")
+            raise self.error(f"the array `{key}` holds arrays, which are not supported")
         if count > (self.data.size - self.at) // 8:  # a string takes 8 bytes at least
             raise self.error(f"the array `{key}` of {count} strings does not fit")
         return Field(self._texts(count, key), type_, item)
 
     def _texts(self, count: int, key: str) -> list[str]:
-        """As many calls of `text`, without what each costs: a vocabulary has 100,000 and more."""
+        """Read `count` strings in one loop: calls of `text` would be slow for 100,000 tokens."""
         data, at, found = self.data.data, self.at, []
         for _ in range(count):
             size = int.from_bytes(data[at : at + 8], "little")
@@ -178,7 +180,7 @@ class _Cursor:
             at += 8 + size
         self.at = at
         if len(found) < count:
-            self.text(f"a string of `{key}`")  # says what is wrong with this one
+            self.text(f"a string of `{key}`")  # raises the error of this string
         return found
 
     def _value(self, type_: GGUFValueType, key: str) -> Any:
@@ -195,10 +197,10 @@ class _Cursor:
 
 
 def _header(cursor: _Cursor) -> tuple[int, int]:
-    """The numbers of tensors and of metadata keys."""
+    """Read the number of tensors and the number of metadata keys."""
     magic = cursor.take(4, "the magic number").tobytes()
     if magic != b"GGUF":
-        raise cursor.error(f"it begins with {magic!r}, not with b'GGUF'")
+        raise cursor.error(f"it starts with {magic!r}, expected b'GGUF'")
     version = cursor.u32("the version")
     if version not in VERSIONS:
         order = " (big-endian?)" if int.from_bytes(version.to_bytes(4, "big"), "little") < 9 else ""
@@ -209,23 +211,23 @@ def _header(cursor: _Cursor) -> tuple[int, int]:
         )
     tensors, fields = cursor.u64("the tensor count"), cursor.u64("the metadata count")
     left = cursor.data.size - cursor.at
-    if tensors > left // 24 or fields > left // 13:  # the fewest bytes that each can take
+    if tensors > left // 24 or fields > left // 13:  # the least bytes of each
         raise cursor.error(f"{tensors} tensors and {fields} metadata keys do not fit")
     return tensors, fields
 
 
-def _info(cursor: _Cursor) -> _Info:
+def _info(cursor: _Cursor) -> _Header:
     name = cursor.text("a tensor's name")
     count = cursor.u32(f"the dimensions of `{name}`")
     if not 1 <= count <= MAX_DIMENSIONS:
         raise cursor.error(f"tensor `{name}` has {count} dimensions, expected 1 to 4")
     shape = tuple(cursor.u64(f"the shape of `{name}`") for _ in range(count))[::-1]
     if 0 in shape or math.prod(shape) > 1 << 62:
-        raise cursor.error(f"tensor `{name}` has shape {shape}")
+        raise cursor.error(f"tensor `{name}` has the invalid shape {shape}")
     format_ = BY_GGUF_ID.get(code := cursor.u32(f"the format of `{name}`"))
     if format_ is None:
         raise UnsupportedError(
-            f"tensor `{name}` is stored as {_ggml_name(code)}, which fewbit does not read",
+            f"tensor `{name}` has the unsupported format {_ggml_name(code)}",
             hint=f"known: {', '.join(known.name for known in BY_GGUF_ID.values())}",
             tensor=name,
         )
@@ -233,7 +235,7 @@ def _info(cursor: _Cursor) -> _Info:
         row_bytes = format_.row_bytes(shape[-1])
     except ShapeError as error:
         raise cursor.error(f"tensor `{name}`: {error.message}") from None
-    return _Info(name, format_.name, shape, row_bytes, cursor.u64(f"the offset of `{name}`"))
+    return _Header(name, format_.name, shape, row_bytes, cursor.u64(f"the offset of `{name}`"))
 
 
 def _ggml_name(code: int) -> str:
@@ -251,16 +253,18 @@ def _alignment(cursor: _Cursor, metadata: Metadata) -> int:
     return value
 
 
-def _check_layout(cursor: _Cursor, infos: list[_Info], start: int, alignment: int) -> None:
-    """Every tensor lies aligned, within the file and clear of the others."""
+def _check_layout(cursor: _Cursor, infos: list[_Header], start: int, alignment: int) -> None:
+    """Check that every tensor is aligned, within the file, and overlaps no other."""
     seen: set[str] = set()
     end, before = 0, ""
     for info in sorted(infos, key=lambda info: info.offset):
         if info.name in seen:
-            raise cursor.error(f"tensor `{info.name}` is there twice")
+            raise cursor.error(f"tensor `{info.name}` appears twice")
         seen.add(info.name)
         if info.offset % alignment:
-            raise cursor.error(f"tensor `{info.name}` lies at {info.offset}, not aligned")
+            raise cursor.error(
+                f"tensor `{info.name}` starts at {info.offset}, not a multiple of {alignment}"
+            )
         if info.offset < end:
             raise cursor.error(f"tensors `{before}` and `{info.name}` overlap")
         end, before = info.offset + info.bytes, info.name
@@ -270,22 +274,22 @@ def _check_layout(cursor: _Cursor, infos: list[_Info], start: int, alignment: in
             )
 
 
-def _entry(info: _Info, data: NDArray[np.uint8], start: int) -> Entry:
+def _tensor(info: _Header, data: NDArray[np.uint8], start: int) -> TensorInfo:
     begin = start + info.offset
-    part = data[begin : begin + info.bytes]
-    return Entry(info.format, info.shape, part.reshape(info.rows, info.row_bytes))
+    rows = data[begin : begin + info.bytes].reshape(info.rows, info.row_bytes)
+    return TensorInfo(info.format, info.shape, rows)
 
 
 def _damaged(path: Path, reason: str) -> FileFormatError:
     return FileFormatError(
-        f"`{path}` is not a whole GGUF file: {reason}",
-        hint="download it again; a broken download is the usual cause",
+        f"`{path}` is not a valid GGUF file: {reason}",
+        hint="download it again: an interrupted download is the usual cause",
         path=str(path),
     )
 
 
 def fields_of(values: Mapping[str, Any]) -> Iterator[tuple[str, Field]]:
-    """Plain values as fields: int as u32 (in lists as i32), float as f32, str, bool and lists."""
+    """Give plain values their GGUF types: int u32 (in lists i32), float f32, str, bool, lists."""
     for key, value in values.items():
         if isinstance(value, list):
             item = _type_of(value[0]) if value else GGUFValueType.STRING

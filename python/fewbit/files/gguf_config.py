@@ -1,4 +1,4 @@
-"""The configuration in a GGUF file's metadata, read and written."""
+"""Convert between a model's configuration and the metadata of a GGUF file."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from fewbit.models.rope import frequencies, yarn_attention
 from fewbit.plan.config import Config, Delta, Experts, Rope
 
 ROPE_FREQS = "rope_freqs.weight"
-"""One divisor per frequency: how GGUF stores the stretching of Llama 3."""
+"""Tensor with one divisor per rotary frequency: GGUF's form of Llama 3 scaling."""
 LONG_FACTORS = ("rope_factors_short.weight", "rope_factors_long.weight")
-"""Two sets of divisors, for short and for long texts: LongRoPE's."""
+"""Tensors with the divisors of LongRoPE, for short and for long contexts."""
 _PATTERNS = {"gemma3": 6, "gpt-oss": 2}
-"""Every how many layers one has no window, in files that do not say."""
+"""Period of the layers with full attention, for files without a window pattern."""
 
 
 @dataclass(frozen=True)
 class _Keys:
-    """Metadata under the architecture's prefix, each value checked for its type."""
+    """Metadata under the prefix of an architecture; types are checked when a value is read."""
 
     metadata: Metadata
     prefix: str
@@ -34,7 +34,7 @@ class _Keys:
         if isinstance(value, list) and len(set(value)) == 1:  # one value per layer, all the same
             value = value[0]
         if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 31:
-            raise self.wrong(key, value, "a whole number")
+            raise self.wrong(key, value, "an integer of 0 or more")
         return value
 
     def size(self, key: str, default: int | None = None) -> int:
@@ -60,14 +60,14 @@ class _Keys:
         found = "nothing" if value is None else repr(value)
         return FileFormatError(
             f"`{self.path}`: `{self.prefix}.{key}` must be {expected}, found {found}",
-            hint="convert the model again with a current converter",
+            hint="convert the model to GGUF again with a current converter",
             path=str(self.path),
             key=f"{self.prefix}.{key}",
         )
 
 
 def shortest(value: float) -> float:
-    """The shortest decimal number that is the same f32: 1e-5 comes back as it was written.
+    """Round to the shortest decimal number that is the same float32.
 
     >>> shortest(9.999999747378752e-06)
     1e-05
@@ -81,13 +81,14 @@ def config_from_gguf(
     divisors: Mapping[str, Sequence[float]],
     path: Path,
 ) -> Config:
-    """The configuration in `metadata`; biases and ties show in the tensors' names and `shapes`.
+    """Read the configuration from `metadata`; biases and tied weights follow from `shapes`.
 
-    `divisors` are the values of `ROPE_FREQS` and `LONG_FACTORS` where the file has them.
+    `shapes` maps tensor names to shapes. `divisors` are the values of `ROPE_FREQS` and
+    `LONG_FACTORS`, if the file has them. Errors name `path`.
 
     Raises:
-        UnsupportedError: an architecture or variant that is not known here.
-        FileFormatError: a value is missing or of the wrong kind.
+        UnsupportedError: the architecture or a variant of it is not supported.
+        FileFormatError: a value is missing or has the wrong type.
 
     """
     field = metadata.get("general.architecture")
@@ -137,7 +138,7 @@ def config_from_gguf(
 
 
 _GEMMA_27B = 62
-"""Layers of the one Gemma 3 whose queries are not scaled by their own size, in llama.cpp too."""
+"""Layers of Gemma 3 27B: its queries are scaled by width / heads instead of the head size."""
 
 
 def _refuse(k: _Keys, head_dim: int) -> None:
@@ -145,7 +146,7 @@ def _refuse(k: _Keys, head_dim: int) -> None:
         raise UnsupportedError(
             f"`{k.path}`: `{k.prefix}.attention.value_length` is {found}, "
             f"heads have {head_dim} elements",
-            hint="known: values as long as keys",
+            hint="supported: values of the size of keys",
         )
 
 
@@ -179,7 +180,7 @@ def _delta(k: _Keys, layers: int) -> Delta:
 
 def _checked(k: _Keys, name: str, values: Sequence[float], dims: int) -> tuple[float, ...]:
     if len(values) != dims // 2 or not all(0 < d < 1e18 for d in values):
-        raise FileFormatError(f"`{k.path}`: `{name}` must hold {dims // 2} divisors above 0")
+        raise FileFormatError(f"`{k.path}`: `{name}` must have {dims // 2} divisors above 0")
     return tuple(values)
 
 
@@ -199,13 +200,13 @@ def _rope(k: _Keys, divisors: Mapping[str, Sequence[float]], dims: int) -> Rope:
         )
     if ROPE_FREQS in found:
         rope = replace(rope, factors=found[ROPE_FREQS])
-    linear = k.number("rope.scale_linear", 0.0)  # the key of old converters
+    linear = k.number("rope.scale_linear", 0.0)  # written by old converters
     kind = k.value("rope.scaling.type") or ("linear" if linear else "none")
     if kind == "none":
         return rope
     factor = k.number("rope.scaling.factor", linear or None)
     if factor <= 0:
-        raise k.wrong("rope.scaling.factor", factor, "above 0")
+        raise k.wrong("rope.scaling.factor", factor, "a number above 0")
     if kind == "linear":
         return replace(rope, kind="linear", factor=factor)
     if kind != "yarn":
@@ -234,12 +235,17 @@ def _windows(k: _Keys, layers: int) -> tuple[int, ...]:
     if isinstance(pattern, int) and not isinstance(pattern, bool):
         pattern = [(i + 1) % pattern != 0 for i in range(layers)]
     if not isinstance(pattern, list) or len(pattern) != layers:
-        raise k.wrong("attention.sliding_window_pattern", pattern, f"a flag for {layers} layers")
+        raise k.wrong("attention.sliding_window_pattern", pattern, f"a list of {layers} flags")
     return tuple(window if slides else 0 for slides in pattern)
 
 
 def config_to_gguf(c: Config) -> dict[str, Any]:
-    """The metadata that `config_from_gguf` and llama.cpp read, in the order of its converter."""
+    """Return the metadata that `config_from_gguf` and llama.cpp read, in its converter's order.
+
+    Raises:
+        UnsupportedError: GGUF cannot describe the configuration.
+
+    """
     rope = c.rope
     values: dict[str, Any] = {
         "block_count": c.layers,
@@ -272,8 +278,8 @@ def config_to_gguf(c: Config) -> dict[str, Any]:
         c.layers == _GEMMA_27B and c.query_scale == (c.width / c.heads) ** -0.5
     ):
         raise UnsupportedError(
-            "GGUF cannot say that queries have a scale of their own",
-            hint="keep the original folder",
+            "GGUF cannot describe attention with a query scale of its own",
+            hint="use the original folder",
         )
     return {f"{c.architecture}.{key}": value for key, value in values.items()}
 
@@ -290,8 +296,8 @@ def _window_values(c: Config) -> dict[str, Any]:
         known = [(i + 1) % every != 0 for i in range(c.layers)]
         if [window > 0 for window in c.windows] != known:
             raise UnsupportedError(
-                f"llama.cpp knows {c.architecture} with a window in other layers only",
-                hint="keep the original folder",
+                f"GGUF cannot describe {c.architecture} with sliding windows in these layers",
+                hint="use the original folder",
             )
     elif not all(c.windows):
         values["attention.sliding_window_pattern"] = [window > 0 for window in c.windows]
@@ -303,8 +309,9 @@ def _expert_values(c: Config) -> dict[str, Any]:
         return {}
     if not c.routing.normalize or c.routing.dense:
         raise UnsupportedError(
-            "GGUF cannot say that experts' weights are not normalised, or that layers have none",
-            hint="keep the original folder",
+            "GGUF cannot describe dense layers in a model with experts, or expert weights that are "
+            "not normalised",
+            hint="use the original folder",
         )
     values = {
         "expert_count": c.experts,
@@ -334,14 +341,15 @@ def _delta_values(c: Config) -> dict[str, Any]:
     return values
 
 
-def unsaid(c: Config) -> list[str]:
-    """What of `c` a GGUF file leaves out though the model runs without, so that it predicts a
-    little else; what no file could make up for is refused instead.
+def not_described(c: Config) -> list[str]:
+    """List settings of `c` that GGUF cannot describe, though their loss changes results little.
+
+    `config_to_gguf` refuses settings whose loss would change results much.
     """
     if c.rope.kind == "yarn" and not c.rope.truncate:
         return [
-            "GGUF cannot say that the YaRN range is not rounded: llama.cpp rounds it, so the file "
-            "predicts a little else than the folder"
+            "GGUF cannot describe a YaRN range that is not rounded: llama.cpp rounds it, so its "
+            "results differ slightly from those of the folder"
         ]
     return []
 
@@ -359,7 +367,7 @@ def _yarn_values(rope: Rope) -> dict[str, Any]:
 
 
 def rope_divisors(c: Config) -> dict[str, tuple[float, ...]]:
-    """The tensors of divisors that a file has to hold; none where the metadata says it all."""
+    """Return the tensors of frequency divisors that a GGUF file needs; empty if it needs none."""
     if c.rope.kind == "longrope":
         return dict(zip(LONG_FACTORS, (c.rope.factors or (), c.rope.long_factors), strict=True))
     if c.rope.factors is not None:

@@ -1,4 +1,4 @@
-"""config.json of a Hugging Face folder, in the spelling of transformers 4 or 5."""
+"""Read config.json of a Hugging Face folder, written by transformers 4 or 5."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ARCHITECTURES = {
     "gpt2": "gpt2",
     "gpt_oss": "gpt-oss",
 }
-"""transformers' `model_type` -> GGUF's architecture."""
+"""`model_type` of transformers -> architecture of GGUF."""
 _ACTIVATIONS = {
     "gemma3": ("gelu_pytorch_tanh",),
     "gpt2": ("gelu_new", "gelu_pytorch_tanh"),
@@ -45,26 +45,26 @@ _GPT2 = {
     "intermediate_size": "n_inner",
     "hidden_act": "activation_function",
 }
-"""What GPT-2 calls things."""
+"""Usual key -> key in the config.json of GPT-2."""
 _BIASED = ("gpt2", "gpt-oss")
 
 
 def config_from_hf(settings: Mapping[str, Any], path: Path) -> Config:
-    """The configuration in config.json; `path` is named in errors.
+    """Read the configuration from config.json; errors name `path`.
 
-    Of a model that sees too, it is that of the text part (`text_config`).
+    For a model with a vision encoder it is that of the text model (`text_config`).
 
     Raises:
-        UnsupportedError: an architecture, activation, rope scaling or quantization that is not
-            known here.
-        FileFormatError: a value is missing or of the wrong kind.
+        UnsupportedError: the architecture, activation, rope scaling or quantization is not
+            supported.
+        FileFormatError: a value is missing or has the wrong type.
 
     """
     kind = str(settings.get("model_type"))
     if kind not in ARCHITECTURES:
         raise unknown_architecture(kind)
     architecture = ARCHITECTURES[kind]
-    s = _text_part(Settings(settings, path), architecture)
+    s = _text_settings(Settings(settings, path), architecture)
     _refuse(s, architecture)
     heads, width = s.integer("num_attention_heads"), s.integer("hidden_size")
     layers = s.integer("num_hidden_layers")
@@ -107,11 +107,11 @@ _HEAD_DIMS = {
     "qwen3": 128, "qwen3moe": 128, "gemma3": 256, "qwen35": 256, "qwen35moe": 256,
     "qwen3next": 256, "gpt-oss": 64,
 }  # fmt: skip
-"""The size of a head where the file says none, and it does not follow from the width."""
+"""Default head size of architectures where it does not follow from the width."""
 
 
-def _text_part(s: Settings, architecture: str) -> Settings:
-    """The settings of the text part, in the words of most models."""
+def _text_settings(s: Settings, architecture: str) -> Settings:
+    """Settings of the text model, under the keys that most models use."""
     values = dict(s.values)
     if (text := s.section("text_config")) is not None:
         tied = values.get("tie_word_embeddings")
@@ -122,7 +122,7 @@ def _text_part(s: Settings, architecture: str) -> Settings:
 
 
 def _ffn(s: Settings, architecture: str, width: int) -> int | None:
-    """The width of the feed-forward part where the file says none."""
+    """Default width of the feed-forward layer."""
     if architecture == "gpt2":
         return 4 * width
     return s.integer("moe_intermediate_size") if "moe_intermediate_size" in s.values else None
@@ -139,7 +139,7 @@ def _refuse(s: Settings, architecture: str) -> None:
     method = None if quantization is None else quantization.values.get("quant_method")
     if quantization and not (architecture == "gpt-oss" and method == "mxfp4"):
         raise UnsupportedError(
-            f"`{s.path}`: the weights are quantized already, in a form that fewbit does not read",
+            f"`{s.path}`: the weights are quantized by `{method}`, which fewbit does not read",
             hint="take the original checkpoint",
         )
     fixed = {
@@ -152,12 +152,13 @@ def _refuse(s: Settings, architecture: str) -> None:
     for key, known in fixed.items():
         if s.values.get(key, known) not in (known, None):
             raise UnsupportedError(
-                f"`{s.path}`: `{key}` is {s.values[key]}", hint=f"known: {known}"
+                f"`{s.path}`: `{key}` is {s.values[key]}, which is not supported",
+                hint=f"supported: {known}",
             )
 
 
 def _experts(s: Settings, kind: str, layers: int) -> tuple[int, Experts | None]:
-    """How many experts there are, and how tokens find them."""
+    """Number of experts, and the rules of their routing."""
     if kind not in ("mixtral", "gpt_oss") and "moe" not in kind and kind != "qwen3_next":
         return 0, None
     count = s.integer("num_local_experts", s.values.get("num_experts"))
@@ -170,12 +171,12 @@ def _experts(s: Settings, kind: str, layers: int) -> tuple[int, Experts | None]:
         used=used,
         ffn=s.integer("intermediate_size" if own else "moe_intermediate_size"),
         normalize=s.flag("norm_topk_prob", kind != "qwen3_moe"),
-        shared=s.integer("shared_expert_intermediate_size") if _shares(kind) else 0,
+        shared=s.integer("shared_expert_intermediate_size") if _has_shared_expert(kind) else 0,
         dense=frozenset(i for i in range(layers) if i in dense or (i + 1) % step),
     )
 
 
-def _shares(kind: str) -> bool:
+def _has_shared_expert(kind: str) -> bool:
     return kind == "qwen3_next" or kind.startswith("qwen3_5_moe")
 
 
@@ -196,7 +197,7 @@ def _delta(s: Settings, layers: int) -> Delta:
 
 
 def _windows(s: Settings, kind: str, layers: int) -> tuple[int, ...]:
-    """One window per layer, or none at all; Qwen slides only where it is told to."""
+    """Sliding window of each layer, () if there is none; Qwen needs `use_sliding_window`."""
     if s.values.get("sliding_window") is None or kind in ("llama", "gpt2"):
         return ()
     window = s.integer("sliding_window")

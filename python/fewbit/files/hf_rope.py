@@ -1,4 +1,4 @@
-"""Rotary embeddings in config.json, in the spelling of transformers 4 or 5."""
+"""Read the rotary embedding settings of config.json, written by transformers 4 or 5."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from fewbit.models.rope import yarn_attention
 from fewbit.plan.config import Rope
 
 PARTIAL = ("phi3", "qwen35", "qwen35moe", "qwen3next")
-"""Architectures whose plan can rotate a part of each head."""
+"""Architectures whose plan can rotate a fraction of each head."""
 BASES = {"gemma3": 1e6, "gpt-oss": 150000.0}
-"""`rope_theta` where the file has none; elsewhere it is 10,000."""
+"""Default `rope_theta` of architectures; 10,000 for others."""
 
 
 def main_rope(s: Settings, architecture: str, context: int) -> Rope:
-    """The rope of all layers, or of those without a window.
+    """Read the rotary embedding of all layers, or of those with full attention.
 
     Raises:
-        UnsupportedError: a scaling that is not known here.
-        FileFormatError: a value is missing or of the wrong kind.
+        UnsupportedError: the scaling is not supported.
+        FileFormatError: a value is missing or has the wrong type.
 
     """
     r = _section(s, "full_attention")
@@ -51,7 +51,7 @@ def main_rope(s: Settings, architecture: str, context: int) -> Rope:
 
 
 def window_rope(s: Settings) -> Rope:
-    """Gemma 3's rope of layers with a window."""
+    """Read the rotary embedding of Gemma 3's layers with a sliding window."""
     r = s.section("rope_parameters")
     own = None if r is None else r.section("sliding_attention")
     base = s.number("rope_local_base_freq", 10000.0)
@@ -59,30 +59,35 @@ def window_rope(s: Settings) -> Rope:
 
 
 def rotated(s: Settings, architecture: str, head_dim: int) -> int:
-    """How many elements of a head rotate, 0 for all.
+    """Number of elements of a head that are rotated, 0 for all.
 
     Raises:
-        UnsupportedError: a part, in an architecture that rotates whole heads.
+        UnsupportedError: it is a fraction of the head, and the architecture rotates all of it.
 
     """
     r = _section(s, "full_attention")
     default = 0.25 if architecture.startswith(("qwen35", "qwen3next")) else 1.0
-    share = s.number("partial_rotary_factor", r.number("partial_rotary_factor", default))
-    if share == 1:
+    fraction = s.number("partial_rotary_factor", r.number("partial_rotary_factor", default))
+    if fraction == 1:
         return 0
     if architecture not in PARTIAL:
         raise UnsupportedError(
-            f"`{s.path}`: only a part of each head is rotated",
-            hint="known: partial_rotary_factor 1",
+            f"`{s.path}`: `partial_rotary_factor` is {fraction:g}, which is not supported for "
+            f"{architecture}",
+            hint="supported: 1",
         )
-    dims = int(head_dim * share)
+    dims = int(head_dim * fraction)
     if dims < 2 or dims % 2 or dims > head_dim:
-        raise s.wrong("partial_rotary_factor", share, "a share of a head in whole pairs")
+        raise s.wrong(
+            "partial_rotary_factor",
+            fraction,
+            "a fraction of the head with an even number of elements",
+        )
     return 0 if dims == head_dim else dims
 
 
 def sections(s: Settings) -> tuple[int, ...]:
-    """How Qwen3.5 shares its pairs between time, height and width; in text all three are one."""
+    """Rotary pairs for time, height and width in Qwen3.5; text has one position for all three."""
     r = _section(s, "full_attention")
     if "mrope_section" not in r.values:
         return ()
@@ -90,7 +95,7 @@ def sections(s: Settings) -> tuple[int, ...]:
 
 
 def _section(s: Settings, kind: str) -> Settings:
-    """Both spellings: `rope_parameters` (5), or `rope_theta` beside `rope_scaling` (4)."""
+    """Settings of the rope: `rope_parameters` (transformers 5) or `rope_scaling` (4)."""
     r = s.section("rope_parameters") or s.section("rope_scaling") or Settings({}, s.path)
     return r.section(kind) or r
 

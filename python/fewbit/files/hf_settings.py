@@ -1,4 +1,4 @@
-"""The values of a config.json, each checked for its type when it is asked for."""
+"""Typed access to the values of a config.json: a type is checked when a value is read."""
 
 from __future__ import annotations
 
@@ -12,57 +12,57 @@ from fewbit.errors import FileFormatError
 
 @dataclass(frozen=True)
 class Settings:
-    """The file's values, each checked for its type when it is asked for."""
+    """Values of a config.json; the type of a value is checked when it is read."""
 
     values: Mapping[str, Any]
     path: Path
 
     def integer(self, key: str, default: int | None = None) -> int:
-        """A whole number of 1 or more; the default where the file has none."""
+        """Read an integer of 1 or more; the default if it is missing."""
         value = self._get(key, default)
         if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value < 1 << 31:
-            raise self.wrong(key, value, "a whole number of 1 or more")
+            raise self.wrong(key, value, "an integer of 1 or more")
         return value
 
     def number(self, key: str, default: float | None = None) -> float:
-        """A number of 0 or more; the default where the file has none."""
+        """Read a number of 0 or more; the default if it is missing."""
         value = self._get(key, default)
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e18:
             raise self.wrong(key, value, "a number of 0 or more")
         return float(value)
 
     def kinds(self, key: str, count: int) -> list[str] | None:
-        """One word a layer, None where the file has none."""
+        """Read a list of one string per layer; None if it is missing."""
         value = self.values.get(key)
         if value is None:
             return None
         if not isinstance(value, list) or len(value) != count:
-            raise FileFormatError(f"`{self.path}`: `{key}` must name the kind of {count} layers")
+            raise self.wrong(key, value, f"a list of {count} strings, one for each layer")
         return [str(kind) for kind in value]
 
     def numbers(self, key: str) -> tuple[float, ...]:
-        """A list of numbers, which the file must have."""
+        """Read a list of numbers, which must exist."""
         value = self.values.get(key)
         if not isinstance(value, list) or not all(isinstance(v, int | float) for v in value):
             raise self.wrong(key, value, "a list of numbers")
         return tuple(float(v) for v in value)
 
     def layers(self, key: str) -> frozenset[int]:
-        """Indices of layers; none where the file has none."""
+        """Read a list of layer indices; empty if it is missing."""
         value = self.values.get(key) or []
         if not isinstance(value, list) or not all(isinstance(v, int) for v in value):
-            raise self.wrong(key, value, "a list of layers")
+            raise self.wrong(key, value, "a list of layer indices")
         return frozenset(value)
 
     def flag(self, key: str, default: bool = False) -> bool:
-        """True or false; the default where the file has neither."""
+        """Read true or false; the default if it is missing."""
         value = self._get(key, default)
         if not isinstance(value, bool):
             raise self.wrong(key, value, "true or false")
         return value
 
     def section(self, key: str) -> Settings | None:
-        """An object's own settings, None where the file has none."""
+        """Read an object as settings of its own; None if it is missing."""
         value = self.values.get(key)
         if value is None:
             return None
@@ -79,7 +79,7 @@ class Settings:
         return value
 
     def wrong(self, key: str, value: Any, expected: str) -> FileFormatError:
-        """The refusal of a value: what was expected, and what was found."""
+        """Make the error of a value that is missing or has the wrong type."""
         found = "nothing" if value is None else repr(value)
         return FileFormatError(
             f"`{self.path}`: `{key}` must be {expected}, found {found}",

@@ -1,4 +1,4 @@
-"""Models by name: a path on this machine, or a repository of the Hugging Face hub."""
+"""Find a model by its name: a path on this machine, or a repository of the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _FOLDER = ["*.json", "*.safetensors", "*.jinja", "tokenizer.model"]
 
 
 def resolve(name: str | PathLike[str]) -> Path:
-    """Where the model called `name` lies, downloaded if it is one of the hub's.
+    """Return the path of a model; download it if `name` is a repository of the Hub.
 
-    A hub name is ``owner/repository``, or ``owner/repository/file.gguf`` for one GGUF file.
+    A repository is named ``owner/repository``, one GGUF file in it ``owner/repository/file.gguf``.
 
     Raises:
-        InputError: there is no such path, and the hub has no such model or cannot be reached.
+        InputError: the path does not exist, and the model cannot be downloaded.
 
     """
     path = Path(name)
@@ -28,7 +28,7 @@ def resolve(name: str | PathLike[str]) -> Path:
     if match is None or (match["file"] is None and path.suffix in (".gguf", ".safetensors")):
         raise InputError(
             f"no model at `{name}`",
-            hint="a GGUF file, a Hugging Face folder, or a hub name as owner/repository",
+            hint="give a GGUF file, a Hugging Face folder, or a Hub repository as owner/repository",
             path=str(name),
         )
     return _download(match["id"], match["file"])
@@ -45,7 +45,7 @@ def _download(repository: str, file: str | None) -> Path:
     except (HFValidationError, OSError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(
-            f"no path `{repository}`, and the hub does not give it: {reason}",
+            f"cannot download `{repository}` from the Hugging Face Hub: {reason}",
             hint="check the name and the network; private models need `hf auth login`",
             path=repository,
         ) from None

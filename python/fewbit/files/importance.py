@@ -1,4 +1,4 @@
-"""Importance matrices as ``llama-imatrix`` writes them: GGUF, or the older .dat."""
+"""Read importance matrices that ``llama-imatrix`` wrote: GGUF files, or the older .dat files."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewbit.errors import FileFormatError
-from fewbit.files.gguf import Entry, Metadata, read_gguf
+from fewbit.files.gguf import Metadata, TensorInfo, read_gguf
 
 SUMS, COUNTS = ".in_sum2", ".counts"
 LONGEST = 127
-"""How many bytes of a text llama.cpp writes as metadata."""
+"""Most bytes of a text that llama.cpp writes as metadata."""
 
 
 @dataclass(frozen=True, eq=False)
 class Imatrix(Mapping[str, NDArray[np.float32]]):
-    """The mean squared input of each column, float32, by tensor name.
+    """Mean squared activation of each input column, float32, by tensor name.
 
-    [columns] of a matrix, [experts * columns] of experts stored as one tensor, in their order.
-    `datasets` and `chunks` say what it was made from, as far as the file does.
+    A matrix has [columns], experts stored as one tensor have [experts * columns] in their order.
+    `datasets` and `chunks` (windows of text) are what the matrix was collected from, if known.
     """
 
     entries: Mapping[str, NDArray[np.float32]] = field(repr=False)
@@ -43,11 +43,11 @@ class Imatrix(Mapping[str, NDArray[np.float32]]):
 
 
 def read_imatrix(path: Path) -> Imatrix:
-    """The importance matrix in a file.
+    """Read an importance matrix from a GGUF or .dat file.
 
     Raises:
-        FileFormatError: the file is truncated, or no importance matrix.
-        UnsupportedError: it is a GGUF file of a kind that is not read.
+        FileFormatError: the file is truncated or not an importance matrix.
+        UnsupportedError: the GGUF version or a tensor format of the file is unknown.
         OSError: the file cannot be read.
 
     """
@@ -55,7 +55,7 @@ def read_imatrix(path: Path) -> Imatrix:
         magic = file.read(4)
     found = _from_gguf(path) if magic == b"GGUF" else _Dat(path).imatrix()
     if not found:
-        raise _damaged(path, "it has no entries")
+        raise _damaged(path, "it has no tensors")
     for name, weights in found.items():
         if not np.isfinite(weights).all() or (weights < 0).any():
             raise _damaged(path, f"`{name}` has values that are negative or not finite")
@@ -63,7 +63,7 @@ def read_imatrix(path: Path) -> Imatrix:
 
 
 def imatrix_metadata(importance: Mapping[str, Any]) -> dict[str, Any]:
-    """What a GGUF file says of the importance matrix that it was made with, as far as is known."""
+    """Metadata of a GGUF file about the importance matrix it was made with: the known values."""
     made = importance if isinstance(importance, Imatrix) else Imatrix(importance)
     values = {
         "file": _cut(made.file),
@@ -95,31 +95,31 @@ def _from_gguf(path: Path) -> Imatrix:
 
 
 def means(sums: NDArray[np.float32], counts: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Sums over the count of their matrix; all alike for an expert that was never asked."""
+    """Divide sums by the token count of their expert; an expert without tokens gets ones."""
     seen = counts[:, None] > 0
     each = sums.reshape(counts.size, -1) / np.where(seen, counts[:, None], 1)
     return np.where(seen, each, 1).astype(np.float32).reshape(-1)
 
 
 def _value(path: Path, metadata: Metadata, key: str, default: Any) -> Any:
-    """What the file says under `key`; it need not, but then of the kind that `default` is of."""
+    """The value of `key`, which must have the type of `default`; `default` if it is missing."""
     value = metadata[key].value if key in metadata else default
     if not isinstance(value, type(default)):
-        raise _damaged(path, f"`{key}` is {value!r}")
+        raise _damaged(path, f"`{key}` is {value!r}, expected a {type(default).__name__}")
     return value
 
 
-def _floats(path: Path, name: str, entry: Entry) -> NDArray[np.float32]:
-    if entry.format != "F32":
-        raise _damaged(path, f"`{name}` is stored as {entry.format}, expected F32")
-    return entry.data.reshape(-1).view("<f4").astype(np.float32)
+def _floats(path: Path, name: str, info: TensorInfo) -> NDArray[np.float32]:
+    if info.format != "F32":
+        raise _damaged(path, f"`{name}` is stored as {info.format}, expected F32")
+    return info.data.reshape(-1).view("<f4").astype(np.float32)
 
 
 class _Dat:
-    """A file of the older kind, read from front to back.
+    """A .dat file, read from start to end.
 
-    i32 entries; each: i32 length, name, i32 calls, i32 columns, f32 sums over all calls. Then, in
-    all but the oldest files: i32 chunks, i32 length, dataset.
+    i32 tensors; for each: i32 length, name, i32 calls, i32 columns, f32 sums over all calls. Then,
+    in all but the oldest files: i32 chunks, i32 length, dataset.
     """
 
     def __init__(self, path: Path) -> None:
@@ -144,7 +144,9 @@ class _Dat:
 
     def _take(self, count: int) -> bytes:
         if count < 0 or count > self._left:
-            raise _damaged(self._path, f"{count} bytes at {self._at} are more than are left")
+            raise _damaged(
+                self._path, f"{count} bytes at {self._at} reach beyond the end of the file"
+            )
         self._at += count
         return self._data[self._at - count : self._at]
 
@@ -157,7 +159,7 @@ class _Dat:
 
 def _damaged(path: Path, reason: str) -> FileFormatError:
     return FileFormatError(
-        f"`{path}` is not a whole importance matrix: {reason}",
-        hint="make it again with llama-imatrix",
+        f"`{path}` is not a valid importance matrix: {reason}",
+        hint="make it again with `fewbit imatrix` or llama-imatrix",
         path=str(path),
     )

@@ -1,4 +1,4 @@
-"""Reading one JSON object from a file, with errors that name the file."""
+"""Read a JSON object from a file, with errors that name the file."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from fewbit.errors import FileFormatError
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file.
+    """Read a JSON object from a file.
 
     Raises:
-        FileFormatError: the file is not JSON, or no object.
+        FileFormatError: the file is not JSON, or its JSON is not an object.
 
     """
     try:

@@ -1,4 +1,4 @@
-"""Writing a file under a temporary name that takes its place only when all went well."""
+"""Write a file under a temporary name and rename it only when all is written."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from pathlib import Path
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path` that takes its place when all went well, else vanishes.
+    """Yield a temporary path beside `path`; rename it to `path` at the end, delete it on errors.
 
     Raises:
-        OSError: `path` is a folder, or in none; the disk is full.
+        OSError: `path` is a folder, its folder does not exist, or the disk is full.
 
     """
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if not path.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path.parent))
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        yield part
-        part.replace(path)
+        yield temporary
+        temporary.replace(path)
     except BaseException:
         with suppress(OSError):
-            part.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
         raise

@@ -1,4 +1,4 @@
-"""safetensors files, memory mapped: the library checks the header, the data stays on disk."""
+"""Read safetensors files by memory mapping: the header is checked, the data stays on disk."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Entry:
-    """A tensor as the file has it: `data` is uint8 [bytes], mapped."""
+class TensorInfo:
+    """A tensor of a safetensors file: dtype ("F32", "BF16", ...), shape, mapped uint8 [bytes]."""
 
     dtype: str
     shape: tuple[int, ...]
     data: NDArray[np.uint8]
 
 
-def read_safetensors(path: Path) -> dict[str, Entry]:
-    """The tensors of a safetensors file by name.
+def read_safetensors(path: Path) -> dict[str, TensorInfo]:
+    """Read the header of a safetensors file: its tensors by name.
 
-    The library refuses headers that are not JSON, and shapes, types or offsets that do not fit
-    the file; its own reader would copy each tensor, so only its verdict is used.
+    The `safetensors` library checks the header: JSON, shapes, dtypes and offsets within the file.
+    The data are mapped here, because the library would copy each tensor.
 
     Raises:
-        FileFormatError: the file is truncated, inconsistent or no safetensors file.
+        FileFormatError: the file is truncated, inconsistent or not a safetensors file.
         OSError: the file cannot be read.
 
     """
@@ -48,20 +48,20 @@ def read_safetensors(path: Path) -> dict[str, Entry]:
     size = int.from_bytes(data[:8].tobytes(), "little")
     header: Mapping[str, Any] = json.loads(data[8 : 8 + size].tobytes())
     return {
-        name: _entry(facts, data[8 + size :])
+        name: _info(facts, data[8 + size :])
         for name, facts in header.items()
         if name != "__metadata__"
     }
 
 
-def _entry(facts: Mapping[str, Any], data: NDArray[np.uint8]) -> Entry:
+def _info(facts: Mapping[str, Any], data: NDArray[np.uint8]) -> TensorInfo:
     start, end = facts["data_offsets"]
-    return Entry(facts["dtype"], tuple(facts["shape"]), data[start:end])
+    return TensorInfo(facts["dtype"], tuple(facts["shape"]), data[start:end])
 
 
 def _damaged(path: Path, reason: str) -> FileFormatError:
     return FileFormatError(
-        f"`{path}` is not a whole safetensors file: {reason}",
-        hint="download it again; a broken download is the usual cause",
+        f"`{path}` is not a valid safetensors file: {reason}",
+        hint="download it again: an interrupted download is the usual cause",
         path=str(path),
     )

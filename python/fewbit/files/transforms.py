@@ -1,6 +1,6 @@
-"""A Hugging Face checkpoint's tensors as GGUF has them: in its names, order of rows and scales.
+"""Turn the tensors of a Hugging Face checkpoint into those of GGUF: names, row order, offsets.
 
-Nothing is read here: a `Source` says what a tensor will be and how it is made from the file's.
+Nothing is read here: a `Source` describes a GGUF tensor and how it is made when it is read.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from fewbit.errors import FileFormatError, UnsupportedError
 from fewbit.files.names import gguf_names, rotated_heads
-from fewbit.files.safetensors import Entry
+from fewbit.files.safetensors import TensorInfo
 from fewbit.plan.config import Config, Delta
 
 Array = NDArray[Any]
@@ -25,38 +25,41 @@ FORMATS: dict[str, np.dtype[np.unsignedinteger[Any]]] = {
     "F16": np.dtype("<u2"),
     "BF16": np.dtype("<u2"),
 }
-"""Formats of floats -> the integers that carry their bits about."""
+"""Float format -> dtype of the integers that hold its bits."""
 _EXPERT = re.compile(r"(.*\.experts)\.(\d+)\.(.*)")
-_OTHER_PARTS = re.compile(r"(^|\.)(visual|vision_tower|multi_modal_projector|mtp)\.")
-"""Parts that see, and layers that guess further tokens ahead."""
+_NOT_TEXT = re.compile(r"(^|\.)(visual|vision_tower|multi_modal_projector|mtp)\.")
+"""Tensors of vision encoders and of multi-token prediction: they are not loaded."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """A tensor to come: elements of `format` in `shape`, as integers that hold their bits.
+    """A tensor that is made on demand: elements of `format`, as integers that hold their bits.
 
-    MXFP4 comes as bytes, [..., blocks of a row, 17]. `part` loads some rows without the others.
+    MXFP4 is bytes, [..., blocks of a row, 17]. `load` returns all elements in `shape`; `load_rows`
+    returns the rows from a start to a stop without loading the others, None where it cannot.
     """
 
     format: str
     shape: tuple[int, ...]
     load: Callable[[], Array]
-    part: Callable[[int, int], Array] | None = None
+    load_rows: Callable[[int, int], Array] | None = None
 
     def map(self, change: Callable[[Array], Array], shape: tuple[int, ...]) -> Source:
-        """What `change` makes of the elements: as many or fewer, in `shape`."""
-        return replace(self, shape=shape, load=lambda: change(self.load()), part=None)
+        """Apply `change` to the elements; the result has `shape`."""
+        return replace(self, shape=shape, load=lambda: change(self.load()), load_rows=None)
 
     def permuted(self, order: NDArray[np.int64], axis: int = 0) -> Source:
-        """The slices along an axis that `order` names, in that order."""
+        """Select the slices `order` along an axis, in that order."""
         shape = (*self.shape[:axis], order.size, *self.shape[axis + 1 :])
         found = self.map(lambda x: np.take(x, order, axis), shape)
         if axis or len(shape) != 2:
             return found
-        return replace(found, part=lambda start, stop: np.take(self.load(), order[start:stop], 0))
+        return replace(
+            found, load_rows=lambda start, stop: np.take(self.load(), order[start:stop], 0)
+        )
 
     def floats(self, change: Callable[[NDArray[np.float32]], NDArray[np.float32]]) -> Source:
-        """What `change` makes of the values, as F32."""
+        """Apply `change` to the values; the result is F32."""
 
         def load() -> Array:
             bits = self.load()
@@ -68,32 +71,31 @@ class Source:
 
         return Source("F32", self.shape, load)
 
-    def rows(self) -> NDArray[np.uint8]:
-        """The bytes, uint8 [rows, row bytes]."""
+    def read(self) -> NDArray[np.uint8]:
+        """Read all bytes, uint8 [rows, row bytes]."""
         return self._bytes(self.load(), math.prod(self.shape[:-1]))
 
     @property
-    def some_rows(self) -> Callable[[int, int], NDArray[np.uint8]] | None:
-        """What gives the bytes of the rows from a start to a stop; None where all are read."""
-        part = self.part
-        if part is None:
+    def read_rows(self) -> Callable[[int, int], NDArray[np.uint8]] | None:
+        """Function that reads the bytes of the rows from a start to a stop; None without one."""
+        load_rows = self.load_rows
+        if load_rows is None:
             return None
-        return lambda start, stop: self._bytes(part(start, stop), stop - start)
+        return lambda start, stop: self._bytes(load_rows(start, stop), stop - start)
 
     def _bytes(self, data: Array, rows: int) -> NDArray[np.uint8]:
         return np.ascontiguousarray(data).reshape(rows, -1).view(np.uint8)
 
 
-def gguf_tensors(entries: Mapping[str, Entry], config: Config) -> dict[str, Source]:
-    """GGUF name -> tensor, for all that belong to the text model.
+def gguf_tensors(infos: Mapping[str, TensorInfo], config: Config) -> dict[str, Source]:
+    """Map GGUF names to tensors, for all tensors of the text model.
 
     Raises:
-        UnsupportedError: a tensor has no place in the architecture, or is stored in a way that is
-            not read.
-        FileFormatError: an expert is missing, or a tensor has a shape that does not divide.
+        UnsupportedError: the architecture does not have a tensor, or its dtype is not supported.
+        FileFormatError: an expert is missing, or a shape does not fit the configuration.
 
     """
-    sources = _stacked({_name(k): e for k, e in entries.items() if not _OTHER_PARTS.search(k)})
+    sources = _stacked({_name(k): t for k, t in infos.items() if not _NOT_TEXT.search(k)})
     if split := _SPLITS.get(config.architecture):
         sources = split(sources, config)
     names = gguf_names(sources, config.architecture, config.layers)
@@ -103,26 +105,26 @@ def gguf_tensors(entries: Mapping[str, Entry], config: Config) -> dict[str, Sour
 
 
 def _name(name: str) -> str:
-    """The name without the part of a model that sees."""
+    """Drop the prefix that models with a vision encoder put before the names of the text model."""
     return name.replace("language_model.model.", "model.").replace("language_model.", "")
 
 
-def _stacked(entries: Mapping[str, Entry]) -> dict[str, Source]:
-    """The tensors, those of single experts put together as [experts, ...]."""
+def _stacked(infos: Mapping[str, TensorInfo]) -> dict[str, Source]:
+    """Stack the tensors of single experts as [experts, ...]; leave the others as they are."""
     found: dict[str, Source] = {}
-    parts: dict[str, dict[int, Source]] = {}
-    for name, entry in entries.items():
-        source = _source(name, entry)
+    by_expert: dict[str, dict[int, Source]] = {}
+    for name, info in infos.items():
+        source = _source(name, info)
         if match := _EXPERT.fullmatch(name):
-            parts.setdefault(f"{match[1]}.{match[3]}", {})[int(match[2])] = source
+            by_expert.setdefault(f"{match[1]}.{match[3]}", {})[int(match[2])] = source
         else:
             found[name] = source
-    for name, experts in parts.items():
+    for name, experts in by_expert.items():
         ordered = [experts.get(i) for i in range(len(experts))]
         same = {(s.format, s.shape) for s in ordered if s is not None}
         if None in ordered or len(same) != 1:
             raise FileFormatError(
-                f"the {len(experts)} experts of `{name}` are not whole",
+                f"experts of `{name}` are missing, or differ in shape or dtype",
                 hint="download the checkpoint again",
                 tensor=name,
             )
@@ -133,7 +135,7 @@ def _stacked(entries: Mapping[str, Entry]) -> dict[str, Source]:
 def _stack(sources: Sequence[Source]) -> Source:
     first = sources[0]
 
-    def part(start: int, stop: int) -> Array:
+    def load_rows(start: int, stop: int) -> Array:
         height = first.shape[0]
         each = range(start // height, -(-stop // height))
         cut = [(max(start - i * height, 0), min(stop - i * height, height)) for i in each]
@@ -145,25 +147,25 @@ def _stack(sources: Sequence[Source]) -> Source:
         first,
         shape=(len(sources), *first.shape),
         load=lambda: np.stack([s.load() for s in sources]),
-        part=part,
+        load_rows=load_rows,
     )
 
 
-def _source(name: str, entry: Entry) -> Source:
-    if entry.dtype == "U8" and name.endswith(("_blocks", "_scales")):
-        return Source("U8", entry.shape, lambda: entry.data.reshape(entry.shape))
-    if entry.dtype not in FORMATS:
+def _source(name: str, info: TensorInfo) -> Source:
+    if info.dtype == "U8" and name.endswith(("_blocks", "_scales")):
+        return Source("U8", info.shape, lambda: info.data.reshape(info.shape))
+    if info.dtype not in FORMATS:
         raise UnsupportedError(
-            f"tensor `{name}` is stored as {entry.dtype}, which fewbit does not read",
-            hint="known in safetensors: F32, F16, BF16",
+            f"tensor `{name}` has the unsupported dtype {info.dtype}",
+            hint="known in safetensors files: F32, F16, BF16",
             tensor=name,
         )
-    shape, words = entry.shape or (1,), FORMATS[entry.dtype]
-    return Source(entry.dtype, shape, lambda: entry.data.view(words).reshape(shape))
+    shape, integers = info.shape or (1,), FORMATS[info.dtype]
+    return Source(info.dtype, shape, lambda: info.data.view(integers).reshape(shape))
 
 
 def _reshaped(name: str, source: Source, config: Config) -> Source:
-    """One tensor as GGUF has it."""
+    """Change one tensor to what GGUF stores."""
     architecture, delta = config.architecture, config.delta
     if heads := rotated_heads(name, architecture, config.heads, config.kv_heads):
         return _interleaved(name, source, heads, config.head_dim)
@@ -190,10 +192,10 @@ _ALWAYS_F32 = (
     "_exps.bias",
     "position_embd.weight",
 )
-"""Tensors with rows that llama.cpp's converter stores as F32 whatever the checkpoint has; of
-biases of experts llama.cpp runs no other kind."""
+"""Matrices that llama.cpp's converter stores as F32 whatever the dtype in the checkpoint;
+llama.cpp runs biases of experts as F32 only."""
 _ONE_ADDED = ("gemma3", "qwen3next", "qwen35", "qwen35moe")
-"""Architectures whose norms multiply by 1 + w; GGUF has the sum."""
+"""Architectures whose norms multiply by 1 + w; GGUF stores 1 + w."""
 
 
 def _interleaved(name: str, source: Source, heads: int, head_dim: int) -> Source:
@@ -201,7 +203,7 @@ def _interleaved(name: str, source: Source, heads: int, head_dim: int) -> Source
     if source.shape[0] != heads * head_dim:
         raise FileFormatError(
             f"tensor `{name}` has shape {list(source.shape)}, "
-            f"the configuration says {[heads * head_dim, *source.shape[1:]]}",
+            f"expected {[heads * head_dim, *source.shape[1:]]} by the configuration",
             hint="take the configuration that belongs to the weights",
             tensor=name,
         )
@@ -210,7 +212,7 @@ def _interleaved(name: str, source: Source, heads: int, head_dim: int) -> Source
 
 
 def _turned(name: str, source: Source, d: Delta) -> Source:
-    """Value heads dealt out in turns: head h has key head h modulo the number of key heads."""
+    """Order value heads so that head h belongs to key head h modulo the number of key heads."""
     heads = np.arange(d.heads).reshape(d.key_heads, -1).T.reshape(-1)
     rows = (heads[:, None] * d.value_size + np.arange(d.value_size)).reshape(-1)
     if name.endswith((".ssm_alpha.weight", ".ssm_beta.weight", ".ssm_a", ".ssm_dt.bias")):
@@ -226,19 +228,21 @@ def _turned(name: str, source: Source, d: Delta) -> Source:
 
 
 def _split_qwen3next(sources: dict[str, Source], config: Config) -> dict[str, Source]:
-    """q, k, v and z of each key head lie together: first all of q, k, v, and apart all of z."""
+    """Split the fused q, k, v, z of each key head: all q, k, v in one tensor, all z in another."""
     assert config.delta is not None
     d, found = config.delta, {}
-    share = d.heads // d.key_heads * d.value_size
-    place = np.arange(d.key_heads * 2 * (d.key_size + share)).reshape(d.key_heads, -1)
-    cuts = np.split(place, np.cumsum([d.key_size, d.key_size, share]), axis=1)
-    q, k, v, z = (part.reshape(-1) for part in cuts)
+    values = d.heads // d.key_heads * d.value_size  # rows of v, and of z, for each key head
+    rows = np.arange(d.key_heads * 2 * (d.key_size + values)).reshape(d.key_heads, -1)
+    cuts = np.split(rows, np.cumsum([d.key_size, d.key_size, values]), axis=1)
+    q, k, v, z = (cut.reshape(-1) for cut in cuts)
     for name, source in sources.items():
         if name.endswith(".in_proj_qkvz.weight"):
-            if source.shape[0] != place.size:
+            if source.shape[0] != rows.size:
                 raise FileFormatError(
                     f"tensor `{name}` has {source.shape[0]} rows, "
-                    f"the configuration says {place.size}"
+                    f"expected {rows.size} by the configuration",
+                    hint="take the configuration that belongs to the weights",
+                    tensor=name,
                 )
             stem = name.removesuffix("qkvz.weight")
             found[stem + "qkv.weight"] = source.permuted(np.concatenate([q, k, v]))
@@ -249,7 +253,7 @@ def _split_qwen3next(sources: dict[str, Source], config: Config) -> dict[str, So
 
 
 def _split_halves(sources: dict[str, Source], config: Config) -> dict[str, Source]:
-    """Experts' gate and up projections lie in one tensor, one below the other."""
+    """Split the gate and up projections of experts, which are one tensor, gate first."""
     found = {}
     for name, source in sources.items():
         stem, _, end = name.rpartition(".")
@@ -265,7 +269,7 @@ def _split_halves(sources: dict[str, Source], config: Config) -> dict[str, Sourc
 
 
 def _split_gpt_oss(sources: dict[str, Source], config: Config) -> dict[str, Source]:
-    """Rows of gate and up take turns; floats lie transposed, MXFP4 as blocks and scales."""
+    """Split gate and up, whose rows alternate; transpose floats, join MXFP4 blocks and scales."""
     found: dict[str, Source] = {}
     for name, source in sources.items():
         if name.endswith("_scales"):
@@ -273,7 +277,7 @@ def _split_gpt_oss(sources: dict[str, Source], config: Config) -> dict[str, Sour
         if name.endswith("_blocks"):
             scales = sources.get(name.removesuffix("_blocks") + "_scales")
             if scales is None or scales.shape != source.shape[:-1]:
-                raise FileFormatError(f"tensor `{name}` has no scales that fit it", tensor=name)
+                raise FileFormatError(f"tensor `{name}` has no scales of its shape", tensor=name)
             source, end = _mxfp4(source, scales), "weight"
         elif name.endswith("_proj_bias"):
             end = "bias"
@@ -287,16 +291,16 @@ def _split_gpt_oss(sources: dict[str, Source], config: Config) -> dict[str, Sour
         if stem.endswith(".gate_up_proj"):
             for first, half in enumerate(("gate", "up")):
                 order = np.arange(first, source.shape[1], 2)
-                part = f"{stem.removesuffix('gate_up_proj')}{half}_proj.{end}"
-                found[part] = source.permuted(order, axis=1)
+                half_name = f"{stem.removesuffix('gate_up_proj')}{half}_proj.{end}"
+                found[half_name] = source.permuted(order, axis=1)
         else:
             found[f"{stem}.{end}"] = source
     return found
 
 
 def _mxfp4(blocks: Source, scales: Source) -> Source:
-    """Blocks of 32 codes, neighbours in a byte, as GGUF has them: the scale, then 16 bytes with
-    element j low and element j + 16 high.
+    """Repack blocks of 32 codes, two neighbours a byte, as GGUF's: the scale, then 16 bytes with
+    code j in the low 4 bits and code j + 16 in the high 4.
     """
 
     def load() -> Array:

@@ -1,24 +1,25 @@
-"""Where each number of a block lies: the layouts of all formats, as data, and one reader of them.
+"""Block layouts of all number formats: which bits of a block hold which number, as data.
 
-A block is cut into fields of whole bytes; a field into words, the first in the lowest bits; a word
-into parts, again from the lowest bits up. Where a field has a `stride`, its words are bytes, and
-the parts of a byte hold elements that are so many apart. A number whose bits lie in several parts
-is the sum of them, each moved up by its `shift`. Source: ``reference/``.
+A block is a list of `Field`s, each a range of bytes. A field holds words, a word holds bit fields,
+the first in the lowest bits. A number split over several bit fields is their sum, each shifted
+left by its `shift`. Where a field has a `stride`, its words are bytes, and byte j holds elements
+j, j + stride, j + 2 stride, ... `blocks.py` reads blocks by these tables. Source: ``reference/``.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import numpy as np
-from numpy.typing import NDArray
-
-from fewbit.formats.table import Format, find_format
+from fewbit.formats.table import Format
 
 
 @dataclass(frozen=True)
-class Part:
-    """`count` neighbours of `width` bits each in a word; the first one of the field is `first`."""
+class BitField:
+    """`count` numbers of `width` bits each, side by side in a word.
+
+    The first of them is number `first` of the block's numbers called `name`. `shift` is the
+    position of its lowest bit in the number, where a number is split over several bit fields.
+    """
 
     name: str
     width: int
@@ -28,7 +29,7 @@ class Part:
 
     @property
     def text(self) -> str:
-        """What the part holds, in words."""
+        """Describe the bit field, as in "4 x 6 bits of scales"."""
         times = f"{self.count} x " if self.count > 1 else ""
         above = f" above its low {self.shift}" if self.shift else ""
         start = f", from number {self.first}" if self.first else ""
@@ -37,38 +38,44 @@ class Part:
 
 @dataclass(frozen=True)
 class Field:
-    """The bytes `start` to `stop` (not included) of a block: words of `word` bits."""
+    """Bytes `start` to `stop` (exclusive) of a block: words of `word` bits.
+
+    `stride` is the distance in elements between the numbers of one byte, 0 where they are
+    neighbours. `trits` is the count of base-3 digits in each byte, 0 for binary numbers.
+    """
 
     start: int
     stop: int
-    parts: tuple[Part, ...]
+    bits: tuple[BitField, ...]
     word: int
     stride: int = 0
     trits: int = 0
 
     @property
     def text(self) -> str:
-        """What the field holds, in words."""
-        apart = f", {self.stride} elements apart" if self.stride else ""
+        """Describe the field, as `fewbit inspect --format` prints it."""
+        distance = f", {self.stride} elements apart" if self.stride else ""
         if self.trits:
-            return f"{self.trits} trits a byte{apart}"
+            return f"{self.trits} trits a byte{distance}"
         words = 8 * (self.stop - self.start) // self.word
         times = f"{words} x " if words > 1 else ""
-        inside = ", ".join(part.text for part in self.parts)
-        return f"{times}({inside}){apart}" if len(self.parts) > 1 else f"{times}{inside}{apart}"
+        inside = ", ".join(bits.text for bits in self.bits)
+        inside = f"({inside})" if len(self.bits) > 1 else inside
+        return f"{times}{inside}{distance}"
 
     @property
     def name(self) -> str:
-        """The numbers that have bits here."""
-        return " ".join(dict.fromkeys(part.name for part in self.parts))
+        """Names of the numbers that have bits in this field."""
+        return " ".join(dict.fromkeys(bits.name for bits in self.bits))
 
 
 @dataclass(frozen=True)
 class Layout:
-    """A format's fields and its formula.
+    """The fields of one block of a format, and the formula of a value.
 
-    `kinds` says which numbers are not unsigned integers. A level is ``table[code]``, or
-    ``code * step[0] + step[1]``; a block's scale is ``d * (scale * of[0] + of[1]) * of[2]``.
+    `kinds` gives the stored type of the numbers that are not unsigned integers. The integer level
+    of a code is ``table[code]``, or ``code * step[0] + step[1]`` where there is no table. The scale
+    of a group is ``d * (scale * of[0] + of[1]) * of[2]``.
     """
 
     formula: str
@@ -79,41 +86,40 @@ class Layout:
     table: tuple[int, ...] = ()
 
 
-Numbers = dict[str, NDArray[np.generic]]
 IQ4 = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
 E2M1 = (0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12)
-"""Twice the values, so that they are integers."""
+"""The 16 values of FP4 (E2M1), doubled so that they are integers."""
 D = {"d": "f16"}
 D_MIN = {"d": "f16", "dmin": "f16"}
 D_M = {"d": "f16", "m": "f16"}
 
 
 def _one(name: str, start: int, width: int) -> Field:
-    return Field(start, start + width // 8, (Part(name, width),), width)
+    return Field(start, start + width // 8, (BitField(name, width),), width)
 
 
 def _run(name: str, start: int, stop: int, width: int, shift: int = 0) -> Field:
-    return Field(start, stop, (Part(name, width, shift=shift),), width)
+    return Field(start, stop, (BitField(name, width, shift=shift),), width)
 
 
 def _planes(name: str, start: int, stop: int, width: int, stride: int, shift: int = 0) -> Field:
-    return Field(start, stop, (Part(name, width, shift=shift),), width, stride)
+    return Field(start, stop, (BitField(name, width, shift=shift),), width, stride)
 
 
-def _words(start: int, stop: int, word: int, *parts: Part) -> Field:
-    return Field(start, stop, parts, word)
+def _words(start: int, stop: int, word: int, *bits: BitField) -> Field:
+    return Field(start, stop, bits, word)
 
 
 def _trits(start: int, stop: int, count: int) -> Field:
-    return Field(start, stop, (Part("codes", 8),), 8, stop - start, count)
+    return Field(start, stop, (BitField("codes", 8),), 8, stop - start, count)
 
 
 _SIX = (
-    _words(4, 8, 8, Part("scales", 6), Part("scales", 2, shift=4, first=4)),
-    _words(8, 12, 8, Part("minima", 6), Part("minima", 2, shift=4, first=4)),
-    _words(12, 16, 8, Part("scales", 4, first=4), Part("minima", 4, first=4)),
+    _words(4, 8, 8, BitField("scales", 6), BitField("scales", 2, shift=4, first=4)),
+    _words(8, 12, 8, BitField("minima", 6), BitField("minima", 2, shift=4, first=4)),
+    _words(12, 16, 8, BitField("scales", 4, first=4), BitField("minima", 4, first=4)),
 )
-_SIGNS = (Part("signs", 7, 4), Part("scales", 4))
+_SIGNS = (BitField("signs", 7, 4), BitField("scales", 4))
 _K = "value = (d * scale) * code - (dmin * minimum)"
 _IQ2 = "value = d * (0.5 + scale) / 4 * m, m of the grid at the index, negative by its sign bit"
 
@@ -156,7 +162,7 @@ LAYOUTS: dict[str, Layout] = {
     "Q2_K": Layout(
         _K,
         (
-            _words(0, 16, 8, Part("scales", 4), Part("minima", 4)),
+            _words(0, 16, 8, BitField("scales", 4), BitField("minima", 4)),
             _planes("codes", 16, 80, 2, 32), _one("d", 80, 16), _one("dmin", 82, 16),
         ),
         D_MIN,
@@ -224,7 +230,10 @@ LAYOUTS: dict[str, Layout] = {
         "value = d * (2 scale + 1) * (g + 1/8), - 1/8 by the shift; g of the grid at the index",
         (
             _one("d", 0, 16), _run("indices", 2, 34, 8),
-            _words(34, 50, 16, Part("indices", 3, 4, 8), Part("scales", 3), Part("shifts", 1)),
+            _words(
+                34, 50, 16,
+                BitField("indices", 3, 4, 8), BitField("scales", 3), BitField("shifts", 1),
+            ),
         ),
         D, of=(2, 1, 1.0),
     ),
@@ -232,21 +241,21 @@ LAYOUTS: dict[str, Layout] = {
         "value = d * (2 scale + 1) * (g + 1/8), - 1/8 by the shift; g of the grid at the index",
         (
             _run("indices", 0, 32, 8),
-            _words(32, 48, 4, Part("indices", 3, shift=8), Part("shifts", 1)),
-            _words(48, 56, 16, Part("scales", 3, 4), Part("d", 4)),
+            _words(32, 48, 4, BitField("indices", 3, shift=8), BitField("shifts", 1)),
+            _words(48, 56, 16, BitField("scales", 3, 4), BitField("d", 4)),
         ),
         {"d": "f16 in 4"},
         of=(2, 1, 1.0),
     ),
     "IQ2_XXS": Layout(
         _IQ2,
-        (_one("d", 0, 16), _words(2, 66, 64, Part("indices", 8, 4), *_SIGNS)),
+        (_one("d", 0, 16), _words(2, 66, 64, BitField("indices", 8, 4), *_SIGNS)),
         D, of=(2, 1, 0.125),
     ),
     "IQ2_XS": Layout(
         _IQ2,
         (
-            _one("d", 0, 16), _words(2, 66, 16, Part("indices", 9), Part("signs", 7)),
+            _one("d", 0, 16), _words(2, 66, 16, BitField("indices", 9), BitField("signs", 7)),
             _run("scales", 66, 74, 4),
         ),
         D, of=(2, 1, 0.125),
@@ -286,7 +295,7 @@ LAYOUTS: dict[str, Layout] = {
 
 
 def layout_of(format_: Format) -> Layout:
-    """The layout of a format of the table, or of the affine family."""
+    """Return the layout of a format: one of the table, or of the affine family at any width."""
     if found := LAYOUTS.get(format_.name):
         return found
     kind, bits = format_.name[: -len(f"0-g{format_.block}")], int(format_.name.split("-")[0][-1])
@@ -298,95 +307,3 @@ def layout_of(format_: Format) -> Layout:
     step, level = ((2, -1), "2 code - 1") if bits == 1 else ((1, -zero), f"code - {zero}")
     codes = _run("codes", 4, format_.bytes, bits)
     return Layout(f"value = d * ({level})", (d, codes), {"d": "f32"}, step)
-
-
-def read_block(data: NDArray[np.uint8], name: str) -> Numbers:
-    """The numbers in a block, uint8 [bytes], by name: integers as stored, d and its kin as f32."""
-    format_ = find_format(name)
-    layout = layout_of(format_)
-    found: dict[str, NDArray[np.int64]] = {}
-    trits = [_read_trits(data[f.start : f.stop], f.trits) for f in layout.fields if f.trits]
-    if trits:
-        found["codes"] = np.concatenate(trits)
-    for place in layout.fields:
-        for part, numbers in _read_parts(data, place) if not place.trits else ():
-            whole = found.setdefault(part.name, np.zeros(0, np.int64))
-            size = max(len(whole), part.first + len(numbers))
-            whole = np.pad(whole, (0, size - len(whole)))
-            whole[part.first : part.first + len(numbers)] += numbers << part.shift
-            found[part.name] = whole
-    if "codes" in found:
-        found["codes"] = found["codes"][: format_.block]
-    return {key: _as_kind(v, layout.kinds.get(key, "")) for key, v in found.items()}
-
-
-def scales_of(numbers: Numbers, name: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """The scale and, where the format has one, the minimum of each part of a block, f32."""
-    layout = layout_of(find_format(name))
-    times, plus, factor = layout.of
-    d = numbers["d"].astype(np.float64)
-    steps = numbers["scales"] if "scales" in numbers else np.ones(1)
-    scales = (d * (steps.astype(np.float64) * times + plus) * factor).astype(np.float32)
-    if "m" in numbers:
-        return scales, numbers["m"].astype(np.float32)
-    if "zero" in numbers:
-        return scales, (-(d * numbers["zero"].astype(np.float64))).astype(np.float32)
-    if "minima" in numbers:
-        low = numbers["dmin"].astype(np.float64) * numbers["minima"].astype(np.float64)
-        return scales, (-low).astype(np.float32)
-    return scales, np.zeros(0, np.float32)
-
-
-def values_of(numbers: Numbers, name: str) -> NDArray[np.float32] | None:
-    """The f32 values by the formula; None where codes are indices into a grid, or floats."""
-    layout = layout_of(find_format(name))
-    if "codes" not in numbers:
-        return None
-    codes = numbers["codes"].astype(np.int64)
-    levels = np.array(layout.table)[codes] if layout.table else codes * layout.step[0]
-    levels = levels if layout.table else levels + layout.step[1]
-    scales, minima = scales_of(numbers, name)
-    each = len(codes) // len(scales)
-    values = np.repeat(scales, each) * levels.astype(np.float32)
-    return values + np.repeat(minima, each) if len(minima) else values
-
-
-def _read_parts(data: NDArray[np.uint8], place: Field) -> list[tuple[Part, NDArray[np.int64]]]:
-    """The parts of a field and the numbers in each, in the order of elements."""
-    bits = np.unpackbits(data[place.start : place.stop], bitorder="little").astype(np.int64)
-    words = bits[: len(bits) // place.word * place.word].reshape(-1, place.word)
-    at, found = 0, []
-    for part in place.parts:
-        taken = words[:, at : at + part.width * part.count].reshape(-1, part.width)
-        at += part.width * part.count
-        numbers = taken @ (1 << np.arange(part.width, dtype=np.int64))
-        if place.stride:  # byte j of a stretch holds the elements j, j + stride, ...
-            numbers = numbers.reshape(-1, place.stride, 8 // place.word)
-            numbers = numbers.transpose(0, 2, 1).ravel()
-        found.append((part, numbers))
-    return found
-
-
-def _read_trits(data: NDArray[np.uint8], count: int) -> NDArray[np.int64]:
-    """`count` numbers 0..2 of each byte: times 3, what exceeds 256 is the next one."""
-    byte = data.astype(np.int64)
-    return np.concatenate([(byte * 3**n & 255) * 3 >> 8 for n in range(count)])
-
-
-def _as_kind(numbers: NDArray[np.int64], kind: str) -> NDArray[np.generic]:
-    if kind == "f16 in 4":
-        numbers, kind = np.array([sum(int(n) << 4 * k for k, n in enumerate(numbers))]), "f16"
-    if kind == "f16":
-        return numbers.astype(np.uint16).view(np.float16).astype(np.float32)
-    if kind == "f32":
-        return numbers.astype(np.uint32).view(np.float32)
-    if kind == "i8":
-        return numbers.astype(np.uint8).view(np.int8)
-    if kind == "e8m0":
-        return np.ldexp(1.0, numbers - 128).astype(np.float32)
-    if kind == "ue4m3":
-        exponent, significand = numbers >> 3 & 15, numbers & 7
-        steps = significand + np.where(exponent > 0, 8, 0)
-        value = np.ldexp(steps.astype(np.float64), np.maximum(exponent, 1) - 10)
-        return np.where(numbers == 127, 0, value).astype(np.float32)
-    return numbers

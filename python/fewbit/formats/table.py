@@ -1,112 +1,105 @@
-"""The table of number formats that tensors are stored in."""
+"""Number formats that tensors are stored in: name, block size, bytes, and GGUF type number."""
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
-from fewbit.errors import FormatError, ShapeError
+from fewbit import _core
+from fewbit.errors import FormatError, ShapeError, did_you_mean
 
 
 @dataclass(frozen=True)
 class Format:
-    """A way to store numbers: `block` elements in `bytes` bytes.
+    """A number format: `block` elements are stored in `bytes` bytes.
 
-    `gguf_id` is ggml's type number, None for formats that GGUF does not have.
+    `family` is "floats", "legacy", "k", "codebook", "grid", "ternary" or "affine". `gguf_id` is
+    ggml's type number, None for formats that GGUF does not have. `scale_group` columns share a
+    scale of the weights (None for floats), to which `has_minimum` adds an offset.
+    `activation_group` columns share a scale of activations rounded to int8, None if the product
+    takes floats. `larger_than_file` is True if the CPU's fast layout takes more bytes than the file.
     """
 
     name: str
     family: str
     block: int
     bytes: int
-    gguf_id: int | None = None
+    gguf_id: int | None
+    scale_group: int | None
+    has_minimum: bool
+    activation_group: int | None
+    larger_than_file: bool
 
     @property
     def bits_per_weight(self) -> float:
-        """Bits that one element of a whole block takes, scales included."""
+        """Bits per element of a full block, scales included."""
         return 8 * self.bytes / self.block
 
     @property
     def is_float(self) -> bool:
-        """Whether every element is stored by itself, as a float."""
+        """True if every element is stored as a float of its own."""
         return self.family == "floats"
 
     def row_bytes(self, columns: int) -> int:
-        """The bytes of one row; a block never crosses rows.
+        """Number of bytes of a row of `columns` elements; blocks never cross rows.
 
         Raises:
-            ShapeError: a block does not divide the row.
+            ShapeError: `columns` is not a multiple of `block`. Affine formats pad the last block.
 
         """
-        if self.family == "affine":  # the last group of a row may be short: padded with zeros
+        if self.family == "affine":  # the last group of a row may be short; zero bits pad it
             return -(-columns // self.block) * self.bytes
         if columns % self.block:
             raise ShapeError(
                 f"cannot store rows of {columns} elements as {self.name}: "
                 f"not a multiple of {self.block}",
-                hint="Q8_0, Q4_0 and their kin need multiples of 32, F16 any row length",
+                hint="Q8_0, Q4_0, Q5_0 and IQ4_NL need multiples of 32; F16 and affine formats "
+                "(asym4-g32) take any length",
                 format=self.name,
                 columns=columns,
             )
         return columns // self.block * self.bytes
 
 
-_TABLE = (
-    Format("F32", "floats", 1, 4, 0),
-    Format("F16", "floats", 1, 2, 1),
-    Format("BF16", "floats", 1, 2, 30),
-    Format("Q1_0", "legacy", 128, 18, 41),
-    Format("Q2_0", "legacy", 64, 18, 42),
-    Format("Q4_0", "legacy", 32, 18, 2),
-    Format("Q4_1", "legacy", 32, 20, 3),
-    Format("Q5_0", "legacy", 32, 22, 6),
-    Format("Q5_1", "legacy", 32, 24, 7),
-    Format("Q8_0", "legacy", 32, 34, 8),
-    Format("Q2_K", "k", 256, 84, 10),
-    Format("Q3_K", "k", 256, 110, 11),
-    Format("Q4_K", "k", 256, 144, 12),
-    Format("Q5_K", "k", 256, 176, 13),
-    Format("Q6_K", "k", 256, 210, 14),
-    Format("IQ4_NL", "codebook", 32, 18, 20),
-    Format("IQ4_XS", "codebook", 256, 136, 23),
-    Format("MXFP4", "codebook", 32, 17, 39),
-    Format("NVFP4", "codebook", 64, 36, 40),
-    Format("IQ1_S", "grid", 256, 50, 19),
-    Format("IQ1_M", "grid", 256, 56, 29),
-    Format("IQ2_XXS", "grid", 256, 66, 16),
-    Format("IQ2_XS", "grid", 256, 74, 17),
-    Format("IQ2_S", "grid", 256, 82, 22),
-    Format("IQ3_XXS", "grid", 256, 98, 18),
-    Format("IQ3_S", "grid", 256, 110, 21),
-    Format("TQ1_0", "ternary", 256, 54, 34),
-    Format("TQ2_0", "ternary", 256, 66, 35),
-)
-FORMATS: dict[str, Format] = {f.name: f for f in _TABLE}
-BY_GGUF_ID: dict[int, Format] = {f.gguf_id: f for f in _TABLE if f.gguf_id is not None}
+def _format(info: _core.FormatInfo) -> Format:
+    return Format(
+        info.name,
+        info.family,
+        info.block,
+        info.bytes,
+        info.gguf_id,
+        info.scale_group,
+        info.has_minimum,
+        info.activation_group,
+        info.larger_than_file,
+    )
 
-_AFFINE = re.compile(r"(sym|asym)([1-8])-g([1-9][0-9]*)")
-MAX_GROUP = 1 << 16
+
+FORMATS: dict[str, Format] = {info.name: _format(info) for info in _core.formats()}
+"""The formats of GGUF by name; the core has the table."""
+BY_GGUF_ID: dict[int, Format] = {f.gguf_id: f for f in FORMATS.values() if f.gguf_id is not None}
+AFFINE_NAMES = "and sym1..8-gN, asym1..8-gN as in asym4-g32"
+"""Names of the affine family, as hints list them."""
 
 
 def find_format(name: str) -> Format:
-    """The format called `name`, in any letter case.
+    """Find a format by its name, in any letter case.
 
-    Besides the table there is the affine family, any width 1-8 at any group size, written
-    ``sym4-g32`` (symmetric, 4 bits, one f32 scale per 32) or ``asym8-g64`` (asymmetric: an f32
-    scale and an 8-bit zero per 64); codes are packed without gaps, a group ends on a byte.
+    Names are those in `FORMATS`, and those of the affine family: 1 to 8 bits at any group size up
+    to 65,536, as ``sym4-g32`` (symmetric, 4 bits, one f32 scale per 32 elements) or ``asym8-g64``
+    (asymmetric: an f32 scale and an 8-bit zero point per 64). Affine codes are packed without gaps
+    and every group ends on a byte.
 
     Raises:
-        FormatError: there is no such format.
+        FormatError: the format is unknown.
 
     """
     if found := FORMATS.get(name.upper()):
         return found
-    if (match := _AFFINE.fullmatch(name.lower())) and int(match[3]) <= MAX_GROUP:
-        kind, bits, group = match[1], int(match[2]), int(match[3])
-        size = -(-bits * group // 8) + (4 if kind == "sym" else 5)
-        return Format(match[0], "affine", group, size)
-    raise FormatError(
-        f"unknown format `{name}`",
-        hint=f"known: {', '.join(FORMATS)}, and sym1..8-gN, asym1..8-gN as in asym4-g32",
-        format=name,
-    )
+    try:
+        return _format(_core.find_format(name))
+    except FormatError:
+        raise FormatError(
+            f"unknown format `{name}`",
+            hint=f"{did_you_mean(name, FORMATS)}known: {', '.join(FORMATS)}, {AFFINE_NAMES}",
+            format=name,
+        ) from None

@@ -1,4 +1,4 @@
-"""A conversation: the model's own chat template, or plain turns where it has none."""
+"""Conversations with a model, by its own chat template or as plain turns if it has none."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Message: TypeAlias = Mapping[str, Any]
 
 
 class Reply(Iterator[Piece]):
-    """An answer as it is made: iterate over its pieces; `text` and `reasoning` grow meanwhile.
+    """An answer that is being generated: iterate over its pieces; `text` and `reasoning` grow.
 
-    `made` is all that the model writes, with its counts; `text` is what it answers, `reasoning`
-    what it thinks before.
+    `text` is the answer, `reasoning` what the model writes before it; `made` is the generation of
+    both, with its counts.
     """
 
     def __init__(self, made: Generation, pieces: Splitter) -> None:
@@ -58,7 +58,7 @@ class Reply(Iterator[Piece]):
 
 
 class Conversation:
-    """The messages so far and the `Session` whose cache has them."""
+    """The messages so far, and the `Session` whose KV cache holds them."""
 
     def __init__(
         self,
@@ -68,10 +68,10 @@ class Conversation:
         context: int | None = None,
         acts: Activations = "int8",
     ) -> None:
-        """An empty conversation, under the instruction `system` if there is one.
+        """Start an empty conversation, with the system message `system` if given.
 
-        It may take `context` tokens, by default 4,096 or what the model was made for if that is
-        less: the cache of a long context can take more memory than the weights.
+        It may take `context` tokens, by default the model's context, at most 4,096: the KV cache
+        of a long context can take more memory than the weights.
 
         Raises:
             InputError: `context` is not within the model's.
@@ -82,16 +82,16 @@ class Conversation:
         self.messages: list[Message] = list(self._system)
 
     def reset(self) -> None:
-        """Forget everything but the instruction."""
+        """Forget everything but the system message."""
         self.messages = list(self._system)
 
     def remember(self, text: str, answer: str) -> None:
-        """Add what was said to the conversation."""
+        """Add a user's text and its answer to the conversation."""
         self.messages.append({"role": "user", "content": text})
         self.messages.append({"role": "assistant", "content": answer})
 
     def ask(self, text: str, *, max_tokens: int = 512, sampling: Sampling | None = None) -> Reply:
-        """The answer to `text`; once it is whole, `remember` keeps both.
+        """Answer `text`; `remember` adds both to the conversation when the answer is complete.
 
         Raises:
             InputError: on the first piece, when the conversation no longer fits in the context.
@@ -189,7 +189,7 @@ def _text(where: str, part: object) -> str:
 
 
 def plain(messages: Sequence[Mapping[str, str]]) -> str:
-    """The messages as a script with speakers, ending where the assistant speaks.
+    """Write messages as turns of named speakers, ending where the assistant speaks.
 
     >>> plain([{"role": "user", "content": "Hello"}])
     'User: Hello\\nAssistant:'

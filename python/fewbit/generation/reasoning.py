@@ -1,17 +1,16 @@
-"""What a model thinks before it answers, told apart from the answer while text comes in.
+"""Separate a model's reasoning from its answer while text is generated.
 
-Two ways of marking it are known: ``<think>`` ... ``</think>`` before the answer (Qwen, DeepSeek),
-and the channels of GPT-OSS's harmony format, ``<|channel|>analysis<|message|>`` ... ``<|end|>``,
-of which ``final`` is the answer. Text may be cut anywhere, within a marker too.
+Two kinds of markers are known: ``<think>`` ... ``</think>`` before the answer (Qwen, DeepSeek), and
+the channels of GPT-OSS's harmony format, ``<|channel|>analysis<|message|>`` ... ``<|end|>``, whose
+channel ``final`` is the answer. Text may arrive cut anywhere, even inside a marker.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
-if TYPE_CHECKING:
-    from fewbit.tokenizer.tokenizer import Tokenizer
+from fewbit.tokenizer.tokenizer import Tokenizer
 
 OPENING, CLOSING = "<think>", "</think>"
 START, CHANNEL, MESSAGE = "<|start|>", "<|channel|>", "<|message|>"
@@ -21,26 +20,26 @@ ANSWER_CHANNEL = "final"
 
 
 class Piece(NamedTuple):
-    """Some text that is of the answer or of the reasoning before it."""
+    """Some text, and whether it belongs to the answer or to the reasoning before it."""
 
     kind: Literal["answer", "reasoning"]
     text: str
 
 
 class Splitter(Protocol):
-    """Takes text as it comes and says of what kind it is."""
+    """Takes text as it arrives and gives it back as pieces of a known kind."""
 
     def push(self, text: str) -> Iterator[Piece]:
-        """The pieces that `text` completes; what may be the beginning of a marker waits."""
+        """The pieces that `text` completes; a possible beginning of a marker waits."""
         ...
 
     def finish(self) -> Iterator[Piece]:
-        """What waited: it was no marker."""
+        """The text that waited, which was no marker."""
         ...
 
 
 def splitter(tokenizer: Tokenizer, prompt: str) -> Splitter:
-    """The splitter for what follows `prompt`, a text of the model's chat template."""
+    """The splitter for text after `prompt`, which the model's chat template wrote."""
     vocab = tokenizer.vocab
     if CHANNEL in vocab and MESSAGE in vocab:
         return Harmony(prompt)
@@ -48,7 +47,7 @@ def splitter(tokenizer: Tokenizer, prompt: str) -> Splitter:
 
 
 def marker_ids(tokenizer: Tokenizer) -> frozenset[int]:
-    """The tokens that are markers: a splitter has to see them, though they are special."""
+    """The ids of marker tokens, which must show in the text although they are special."""
     spelled = (OPENING, CLOSING, *HARMONY)
     return frozenset(id_ for text in spelled if (id_ := tokenizer.vocab.get(text)) is not None)
 
@@ -56,7 +55,7 @@ def marker_ids(tokenizer: Tokenizer) -> frozenset[int]:
 class Thinking:
     """``<think>`` ... ``</think>``: before the answer or not at all.
 
-    A template may open it in the prompt already. White space around the markers is no text.
+    A template may open it in the prompt already. White space around the markers is left out.
     """
 
     def __init__(self, prompt: str = "") -> None:
@@ -66,7 +65,7 @@ class Thinking:
         self._bare = True  # nothing but white space since the last marker
 
     def push(self, text: str) -> Iterator[Piece]:
-        """As `Splitter` says."""
+        """See `Splitter`."""
         self._held += text
         if self._state == "before":
             self._begin()
@@ -76,7 +75,7 @@ class Thinking:
             yield from self._show("answer", len(self._held))
 
     def finish(self) -> Iterator[Piece]:
-        """As `Splitter` says."""
+        """See `Splitter`."""
         if self._state == "before":
             self._state, self._bare = "after", False
         if self._state == "within":
@@ -85,7 +84,7 @@ class Thinking:
             yield from self._show("answer", len(self._held))
 
     def _begin(self) -> None:
-        """Whether the text begins with the opening, once that can be told."""
+        """Decide whether the text begins with the opening marker, once it is long enough."""
         text = self._held.lstrip()
         if text.startswith(OPENING):
             self._state, self._held = "within", text[len(OPENING) :]
@@ -121,13 +120,13 @@ class Harmony:
         self._header: str | None = None
         self._kind: Literal["answer", "reasoning"] = "answer"
         begun = prompt.rfind(START)
-        if begun >= 0:  # what the prompt has begun of the answer's message
+        if begun >= 0:  # the prompt may have begun the answer's message
             for _ in self.push(prompt[begun:]):
                 pass
         self._given: int | None = len(self._header or "")  # None once a message has begun
 
     def push(self, text: str) -> Iterator[Piece]:
-        """As `Splitter` says."""
+        """See `Splitter`."""
         self._held += text
         while (found := first_of(self._held, HARMONY)) is not None:
             at, marker = found
@@ -137,7 +136,7 @@ class Harmony:
         yield from self._take(len(self._held) - held_back(self._held, HARMONY))
 
     def finish(self) -> Iterator[Piece]:
-        """As `Splitter` says; text without any marker is an answer."""
+        """See `Splitter`; text without any marker is an answer."""
         yield from self._take(len(self._held))
         header = self._header
         if header is None or self._given is None or CHANNEL in header:

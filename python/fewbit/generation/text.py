@@ -1,4 +1,4 @@
-"""Writing text: a prompt goes in, tokens are chosen one by one, text comes out as it is made."""
+"""Generate text: a prompt goes in, tokens are chosen one by one, text comes out in pieces."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ Finish = Literal["stop", "length", "context"]
 
 
 class Session:
-    """A key/value cache with the tokens in it: what a conversation keeps between its turns."""
+    """A KV cache and the tokens in it, which a conversation keeps between its turns."""
 
     def __init__(
         self, model: LoadedModel, context: int | None = None, acts: Activations = "int8"
     ) -> None:
-        """Room for `context` tokens; by default as many as the model was made for.
+        """Make a cache for `context` tokens, by default the context the model was trained with.
 
         Raises:
-            InputError: `context` is more than the model was made for, or below 2.
+            InputError: `context` is above the model's, or below 2.
 
         """
         most = model.config.context
@@ -50,7 +50,7 @@ class Session:
         return len(self.ids) >= self.context
 
     def feed(self, ids: Sequence[int]) -> NDArray[np.float32]:
-        """The logits [vocab] after `ids`, of which only what the cache lacks is computed.
+        """The logits [vocab] after `ids`; only tokens that the cache lacks are computed.
 
         Raises:
             InputError: there are no ids, or more than the context holds.
@@ -65,10 +65,10 @@ class Session:
                 tokens=len(ids),
                 context=self.context,
             )
-        kept = min(_shared_prefix(self.ids, ids), len(ids) - 1)
-        kept = self._cache.reachable(0, kept)
-        self._cache.truncate(0, kept)
-        self.ids = list(ids[:kept])
+        length = min(_shared_prefix(self.ids, ids), len(ids) - 1)
+        length = self._cache.reachable(0, length)
+        self._cache.truncate(0, length)
+        self.ids = list(ids[:length])
         while len(self.ids) < len(ids):
             row = self._forward(ids[len(self.ids) : len(self.ids) + BATCH])
         return row
@@ -80,7 +80,7 @@ class Session:
     def follow(self, token: int, sampling: Sampling, rng: np.random.Generator) -> Generator[int]:
         """The tokens after `token`, until the context is full; each is computed when asked for.
 
-        A cache that can chooses them where the logits are, some steps ahead.
+        A device that can choose tokens itself does so, a few steps ahead.
         """
         most = self.context - len(self.ids)
         found = self.model.decode(self._cache, token, sampling, rng, self.acts, most)
@@ -107,10 +107,10 @@ class Session:
 
 
 class Generation(Iterator[str]):
-    """Text as it is made: iterate over its pieces; `text` and the counts grow meanwhile.
+    """Text that is being generated: iterate over its pieces; `text` and the counts grow.
 
-    `finish` is None until the end. `prompt_seconds` is the time to the first choice, `seconds`
-    that of all later steps, so `tokens_per_second` counts the steps alone.
+    `finish` is None until the end. `prompt_seconds` is the time to the first token, `seconds` the
+    time of all later steps, which alone count in `tokens_per_second`.
     """
 
     def __init__(
@@ -160,7 +160,7 @@ class Generation(Iterator[str]):
         return steps / self.seconds if self.seconds else 0.0
 
     def _run(self) -> Iterator[str]:
-        held = ""  # may yet become a stop string
+        held = ""  # may become a stop string
         for piece in self._decode():
             held += piece
             if (found := first_of(held, self._stop)) is not None:
@@ -176,7 +176,7 @@ class Generation(Iterator[str]):
             yield held
 
     def _decode(self) -> Iterator[str]:
-        decoder = self._session.model.tokenizer.stream(self.prompt, self._spelled)
+        decoder = self._session.model.tokenizer.decoder(self.prompt, self._spelled)
         for token in self._choose():
             yield decoder.push(token)
         yield decoder.finish()
@@ -219,11 +219,11 @@ def generate(
     session: Session | None = None,
     spelled: frozenset[int] = frozenset(),
 ) -> Generation:
-    """What `model` writes after `prompt`, a text or token ids, piece by piece.
+    """Generate the text that `model` writes after `prompt`, a text or token ids.
 
     Text ends at a token that the model marks as an end, at one of the `stop` strings (left out
-    of the text), after `max_tokens` tokens, or when the context is full. A `session` keeps what
-    was computed for the next call. Of special tokens those in `spelled` show in the text.
+    of the text), after `max_tokens` tokens, or when the context is full. A `session` keeps its
+    KV cache for the next call. Special tokens do not show in the text, except those in `spelled`.
 
     Raises:
         InputError: the prompt is empty or longer than the context, or an option out of range.

@@ -1,8 +1,8 @@
-"""Importance matrices collected from a text: what the inputs of each weight look like.
+"""Collect importance matrices from a text: the mean squared input of each column of weights.
 
 The windows are ``llama-imatrix``'s: the text without one final newline is tokenised at once and cut
 into windows of `ctx` tokens. Each token of a window goes through the model with f32 activations;
-what each weight matrix is multiplied with is squared and added up, column by column.
+the inputs of each weight matrix are squared and summed, column by column.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from fewbit.run.model import LoadedModel
 
 PRODUCTS = ("linear", "expert_linear")
 
-FEW = 10_000
-"""Fewer tokens than these make a warning: a mean of n squares is known to about sqrt(2 / n) of
-itself where the inputs are normal, and to much less where a few of them are large."""
+FEW_TOKENS = 10_000
+"""Fewer tokens give a warning: the relative error of a mean of n squares is about sqrt(2 / n) for
+normal inputs, and much larger if a few inputs are large."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,10 +55,12 @@ class CollectedImatrix(Imatrix):
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Why this matrix may be worth less than it seems."""
+        """Reasons why this matrix may be unreliable."""
         found = [f"no token met {name}" for name in self.unseen]
-        if self.tokens < FEW:
-            found.append(f"{self.tokens:,} tokens are few: {FEW:,} and more tell columns apart")
+        if self.tokens < FEW_TOKENS:
+            found.append(
+                f"{self.tokens:,} tokens are few: {FEW_TOKENS:,} and more tell columns apart"
+            )
         return tuple(found)
 
     def save(self, path: str | PathLike[str]) -> None:
@@ -91,17 +93,17 @@ def imatrix(
     dataset: str = "",
     progress: Progress | None = None,
 ) -> CollectedImatrix:
-    """How much each column of the weights counts in `text`, as ``llama-imatrix`` collects it.
+    """Collect the importance of each column of the weights on `text`, as ``llama-imatrix`` does.
 
-    The weights of the blocks are looked at, with `output` the output's too. `dataset` is what the
-    file will say that the text was; `chunks` stops after so many windows.
+    The weights of all blocks are covered, with `output` also the output layer's. `dataset` names
+    the text in a saved file; `chunks` limits the number of windows.
 
     Raises:
         InputError: the text is too short for two windows.
         UnsupportedError: the model is on a card.
 
     """
-    parts = windows(model, text, ctx, chunks)
+    tokens = windows(model, text, ctx, chunks)
     asked = _asked(model, output)
     executor = model.executor
     if not isinstance(executor, _core.Executor):
@@ -110,11 +112,11 @@ def imatrix(
         )
     collector = executor.collector(asked)
     cache: Any = model.cache(1, ctx)
-    count = len(parts.inputs)
-    for chunk, tokens in enumerate(parts.inputs):
+    count = len(tokens.inputs)
+    for chunk, window in enumerate(tokens.inputs):
         cache.reset()
         for start in range(0, ctx, BATCH):
-            executor.collect(cache, tokens[start : start + BATCH], collector)
+            executor.collect(cache, window[start : start + BATCH], collector)
         if progress:
             progress(chunk + 1, count, f"{(chunk + 1) * ctx:,} tokens")
     sums: dict[str, NDArray[np.float64]] = {}

@@ -1,10 +1,9 @@
-"""Perplexity and divergence of models over a text, streamed window by window.
+"""Measure perplexity and KL divergence of models over a text, window by window.
 
-The windows are llama.cpp's: the text without one final newline is tokenised at once, cut into
-windows of `ctx` tokens, and the second half of each window is scored, so that every scored token
-has at least ctx/2 tokens before it. Of logits never more than one window's is in memory (a card
-keeps them and measures them itself), of results a few numbers per token; models are compared side
-by side, with no file in between.
+The windows are llama.cpp's: the text without one final newline is tokenised at once and cut into
+windows of `ctx` tokens. The second half of each window is scored, so every scored token has at
+least ctx/2 tokens before it. Models are compared side by side: only one window's logits are in
+memory (a card measures them itself), and no file of logits is written.
 """
 
 from __future__ import annotations
@@ -19,7 +18,8 @@ from numpy.typing import NDArray
 from fewbit.callbacks import Progress
 from fewbit.errors import InputError
 from fewbit.measure import statistics as measures
-from fewbit.measure.statistics import Divergence, Perplexity, Span, Values
+from fewbit.measure.results import Divergence, Perplexity, Sample
+from fewbit.measure.statistics import Values
 from fewbit.run.limits import ACTIVATIONS, BATCH, Activations
 from fewbit.run.model import LoadedModel
 from fewbit.run.predictions import Ids, Predictions
@@ -27,7 +27,7 @@ from fewbit.run.predictions import Ids, Predictions
 
 @dataclass(frozen=True)
 class Variant:
-    """A model together with what its linear layers do to their activations."""
+    """A model and the kind of activations that it runs with."""
 
     model: LoadedModel
     acts: Activations
@@ -101,9 +101,9 @@ def perplexity(
 
     """
     _check_acts(acts)
-    parts = windows(model, text, ctx, chunks)
-    run = _Run(Variant(model, acts), parts)
-    start, count = time.perf_counter(), len(parts.inputs)
+    found = windows(model, text, ctx, chunks)
+    run = _Run(Variant(model, acts), found)
+    start, count = time.perf_counter(), len(found.inputs)
     scored: list[Values] = []
     for chunk in range(count):
         for rows, targets in run.predictions(chunk):
@@ -113,7 +113,7 @@ def perplexity(
                 chunk + 1, count, f"PPL {measures.mean(np.concatenate(scored)).exp().value:.4f}"
             )
     nll = np.concatenate(scored)
-    return measures.perplexity(nll, acts, _span(parts, start, int(np.isfinite(nll).sum())))
+    return measures.perplexity(nll, acts, _sample(found, start, int(np.isfinite(nll).sum())))
 
 
 def divergence(
@@ -154,16 +154,16 @@ def divergences(
         _check_acts(variant.acts)
     for variant in variants:
         _check_vocabulary(variant.model, base.model)
-    parts = windows(base.model, text, ctx, chunks)
-    base_run = _Run(base, parts)
-    tallies = [_Tally(None if v == base else _Run(v, parts)) for v in variants]
-    start, count = time.perf_counter(), len(parts.inputs)
+    found = windows(base.model, text, ctx, chunks)
+    base_run = _Run(base, found)
+    tallies = [_Tally(None if v == base else _Run(v, found)) for v in variants]
+    start, count = time.perf_counter(), len(found.inputs)
     for chunk in range(count):
         _score_chunk(base_run, tallies, chunk)
         if progress:
             progress(chunk + 1, count, "")
     return [
-        tally.result(variant.acts, base.acts, parts, start)
+        tally.result(variant.acts, base.acts, found, start)
         for tally, variant in zip(tallies, variants, strict=True)
     ]
 
@@ -183,56 +183,56 @@ class _Tally:
 
     def __init__(self, run: _Run | None) -> None:
         self.run = run
-        self.parts: dict[str, list[NDArray[np.generic]]] = {name: [] for name in self.NAMES}
+        self.values: dict[str, list[NDArray[np.generic]]] = {name: [] for name in self.NAMES}
 
     def add(self, base: Predictions, rows: Predictions, targets: Ids) -> None:
         for name, values in rows.divergence(base, targets).items():
-            self.parts[name].append(values)
+            self.values[name].append(values)
 
-    def result(self, acts: str, base_acts: str, parts: Windows, start: float) -> Divergence:
-        joined = {name: np.concatenate(values) for name, values in self.parts.items()}
+    def result(self, acts: str, base_acts: str, found: Windows, start: float) -> Divergence:
+        joined = {name: np.concatenate(values) for name, values in self.values.items()}
         same_top = joined.pop("same_top").astype(np.bool_)
         tokens = {name: values.astype(np.float64) for name, values in joined.items()}
         finite = np.isfinite(np.stack(list(tokens.values()))).all(axis=0)
-        span = _span(parts, start, int(finite.sum()))
-        return measures.divergence(tokens, same_top, acts, base_acts, span)
+        sample = _sample(found, start, int(finite.sum()))
+        return measures.divergence(tokens, same_top, acts, base_acts, sample)
 
 
 class _Run:
     """A variant with its cache, giving the predictions of one window after another."""
 
-    def __init__(self, variant: Variant, parts: Windows) -> None:
+    def __init__(self, variant: Variant, found: Windows) -> None:
         self.variant = variant
-        self.parts = parts
-        self.cache = variant.model.cache(1, parts.ctx)
+        self.windows = found
+        self.cache = variant.model.cache(1, found.ctx)
 
     def predictions(self, chunk: int) -> Iterator[tuple[Predictions, Ids]]:
         """The scored rows of window `chunk` and the tokens they predict, batch by batch.
 
         Rows are good until the next are asked for.
         """
-        parts, model = self.parts, self.variant.model
+        found, model = self.windows, self.variant.model
         self.cache.reset()
-        for start in range(0, parts.ctx - 1, BATCH):
-            stop = min(start + BATCH, parts.ctx - 1)  # nothing asks what the last token predicts
-            first = min(max(start, parts.first), stop)
+        for start in range(0, found.ctx - 1, BATCH):
+            stop = min(start + BATCH, found.ctx - 1)  # nothing asks what the last token predicts
+            first = min(max(start, found.first), stop)
             rows = model.predict(
                 self.cache,
-                parts.inputs[chunk, start:stop],
+                found.inputs[chunk, start:stop],
                 np.arange(first - start, stop - start, dtype=np.uint32),
                 self.variant.acts,
             )
             try:
                 if first < stop:
-                    yield rows, np.ascontiguousarray(parts.targets[chunk, first + 1 : stop + 1])
+                    yield rows, np.ascontiguousarray(found.targets[chunk, first + 1 : stop + 1])
             finally:
                 rows.release()
 
 
-def _span(parts: Windows, start: float, finite: int) -> Span:
+def _sample(found: Windows, start: float, finite: int) -> Sample:
     seconds = time.perf_counter() - start
-    count, ctx = parts.inputs.shape
-    return Span(ctx, count, parts.scored.size, seconds, parts.scored.size - finite)
+    count, ctx = found.inputs.shape
+    return Sample(ctx, count, found.scored.size, seconds, found.scored.size - finite)
 
 
 def _check_acts(acts: str) -> None:

@@ -1,7 +1,7 @@
-"""Speed as ``llama-bench`` measures it: a prompt, then tokens one by one, several times over.
+"""Measure speed as ``llama-bench`` does: a prompt, then tokens one by one, several times.
 
-Between the repetitions the machine's memory is read as fast as it can be: generation reads every
-weight once per token, so the one rate is the other's ceiling, measured under the same conditions.
+Between repetitions the memory's read rate is measured. Generation reads every weight once per
+token, so that rate is its ceiling, measured under the same conditions.
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ from fewbit.errors import InputError
 from fewbit.plan.sizes import sizes_of
 from fewbit.run.limits import BATCH, Activations
 from fewbit.run.model import LoadedModel
+from fewbit.tables import Page, Shown, Table
 
 
 @dataclass(frozen=True)
 class Case:
-    """What is timed: a prompt ("pp") of `tokens`, or generation ("tg") of so many one by one.
+    """One timed case: a prompt ("pp") of `tokens` tokens, or generation ("tg") of them one by one.
 
-    It comes behind `depth` tokens that are in the cache already; generation goes on for
-    `sequences` sequences side by side, whose tokens read the weights together.
+    The KV cache holds `depth` tokens beforehand. `sequences` sequences generate side by side, and
+    their tokens read the weights together.
     """
 
     kind: str
@@ -48,8 +49,8 @@ class Case:
 class Rate:
     """Repeated measurements of one kind: `samples` are tokens per second.
 
-    `bytes_per_token` are the weights that each token had to read: in a prompt, which reads them
-    once for many tokens, None.
+    `bytes_per_token` is how much of the weights each token reads; None for a prompt, which reads
+    them once for many tokens.
     """
 
     name: str
@@ -74,8 +75,8 @@ class Rate:
 
 
 @dataclass(frozen=True)
-class Bench:
-    """The rates of a model, and what the machine's memory gave beside each repetition, GB/s."""
+class Bench(Shown):
+    """The rates of a model, and the memory's read rate at each repetition, GB/s."""
 
     rates: tuple[Rate, ...]
     acts: str
@@ -88,6 +89,10 @@ class Bench:
     def read_rate(self) -> float:
         """The mean of the machine's read rates, GB/s."""
         return statistics.fmean(self.read_rates)
+
+    def page(self) -> Page:
+        """As `fewbit bench` prints it."""
+        return bench_page(self)
 
 
 def bench(
@@ -112,8 +117,6 @@ def bench(
         InputError: a length is beyond the model's context, or nothing is left to measure.
 
     """
-    from importlib.metadata import version  # with a parser of mail headers: not for every command
-
     tests = [
         test
         for depth in depths
@@ -144,11 +147,11 @@ def bench(
         for test in tests
     )
     machine = platform.processor() or platform.machine()
-    return Bench(rates, acts, tuple(read_rates), machine, _core.isa(), version("fewbit"))
+    return Bench(rates, acts, tuple(read_rates), machine, _core.isa(), _core.__version__)
 
 
 class Filled:
-    """A cache that holds the tokens before a test's, and is brought back to them each time."""
+    """A KV cache filled to a case's depth, and truncated to it before each measurement."""
 
     def __init__(self, model: LoadedModel, test: Case, acts: Activations) -> None:
         self.model, self.test, self.acts = model, test, acts
@@ -166,21 +169,21 @@ class Filled:
         wanted = range(self.sequences) if test.kind == "tg" else [-1]
         start = time.perf_counter()
         for at in range(0, tokens.size, step):
-            part = tokens[at : at + step]
-            outputs = np.array([i % len(part) for i in wanted], np.uint32)
-            self.model.forward(self.cache, part, owners[: len(part)], outputs, acts=self.acts)
+            batch = tokens[at : at + step]
+            outputs = np.array([i % len(batch) for i in wanted], np.uint32)
+            self.model.forward(self.cache, batch, owners[: len(batch)], outputs, acts=self.acts)
         return tokens.size / (time.perf_counter() - start)
 
     def _refill(self, sequence: int) -> None:
         depth = self.test.depth
-        kept = self.cache.reachable(sequence, depth)
-        self.cache.truncate(sequence, kept)
-        tokens = _random_tokens(self.model, depth, seed=0)[kept:]
+        length = self.cache.reachable(sequence, depth)
+        self.cache.truncate(sequence, length)
+        tokens = _random_tokens(self.model, depth, seed=0)[length:]
         for at in range(0, tokens.size, BATCH):
-            part = tokens[at : at + BATCH]
-            owners = np.full(part.size, sequence, np.uint32)
-            last = np.array([part.size - 1], np.uint32)
-            self.model.forward(self.cache, part, owners, last, acts=self.acts)
+            batch = tokens[at : at + BATCH]
+            owners = np.full(batch.size, sequence, np.uint32)
+            last = np.array([batch.size - 1], np.uint32)
+            self.model.forward(self.cache, batch, owners, last, acts=self.acts)
 
 
 def _random_tokens(model: LoadedModel, count: int, seed: int) -> NDArray[np.uint32]:
@@ -202,3 +205,14 @@ def _check(tests: Sequence[Case], repetitions: int, sequences: int, context: int
                 hint=f"use 0 to {context}",
                 context=context,
             )
+
+
+def bench_page(result: Bench) -> Page:
+    """Tokens per second, and GB/s of weights beside the machine's read rate."""
+    table = Table(("test", "tokens/s", "±", "GB/s", "of read rate"))
+    for rate in result.rates:
+        gb = rate.gb_per_second
+        cells = ("", "") if gb is None else (f"{gb:.1f}", f"{100 * gb / result.read_rate:.0f} %")
+        table.add_row(rate.name, f"{rate.mean:,.1f}", f"{rate.deviation:,.1f}", *cells)
+    machine = f"this machine ({result.machine}, {result.isa}) reads {result.read_rate:.1f} GB/s"
+    return [table, "", f"acts {result.acts}; {machine}"]

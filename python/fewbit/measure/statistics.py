@@ -1,4 +1,4 @@
-"""Means with their standard errors, and what a divergence says, from one value per token.
+"""Compute means with standard errors, and the statistics of a divergence, from token values.
 
 The statistics are those that llama.cpp's ``llama-perplexity`` prints, under the same definitions:
 the error of a mean is sqrt((E[v^2] - E[v]^2) / (n - 1)), percentiles interpolate linearly.
@@ -7,106 +7,42 @@ the error of a mean is sqrt((E[v^2] - E[v]^2) / (n - 1)), percentiles interpolat
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fewbit.measure.results import Divergence, Estimate, Perplexity, Sample
+
 Values: TypeAlias = NDArray[np.float64]
 
 FEWEST = 11
-"""Of fewer values llama.cpp gives no error."""
+"""llama.cpp gives no error for fewer values."""
 
 KLD_PERCENTILES = (100.0, 99.9, 99.0, 95.0, 90.0, 50.0, 10.0, 5.0, 1.0, 0.1, 0.0)
 DP_PERCENTILES = (100.0, 99.9, 99.0, 95.0, 90.0, 75.0, 50.0, 25.0, 10.0, 5.0, 1.0, 0.1, 0.0)
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """A value with its standard error."""
-
-    value: float
-    error: float
-
-    def exp(self) -> Estimate:
-        """The exponential of the value, the error carried to first order."""
-        value = _exp(self.value)
-        return Estimate(value, value * self.error)
-
-
-@dataclass(frozen=True)
-class Span:
-    """What was measured: `chunks` windows of `ctx` tokens, of which `tokens` in all were scored.
-
-    `nonfinite` counts the scored tokens whose logits gave no finite measure; the means are then
-    not finite either. `seconds` is the wall clock of the whole measurement.
-    """
-
-    ctx: int
-    chunks: int
-    tokens: int
-    seconds: float
-    nonfinite: int = 0
-
-    @property
-    def tokens_per_second(self) -> float:
-        """Tokens that went through the model, scored or not, per second."""
-        return self.chunks * self.ctx / self.seconds if self.seconds > 0 else math.inf
-
-
-@dataclass(frozen=True)
-class Perplexity:
-    """exp of the mean negative log-likelihood `nll` (nats per token) of a text."""
-
-    ppl: Estimate
-    nll: Estimate
-    acts: str
-    span: Span
-
-
-@dataclass(frozen=True)
-class Divergence:
-    """How a model q differs from a base p on a text; see the module for how errors are made.
-
-    `ln_ratio` is ln(PPL(q) / PPL(p)); `kld` the Kullback-Leibler divergence in nats;
-    `dp` q(token) - p(token) of the text's tokens, a probability; `same_top` the share of tokens
-    where both hold the same token likeliest. Percentiles are keyed by percent, 50 is the median.
-    """
-
-    ppl: Estimate
-    ppl_base: Estimate
-    correlation: float
-    ln_ratio: Estimate
-    ratio: Estimate
-    difference: Estimate
-    kld: Estimate
-    kld_percentiles: dict[float, float]
-    dp: Estimate
-    dp_percentiles: dict[float, float]
-    rms_dp: Estimate
-    same_top: Estimate
-    acts: str
-    base_acts: str
-    span: Span
-
-
 def mean(values: Values, fewest: int = FEWEST) -> Estimate:
-    """The mean and its standard error, which is 0 of less than `fewest` values."""
+    """The mean and its standard error, which is 0 for fewer than `fewest` values."""
     with np.errstate(invalid="ignore"):
         average, variance = float(values.mean()), float(values.var())
     enough = len(values) >= fewest
     return Estimate(average, math.sqrt(variance / (len(values) - 1)) if enough else 0.0)
 
 
-def perplexity(nll: Values, acts: str, span: Span) -> Perplexity:
+def perplexity(nll: Values, acts: str, sample: Sample) -> Perplexity:
     """The perplexity of tokens with these negative log-likelihoods (nats)."""
     average = mean(nll, fewest=2)
-    return Perplexity(average.exp(), average, acts, span)
+    return Perplexity(average.exp(), average, acts, sample)
 
 
 def divergence(
-    tokens: dict[str, Values], same_top: NDArray[np.bool_], acts: str, base_acts: str, span: Span
+    tokens: dict[str, Values],
+    same_top: NDArray[np.bool_],
+    acts: str,
+    base_acts: str,
+    sample: Sample,
 ) -> Divergence:
     """The statistics of one value per token of `nll_base`, `nll`, `kld` and `dp`."""
     nll, nll_base, kld, dp = (tokens[name] for name in ("nll", "nll_base", "kld", "dp"))
@@ -138,7 +74,7 @@ def divergence(
         same_top=Estimate(top, math.sqrt(top * (1 - top) / (count - 1)) if count > 1 else 0.0),
         acts=acts,
         base_acts=base_acts,
-        span=span,
+        sample=sample,
     )
 
 
@@ -163,12 +99,5 @@ def _root_mean_square(values: Values) -> Estimate:
 
 
 def _root(value: float) -> float:
-    """The square root, where rounding may have left a square just below 0."""
+    """The square root; rounding may have left the square just below 0."""
     return math.nan if math.isnan(value) else math.sqrt(max(value, 0.0))
-
-
-def _exp(value: float) -> float:
-    try:
-        return math.exp(value)
-    except OverflowError:
-        return math.inf

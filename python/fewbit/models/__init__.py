@@ -1,11 +1,10 @@
-"""Architectures by GGUF name: each a short function from a `Config` to a `Plan`."""
+"""Architectures by their GGUF names: each is a short function from a `Config` to a `Plan`."""
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 
-from fewbit.errors import UnsupportedError
+from fewbit.errors import UnsupportedError, did_you_mean
 from fewbit.models.gemma import gemma3
 from fewbit.models.gpt2 import gpt2
 from fewbit.models.gpt_oss import gpt_oss
@@ -32,7 +31,7 @@ ARCHITECTURES: dict[str, Callable[[Config], Plan]] = {
 
 
 def build_plan(config: Config) -> Plan:
-    """The plan of `config.architecture`.
+    """Build the plan of `config.architecture`.
 
     Raises:
         UnsupportedError: the architecture is not in `ARCHITECTURES`.
@@ -45,11 +44,9 @@ def build_plan(config: Config) -> Plan:
 
 
 def unknown_architecture(name: str) -> UnsupportedError:
-    """The refusal that names the known architectures and the nearest one."""
-    near = difflib.get_close_matches(name.lower(), ARCHITECTURES, n=1, cutoff=0.5)
-    nearest = f"; the nearest is {near[0]}" if near else ""
+    """Make the error of an unknown architecture, with the nearest known one."""
     return UnsupportedError(
         f"unknown architecture `{name}`",
-        hint=f"known: {', '.join(ARCHITECTURES)}{nearest}",
+        hint=f"{did_you_mean(name, ARCHITECTURES)}known: {', '.join(ARCHITECTURES)}",
         architecture=name,
     )

@@ -1,17 +1,17 @@
-"""Gemma 3: norms on both sides of each half, windows in most layers."""
+"""Gemma 3: norms before and after attention and feed-forward, sliding windows in most layers."""
 
 from __future__ import annotations
 
 import math
 
-from fewbit.models.parts import gated, head
+from fewbit.models.layers import gated, head
 from fewbit.models.rope import frequencies
 from fewbit.plan.config import Config
 from fewbit.plan.plan import Plan
 
 
 def gemma3(c: Config) -> Plan:
-    """Gemma 3, the text part (arXiv 2503.19786); GGUF's norms have their 1 added."""
+    """Build the plan of Gemma 3, text only (arXiv 2503.19786); GGUF stores 1 + w of its norms."""
     p = Plan(c)
     x = p.scale(p.embed("token_embd.weight"), math.sqrt(c.width))
     for i in range(c.layers):

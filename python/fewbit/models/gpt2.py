@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from fewbit.models.parts import head, linear
+from fewbit.models.layers import head, linear
 from fewbit.plan.config import Config
 from fewbit.plan.plan import Plan, Value
 
 
 def gpt2(c: Config) -> Plan:
-    """GPT-2 in its four sizes."""
+    """Build the plan of GPT-2, in any of its four sizes."""
     p = Plan(c)
 
     def norm(x: Value, stem: str) -> Value:

@@ -1,18 +1,18 @@
-"""GPT-OSS: experts behind a clamped gate, sinks, a window in every second layer."""
+"""GPT-OSS: experts with a clamped gate, attention sinks, sliding windows in every other layer."""
 
 from __future__ import annotations
 
-from fewbit.models.parts import experts, head, linear
+from fewbit.models.layers import experts, head, linear
 from fewbit.models.rope import frequencies
 from fewbit.plan.config import Config
 from fewbit.plan.plan import Plan, Value
 
 ALPHA, LIMIT = 1.702, 7.0
-"""The gate's slope, and what its halves are held within: no file says other numbers."""
+"""Slope of the gate, and the limit that its inputs are clamped to."""
 
 
 def gpt_oss(c: Config) -> Plan:
-    """GPT-OSS 20B and 120B (arXiv 2508.10925)."""
+    """Build the plan of GPT-OSS 20B or 120B (arXiv 2508.10925)."""
     p = Plan(c)
 
     def gate(a: Value, b: Value) -> Value:

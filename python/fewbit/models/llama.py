@@ -1,20 +1,23 @@
-"""Llama, Mistral and Mixtral: the plan that most decoders vary."""
+"""Llama, Mistral and Mixtral: the plan that most other decoders are variants of."""
 
 from __future__ import annotations
 
-from fewbit.models.parts import feed_forward, head, linear
+from fewbit.models.layers import feed_forward, head, linear
 from fewbit.models.rope import frequencies
 from fewbit.plan.config import Config
 from fewbit.plan.plan import Plan
 
 
 def llama(c: Config) -> Plan:
-    """Llama 1-3, Mistral, Mixtral; GGUF's "llama" has the rotary pairs beside each other."""
+    """Build the plan of Llama 1-3, Mistral or Mixtral; GGUF rotates neighbouring elements."""
     return decoder(c, pairing="neighbours", head_norm=False)
 
 
 def decoder(c: Config, *, pairing: str, head_norm: bool) -> Plan:
-    """A pre-norm decoder with rotary attention and swiglu; `head_norm` is Qwen 3's q and k norm."""
+    """Build the plan of a pre-norm decoder with rotary attention and swiglu.
+
+    `pairing` is that of `Plan.rope`; `head_norm` adds Qwen 3's norm to each head of q and k.
+    """
     p = Plan(c)
     freqs, factor = frequencies(c.rope, c.rope_dims)
     x = p.embed("token_embd.weight")

@@ -1,15 +1,15 @@
-"""Phi 3 and 4: Llama with fused projections, and frequencies for short and for long texts."""
+"""Phi 3 and 4: Llama with fused projections and LongRoPE frequencies."""
 
 from __future__ import annotations
 
-from fewbit.models.parts import head
+from fewbit.models.layers import head
 from fewbit.models.rope import frequencies, long_frequencies
 from fewbit.plan.config import Config
 from fewbit.plan.plan import Plan, Value
 
 
 def phi3(c: Config) -> Plan:
-    """Phi 3, 3.5 and 4 (arXiv 2404.14219)."""
+    """Build the plan of Phi 3, 3.5 or 4 (arXiv 2404.14219)."""
     p = Plan(c)
     q_width, kv_width = c.heads * c.head_dim, c.kv_heads * c.head_dim
     x = p.embed("token_embd.weight")

@@ -1,4 +1,4 @@
-"""Qwen 2 (and 2.5) and Qwen 3, dense and with experts."""
+"""Qwen 2, 2.5 and 3, dense and with experts."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from fewbit.plan.plan import Plan
 
 
 def qwen2(c: Config) -> Plan:
-    """Llama with biases on q, k and v, and the rotary pairs half a head apart."""
+    """Build the plan of Qwen 2: Llama with biases on q, k, v and rotary pairs (i, i + dims/2)."""
     return decoder(c, pairing="halves", head_norm=False)
 
 
 def qwen3(c: Config) -> Plan:
-    """Qwen 2 with each head of q and k normalised before the rotation."""
+    """Build the plan of Qwen 3: Qwen 2 with a norm of each head of q and k before the rotation."""
     return decoder(c, pairing="halves", head_norm=True)

@@ -1,8 +1,8 @@
-"""Qwen3-Next and Qwen3.5: most layers keep a state (gated DeltaNet), the others attend, gated."""
+"""Qwen3-Next and Qwen3.5: gated DeltaNet in most layers, gated attention in the others."""
 
 from __future__ import annotations
 
-from fewbit.models.parts import feed_forward, head
+from fewbit.models.layers import feed_forward, head
 from fewbit.models.rope import frequencies
 from fewbit.plan.config import Config, Delta
 from fewbit.plan.plan import Plan, Value
@@ -11,12 +11,12 @@ L2_EPS = 1e-6
 
 
 def qwen35(c: Config) -> Plan:
-    """Qwen3.5, dense and with experts; GGUF deals key heads out to value heads in turns."""
+    """Build the plan of Qwen3.5: value head h uses key head h modulo the number of key heads."""
     return _hybrid(c, fused=False, sharing="turns")
 
 
 def qwen3next(c: Config) -> Plan:
-    """Qwen3-Next: beta and decay from one product, a run of value heads to each key head."""
+    """Build the plan of Qwen3-Next: fused beta and decay, consecutive value heads per key head."""
     return _hybrid(c, fused=True, sharing="runs")
 
 
@@ -38,7 +38,7 @@ def _hybrid(c: Config, *, fused: bool, sharing: str) -> Plan:
 
 
 def _attention(p: Plan, h: Value, w: str, layer: int) -> Value:
-    """Attention whose q comes with a gate, head by head; a part of each head rotates."""
+    """Attention with a gate beside each head of q; a fraction of each head rotates."""
     c = p.config
     width, kv_width = c.heads * c.head_dim, c.kv_heads * c.head_dim
     freqs, factor = frequencies(c.rope, c.rope_dims)

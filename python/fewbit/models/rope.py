@@ -1,4 +1,4 @@
-"""The inverse frequencies of rotary embeddings, stretched for long contexts."""
+"""Frequencies of rotary position embeddings, scaled for long contexts."""
 
 from __future__ import annotations
 
@@ -10,11 +10,16 @@ from fewbit.plan.config import Rope
 
 
 def frequencies(rope: Rope, dims: int) -> tuple[tuple[float, ...], float]:
-    """One frequency (radians per position) for each of dims/2 pairs, and the factor of cos and sin.
+    """Return the frequency of each of dims/2 pairs, and the factor of cos and sin.
 
-    Without stretching, frequency i is base^(-2i/dims). ``linear`` divides all by `factor`
-    (arXiv 2306.15595); ``llama3`` divides the slow ones and blends between; ``yarn`` blends by
-    the number of turns within the original context (arXiv 2309.00071).
+    Frequencies are radians per position. Without scaling, frequency i is base^(-2i/dims).
+    ``linear`` divides all by `factor` (arXiv 2306.15595). ``llama3`` divides the low frequencies
+    and blends towards the high ones. ``yarn`` blends by the number of turns within the original
+    context (arXiv 2309.00071).
+
+    Raises:
+        UnsupportedError: the kind of scaling is unknown.
+
     """
     plain = [rope.base ** (-2.0 * i / dims) for i in range(dims // 2)]
     if rope.factors is not None:
@@ -36,9 +41,9 @@ def frequencies(rope: Rope, dims: int) -> tuple[tuple[float, ...], float]:
 
 
 def long_frequencies(rope: Rope, dims: int) -> tuple[tuple[float, ...], tuple[float, ...], float]:
-    """LongRoPE's frequencies for short texts and for long ones, and the factor of cos and sin.
+    """Return LongRoPE's frequencies for short and for long contexts, and the factor of cos and sin.
 
-    The `factors` and `long_factors` divide them; arXiv 2402.13753.
+    `factors` and `long_factors` divide the plain frequencies (arXiv 2402.13753).
     """
     short, factor = frequencies(rope, dims)
     long, _ = frequencies(replace(rope, factors=rope.long_factors), dims)
@@ -50,7 +55,7 @@ def _factor_of(rope: Rope) -> float:
 
 
 def _llama3(f: float, rope: Rope) -> float:
-    """Frequencies with fewer turns than `low_freq_factor` in the original context are divided."""
+    """Divide a frequency with fewer turns in the original context than `low_freq_factor`."""
     turns = rope.original_context * f / (2 * math.pi)
     if turns < rope.low_freq_factor:
         return f / rope.factor
@@ -61,7 +66,7 @@ def _llama3(f: float, rope: Rope) -> float:
 
 
 def _yarn(plain: list[float], rope: Rope, dims: int) -> tuple[float, ...]:
-    """Blend from kept (many turns) to divided (few turns) by a ramp over the pair's index."""
+    """Blend from unchanged (many turns) to divided (few turns), by a ramp over the pair index."""
 
     def index_with(turns: float) -> float:
         length = rope.original_context / (turns * 2 * math.pi)
@@ -72,7 +77,7 @@ def _yarn(plain: list[float], rope: Rope, dims: int) -> tuple[float, ...]:
         low, high = math.floor(low), math.ceil(high)
     low, high = max(low, 0), min(high, dims - 1)
     if low == high:
-        high += 0.001  # the ramp of a single step
+        high += 0.001  # a ramp of one step
 
     def ramp(i: int) -> float:
         return min(1.0, max(0.0, (i - low) / (high - low)))
@@ -85,5 +90,5 @@ def _yarn_attention(rope: Rope) -> float:
 
 
 def yarn_attention(factor: float, weight: float = 1.0) -> float:
-    """YaRN's own factor of cos and sin: 0.1 weight ln(factor) + 1, 1 where nothing is stretched."""
+    """Return YaRN's factor of cos and sin: 0.1 weight ln(factor) + 1, or 1 for factors up to 1."""
     return 0.1 * weight * math.log(factor) + 1.0 if factor > 1 else 1.0

@@ -1,4 +1,4 @@
-"""What a model's configuration says, in one vocabulary for Hugging Face folders and GGUF files."""
+"""Configuration of a model: one dataclass for Hugging Face folders and GGUF files."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ RopeKind = Literal["none", "linear", "llama3", "yarn", "longrope"]
 
 @dataclass(frozen=True)
 class Rope:
-    """Rotary position embedding: its base and how its frequencies are stretched.
+    """Rotary position embedding: its base, and the scaling of its frequencies.
 
-    `factors` holds one divisor per frequency where a file stores them (GGUF's
-    ``rope_freqs.weight``); then `kind` is ``"none"``, as they are the stretching.
-    `attention_factor` None means YaRN's own ``0.1 ln(factor) + 1``. With ``"longrope"`` the
-    `factors` hold up to `original_context` tokens, `long_factors` beyond.
+    `factors` has one divisor per frequency if a file stores them (GGUF's ``rope_freqs.weight``);
+    `kind` is then ``"none"``, because they are the scaling. `attention_factor` None stands for
+    YaRN's default, ``0.1 ln(factor) + 1``. With ``"longrope"``, `factors` apply to contexts of up
+    to `original_context` tokens and `long_factors` to longer ones.
     """
 
     base: float = 10000.0
@@ -34,10 +34,11 @@ class Rope:
 
 @dataclass(frozen=True)
 class Experts:
-    """A mixture of experts: each token goes to `used` of them, `ffn` wide.
+    """Routing of a mixture of experts: a token uses `used` experts, each `ffn` wide.
 
-    Their weights are the softmax over all, or if `normalize` over the chosen ones. `shared` is the
-    width of an expert that every token goes to as well, 0 for none; layers in `dense` have none.
+    The weights of the experts are a softmax over all of them, or over the chosen ones if
+    `normalize`. `shared` is the width of an expert that every token uses, 0 for none. Layers in
+    `dense` have no experts.
     """
 
     used: int
@@ -49,8 +50,10 @@ class Experts:
 
 @dataclass(frozen=True)
 class Delta:
-    """Layers of the gated delta rule: heads of keys and of values and their sizes, and how long
-    the convolution before it is. `layers` says for each layer whether it is one.
+    """Layers of the gated delta rule (DeltaNet).
+
+    `key_heads` heads of `key_size` elements for q and k, `heads` of `value_size` for v; `kernel`
+    is the length of the convolution before the rule. `layers` is True for each DeltaNet layer.
     """
 
     key_heads: int
@@ -62,19 +65,19 @@ class Delta:
 
     @property
     def channels(self) -> int:
-        """Columns of q, k and v together."""
+        """Number of columns of q, k and v together."""
         return 2 * self.key_heads * self.key_size + self.heads * self.value_size
 
 
 @dataclass(frozen=True)
 class Config:
-    """The numbers that a plan is built from; `architecture` is GGUF's name for it.
+    """The numbers that a plan is built from; `architecture` is its name in GGUF.
 
-    `windows` has one entry per layer: 0 for full attention, else how many positions, the
-    token's own included, it may look back on; layers with a window rotate by `window_rope` if
-    there is one. `rotated` is how many elements of a head rotate, 0 for all. `query_scale` is the
-    factor of q k, None for 1 / sqrt(head_dim). `experts` is 0 in a dense model, else how many
-    there are, and `routing` says the rest; `delta` is None where all layers attend.
+    `windows` has the sliding window of each layer in positions, the token's own included, 0 for
+    full attention; layers with a window use `window_rope` if it is not None. `rotated` is the
+    number of elements of a head that rotate, 0 for all. `query_scale` is the factor of q k, None
+    for 1 / sqrt(head_dim). `experts` is the number of experts of a layer, 0 in a dense model, and
+    `routing` their rules. `delta` is None if all layers have attention.
     """
 
     architecture: str
@@ -104,15 +107,15 @@ class Config:
     name: str = ""
 
     def window(self, layer: int) -> int:
-        """The sliding window of `layer`, 0 for none."""
+        """Sliding window of `layer` in positions, 0 for full attention."""
         return self.windows[layer] if self.windows else 0
 
     @property
     def rope_dims(self) -> int:
-        """How many elements of a head rotate."""
+        """Number of elements of a head that rotate."""
         return self.rotated or self.head_dim
 
     @property
     def scale(self) -> float:
-        """The factor of q k before the softmax."""
+        """Factor of q k before the softmax."""
         return self.head_dim**-0.5 if self.query_scale is None else self.query_scale

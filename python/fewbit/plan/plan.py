@@ -1,9 +1,9 @@
-"""The plan: an architecture as one flat list of ops, the narrow waist between Python and executors.
+"""The plan: a model as a flat list of ops, which Python builds and an executor runs.
 
-A plan is data: printable (`dump`), hashable, comparable, JSON (`to_json`). Its only symbol is the
-number of new tokens n; the key/value cache is named state of `attend`. The ops are the size that
-a paper names; there is no reshape, no broadcasting and no control flow. What each op means, to the
-order of its sums, is written in ``reference/ops.py``.
+A plan is data: printable (`dump`), hashable, comparable, JSON (`to_json`). Its only unknown is n,
+the number of new tokens; the KV cache is state of the op `attend`. An op is as large as a step in
+a paper ("rms_norm", "attend"), without reshapes, broadcasting or control flow.
+``reference/ops.py`` defines each op, down to the order of its sums.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from fewbit.errors import InputError
 from fewbit.plan.config import Config
 
 Value = NewType("Value", int)
-"""The result of an op: its index in the plan."""
+"""Result of an op: the index of the op in the plan."""
 
 Attribute = int | float | str | tuple[float, ...]
 
@@ -42,21 +42,24 @@ OPS: dict[str, str] = {
     "sigmoid": "1 / (1 + exp(-x))",
     "swiglu": "silu(gate) * up",
     "geglu": "gelu(gate) * up",
-    "clamped_swiglu": "g * sigmoid(alpha g) * (u + 1), g and u held within `limit`",
+    "clamped_swiglu": "g * sigmoid(alpha g) * (u + 1), g and u clamped to `limit`",
     "route": "the `used` largest logits: their indices, then their softmax",
     "expert_linear": "`linear` with the matrix of each of the route's experts, side by side",
     "expert_sum": "the rows of the route's experts, added up by its weights",
-    "short_conv": "each channel's last inputs, kept for `layer`, times its weights",
+    "short_conv": "each channel's last inputs, state of `layer`, times its weights",
     "log_decay": "rate * ln(1 + exp(x + bias))",
-    "delta_rule": "S = exp(decay) S, S += k (beta (v - S^T k))^T, kept for `layer`: S^T q * scale",
+    "delta_rule": "S = exp(decay) S, S += k (beta (v - S^T k))^T, state of `layer`: S^T q * scale",
     "take": "the rows whose logits are wanted: from here on n is their number",
 }
-"""Every op with its formula; an executor has each or is refused by name."""
+"""Op -> its formula."""
 
 
 @dataclass(frozen=True)
 class Op:
-    """One step: its inputs are results of earlier steps, its weights are tensor names."""
+    """One step of a plan: `inputs` are results of earlier ops, `weights` are tensor names.
+
+    The result is [n, width].
+    """
 
     kind: str
     inputs: tuple[int, ...]
@@ -65,7 +68,7 @@ class Op:
     attributes: tuple[tuple[str, Attribute], ...] = ()
 
     def to_dict(self) -> dict[str, object]:
-        """The op as plain JSON types, the form in which executors and the oracle take it."""
+        """Return the op as plain JSON types, as executors and the reference read it."""
         return {
             "op": self.kind,
             "inputs": list(self.inputs),
@@ -76,14 +79,14 @@ class Op:
 
 
 class Plan:
-    """Records ops; each method returns the value that later ops name."""
+    """A list of ops; each method appends one and returns its value for later ops."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
         self.ops: list[Op] = []
 
     def embed(self, weight: str) -> Value:
-        """[n, width]: the rows of the embedding table that the tokens name."""
+        """[n, width]: the row of the embedding table [vocab, width] of each token."""
         return self._record("embed", (), (weight,), self.config.width)
 
     def rms_norm(self, x: Value, weight: str, heads: int = 1) -> Value:
@@ -92,7 +95,7 @@ class Plan:
         return self._record("rms_norm", (x,), (weight,), self._width(x), eps=eps, heads=heads)
 
     def embed_position(self, weight: str) -> Value:
-        """[n, width]: the rows of the table [context, width] for the tokens' positions."""
+        """[n, width]: the row of the table [context, width] at the position of each token."""
         return self._record("embed_position", (), (weight,), self.config.width)
 
     def layer_norm(self, x: Value, weight: str, bias: str) -> Value:
@@ -129,7 +132,7 @@ class Plan:
         self, x: Value, heads: int, short: tuple[float, ...], long: tuple[float, ...],
         original: int, factor: float, pairing: str,
     ) -> Value:  # fmt: skip
-        """`rope` whose frequencies depend on how many tokens the cache has room for."""
+        """`rope` with frequencies `long` if the KV cache holds more than `original` tokens."""
         return self._record(
             "long_rope", (x,), (), self._width(x), heads=heads, short=short, long=long,
             original=original, factor=factor, pairing=pairing,
@@ -139,9 +142,10 @@ class Plan:
         self, q: Value, k: Value, v: Value, *, layer: int, scale: float, window: int = 0,
         sinks: str | None = None,
     ) -> Value:  # fmt: skip
-        """Causal attention of q over the cache of `layer`, to which k and v are appended.
+        """Causal attention of q over the KV cache of `layer`, to which k and v are appended.
 
-        `sinks` names a vector of one score a head that takes part in the softmax without a value.
+        `window` is the sliding window in positions, 0 for full attention. `sinks` names a vector
+        with a score for each head, which is in the softmax but has no value.
         """
         c = self.config
         return self._record(
@@ -158,7 +162,7 @@ class Plan:
         return self._record("mul", (x, y), (), self._width(x))
 
     def scale(self, x: Value, factor: float) -> Value:
-        """x times a number, which is rounded to f32 first."""
+        """x times a factor, which is rounded to f32 first."""
         return self._record("scale", (x,), (), self._width(x), factor=_f32(factor))
 
     def softcap(self, x: Value, cap: float) -> Value:
@@ -187,15 +191,15 @@ class Plan:
         return self._record("clamped_swiglu", (gate, up), (), width, alpha=alpha, limit=limit)
 
     def route(self, logits: Value, used: int, normalize: bool) -> Value:
-        """[n, 2 * used]: the experts with the largest logits, and then their weights."""
+        """[n, 2 * used]: the indices of the experts with the largest logits, then their weights."""
         return self._record("route", (logits,), (), 2 * used, used=used, normalize=normalize)
 
     def expert_linear(
         self, x: Value, route: Value, weight: str, width: int, bias: str | None = None
     ) -> Value:
-        """[n, used * width]: `linear` by the routed matrices of [experts, width, columns].
+        """[n, used * width]: `linear` with the matrices [experts, width, columns] of the route.
 
-        x is one row for all of a token's experts, or what an `expert_linear` before gave each.
+        x has one row for all experts of a token, or is the result of an `expert_linear`.
         """
         names = (weight,) if bias is None else (weight, bias)
         used = self._width(route) // 2
@@ -203,7 +207,7 @@ class Plan:
         return self._record("expert_linear", (x, route), names, used * width, experts=experts)
 
     def expert_sum(self, x: Value, route: Value) -> Value:
-        """[n, width]: the sum of the experts' rows, each times its weight."""
+        """[n, width]: the sum of the rows of the experts, each times its weight."""
         return self._record(
             "expert_sum", (x, route), (), self._width(x) // (self._width(route) // 2)
         )
@@ -213,7 +217,7 @@ class Plan:
         return self._record("short_conv", (x,), (weight,), self._width(x), layer=layer)
 
     def log_decay(self, x: Value, rate: str, bias: str) -> Value:
-        """rate * softplus(x + bias): by what, as a logarithm, a state fades."""
+        """rate * softplus(x + bias): the logarithm of the decay of a state."""
         return self._record("log_decay", (x,), (rate, bias), self._width(x))
 
     def delta_rule(
@@ -221,11 +225,12 @@ class Plan:
     ) -> Value:
         """The gated delta rule over the state of `layer` (arXiv 2412.06464).
 
-        `sharing` "runs" gives consecutive value heads one key head, "turns" deals key heads out.
+        `sharing` "runs" gives consecutive value heads the same key head; "turns" gives value head
+        h the key head h modulo the number of key heads.
         """
         d = self.config.delta
         if d is None:
-            raise InputError("the configuration has no layers of the delta rule")
+            raise InputError("`delta_rule` needs a configuration with `delta`")
         return self._record(
             "delta_rule", (q, k, v, decay, beta), (), self._width(v), layer=layer, heads=d.heads,
             key_heads=d.key_heads, scale=d.key_size**-0.5, sharing=sharing,
@@ -236,23 +241,23 @@ class Plan:
         return self._record("swiglu", (gate, up), (), self._width(gate))
 
     def take(self, x: Value) -> Value:
-        """Keep only the rows whose logits are wanted; all later ops see those alone."""
+        """Select the rows whose logits are requested; later ops have only these."""
         return self._record("take", (x,), (), self._width(x))
 
     def to_dicts(self) -> list[dict[str, object]]:
-        """The ops as plain dicts, in order; the last one's result are the logits."""
+        """Return the ops as plain dicts in order; the result of the last one are the logits."""
         return [op.to_dict() for op in self.ops]
 
     def to_json(self) -> str:
-        """The ops as JSON: what an executor parses once."""
+        """Return the ops as JSON, which an executor parses once."""
         return json.dumps(self.to_dicts())
 
     def weights(self) -> dict[str, None]:
-        """The names of all tensors that the plan needs, in order of first use."""
+        """Return the names of all tensors of the plan, in order of first use."""
         return dict.fromkeys(name for op in self.ops for name in op.weights)
 
     def dump(self) -> str:
-        """A listing for people: one op a line, long lists of numbers cut short."""
+        """Return a listing with one op per line; long lists of numbers are shortened."""
         return "\n".join(_line(index, op) for index, op in enumerate(self.ops))
 
     def __eq__(self, other: object) -> bool:
@@ -270,7 +275,9 @@ class Plan:
     ) -> Value:  # fmt: skip
         for value in inputs:
             if not 0 <= value < len(self.ops):
-                raise InputError(f"op {len(self.ops)} ({kind}) names value {value}, not made yet")
+                raise InputError(
+                    f"op {len(self.ops)} ({kind}) uses value {value}, which does not exist yet"
+                )
         self.ops.append(Op(kind, inputs, weights, width, tuple(attributes.items())))
         return Value(len(self.ops) - 1)
 
@@ -280,7 +287,7 @@ def _f32(value: float) -> float:
 
 
 def attribute_texts(attributes: Mapping[str, Attribute]) -> list[str]:
-    """Attributes as listings have them: of long lists of numbers the first and the last."""
+    """Return attributes as text; of long lists of numbers the first and the last."""
     return [
         f"{name}=[{value[0]:g} .. {value[-1]:g}]" if isinstance(value, tuple) else f"{name}={value}"
         for name, value in attributes.items()
@@ -288,5 +295,6 @@ def attribute_texts(attributes: Mapping[str, Attribute]) -> list[str]:
 
 
 def _line(index: int, op: Op) -> str:
-    parts = [f"%{i}" for i in op.inputs] + list(op.weights) + attribute_texts(dict(op.attributes))
-    return f"%{index:<4}{op.kind:15}{', '.join(parts)} -> [n, {op.width}]"
+    operands = [f"%{i}" for i in op.inputs] + list(op.weights)
+    operands += attribute_texts(dict(op.attributes))
+    return f"%{index:<4}{op.kind:15}{', '.join(operands)} -> [n, {op.width}]"

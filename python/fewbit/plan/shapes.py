@@ -1,4 +1,4 @@
-"""The shapes of the weights that a plan reads, worked out from its ops."""
+"""Shapes of the weights of a plan, derived from its ops."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from fewbit.plan.plan import Op, Plan
 
 
 def tensor_shapes(plan: Plan) -> dict[str, tuple[int, ...]]:
-    """(rows, columns) of each tensor, or (experts, rows, columns); vectors have one row."""
+    """Return the shape of each tensor: (rows, columns) or (experts, rows, columns).
+
+    A vector has one row.
+    """
     shapes: dict[str, tuple[int, ...]] = {}
     for op in plan.ops:
         shapes.update(zip(op.weights, weight_shapes(plan, op), strict=True))
@@ -16,7 +19,7 @@ def tensor_shapes(plan: Plan) -> dict[str, tuple[int, ...]]:
 
 
 def weight_shapes(plan: Plan, op: Op) -> Sequence[tuple[int, ...]]:
-    """The shapes of one op's weights."""
+    """Return the shapes of the weights of one op."""
     config, attributes = plan.config, dict(op.attributes)
     match op.kind:
         case "embed":
@@ -29,7 +32,7 @@ def weight_shapes(plan: Plan, op: Op) -> Sequence[tuple[int, ...]]:
         case "expert_linear":
             x, route = (plan.ops[i] for i in op.inputs)
             used, experts = route.width // 2, config.experts
-            # What follows from an earlier product with experts has a row for each of them.
+            # The result of an earlier product with experts has a row for each of them.
             columns = x.width // used if _from_experts(plan, op.inputs[0]) else x.width
             return [(experts, op.width // used, columns), (experts, op.width // used)][
                 : len(op.weights)

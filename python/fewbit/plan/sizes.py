@@ -1,4 +1,4 @@
-"""How large a model is: weights, bytes, bits per weight, and what one token has to read."""
+"""Size of a model: weights, bytes, bits per weight, and bytes that one token reads."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from fewbit.plan.shapes import tensor_shapes
 
 @dataclass(frozen=True)
 class Sizes:
-    """`weights` numbers in `bytes` bytes; a generated token reads `bytes_per_token` of them."""
+    """Size of a model: `weights` numbers in `bytes` bytes.
+
+    Generating a token reads `bytes_per_token` of them.
+    """
 
     weights: int
     bytes: int
@@ -21,14 +24,14 @@ class Sizes:
 
     @property
     def bits_per_weight(self) -> float:
-        """Mean bits that one weight takes, scales included."""
+        """Mean number of bits per weight, scales included."""
         return 8 * self.bytes / self.weights
 
 
 def sizes_of(plan: Plan, formats: Mapping[str, str]) -> Sizes:
-    """The sizes of the tensors that `plan` uses, stored in `formats`, each counted once.
+    """Return the size of the tensors of `plan`, stored in `formats`; each is counted once.
 
-    Of an embedding table a token reads one row, unless the table is the output layer too.
+    A token reads one row of the embedding table, or all of it if it is the output matrix too.
     """
     weights = total = read = 0
     fractions = _fractions(plan)
@@ -41,12 +44,12 @@ def sizes_of(plan: Plan, formats: Mapping[str, str]) -> Sizes:
 
 
 def row_size(format_: str, shape: tuple[int, ...]) -> tuple[int, int]:
-    """The bytes of a row of a tensor, and how many rows it has."""
+    """Return the number of bytes of a row of a tensor, and its number of rows."""
     return find_format(format_).row_bytes(shape[-1]), math.prod(shape[:-1])
 
 
 def fraction_read(plan: Plan, op: Op) -> float | None:
-    """The fraction of its weights that `op` reads for a token; None where it reads one row."""
+    """Return the fraction of its weights that `op` reads for a token; None if it reads one row."""
     if op.kind in ("embed", "embed_position"):
         return None
     if op.kind == "expert_linear":
@@ -55,7 +58,7 @@ def fraction_read(plan: Plan, op: Op) -> float | None:
 
 
 def _fractions(plan: Plan) -> dict[str, float]:
-    """The fraction of each tensor that a token reads, without tables that it reads a row of."""
+    """The fraction of each tensor that a token reads, without tables of which it reads a row."""
     fractions: dict[str, float] = {}
     for op in plan.ops:
         if (fraction := fraction_read(plan, op)) is not None:

@@ -1,9 +1,9 @@
-"""Recipes: which tensor gets which format, as ``llama-quantize`` decides it.
+"""Recipes: choose the format of each tensor of a model, as ``llama-quantize`` does.
 
-A recipe is a format ("Q4_0"), one of llama.cpp's mixtures ("Q4_K_M") or an affine format
-("asym4-g32", the linear layers of the blocks alone). What the mixtures are is in `mixtures`; here
-is the order in which their rules, wishes and shapes are heard. Names and shapes are enough for it,
-so it decides on models that fewbit cannot run too.
+A recipe is a format ("Q4_0"), one of llama.cpp's mixtures ("Q4_K_M"), or an affine format
+("asym4-g32"), which applies to the linear layers of the blocks only. `mixtures` has the rules of
+the mixtures; this file applies them, then the user's options, then the limits of a tensor's shape.
+It reads names and shapes only, so it also works for models that fewbit cannot run.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from fewbit.errors import FileFormatError, FormatError, InputError
-from fewbit.formats.table import Format, find_format
+from fewbit.errors import FileFormatError, FormatError, InputError, did_you_mean
+from fewbit.formats.table import AFFINE_NAMES, Format, find_format
 from fewbit.recipes import mixtures
 from fewbit.recipes.mixtures import ALIASES, FILE_TYPES, Place
 from fewbit.recipes.order import sort_key
@@ -25,7 +25,7 @@ _BLOCK = re.compile(r"blk\.(\d+)\.")
 
 
 class Shaped(Protocol):
-    """A tensor as far as a recipe looks at it: rows first."""
+    """The properties of a tensor that a recipe reads."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -34,46 +34,46 @@ class Shaped(Protocol):
 
     @property
     def format(self) -> str:
-        """The format that it has now."""
+        """Current format of the tensor."""
         ...
 
 
 class Counts(Protocol):
-    """A model as far as a recipe looks at it; a `Config` is one."""
+    """The properties of a model that a recipe reads; `Config` has them."""
 
     @property
     def architecture(self) -> str:
-        """GGUF's name of it."""
+        """Name of the architecture in GGUF."""
         ...
 
     @property
     def layers(self) -> int:
-        """All of them: those that predict further tokens count."""
+        """Number of layers, those of multi-token prediction included."""
         ...
 
     @property
     def heads(self) -> int:
-        """Those of queries, in the first layer."""
+        """Number of query heads in the first layer."""
         ...
 
     @property
     def kv_heads(self) -> int:
-        """Those of keys and values, in the first layer; 0 where it has no attention."""
+        """Number of key and value heads in the first layer, 0 without attention."""
         ...
 
     @property
     def experts(self) -> int:
-        """How many there are in a layer, 0 in a dense model."""
+        """Number of experts of a layer, 0 in a dense model."""
         ...
 
 
 @dataclass(frozen=True)
 class Options:
-    """What may be asked for besides a recipe.
+    """Exceptions from a recipe.
 
-    `overrides` maps regular expressions over tensor names to formats, the first match wins;
-    `embedding` and `output` are the formats of those two tables; `pure` gives every matrix the
-    recipe's own format.
+    `overrides` maps regular expressions over tensor names to formats; the first match wins.
+    `embedding` and `output` are the formats of the token embedding and of the output matrix.
+    `pure` gives every matrix the main format of the recipe.
     """
 
     overrides: Mapping[str, str] = field(default_factory=dict)
@@ -83,10 +83,10 @@ class Options:
 
 
 def canonical(recipe: str) -> str:
-    """The recipe called `recipe`, in any letter case, by its full name.
+    """Return the full name of a recipe, given in any letter case.
 
     Raises:
-        FormatError: there is no such recipe.
+        FormatError: the recipe is unknown.
 
     """
     name = ALIASES.get(recipe.upper(), recipe.upper())
@@ -97,20 +97,21 @@ def canonical(recipe: str) -> str:
     except FormatError:
         raise FormatError(
             f"unknown recipe `{recipe}`",
-            hint=f"known: {', '.join(FILE_TYPES)}, and sym1..8-gN, asym1..8-gN as in asym4-g32",
+            hint=f"{did_you_mean(recipe, FILE_TYPES)}known: {', '.join(FILE_TYPES)}, "
+            f"{AFFINE_NAMES}",
             format=recipe,
         ) from None
     return found.name
 
 
 def main_format(recipe: str) -> str:
-    """The format that most tensors get under `recipe`."""
+    """Return the format of most tensors in `recipe`."""
     name = canonical(recipe)
     return mixtures.MAIN_FORMATS.get(name, name)
 
 
 def file_type(recipe: str) -> int | None:
-    """GGUF's `general.file_type` of `recipe`, None for those that GGUF has no number for."""
+    """Return the number of `recipe` in GGUF (`general.file_type`), None if it has none."""
     return (FILE_TYPES | mixtures.OTHER_FILE_TYPES).get(canonical(recipe))
 
 
@@ -122,18 +123,22 @@ def choose(
     importance: Collection[str] = (),
     options: Options | None = None,
 ) -> dict[str, str]:
-    """The format of each of `tensors` under `recipe`; `importance` names those that have one.
+    """Choose the format of each of `tensors` in `recipe`, by name.
+
+    `importance` has the names of the tensors that the importance matrix covers.
 
     Raises:
-        FormatError: a recipe or format is unknown, does not fit a tensor's rows, or needs an
+        FormatError: a recipe or format is unknown, does not fit the rows of a tensor, or needs an
             importance matrix.
-        FileFormatError: the layer of an expert's tensor cannot be told from its name.
+        FileFormatError: the name of an expert tensor does not tell its layer.
 
     """
     name, wanted = canonical(recipe), options or Options()
     if find_format(main_format(name)).family == "affine":
         return {
-            key: name if _BLOCK_LINEAR.fullmatch(key) and len(t.shape) == 2 else kept_format(t)
+            key: name
+            if _BLOCK_LINEAR.fullmatch(key) and len(t.shape) == 2
+            else unquantized_format(t)
             for key, t in tensors.items()
         }
     chooser = _Chooser(name, tensors, model, importance, wanted)
@@ -141,15 +146,15 @@ def choose(
     return {key: found[key] for key in tensors}
 
 
-def kept_format(tensor: Shaped) -> str:
-    """The format of a tensor that is not quantized: vectors of floats as F32, as GGUF has them."""
+def unquantized_format(tensor: Shaped) -> str:
+    """Return the format of a tensor that is not quantized: its own, F32 for vectors of floats."""
     if len(tensor.shape) == 1 and find_format(tensor.format).is_float:
         return "F32"
     return tensor.format
 
 
 class _Chooser:
-    """Counts tensors of each kind in llama.cpp's order, and decides on each."""
+    """Chooses formats one by one; counts the tensors of each kind in llama.cpp's order."""
 
     def __init__(
         self,
@@ -177,7 +182,7 @@ class _Chooser:
     def format(self, name: str) -> str:
         tensor = self._tensors[name]
         if not is_quantizable(name, tensor.shape, self._model.architecture):
-            return kept_format(tensor)
+            return unquantized_format(tensor)
         wanted = self._wanted(name, tensor)
         if not self._has_importance(name, tensor, wanted):
             raise FormatError(
@@ -190,11 +195,11 @@ class _Chooser:
         return wanted
 
     def _has_importance(self, name: str, tensor: Shaped, wanted: str) -> bool:
-        """Whether `name` has the importance matrix that `wanted` demands, or none is needed."""
-        here = mixtures.DEMANDING_HERE.get(self._recipe)
+        """True if `name` has importance, or `wanted` does not need it."""
+        here = mixtures.DEMANDING_IN_RECIPE.get(self._recipe)
         if name in mixtures.TABLES or name == "output.weight" or name in self._importance:
             return True
-        if self._importance and tensor.format == wanted:  # copied
+        if self._importance and tensor.format == wanted:  # the tensor is copied as it is
             return True
         return wanted not in mixtures.DEMANDING and wanted != here
 
@@ -212,7 +217,7 @@ class _Chooser:
         return _fitting(name, columns, found)
 
     def _asked(self, name: str) -> str | None:
-        """The format that was asked for by the name of a table."""
+        """The format given by the options `embedding` and `output`."""
         kind, options = mixtures.kind_of(name), self._options
         if kind == "token_embd" and options.embedding:
             if name == mixtures.TABLES[0] or self._override(name) is None:
@@ -226,7 +231,7 @@ class _Chooser:
 
     def _mixed(self, name: str, tensor: Shaped) -> str:
         kind, model = mixtures.kind_of(name), self._model
-        if model.architecture == "glm5-next" and _has(name, mixtures.Q8_BY_GLM5_NEXT):
+        if model.architecture == "glm5-next" and _has(name, mixtures.Q8_IN_GLM5_NEXT):
             return "Q8_0"
         if kind == "output" or (self._tied and kind == "token_embd"):
             return self._output(tensor.shape[-1])
@@ -242,7 +247,7 @@ class _Chooser:
         return "Q5_K" if kind == "attn_v" and self._is_70b(found) else found
 
     def _output(self, columns: int) -> str:
-        """The format of the table that tokens are predicted with."""
+        """The format of the output matrix, which gives the logits."""
         if self._options.output:
             return find_format(self._options.output).name
         if self._recipe == "MXFP4_MOE" or self._model.architecture == "falcon":
@@ -256,7 +261,7 @@ class _Chooser:
         return several and (self._model.architecture != "bailingmoe3" or kind.startswith("ffn_"))
 
     def _is_70b(self, format_: str) -> bool:
-        """Whether `format_` is too few bits for the v of a model of 70 billion weights."""
+        """True if the V matrices of a "70B" model get Q5_K instead of `format_`."""
         m = self._model
         if format_ not in ("Q3_K", "Q4_K"):
             return False
@@ -277,8 +282,8 @@ class _Chooser:
         found = _BLOCK.match(name)
         if found is None or int(found[1]) >= self._model.layers:
             raise FileFormatError(
-                f"tensor `{name}` is in none of the model's {self._model.layers} layers",
-                hint="experts' tensors must be named `blk.N.`",
+                f"the tensor name `{name}` is not in one of {self._model.layers} layers",
+                hint="tensors of experts must be named `blk.N.`, with N the layer from 0",
                 tensor=name,
             )
         return int(found[1])
@@ -289,10 +294,10 @@ def _fits(format_: Format, columns: int) -> bool:
 
 
 def _fitting(name: str, columns: int, wanted: str) -> str:
-    """`wanted`, or the format in its place where its blocks do not divide the rows.
+    """Return `wanted`, or its fallback if its blocks do not divide the rows.
 
     Raises:
-        FormatError: none is in its place.
+        FormatError: the format has no fallback.
 
     """
     format_ = find_format(wanted)
@@ -308,7 +313,7 @@ def _no_fit(name: str, columns: int, format_: Format) -> FormatError:
     return FormatError(
         f"cannot store `{name}` as {format_.name}: "
         f"rows of {columns} elements are not a multiple of {format_.block}",
-        hint="give it another format (`--tensor-type`), or take another recipe",
+        hint="give the tensor another format (`--tensor-type`), or take another recipe",
         tensor=name,
         format=format_.name,
         columns=columns,
@@ -324,14 +329,14 @@ def _pattern(text: str) -> re.Pattern[str]:
         ) from None
 
 
-def _has(name: str, parts: Collection[str]) -> bool:
-    return any(part in name for part in parts)
+def _has(name: str, substrings: Collection[str]) -> bool:
+    return any(substring in name for substring in substrings)
 
 
 def is_quantizable(name: str, shape: tuple[int, ...], architecture: str = "") -> bool:
-    """Whether a tensor may be stored in few bits at all: a matrix, no norm, no router, not tiny."""
+    """True if a recipe may quantize the tensor: a matrix that is not a norm, router or tiny."""
     if not any(n > 1 for n in shape[:-1]) or not name.endswith("weight"):
         return False
-    if architecture == "glm5-next" and _has(name, mixtures.KEPT_BY_GLM5_NEXT):
+    if architecture == "glm5-next" and _has(name, mixtures.UNQUANTIZED_IN_GLM5_NEXT):
         return False
-    return name not in mixtures.KEPT_NAMES and not _has(name, mixtures.KEPT)
+    return name not in mixtures.UNQUANTIZED_NAMES and not _has(name, mixtures.UNQUANTIZED)

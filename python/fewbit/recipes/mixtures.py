@@ -1,7 +1,8 @@
-"""The data of recipes: llama.cpp's file types, and which of their tensors get other bits.
+"""llama.cpp's mixtures as data: file types, and which tensors get other formats than the main one.
 
-Kinds of tensors, told apart by parts of their names as llama.cpp does, have one rule each: from a
-tensor's place among those of its kind to a format, or to None for the recipe's own.
+A tensor has a kind ("attn_v", "ffn_down", ...) by substrings of its name, as in llama.cpp. A
+mixture has one rule for a kind: from the place of a tensor among those of its kind to a format, or
+to None for the main format.
 """
 
 from __future__ import annotations
@@ -17,16 +18,16 @@ FILE_TYPES: dict[str, int] = {
     "IQ4_XS": 30, "IQ1_M": 31, "BF16": 32, "TQ1_0": 36, "TQ2_0": 37, "MXFP4_MOE": 38, "Q1_0": 40,
     "Q2_0": 41,
 }  # fmt: skip
-"""GGUF's `general.file_type` of every recipe that ``llama-quantize`` has."""
+"""Recipe of ``llama-quantize`` -> its number in GGUF (`general.file_type`)."""
 OTHER_FILE_TYPES = {"MXFP4": 38, "NVFP4": 39}
-"""Those of formats that are no recipe of its, but a file may be full of."""
+"""Numbers of formats that are not recipes of ``llama-quantize``."""
 ALIASES = {"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M"}
 MAIN_FORMATS = {
     "Q2_K_S": "Q2_K", "Q3_K_S": "Q3_K", "Q3_K_M": "Q3_K", "Q3_K_L": "Q3_K", "Q4_K_S": "Q4_K",
     "Q4_K_M": "Q4_K", "Q5_K_S": "Q5_K", "Q5_K_M": "Q5_K", "IQ2_S": "IQ2_XS", "IQ2_M": "IQ2_S",
     "IQ3_XS": "IQ3_S", "IQ3_M": "IQ3_S", "MXFP4_MOE": "MXFP4",
 }  # fmt: skip
-"""The format of most tensors, where it is not the one of the recipe's name."""
+"""Main format of the recipes whose name is not a format."""
 
 FALLBACKS = {
     "Q2_0": "Q4_0", "Q2_K": "Q4_0", "Q3_K": "Q4_0", "TQ1_0": "Q4_0", "TQ2_0": "Q4_0",
@@ -34,14 +35,14 @@ FALLBACKS = {
     "IQ2_XXS": "IQ4_NL", "IQ2_XS": "IQ4_NL", "IQ2_S": "IQ4_NL", "IQ3_XXS": "IQ4_NL",
     "IQ3_S": "IQ4_NL", "IQ4_XS": "IQ4_NL",
 }  # fmt: skip
-"""What a row gets that a format's blocks do not divide; F16 where that does not either.
+"""Fallback of a format whose blocks do not divide a row; F16 if those of the fallback do not.
 
-Formats with blocks of 32 or fewer go to F16 at once; the others (Q1_0, NVFP4) have nothing.
+Formats with blocks of up to 32 elements fall back to F16; Q1_0 and NVFP4 have no fallback.
 """
 DEMANDING = {"IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS"}
-"""Formats that are not to be used without an importance matrix."""
-DEMANDING_HERE = {"Q2_K_S": "Q2_K"}
-"""Formats for which the same holds in one recipe alone."""
+"""Formats that need an importance matrix."""
+DEMANDING_IN_RECIPE = {"Q2_K_S": "Q2_K"}
+"""Recipe -> format that needs an importance matrix in this recipe only."""
 
 TABLES = ("token_embd.weight", "per_layer_token_embd.weight")
 _KINDS = {
@@ -49,8 +50,8 @@ _KINDS = {
     "attn_k.weight": "attn_k", "attn_q.weight": "attn_q", "attn_output.weight": "attn_output",
     "ffn_up": "ffn_up", "ffn_gate": "ffn_gate", "ffn_down": "ffn_down",
 }  # fmt: skip
-"""The kind of a tensor by a part of its name, the first that is found; q, k and v in one: as v."""
-KEPT = (
+"""Substring of a tensor name -> kind, the first match wins; fused q, k, v count as v."""
+UNQUANTIZED = (
     "_norm.weight", "ffn_gate_inp.weight", "ffn_gate_tid2eid.weight", "altup", "laurel",
     "per_layer_model_proj", "ssm_conv1d", "shortconv.conv.weight", "indexer.k_proj.weight",
     "indexer.q_proj.weight", "attn_rel_b.weight", ".position_embd", "sam.pos_embd", "sam.neck.",
@@ -60,26 +61,27 @@ KEPT = (
         "decay_w2", "lerp_fused",
     )),
 )  # fmt: skip
-"""Parts of names whose tensors are never quantized: small, or too sensitive."""
-KEPT_NAMES = ("position_embd.weight", "token_types.weight")
-KEPT_BY_GLM5_NEXT = (
+"""Substrings of the names of tensors that are never quantized: small or sensitive ones."""
+UNQUANTIZED_NAMES = ("position_embd.weight", "token_types.weight")
+UNQUANTIZED_IN_GLM5_NEXT = (
     "hc_", "indexer.attn_q_b", "indexer.attn_k", "indexer.proj", "indexer_compressor_gate",
     "indexer_compressor_ape", "ssm_f_a.weight", "ssm_f_b.weight", "ssm_g_a.weight",
     "ssm_g_b.weight", "ssm_beta.weight", "attn_kv_a_mqa.weight", "attn_k_b.weight",
     "attn_v_b.weight",
 )  # fmt: skip
-Q8_BY_GLM5_NEXT = ("attn_q_a", "attn_q_b", "nextn.eh_proj")
+Q8_IN_GLM5_NEXT = ("attn_q_a", "attn_q_b", "nextn.eh_proj")
 LAYERS_OF_70B = {
     "llama": 80, "llama-embed": 80, "qwen2": 80, "deci": 80, "olmo": 80, "jais2": 68,
 }  # fmt: skip
-"""How many layers make a model of an architecture a "70B", whose v gets Q5_K at least."""
+"""Number of layers of the "70B" model of an architecture: its V matrices get at least Q5_K."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a tensor stands, the `index`-th of `count` of its kind, and in what model.
+    """Place of a tensor in its model: number `index` of `count` tensors of its kind.
 
-    `gqa` query heads share a value; `importance` is whether there is an importance matrix.
+    `gqa` is the number of query heads for each value head, `experts` the number of experts.
+    `importance` is True if there is an importance matrix.
     """
 
     index: int
@@ -90,18 +92,18 @@ class Place:
 
     @property
     def early(self) -> bool:
-        """In the first eighth."""
+        """True in the first eighth of the tensors."""
         return self.index < self.count // 8
 
     @property
     def spread(self) -> bool:
-        """In the first or last eighth, or every third between: llama.cpp's `use_more_bits`."""
+        """True in the first or last eighth, and for every third between (`use_more_bits`)."""
         third = (self.index - self.count // 8) % 3 == 2
         return self.early or self.index >= 7 * self.count // 8 or third
 
     @property
     def between(self) -> bool:
-        """Not in the first nor in the last eighth."""
+        """True between the first and the last eighth."""
         return self.count // 8 <= self.index < 7 * self.count // 8
 
 
@@ -118,21 +120,21 @@ def _where(test: Callable[[Place], bool], format_: str, otherwise: str | None = 
 
 
 def _shared(format_: str, otherwise: str | None = None) -> Rule:
-    """Four queries or more share a value: more bits for it cost little."""
+    """`format_` where 4 or more query heads use a value head, so that V is a small matrix."""
     return _where(lambda at: at.gqa >= 4, format_, otherwise)
 
 
 def _eight(format_: str | None, otherwise: str | None = None) -> Rule:
-    """As Mixtral has it: with eight experts, attention is a small part of the model."""
+    """`format_` in models of 8 experts (Mixtral), where attention is small beside the experts."""
     return lambda at: format_ if at.experts == 8 else otherwise
 
 
-def _tiny(kept: str, table: str, attn_output: str | None) -> Rules:
-    """The mixtures of 1 and 2 bits; `kept` is for the tensors that suffer most."""
+def _tiny(sensitive: str, table: str, attn_output: str | None) -> Rules:
+    """Rules of the mixtures of 1 and 2 bits; `sensitive` is the format of V and early layers."""
     return {
-        "attn_v": _where(lambda at: at.gqa >= 4 or at.experts >= 4, "Q4_K", kept),
+        "attn_v": _where(lambda at: at.gqa >= 4 or at.experts >= 4, "Q4_K", sensitive),
         "attn_k": _eight("Q4_K"),
-        "ffn_down": _where(lambda at: at.early, kept),
+        "ffn_down": _where(lambda at: at.early, sensitive),
         "attn_output": _eight("Q5_K", attn_output),
         "token_embd": _always(table),
     }
@@ -154,7 +156,7 @@ TINY: dict[str, Rules] = {
     "IQ2_S": _tiny("IQ3_S", "IQ3_S", "IQ3_S"),
     "IQ2_M": _tiny("IQ3_S", "IQ3_S", "IQ3_S"),
 }
-"""Mixtures that count tensors where others go by the layer, and that end with their own rules."""
+"""Mixtures that count tensors instead of layers; llama.cpp applies no other rule to them."""
 _MIXTURES: dict[str, Rules] = {
     "Q2_K": {
         "attn_v": _shared("Q4_K", "Q3_K"),
@@ -227,22 +229,22 @@ _FALCON: dict[str, Rules] = {
         ),
     },
 }
-"""What Falcon has instead, besides no rule of its own for `attn_output`."""
+"""Rules of Falcon that replace those above; it has no rule for `attn_output`."""
 Q5_OUTPUT = {*TINY, "IQ3_XXS"}
-"""Mixtures whose output table is Q5_K, not Q6_K."""
+"""Mixtures whose output matrix is Q5_K instead of Q6_K."""
 
 
 def kind_of(name: str) -> str:
-    """The kind of tensor that `name` is, "other" where no rule has a word for it."""
+    """Return the kind of tensor `name`, "other" if no rule applies to it."""
     if name == "output.weight":
         return "output"
     if name in TABLES:
         return "token_embd"
-    return next((kind for part, kind in _KINDS.items() if part in name), "other")
+    return next((kind for substring, kind in _KINDS.items() if substring in name), "other")
 
 
 def rules_of(recipe: str, architecture: str) -> Rules:
-    """The rules of `recipe` for models of `architecture`, by kind of tensor."""
+    """Return the rules of `recipe` for models of `architecture`, by kind of tensor."""
     if recipe in TINY:
         return TINY[recipe]
     rules = _MIXTURES.get(recipe, {})

@@ -1,168 +1,35 @@
-"""What is in a model's file: configuration, tokenizer, tensors, how values lie, single blocks."""
+"""Read what `fewbit inspect` shows: tensors, distributions of values, single blocks."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from os import PathLike
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fewbit import _core
+from fewbit.demo import demo_or
 from fewbit.errors import InputError
-from fewbit.formats.layouts import layout_of, read_block, scales_of
+from fewbit.files.checkpoint import Checkpoint, open_checkpoint
+from fewbit.formats.blocks import read_block, scales_of
+from fewbit.formats.layouts import layout_of
 from fewbit.formats.table import find_format
-from fewbit.plan.config import Config
+from fewbit.reports.summaries import (
+    Block,
+    Bytes,
+    Contents,
+    Distribution,
+    Explanation,
+    TensorSummary,
+)
 from fewbit.tokenizer.load import tokenizer_of
-
-if TYPE_CHECKING:
-    from fewbit.files.checkpoint import Checkpoint
 
 PERCENTILES = (0.1, 1.0, 5.0, 25.0, 50.0, 75.0, 95.0, 99.0, 99.9)
 SIGMAS = (3, 4, 6, 10)
 BINS = 21
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A tensor as the file has it: `shape` (rows, columns), or (n,) of a vector."""
-
-    name: str
-    shape: tuple[int, ...]
-    format: str
-    bytes: int
-
-    @property
-    def weights(self) -> int:
-        """How many numbers it holds."""
-        return math.prod(self.shape)
-
-    @property
-    def bits_per_weight(self) -> float:
-        """Bits that one of them takes, scales included."""
-        return 8 * self.bytes / self.weights if self.weights else 0.0
-
-
-@dataclass(frozen=True)
-class Total:
-    """All tensors of one format."""
-
-    format: str
-    tensors: int
-    weights: int
-    bytes: int
-
-
-@dataclass(frozen=True)
-class Contents:
-    """A model's file, without the weights themselves."""
-
-    path: str
-    config: Config
-    tokenizer: dict[str, object]
-    tensors: tuple[Entry, ...]
-
-    @property
-    def weights(self) -> int:
-        """Numbers in all tensors together."""
-        return sum(entry.weights for entry in self.tensors)
-
-    @property
-    def bytes(self) -> int:
-        """Bytes of all tensors together."""
-        return sum(entry.bytes for entry in self.tensors)
-
-    @property
-    def bits_per_weight(self) -> float:
-        """Mean bits per weight over all tensors."""
-        return 8 * self.bytes / self.weights if self.weights else 0.0
-
-    @property
-    def formats(self) -> list[Total]:
-        """One total per format, the largest first."""
-        names = dict.fromkeys(entry.format for entry in self.tensors)
-        totals = []
-        for name in names:
-            entries = [entry for entry in self.tensors if entry.format == name]
-            weights, size = sum(e.weights for e in entries), sum(e.bytes for e in entries)
-            totals.append(Total(name, len(entries), weights, size))
-        return sorted(totals, key=lambda total: -total.bytes)
-
-
-@dataclass(frozen=True)
-class Distribution:
-    """How a tensor's values lie.
-
-    `outliers` gives, for each number of standard deviations, the share of values further than
-    that from the mean; `counts` are `BINS` equal bins from `low` to `high`, the range of 0.1 to
-    99.9 percent, with what lies outside in the first and last.
-    """
-
-    name: str
-    format: str
-    shape: tuple[int, ...]
-    min: float
-    max: float
-    mean: float
-    deviation: float
-    percentiles: dict[float, float]
-    outliers: dict[int, float]
-    low: float
-    high: float
-    counts: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Bytes:
-    """A field of a block: the bytes `start` to `stop`, not included; `hex` as stored, if known."""
-
-    name: str
-    start: int
-    stop: int
-    text: str
-    hex: str | None = None
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """How a format stores numbers: `block` elements in `bytes` bytes.
-
-    `kinds` says which numbers are not unsigned integers, `table` what codes mean, if it is needed.
-    """
-
-    format: str
-    family: str
-    block: int
-    bytes: int
-    bits_per_weight: float
-    formula: str
-    kinds: dict[str, str]
-    table: tuple[int, ...]
-    fields: tuple[Bytes, ...]
-
-
-@dataclass(frozen=True)
-class Block:
-    """Block `index` of a tensor's `blocks`, counted row after row, taken apart.
-
-    `numbers` are as stored (d and its kin as floats), `scales` and `minima` what they make, one
-    for each part of the block; `values` start at `column` of `row`.
-    """
-
-    name: str
-    format: str
-    index: int
-    blocks: int
-    row: int
-    column: int
-    fields: tuple[Bytes, ...]
-    numbers: dict[str, list[float]]
-    scales: list[float]
-    minima: list[float]
-    values: list[float]
 
 
 def explain(name: str) -> Explanation:
@@ -181,10 +48,20 @@ def explain(name: str) -> Explanation:
     )  # fmt: skip
 
 
-def inspect(checkpoint: Checkpoint) -> Contents:
-    """What `checkpoint` holds; reads no weights."""
-    entries = tuple(
-        Entry(t.name, tuple(t.shape), t.format, _stored_bytes(tuple(t.shape), t.format))
+def inspect(model: str | PathLike[str] | Checkpoint) -> Contents:
+    """List what a model's file or folder holds: configuration, tokenizer, tensors; no weights.
+
+    `model` is a GGUF file, a Hugging Face folder, a name on the hub, "demo", or an opened one.
+
+    Raises:
+        InputError: there is no such model.
+        FileFormatError: a file is damaged.
+        UnsupportedError: fewbit does not know the architecture or a format.
+
+    """
+    checkpoint = model if isinstance(model, Checkpoint) else open_checkpoint(demo_or(model))
+    tensors = tuple(
+        TensorSummary(t.name, tuple(t.shape), t.format, _stored_bytes(tuple(t.shape), t.format))
         for t in checkpoint.tensors.values()
     )
     tokenizer = tokenizer_of(checkpoint)
@@ -195,7 +72,7 @@ def inspect(checkpoint: Checkpoint) -> Contents:
         "adds_bos": tokenizer.adds_bos,
         "chat_template": tokenizer.chat_template is not None,
     }
-    return Contents(str(checkpoint.path), checkpoint.config, facts, entries)
+    return Contents(str(checkpoint.path), checkpoint.config, facts, tensors)
 
 
 def distributions(checkpoint: Checkpoint, pattern: str) -> Iterator[Distribution]:
@@ -224,7 +101,7 @@ def blocks(checkpoint: Checkpoint, pattern: str, index: int) -> Iterator[Block]:
         tensor = checkpoint.read(name)
         if find_format(tensor.format).is_float:
             raise InputError(
-                f"`{name}` is stored as {tensor.format}: every number by itself, not in blocks",
+                f"`{name}` is stored as {tensor.format}: single numbers, not blocks",
                 hint="name a tensor that is stored in blocks; `fewbit inspect` lists the formats",
                 tensor=name,
             )
@@ -266,13 +143,13 @@ def block(name: str, format_: str, data: NDArray[np.uint8], columns: int, index:
 
 
 def _matching(checkpoint: Checkpoint, pattern: str) -> list[str]:
-    """The names that match, one at least."""
+    """The names that match, at least one."""
     try:
         expression = re.compile(pattern)
     except re.error as error:
         raise InputError(
             f"`{pattern}` is not a regular expression: {error}",
-            hint="as in `--tensor 'blk.0.attn_q'`",
+            hint="for example `--tensor 'blk.0.attn_q'`",
         ) from None
     names = [name for name in checkpoint.tensors if expression.search(name)]
     if not names:

@@ -1,4 +1,4 @@
-"""Plans as people read them: what each op makes, of what, and the bytes that its weights take."""
+"""List a plan for people: the result, inputs, weights and bytes of each op."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fewbit.models import build_plan
-from fewbit.plan.plan import Attribute, Plan
+from fewbit.plan.plan import Attribute, Plan, attribute_texts
 from fewbit.plan.shapes import weight_shapes
 from fewbit.plan.sizes import Sizes, fraction_read, row_size, sizes_of
+from fewbit.tables import Page, Shown, Table
 
 if TYPE_CHECKING:
     from fewbit.files.checkpoint import Checkpoint
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Weight:
-    """A tensor that an op names: `shape` (rows, columns), or (experts, rows, columns)."""
+    """A tensor that an op reads; `shape` is (rows, columns) or (experts, rows, columns)."""
 
     name: str
     shape: tuple[int, ...]
@@ -27,7 +28,7 @@ class Weight:
 
 @dataclass(frozen=True)
 class Step:
-    """One op: it makes value `value` [n, width] for n tokens, of earlier values and of weights."""
+    """One op: it computes value `value`, [n, width], from earlier values and weights."""
 
     value: int
     op: str
@@ -43,18 +44,22 @@ class Step:
 
     @property
     def bytes_per_token(self) -> int:
-        """Bytes of them that one token reads: of an embedding a row, of experts the routed ones."""
+        """Bytes of weights that one token reads: one row of an embedding, the routed experts."""
         return sum(weight.bytes_per_token for weight in self.weights)
 
 
 @dataclass(frozen=True)
-class Listing:
+class Listing(Shown):
     """A model's plan; `sizes` counts a tensor that several ops name once."""
 
     path: str
     architecture: str
     steps: tuple[Step, ...]
     sizes: Sizes
+
+    def page(self) -> Page:
+        """As `fewbit inspect --plan` prints it."""
+        return plan_page(self)
 
 
 def list_plan(checkpoint: Checkpoint) -> Listing:
@@ -76,3 +81,25 @@ def _step(plan: Plan, index: int, formats: dict[str, str]) -> Step:
         read = size if fraction is None else int(rows * size * fraction)
         weights.append(Weight(name, shape, formats[name], rows * size, read))
     return Step(index, op.kind, op.inputs, tuple(weights), dict(op.attributes), op.width)
+
+
+def plan_page(listing: Listing) -> Page:
+    """A plan: one line per op, then what all its weights take."""
+    table = Table(("value", "op", "of", "shape", "bytes", "bytes/token"), text=4, folds=3)
+    for step in listing.steps:
+        parts = [
+            *(f"%{value}" for value in step.inputs),
+            *(f"{w.name} ({' x '.join(map(str, w.shape))} {w.format})" for w in step.weights),
+            *attribute_texts(step.attributes),
+        ]
+        sizes = (f"{size:,}" if size else "" for size in (step.bytes, step.bytes_per_token))
+        table.add_row(
+            f"%{step.value}", step.op, ", ".join(parts), f"[n, {step.width}]", *sizes
+        )  # fmt: skip
+    s = listing.sizes
+    head = f"{listing.path}: {listing.architecture}, {len(listing.steps)} ops, for n new tokens"
+    total = (
+        f"{s.weights:,} weights in {s.bytes:,} bytes, of which a token reads "
+        f"{s.bytes_per_token:,}; a tensor that several ops name counts once"
+    )
+    return [head, "", table, "", total]

@@ -11,15 +11,11 @@ from typing import Any
 import numpy as np
 
 from fewbit import _core
+from fewbit.formats.table import find_format
 from fewbit.plan.plan import Plan
 from fewbit.run.executor import Executor, Stored, Weights, stored_bytes
 from fewbit.run.predictions import Ids, OnHost, Predictions
 from fewbit.run.sampling import Sampling
-
-CODE_BOOKS = frozenset(
-    ("TQ1_0", "IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S")
-)
-"""Formats that the CPU runs fastest from 1.2 to 2.1 times the bytes of their file."""
 
 MEMORY_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 """Where Linux says how much memory a container may take (control groups 2 and 1)."""
@@ -35,7 +31,7 @@ class CpuBackend:
 
     def weights(self, plan: Plan, tensors: Mapping[str, Stored]) -> Weights:
         """An empty set of tensors in this machine's memory."""
-        return _core.Weights(small=keep_file_size(tensors))
+        return _core.Weights(keep_file_size=keep_file_size(tensors))
 
     def executor(self, plan: Plan, weights: Weights, threads: int) -> Executor:
         """The plan bound to the weights; `threads` 0 means all cores."""
@@ -69,7 +65,7 @@ def keep_file_size(tensors: Mapping[str, Stored]) -> bool:
     They do if the fast layout would need more than half of this machine's memory, or if the system
     does not say how much there is.
     """
-    books = sum(stored_bytes(stored) for stored in tensors.values() if stored[0] in CODE_BOOKS)
+    books = sum(stored_bytes(s) for s in tensors.values() if find_format(s[0]).larger_than_file)
     return books > 0 and 2 * (sum(map(stored_bytes, tensors.values())) + books) > machine_memory()
 
 

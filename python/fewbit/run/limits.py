@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias, cast, get_args
+from typing import Literal, TypeAlias, cast
 
+from fewbit import _core
 from fewbit.errors import InputError
 
-BATCH = 512
+BATCH = _core.BATCH
 """Tokens of one forward pass: enough for matrix products, few enough for their logits."""
 
 Activations: TypeAlias = Literal["f32", "int8"]
@@ -15,8 +16,10 @@ Activations: TypeAlias = Literal["f32", "int8"]
 KvType: TypeAlias = Literal["f32", "f16", "int8"]
 """Element type of the keys and values in a KV cache."""
 
-ACTIVATIONS: tuple[str, ...] = get_args(Activations)
-KV_TYPES: tuple[str, ...] = get_args(KvType)
+ACTIVATIONS = _core.ACTIVATIONS
+"""The names of `Activations`."""
+KV_TYPES = _core.KV_TYPES
+"""The names of `KvType`, in the order of the core and the shaders."""
 
 
 def activations_named(name: str) -> Activations:

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fewbit import _core
 from fewbit.callbacks import Progress
-from fewbit.convert.encode import Stream
+from fewbit.convert.encode import TensorEncoder
 from fewbit.errors import InputError, UnsupportedError
 from fewbit.files.checkpoint import Checkpoint
 from fewbit.formats.table import find_format
@@ -154,7 +154,7 @@ class LoadedModel:
 
         """
         self._check_name(name)
-        return self._stream(self.formats).data(name)
+        return self._encoder(self.formats).data(name)
 
     def tensor(self, name: str) -> NDArray[np.float32]:
         """The values of tensor `name` as its format holds them, f32, in the tensor's shape.
@@ -176,8 +176,8 @@ class LoadedModel:
                 tensor=name,
             )
 
-    def _stream(self, formats: Mapping[str, str]) -> Stream:
-        return Stream(self.checkpoint, formats, self._importance, self._threads)
+    def _encoder(self, formats: Mapping[str, str]) -> TensorEncoder:
+        return TensorEncoder(self.checkpoint, formats, self._importance, self._threads)
 
     def _shape(self, name: str) -> tuple[int, int]:
         shape = self.checkpoint.tensors[name].shape

@@ -1,4 +1,4 @@
-"""What a model predicts after some tokens: rows of logits, wherever they are, and what they say."""
+"""A model's predictions: rows of logits on the host or on a card, and measures of them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from fewbit import _core
 Logits: TypeAlias = NDArray[np.float32]
 Ids: TypeAlias = NDArray[np.uint32]
 Measures: TypeAlias = dict[str, NDArray[np.generic]]
-"""A value a row of `nll_base`, `nll`, `kld`, `dp` and `same_top`, as rust/measure.rs has them."""
+"""One value a row for `nll_base`, `nll`, `kld`, `dp` and `same_top`, as rust/measure.rs defines."""
 
 
 class Predictions(Protocol):
-    """Rows [n, vocab] of logits; good until `release`."""
+    """Rows [n, vocab] of logits, valid until `release`."""
 
     def logits(self) -> Logits:
         """The rows, on the host."""
@@ -28,7 +28,7 @@ class Predictions(Protocol):
         """How the rows diverge from those of `base`."""
 
     def release(self) -> None:
-        """Let go of the rows."""
+        """Free the rows."""
 
 
 class OnHost:
@@ -60,4 +60,4 @@ class OnHost:
         return dict(_core.divergence(base.logits(), self._rows, targets))
 
     def release(self) -> None:
-        """Nothing: the rows are an array like any other."""
+        """Do nothing: the rows are a plain array."""

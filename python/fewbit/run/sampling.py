@@ -1,4 +1,4 @@
-"""Choosing the next token from a row of logits.
+"""Choose the next token from a row of logits.
 
 The filters and their order are llama.cpp's: top-k, top-p, min-p, temperature, then one draw.
 Each filter takes and gives `Candidates`, so each can be read and tested alone.
@@ -33,7 +33,7 @@ class Sampling:
     """How to draw a token; `temperature` 0 takes the likeliest and ignores the rest.
 
     `top_k` keeps the k likeliest (0: all), `top_p` the fewest whose probabilities reach p (1: all),
-    `min_p` those with at least that share of the likeliest one's probability (0: all).
+    `min_p` those with at least that fraction of the likeliest one's probability (0: all).
 
     Raises:
         InputError: an option is out of its range.
@@ -99,16 +99,16 @@ def choose(logits: NDArray[np.float32], sampling: Sampling, rng: np.random.Gener
         raise refuse_logits(highest)
     if sampling.greedy:
         return int(logits.argmax())
-    kept = keep_min_p(
+    left = keep_min_p(
         keep_top_p(keep_top_k(logits, sampling.top_k), sampling.top_p), sampling.min_p
     )
     # the highest becomes 0 first, so that no temperature makes it overflow
-    chances = probabilities((kept.logits - kept.logits[0]) / sampling.temperature)
-    return int(kept.ids[rng.choice(len(chances), p=chances)])
+    chances = probabilities((left.logits - left.logits[0]) / sampling.temperature)
+    return int(left.ids[rng.choice(len(chances), p=chances)])
 
 
 def refuse_logits(highest: float = math.nan) -> InputError:
-    """What is said where no token can be chosen."""
+    """The error for logits that no token can be chosen from."""
     return InputError(
         f"cannot choose a token: the largest logit is {highest}",
         hint="the model's weights or its file are damaged",

@@ -1,4 +1,4 @@
-"""A folder's tokenizer said in GGUF's words: the keys that its file will have."""
+"""Describe the tokenizer of a Hugging Face folder by GGUF metadata keys."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from fewbit.tokenizer.tokenizer import Tokenizer, stop_ids
 
 
 def metadata_from_folder(path: Path, vocab: int) -> dict[str, Any]:
-    """GGUF's tokenizer keys for the tokenizer of a Hugging Face folder, `vocab` tokens in all.
+    """Return GGUF's tokenizer keys for the tokenizer of a folder; the model has `vocab` tokens.
 
     Raises:
         FileFormatError: the tokenizer is missing, damaged, or larger than the model's vocabulary.
@@ -57,15 +57,15 @@ def metadata_from_folder(path: Path, vocab: int) -> dict[str, Any]:
     if tokenizer.chat_template is not None:
         values["tokenizer.chat_template"] = tokenizer.chat_template
     greedy = any(a["lstrip"] or a["rstrip"] or a["single_word"] for a in facts["added_tokens"])
-    if not exact or greedy:  # GGUF has no word for tokens that take the space beside them
+    if not exact or greedy:  # GGUF cannot describe tokens that strip spaces
         values[JSON_KEY] = tokenizer.backend.to_str()
     return values
 
 
 def _further_ends(tokenizer: Tokenizer) -> dict[str, int]:
-    """Tokens that end a text beside EOS, in the two places that GGUF has for them.
+    """Ids that end a text besides EOS, for GGUF's two keys (EOT and EOM).
 
-    Those that are known by their spelling need no place.
+    Tokens known by their text need no key.
     """
     known = stop_ids(tokenizer.backend, None, tokenizer.eos)
     return dict(zip(("eot", "eom"), sorted(tokenizer.stop_ids - known), strict=False))
@@ -74,11 +74,12 @@ def _further_ends(tokenizer: Tokenizer) -> dict[str, int]:
 def _typed_tokens(
     tokenizer: Tokenizer, facts: dict[str, Any], vocab: int, path: Path
 ) -> tuple[list[str], list[int]]:
-    """Each id's token and type; ids that no token has are unused ones."""
+    """Token and type of each id; ids without a token get a placeholder of type UNUSED."""
     by_id = {id_: token for token, id_ in tokenizer.vocab.items()}
     if by_id and max(by_id) >= vocab:
         raise FileFormatError(
-            f"`{path}`: the tokenizer has token {max(by_id)}, the model a vocabulary of {vocab}",
+            f"`{path}`: the tokenizer has token {max(by_id)}, "
+            f"but the vocabulary of the model has {vocab} tokens",
             hint="take the tokenizer that belongs to the weights",
         )
     tokens = [by_id.get(id_, f"[PAD{id_}]") for id_ in range(vocab)]
@@ -95,7 +96,7 @@ def _typed_tokens(
 
 
 def _kind(facts: dict[str, Any]) -> tuple[str, str, bool]:
-    """GGUF's model and splitting, and whether they say all that the tokenizer does."""
+    """GGUF's tokenizer model and pre-tokenizer; True if they describe the tokenizer exactly."""
     model, normalizer = facts["model"], facts["normalizer"]
     if model.get("byte_fallback"):
         steps = [step["type"] for step in (normalizer or {}).get("normalizers", [])]
@@ -111,13 +112,13 @@ def _kind(facts: dict[str, Any]) -> tuple[str, str, bool]:
             return (
                 "gpt2",
                 splitting.names[0],
-                same and (model.get("ignore_merges", False) == splitting.whole_words),
+                same and (model.get("ignore_merges", False) == splitting.ignores_merges),
             )
     return "gpt2", "default", False
 
 
 def _adds_space(facts: dict[str, Any]) -> bool:
-    """Whether a space goes before a text: prepended by the normalizer, or by `Metaspace`."""
+    """True if a space is put before a text, by the normalizer or by `Metaspace`."""
     normalizer, pre = facts["normalizer"] or {}, facts["pre_tokenizer"] or {}
     steps = [
         step["type"] for step in normalizer.get("normalizers", [normalizer] if normalizer else [])
@@ -127,7 +128,7 @@ def _adds_space(facts: dict[str, Any]) -> bool:
 
 
 def _patterns(step: dict[str, Any] | None) -> Iterable[str]:
-    """The patterns by which a byte-level pre-tokenizer splits, in order."""
+    """Patterns by which a byte-level pre-tokenizer splits text, in order."""
     match step:
         case {"type": "Sequence", "pretokenizers": list(steps)}:
             for inner in steps:
@@ -145,7 +146,7 @@ def _patterns(step: dict[str, Any] | None) -> Iterable[str]:
 
 
 def _scores(tokens: Sequence[str], merges: Sequence[str]) -> list[float]:
-    """Scores that order merges as they are listed; tokens that no merge makes come last."""
+    """Scores in the order of the merges; tokens that no merge makes come last."""
     rank: dict[str, int] = {}
     for i, merge in enumerate(merges):
         rank.setdefault("".join(merge.split(" ", 1)), i)

@@ -1,8 +1,8 @@
-"""Tokenizers built from a GGUF file's metadata, and the words that it has for them.
+"""Build a tokenizer from the metadata of a GGUF file.
 
-GGUF names two kinds that matter here: ``gpt2``, byte-level BPE whose text is first split by a
-pattern that `tokenizer.ggml.pre` names, and ``llama``, SentencePiece's BPE with scores. What these
-keys cannot say goes along whole as `tokenizer.huggingface.json`, a key of the specification.
+Two of GGUF's kinds are supported: ``gpt2``, byte-level BPE after splitting by a pattern named in
+`tokenizer.ggml.pre`, and ``llama``, SentencePiece BPE with scores. A tokenizer that these keys
+cannot describe is stored as its tokenizer.json in the key `tokenizer.huggingface.json`.
 """
 
 from __future__ import annotations
@@ -50,15 +50,15 @@ _PUNCTUATION = r"[\p{P}\$\+<=>\^~\|]+"
 
 @dataclass(frozen=True)
 class Splitting:
-    """How a byte-level tokenizer splits text before BPE: GGUF's names, the patterns in order.
+    """A rule of splitting text before byte-level BPE: GGUF's names for it, patterns in order.
 
-    `whole_words` takes a word that is a token as it is, without merging; `normal_form` composes
-    characters first (NFC); `adds_bos` is what the name means where the file does not say.
+    `ignores_merges` takes a word that is in the vocabulary as one token, without merging.
+    `normal_form` composes characters first (NFC). `adds_bos` is the default of the file's own key.
     """
 
     names: tuple[str, ...]
     patterns: tuple[str, ...]
-    whole_words: bool = False
+    ignores_merges: bool = False
     normal_form: bool = False
     adds_bos: bool = False
 
@@ -68,7 +68,7 @@ SPLITTINGS = (
     Splitting(
         ("llama-bpe", "llama3", "llama-v3", "falcon3", "pixtral"),
         (_LLAMA3,),
-        whole_words=True,
+        ignores_merges=True,
         adds_bos=True,
     ),
     Splitting(
@@ -77,7 +77,7 @@ SPLITTINGS = (
         normal_form=True,
     ),
     Splitting(("smollm", "codeshell", "refact", "command-r", "starcoder"), (r"\p{N}", GPT2)),
-    Splitting(("tekken",), (_TEKKEN,), whole_words=True, adds_bos=True),
+    Splitting(("tekken",), (_TEKKEN,), ignores_merges=True, adds_bos=True),
     Splitting(("gpt-4o", "llama4"), (_GPT4O,)),
     Splitting(("qwen35",), (_QWEN35,), normal_form=True),
     Splitting(("default",), (_PUNCTUATION, GPT2.removesuffix(r"|\s+"), r"\p{N}+", "[0-9]{3}")),
@@ -85,22 +85,22 @@ SPLITTINGS = (
 
 
 def build(metadata: Metadata, path: Path) -> Tokenizer:
-    """The tokenizer that `metadata` describes.
+    """Build the tokenizer that `metadata` describes; errors name `path`.
 
     Raises:
-        FileFormatError: keys are missing or do not fit each other.
-        UnsupportedError: it is of a kind that is not known here.
+        FileFormatError: keys are missing or contradict each other.
+        UnsupportedError: the kind of tokenizer is not supported.
 
     """
     values = _Values(metadata, path)
-    if (whole := values.text(JSON_KEY)) is not None:
-        backend, adds_bos = backend_of_json(whole, f"`{path}`: `{JSON_KEY}`"), False
+    if (json_text := values.text(JSON_KEY)) is not None:
+        backend, adds_bos = backend_of_json(json_text, f"`{path}`: `{JSON_KEY}`"), False
     else:
         backend, adds_bos = _backend(values)
     bos, eos = values.id("bos"), values.id("eos")
     ends = [values.id(kind) for kind in ("eot", "eom")]
     adds_bos = values.flag("add_bos_token", adds_bos) and bos is not None
-    if whole is None:
+    if json_text is None:
         _wrap(backend, bos if adds_bos else None, eos if values.flag("add_eos_token") else None)
     return Tokenizer(
         backend, bos, eos, stop_ids(backend, ends, eos), adds_bos,
@@ -109,7 +109,7 @@ def build(metadata: Metadata, path: Path) -> Tokenizer:
 
 
 class _Values:
-    """The tokenizer's keys, each checked for its type when it is asked for."""
+    """Tokenizer keys of a GGUF file; the type of a value is checked when it is read."""
 
     def __init__(self, metadata: Metadata, path: Path) -> None:
         self._metadata = metadata
@@ -136,7 +136,7 @@ class _Values:
         if value is None:
             return None
         if not isinstance(value, int) or not 0 <= value < len(self.tokens):
-            raise self.wrong(key, f"a token's id below {len(self.tokens)}")
+            raise self.wrong(key, f"a token id below {len(self.tokens)}")
         return value
 
     def array(self, key: str, item: type, default: list[Any] | None = None) -> list[Any]:
@@ -149,21 +149,23 @@ class _Values:
     def per_token(self, key: str, item: type, default: list[Any] | None = None) -> list[Any]:
         values = self.array(key, item, default)
         if len(values) != len(self.tokens):
-            raise self.wrong(f"tokenizer.ggml.{key}", f"{len(self.tokens)} values, one a token")
+            raise self.wrong(
+                f"tokenizer.ggml.{key}", f"{len(self.tokens)} values, one for each token"
+            )
         return values
 
     def wrong(self, key: str, expected: str) -> FileFormatError:
         what = "is missing" if self.get(key) is None else f"must be {expected}"
         return FileFormatError(
             f"`{self.path}`: `{key}` {what}",
-            hint="convert the model again, with its tokenizer",
+            hint="convert the model to GGUF again, with its tokenizer",
             path=str(self.path),
             key=key,
         )
 
 
 def _backend(values: _Values) -> tuple[tokenizers.Tokenizer, bool]:
-    """The library's tokenizer, and whether a text begins with BOS if no key says so."""
+    """The library's tokenizer, and the default of adding BOS to a text."""
     kind = values.text("tokenizer.ggml.model")
     types = values.per_token("token_type", int, [NORMAL] * len(values.tokens))
     if kind == "llama":
@@ -192,7 +194,7 @@ def _splitting(values: _Values) -> Splitting:
     known = ", ".join(splitting.names[0] for splitting in SPLITTINGS)
     raise UnsupportedError(
         f"`{values.path}`: unknown pre-tokenizer `{name}`",
-        hint=f"known: {known}; the original Hugging Face folder works with any",
+        hint=f"known: {known}; or load the original Hugging Face folder",
     )
 
 
@@ -201,9 +203,9 @@ def _byte_level(values: _Values, splitting: Splitting) -> tokenizers.Tokenizer:
     vocab = _vocab(values.tokens)
     known = [merge for merge in merges if all(p in vocab for p in (*merge, "".join(merge)))]
     if len(known) != len(merges):
-        raise values.wrong("tokenizer.ggml.merges", "pairs of tokens whose union is a token")
+        raise values.wrong("tokenizer.ggml.merges", "pairs of tokens that join to a token")
     backend = tokenizers.Tokenizer(
-        models.BPE(vocab=vocab, merges=known, ignore_merges=splitting.whole_words)
+        models.BPE(vocab=vocab, merges=known, ignore_merges=splitting.ignores_merges)
     )
     if splitting.normal_form:
         backend.normalizer = normalizers.NFC()
@@ -243,17 +245,17 @@ def _sentencepiece(values: _Values, types: Sequence[int]) -> tokenizers.Tokenize
 def merges_of(
     tokens: Sequence[str], scores: Sequence[float], types: Sequence[int]
 ) -> list[tuple[str, str]]:
-    """The merges that scores stand for: any two tokens that make a third, the highest score first.
+    """Derive BPE merges from scores: any two tokens that join to a third, highest score first.
 
     >>> merges_of(["a", "b", "ab", "aba"], [0, 0, -1, -2], [1, 1, 1, 1])
     [('a', 'b'), ('ab', 'a')]
     """
-    parts = {token: i for i, token in enumerate(tokens) if types[i] in (NORMAL, USER_DEFINED)}
+    mergeable = {token: i for i, token in enumerate(tokens) if types[i] in (NORMAL, USER_DEFINED)}
     found = [
-        (-scores[i], parts[token[:cut]], parts[token[cut:]])
-        for token, i in parts.items()
+        (-scores[i], mergeable[token[:cut]], mergeable[token[cut:]])
+        for token, i in mergeable.items()
         for cut in range(1, len(token))
-        if token[:cut] in parts and token[cut:] in parts
+        if token[:cut] in mergeable and token[cut:] in mergeable
     ]
     return [(tokens[left], tokens[right]) for _, left, right in sorted(found)]
 
@@ -266,7 +268,7 @@ def _vocab(tokens: Iterable[str]) -> dict[str, int]:
 
 
 def _wrap(backend: tokenizers.Tokenizer, bos: int | None, eos: int | None) -> None:
-    """Put BOS before and EOS after a text where they are wanted."""
+    """Put BOS before and EOS after each encoded text, where they are given."""
     around = {id_: str(backend.id_to_token(id_)) for id_ in (bos, eos) if id_ is not None}
     if not around:
         return

@@ -1,4 +1,4 @@
-"""The tokenizer that comes with a model: from a Hugging Face folder or a GGUF file's metadata."""
+"""Load the tokenizer of a model from its Hugging Face folder or its GGUF metadata."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from fewbit.tokenizer.tokenizer import Tokenizer, backend_of_json, stop_ids
 
 
 def tokenizer_of(checkpoint: Checkpoint) -> Tokenizer:
-    """The tokenizer in a checkpoint's folder or metadata.
+    """Load the tokenizer of a checkpoint.
 
     Raises:
-        FileFormatError: it is missing or damaged.
-        UnsupportedError: it is of a kind that fewbit does not read.
+        FileFormatError: the tokenizer is missing or damaged.
+        UnsupportedError: the kind of tokenizer is not supported.
 
     """
     if checkpoint.metadata is not None:
@@ -29,7 +29,7 @@ def tokenizer_of(checkpoint: Checkpoint) -> Tokenizer:
 
 
 def from_folder(path: Path) -> Tokenizer:
-    """The tokenizer of a Hugging Face folder: tokenizer.json and what other files say about it.
+    """Load the tokenizer of a Hugging Face folder: tokenizer.json, special tokens, chat template.
 
     Raises:
         FileFormatError: tokenizer.json is missing or damaged.
@@ -51,11 +51,11 @@ def from_folder(path: Path) -> Tokenizer:
 
 
 def from_gguf(metadata: Metadata, path: Path) -> Tokenizer:
-    """The tokenizer in a GGUF file's metadata; `path` is named in errors.
+    """Build the tokenizer of a GGUF file from its metadata; errors name `path`.
 
     Raises:
-        FileFormatError: keys are missing or do not fit each other.
-        UnsupportedError: it is of a kind that is not known here.
+        FileFormatError: keys are missing or contradict each other.
+        UnsupportedError: the kind of tokenizer is not supported.
 
     """
     return build(metadata, path)
@@ -65,7 +65,7 @@ def _read_backend(path: Path) -> tokenizers.Tokenizer:
     if not path.exists():
         raise FileFormatError(
             f"`{path.parent}` has no tokenizer.json",
-            hint="download the folder again; tokenizers in other files are not read",
+            hint="download the folder again; fewbit reads no other tokenizer file",
             path=str(path),
         )
     return backend_of_json(path.read_text("utf-8", errors="replace"), f"`{path}`")
@@ -76,7 +76,7 @@ def _optional(path: Path) -> dict[str, Any]:
 
 
 def _special(backend: tokenizers.Tokenizer, spelled: Any, id_: Any) -> int | None:
-    """A special token by its spelling (a string, or an object with `content`), else by its id."""
+    """Find a special token by its text (a string, or an object with `content`), else by its id."""
     content = spelled.get("content") if isinstance(spelled, dict) else spelled
     if isinstance(content, str) and (found := backend.token_to_id(content)) is not None:
         return int(found)
@@ -93,7 +93,7 @@ def _template(path: Path, settings: dict[str, Any]) -> str | None:
     if file.exists():
         return file.read_text("utf-8")
     found = settings.get("chat_template")
-    if isinstance(found, list):  # several by name
+    if isinstance(found, list):  # several templates by name
         named = {t.get("name"): t.get("template") for t in found if isinstance(t, dict)}
         found = named.get("default")
     return found if isinstance(found, str) else None

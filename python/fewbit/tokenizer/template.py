@@ -1,4 +1,4 @@
-"""Chat templates: jinja2 in its sandbox, with what templates of the hub expect to find."""
+"""Render chat templates with jinja2's sandbox and the functions that Hub templates use."""
 
 from __future__ import annotations
 
@@ -18,14 +18,16 @@ if TYPE_CHECKING:
 
 
 def render(tokenizer: Tokenizer, messages: Sequence[Mapping[str, str]]) -> str:
-    """The conversation as the model was trained to read it, ending where the assistant speaks.
+    """Render a conversation as the text that the model continues with the assistant's answer.
 
     Raises:
-        InputError: the model has no template, or its template refuses these messages.
+        InputError: the model has no template, or its template refuses the messages.
 
     """
     if tokenizer.chat_template is None:
-        raise InputError("the model has no chat template", hint="use `fewbit generate`")
+        raise InputError(
+            "the model has no chat template", hint="use `fewbit generate`, which needs none"
+        )
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols]
     )
@@ -41,7 +43,7 @@ def render(tokenizer: Tokenizer, messages: Sequence[Mapping[str, str]]) -> str:
     except (jinja2.TemplateError, TypeError, ValueError) as error:
         raise InputError(
             f"the model's chat template fails: {error}",
-            hint="some templates know no system message",
+            hint="some templates do not support system messages",
         ) from None
 
 

@@ -1,4 +1,4 @@
-"""Text to token ids and back, by the `tokenizers` library; what GGUF or a folder says about it."""
+"""Convert text to token ids and back, with the `tokenizers` library."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ END_TOKENS = (
     "<|eot_id|>", "<|eom_id|>", "<|im_end|>", "<|end|>", "<|endoftext|>", "<|end_of_text|>",
     "<end_of_turn>", "</s>", "<|return|>", "<|call|>",
 )  # fmt: skip
-"""Special tokens that end a text or a turn wherever a vocabulary has them."""
-_CHANNELS, _PART_END = {"<|channel|>", "<|return|>"}, "<|end|>"
-"""Where a vocabulary has channels, this ends what is said in one, and no turn."""
+"""Special tokens that end a text or a turn in any vocabulary that has them."""
+_CHANNELS, _CHANNEL_END = {"<|channel|>", "<|return|>"}, "<|end|>"
+"""Tokens of a vocabulary with channels: there `<|end|>` ends the text of a channel, not a turn."""
 _REPLACEMENT = "\ufffd"
 _CONTEXT = 8
-"""Tokens before a stream that are decoded with its first: more than any character takes."""
+"""Previous tokens that are decoded with the first new one: more than any character takes."""
 
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """A vocabulary with its rules.
+    """A vocabulary with its rules of splitting and merging.
 
-    `stop_ids` end what a model writes. `adds_bos` says whether a text begins with `bos`.
+    `bos` and `eos` are the ids of the begin and end tokens, None if there is none. Generation ends
+    at any of `stop_ids`. `adds_bos` is True if `encode` puts `bos` before a text.
     """
 
     backend: tokenizers.Tokenizer = field(repr=False)
@@ -38,42 +39,44 @@ class Tokenizer:
     chat_template: str | None = field(default=None, repr=False)
 
     def encode(self, text: str, special: bool = True, parse_special: bool = False) -> list[int]:
-        """The ids of `text`.
+        """Return the token ids of `text`.
 
-        `special` adds BOS (and what else the tokenizer puts around a text); `parse_special` reads
-        special tokens that are spelled out in the text, as chat templates do, where otherwise
-        they are text like any other.
+        `special` adds BOS and any other token that the tokenizer puts around a text.
+        `parse_special` reads special tokens written in the text as tokens, as chat templates need;
+        otherwise they are plain text.
         """
         self.backend.encode_special_tokens = not parse_special
         return list(self.backend.encode(text, add_special_tokens=special).ids)
 
     def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
-        """The text of `ids`; bytes that are no UTF-8 come out as the replacement character."""
+        """Return the text of `ids`; bytes that are not UTF-8 become the replacement character."""
         return str(self.backend.decode(list(ids), skip_special_tokens=skip_special))
 
-    def stream(self, after: Sequence[int] = (), spelled: frozenset[int] = frozenset()) -> Stream:
-        """A decoder for ids that come one by one, following `after`.
+    def decoder(
+        self, after: Sequence[int] = (), spelled: frozenset[int] = frozenset()
+    ) -> TextDecoder:
+        """Return a decoder of ids that come one by one and follow the ids `after`.
 
-        Special tokens leave no text, but for those in `spelled`.
+        Special tokens give no text, except those in `spelled`.
         """
-        return Stream(self, after, spelled)
+        return TextDecoder(self, after, spelled)
 
     def token(self, id_: int) -> str | None:
-        """How the vocabulary spells a token; None for ids that it does not have."""
+        """Return the text of a token in the vocabulary, None for unknown ids."""
         found = self.backend.id_to_token(id_)
         return None if found is None else str(found)
 
     @cached_property
     def vocab(self) -> dict[str, int]:
-        """Every token with its id, the added ones included."""
+        """All tokens and their ids, added tokens included."""
         return dict(self.backend.get_vocab(with_added_tokens=True))
 
 
-class Stream:
-    """Text piece by piece: what is returned never changes afterwards.
+class TextDecoder:
+    """Decodes tokens one by one into pieces of text that are final.
 
-    A character may take several tokens, and the first token's leading space depends on what went
-    before, so each piece is the difference between two decodings of the last few tokens.
+    A character may take several tokens, and the leading space of the first token depends on the
+    tokens before, so each piece is the difference between two decodings of the last tokens.
     """
 
     def __init__(
@@ -86,7 +89,7 @@ class Stream:
         self._first = 0
 
     def push(self, token: int) -> str:
-        """The text that `token` completes, "" while a character is incomplete."""
+        """Return the text that `token` completes, "" while a character is incomplete."""
         if token in self._spelled:
             before = self.finish()
             self._ids.append(token)
@@ -100,7 +103,7 @@ class Stream:
         return text
 
     def finish(self) -> str:
-        """What is left, incomplete characters as the replacement character."""
+        """Return the remaining text; incomplete characters become the replacement character."""
         text = self._pending()
         self._shown = len(self._ids)
         return text
@@ -111,17 +114,17 @@ class Stream:
 
 
 def backend_of_json(text: str, where: str) -> tokenizers.Tokenizer:
-    """The library's tokenizer from its own JSON; `where` is named in errors.
+    """Build the library's tokenizer from the text of tokenizer.json; errors name `where`.
 
     Raises:
-        FileFormatError: the library does not take it.
+        FileFormatError: the library refuses the text.
 
     """
     try:
         backend = tokenizers.Tokenizer.from_str(text)
-    except Exception as error:  # the library raises nothing narrower
+    except Exception as error:  # the library raises plain Exception
         raise FileFormatError(
-            f"{where} is no tokenizer: {error}", hint="take the original tokenizer.json"
+            f"{where} is not a valid tokenizer: {error}", hint="take the original tokenizer.json"
         ) from None
     backend.no_truncation()
     backend.no_padding()
@@ -129,11 +132,11 @@ def backend_of_json(text: str, where: str) -> tokenizers.Tokenizer:
 
 
 def stop_ids(backend: tokenizers.Tokenizer, declared: Any, eos: int | None) -> frozenset[int]:
-    """The ids that end a text: those that are declared, and well-known special tokens."""
+    """Return the ids that end a text: `declared` ones, EOS, and known special tokens."""
     listed = declared if isinstance(declared, list) else [declared]
     added = backend.get_added_tokens_decoder()
     ends = {token.content: id_ for id_, token in added.items() if token.special}
     if ends.keys() >= _CHANNELS:
-        ends.pop(_PART_END, None)
+        ends.pop(_CHANNEL_END, None)
     known = [id_ for text, id_ in ends.items() if text in END_TOKENS]
     return frozenset(id_ for id_ in (*listed, eos, *known) if isinstance(id_, int))

@@ -33,12 +33,6 @@ HEADERS: dict[str, tuple[int, int]] = {
 }
 """Offset and size in bytes of a block's header."""
 
-SCALES_OF_16 = frozenset(("Q2_K", "Q3_K", "Q6_K", "IQ2_XS", "IQ2_S", "IQ1_M", "NVFP4"))
-"""Formats with a scale per 16 columns; other formats have one per 32 or a multiple of 32."""
-
-WITH_MINIMUM = frozenset(("Q4_1", "Q5_1", "Q2_K", "Q4_K", "Q5_K"))
-"""Formats with a minimum beside the scale."""
-
 
 @dataclass(frozen=True)
 class Packed:
@@ -73,8 +67,8 @@ def repack(format_: str, rows: int, columns: int, data: Bytes) -> Packed:
         arrays[2] = grid(found.name)
     shape |= {
         "BLOCK": found.block, "WORDS": (found.bytes - size) // 4,
-        "SCALE_GROUP": 16 if found.name in SCALES_OF_16 else 32,
-        "HAS_MINIMUM": found.name in WITH_MINIMUM,
+        "SCALE_GROUP": 16 if found.scale_group == 16 else 32,
+        "HAS_MINIMUM": found.has_minimum,
     }  # fmt: skip
     return Packed(found.family, arrays, shape)
 

@@ -20,12 +20,6 @@ from fewbit.run.gpu.repack import HEADERS, repack
 NO_BYTES = np.empty((0, 0), np.uint8)
 """Host bytes of a matrix that was joined on the card: none."""
 
-INTEGER_SCALES = ("Q2_K", "Q3_K", "IQ1_M", "IQ2_XS", "IQ2_S")
-"""Formats whose 16 scales of a super-block are integers times one f16, as in the core.
-
-Their products round activations in groups of 256 columns.
-"""
-
 
 @dataclass(frozen=True)
 class Slice:
@@ -56,17 +50,8 @@ class Tensor:
 
     @property
     def activation_group(self) -> int:
-        """Columns whose activations share a scale with `acts="int8"`; 0 if they are not rounded.
-
-        They are rounded for integer formats with groups of 16 columns or a multiple of 32.
-        """
-        if self.format.is_float or (self.format.family == "affine" and not self._groups_fit):
-            return 0
-        return 256 if self.format.name in INTEGER_SCALES else 32
-
-    @property
-    def _groups_fit(self) -> bool:
-        return self.format.block == 16 or self.format.block % 32 == 0
+        """Columns whose activations share a scale with `acts="int8"`; 0 if they stay floats."""
+        return self.format.activation_group or 0
 
     @cached_property
     def slices(self) -> tuple[Slice, ...]:

@@ -1,0 +1,258 @@
+"""What `fewbit inspect` finds in a file, as data and as tables: tensors, values, single blocks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fewbit.plan.config import Config
+from fewbit.tables import Page, Shown, Table
+
+
+@dataclass(frozen=True)
+class TensorSummary:
+    """A tensor in a file: `shape` is (rows, columns), (n,) for a vector, or has experts first."""
+
+    name: str
+    shape: tuple[int, ...]
+    format: str
+    bytes: int
+
+    @property
+    def weights(self) -> int:
+        """The number of weights."""
+        return math.prod(self.shape)
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Bits for each weight, scales included."""
+        return 8 * self.bytes / self.weights if self.weights else 0.0
+
+
+@dataclass(frozen=True)
+class Total:
+    """All tensors of one format."""
+
+    format: str
+    tensors: int
+    weights: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Contents(Shown):
+    """A model's file, without the weights themselves."""
+
+    path: str
+    config: Config
+    tokenizer: dict[str, object]
+    tensors: tuple[TensorSummary, ...]
+
+    @property
+    def weights(self) -> int:
+        """Numbers in all tensors together."""
+        return sum(tensor.weights for tensor in self.tensors)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all tensors together."""
+        return sum(tensor.bytes for tensor in self.tensors)
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Mean bits per weight over all tensors."""
+        return 8 * self.bytes / self.weights if self.weights else 0.0
+
+    @property
+    def formats(self) -> list[Total]:
+        """One total per format, the largest first."""
+        names = dict.fromkeys(tensor.format for tensor in self.tensors)
+        totals = []
+        for name in names:
+            found = [tensor for tensor in self.tensors if tensor.format == name]
+            weights, size = sum(t.weights for t in found), sum(t.bytes for t in found)
+            totals.append(Total(name, len(found), weights, size))
+        return sorted(totals, key=lambda total: -total.bytes)
+
+    def page(self) -> Page:
+        """As `fewbit inspect` prints it."""
+        return contents_tables(self)
+
+
+@dataclass(frozen=True)
+class Distribution(Shown):
+    """The distribution of a tensor's values.
+
+    `outliers` gives, for each number of standard deviations, the fraction of values further than
+    that from the mean; `counts` are `BINS` equal bins from `low` to `high`, the range of 0.1 to
+    99.9 percent, with what lies outside in the first and last.
+    """
+
+    name: str
+    format: str
+    shape: tuple[int, ...]
+    min: float
+    max: float
+    mean: float
+    deviation: float
+    percentiles: dict[float, float]
+    outliers: dict[int, float]
+    low: float
+    high: float
+    counts: tuple[int, ...]
+
+    def page(self) -> Page:
+        """As `fewbit inspect` prints it."""
+        return [distribution_lines(self)]
+
+
+@dataclass(frozen=True)
+class Bytes:
+    """A field of a block: the bytes `start` to `stop`, not included; `hex` as stored, if known."""
+
+    name: str
+    start: int
+    stop: int
+    text: str
+    hex: str | None = None
+
+
+@dataclass(frozen=True)
+class Explanation(Shown):
+    """How a format stores numbers: `block` elements in `bytes` bytes.
+
+    `kinds` says which numbers are not unsigned integers, `table` what codes mean, if it is needed.
+    """
+
+    format: str
+    family: str
+    block: int
+    bytes: int
+    bits_per_weight: float
+    formula: str
+    kinds: dict[str, str]
+    table: tuple[int, ...]
+    fields: tuple[Bytes, ...]
+
+    def page(self) -> Page:
+        """As `fewbit inspect` prints it."""
+        return explanation_tables(self)
+
+
+@dataclass(frozen=True)
+class Block(Shown):
+    """Block `index` of a tensor's `blocks`, counted row after row, taken apart.
+
+    `numbers` are as stored (d and its kin as floats), `scales` and `minima` what they make, one
+    for each group of the block; `values` start at `column` of `row`.
+    """
+
+    name: str
+    format: str
+    index: int
+    blocks: int
+    row: int
+    column: int
+    fields: tuple[Bytes, ...]
+    numbers: dict[str, list[float]]
+    scales: list[float]
+    minima: list[float]
+    values: list[float]
+
+    def page(self) -> Page:
+        """As `fewbit inspect` prints it."""
+        return block_tables(self)
+
+
+def contents_tables(contents: Contents) -> Page:
+    """Configuration, tokenizer, tensors and totals."""
+    config, facts = contents.config, contents.tokenizer
+    lines = [
+        f"path           {contents.path}",
+        f"architecture   {config.architecture}",
+        f"shape          {config.layers} layers, width {config.width}, ffn {config.ffn}, "
+        f"{config.heads}/{config.kv_heads} heads of {config.head_dim}",
+        f"vocabulary     {config.vocab} tokens, BOS {facts['bos']}, EOS {facts['eos']}, "
+        f"BOS added: {_yes(facts['adds_bos'])}, chat template: {_yes(facts['chat_template'])}",
+        f"context        {config.context} tokens, rope base {config.rope.base:g}, "
+        f"scaling {config.rope.kind}",
+        f"weights        {contents.weights:,} in {contents.bytes:,} bytes, "
+        f"{contents.bits_per_weight:.3f} bits per weight",
+    ]
+    tensors = Table(("tensor", "shape", "format", "bits per weight"), text=3)
+    for entry in contents.tensors:
+        shape = " x ".join(str(size) for size in entry.shape)
+        tensors.add_row(entry.name, shape, entry.format, f"{entry.bits_per_weight:.3f}")
+    totals = Table(("format", "tensors", "weights", "bytes"))
+    for total in contents.formats:
+        sizes = (f"{total.weights:,}", f"{total.bytes:,}")
+        totals.add_row(total.format, str(total.tensors), *sizes)
+    return ["\n".join(lines), "", tensors, "", totals]
+
+
+def distribution_lines(d: Distribution) -> str:
+    """Moments, percentiles, outliers and a histogram of one tensor."""
+    shape = " x ".join(str(size) for size in d.shape)
+    percentiles = "  ".join(
+        f"{percent:g} %: {value:.4g}" for percent, value in d.percentiles.items()
+    )
+    outliers = "  ".join(f"{k}σ: {100 * share:.3g} %" for k, share in d.outliers.items())
+    head = [
+        f"{d.name}  [{shape}]  {d.format}",
+        f"  min {d.min:.5g}  max {d.max:.5g}  mean {d.mean:.5g}  deviation {d.deviation:.5g}",
+        f"  percentiles  {percentiles}",
+        f"  outliers beyond  {outliers}",
+    ]
+    most, step = max(d.counts), (d.high - d.low) / len(d.counts)
+    bars = [
+        f"  {d.low + step * (i + 0.5):>10.3g} {'#' * round(50 * count / most)} {count}"
+        for i, count in enumerate(d.counts)
+    ]
+    return "\n".join([*head, *bars, ""])
+
+
+def explanation_tables(e: Explanation) -> Page:
+    """The layout of a format's block, and its formula."""
+    bits = f"{e.block} elements in {e.bytes} bytes, {e.bits_per_weight:.6g} bits per weight"
+    lines = [f"{e.format}: {bits}", f"  {e.formula}"]
+    if e.kinds:
+        kinds = ", ".join(f"{name} {kind}" for name, kind in e.kinds.items())
+        lines.append(f"  stored as {kinds}; all others as unsigned integers")
+    if e.table:
+        lines.append(f"  T = {' '.join(map(str, e.table))}")
+    return ["\n".join(lines), "", _fields_table(e.fields)]
+
+
+def block_tables(b: Block) -> Page:
+    """A block of a tensor: its bytes, the numbers in them, and what they stand for."""
+    place = f"row {b.row}, columns {b.column} to {b.column + len(b.values) - 1}"
+    head = f"{b.name}  {b.format}  block {b.index} of {b.blocks:,}: {place}"
+    numbers = {**b.numbers, "= scales": b.scales, "= minima": b.minima, "= values": b.values}
+    lines = [_numbers_lines(name, found) for name, found in numbers.items() if found]
+    return [head, "", _fields_table(b.fields), "", "\n".join(lines), ""]
+
+
+def _fields_table(fields: Sequence[Bytes]) -> Table:
+    stored = any(place.hex is not None for place in fields)
+    table = Table(("bytes", "field", "bits", *(["stored"] if stored else [])), text=4)
+    for place in fields:
+        span = f"{place.start}..{place.stop - 1}" if place.stop > place.start + 1 else place.start
+        cells = [] if place.hex is None else [_shortened(place.hex)]
+        table.add_row(str(span), place.name, place.text, *cells)
+    return table
+
+
+def _numbers_lines(name: str, numbers: Sequence[float], width: int = 16) -> str:
+    """A name and its numbers, so many a line."""
+    cells = [f"{v:>10.4g}" if isinstance(v, float) else f"{v:>4}" for v in numbers]
+    rows = [" ".join(cells[at : at + width]) for at in range(0, len(cells), width)]
+    return "\n".join(f"{name if at == 0 else '':<9} {row}" for at, row in enumerate(rows))
+
+
+def _shortened(text: str, width: int = 48) -> str:
+    return text if len(text) <= width else f"{text[:width]}..."
+
+
+def _yes(value: object) -> str:
+    return "yes" if value else "no"

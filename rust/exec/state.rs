@@ -1,0 +1,121 @@
+//! The state of recurrent ops: last inputs of convolutions, matrices of delta rules.
+
+use std::alloc::{Layout, alloc_zeroed};
+
+use super::program::Shapes;
+use crate::kernels::ops::delta::CHUNK_TOKENS;
+
+/// The state of all recurrent ops and sequences.
+pub struct State {
+    shapes: Shapes,
+    /// [sequence][position % rows][channel] for each convolution.
+    convs: Vec<Vec<f32>>,
+    /// [sequence][head][state, keys, updates, decays] for each delta rule.
+    deltas: Vec<Vec<f32>>,
+    /// For each sequence the number of tokens that are folded into its state.
+    bases: Vec<usize>,
+}
+
+impl State {
+    /// Zeros for `sequences` sequences, None where memory has no room for them.
+    pub fn new(shapes: &Shapes, sequences: usize) -> Option<Self> {
+        let layer = |floats: Option<usize>| zeros(floats?.checked_mul(sequences)?);
+        let mut bases = Vec::new();
+        bases.try_reserve_exact(sequences).ok()?;
+        bases.resize(sequences, 0);
+        Some(Self {
+            convs: shapes.convs.iter().map(|conv| layer(conv.floats())).collect::<Option<_>>()?,
+            deltas: shapes
+                .deltas
+                .iter()
+                .map(|delta| layer(delta.floats()))
+                .collect::<Option<_>>()?,
+            bases,
+            shapes: shapes.clone(),
+        })
+    }
+
+    /// The shapes that it was made for.
+    pub fn shapes(&self) -> &Shapes {
+        &self.shapes
+    }
+
+    /// The first position that can still be taken back; 0 for plans without recurrent ops.
+    pub fn base(&self, sequence: usize) -> usize {
+        self.bases[sequence]
+    }
+
+    /// True if the chunk of tokens before `position` must be folded in first; it then counts as
+    /// folded.
+    pub fn advance(&mut self, sequence: usize, position: usize) -> bool {
+        let any = !self.shapes.convs.is_empty() || !self.shapes.deltas.is_empty();
+        let folds =
+            any && position.is_multiple_of(CHUNK_TOKENS) && self.bases[sequence] != position;
+        if folds {
+            self.bases[sequence] = position;
+        }
+        folds
+    }
+
+    /// Forgets what follows the first `length` tokens, which lie past the base or are none.
+    pub fn truncate(&mut self, sequence: usize, length: usize) {
+        if length == 0 {
+            self.bases[sequence] = 0; // the state counts as zero there
+        }
+    }
+
+    /// Forgets all tokens of all sequences.
+    pub fn reset(&mut self) {
+        self.bases.fill(0);
+    }
+
+    /// Makes sequence `target` a copy of `source`.
+    pub fn copy(&mut self, source: usize, target: usize) {
+        let sequences = self.bases.len();
+        for data in self.convs.iter_mut().chain(&mut self.deltas) {
+            let size = data.len() / sequences;
+            data.copy_within(source * size..(source + 1) * size, target * size);
+        }
+        self.bases[target] = self.bases[source];
+    }
+
+    /// Writes pointers to the state, for threads that write different channels and heads.
+    pub fn write_pointers(&mut self, out: &mut StatePointers) {
+        out.convs.clear();
+        out.convs.extend(self.convs.iter_mut().map(Vec::as_mut_ptr));
+        out.deltas.clear();
+        out.deltas.extend(self.deltas.iter_mut().map(Vec::as_mut_ptr));
+    }
+}
+
+/// The state as raw memory.
+#[derive(Default)]
+pub struct StatePointers {
+    pub convs: Vec<*mut f32>,
+    pub deltas: Vec<*mut f32>,
+}
+
+/// Numbers whose zero is all zero bits.
+///
+/// # Safety
+///
+/// Zeroed memory holds values of the type.
+pub unsafe trait Zero: Copy {}
+// SAFETY: 0.0 has no bit set.
+unsafe impl Zero for f32 {}
+// SAFETY: nor has 0.
+unsafe impl Zero for u8 {}
+
+/// `count` zeros that take memory only as they are written; None where memory is too small, for
+/// which `vec![0.0; count]` would end the process.
+pub fn zeros<T: Zero>(count: usize) -> Option<Vec<T>> {
+    if count == 0 {
+        return Some(Vec::new());
+    }
+    let layout = Layout::array::<T>(count).ok()?;
+    // SAFETY: the layout is not empty; the vector takes over memory for `count` numbers, all zero.
+    unsafe {
+        let start = alloc_zeroed(layout).cast::<T>();
+        (!start.is_null()).then(|| Vec::from_raw_parts(start, count, count))
+    }
+}

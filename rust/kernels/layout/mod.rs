@@ -1,0 +1,9 @@
+//! How weights lie in memory while a model runs.
+
+pub(super) mod line;
+pub(super) mod memory;
+pub(super) mod pack;
+pub mod packed;
+pub(super) mod scales;
+pub(super) mod source;
+pub(super) mod words;

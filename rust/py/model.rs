@@ -1,0 +1,222 @@
+//! Packed weights, KV caches and the CPU executor as Python classes.
+
+use std::collections::HashSet;
+use std::sync::Mutex;
+
+use numpy::{IntoPyArray, PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2};
+use pyo3::prelude::*;
+
+use super::arrays::{bytes, vector};
+use super::machine::kernels_of;
+use crate::error::Error;
+use crate::exec::cache::KvType;
+use crate::exec::{self, Activations, Batch};
+use crate::formats::Format;
+
+/// What `acts` may be: how products treat their activations.
+pub const ACTIVATIONS: [(&str, Activations); 2] =
+    [("f32", Activations::F32), ("int8", Activations::Int8)];
+
+/// What `kv` may be: the element type of the KV cache.
+pub const KV_TYPES: [(&str, KvType); 3] =
+    [("f32", KvType::F32), ("f16", KvType::F16), ("int8", KvType::Int8)];
+
+/// The value that `table` has under `name`.
+fn find<T: Copy, const N: usize>(
+    what: &str,
+    name: &str,
+    table: &[(&str, T); N],
+) -> Result<T, Error> {
+    table.iter().find(|row| row.0 == name).map(|row| row.1).ok_or_else(|| {
+        let known = table.each_ref().map(|row| row.0).join(", ");
+        Error::input(format!("unknown {what} `{name}`")).hint(format!("known: {known}"))
+    })
+}
+
+/// The weights of a model, packed for the kernels.
+#[pyclass(frozen, module = "fewbit._core")]
+pub struct Weights(Mutex<exec::weights::Weights>);
+
+impl Weights {
+    fn get(&self) -> std::sync::MutexGuard<'_, exec::weights::Weights> {
+        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+#[pymethods]
+impl Weights {
+    /// `keep_file_size` keeps formats with code books at the bytes of their file, which is slower.
+    #[new]
+    #[pyo3(signature = (keep_file_size=false))]
+    fn new(keep_file_size: bool) -> Self {
+        Self(Mutex::new(exec::weights::Weights::new(keep_file_size)))
+    }
+
+    /// Packs and stores one tensor of `matrices` matrices with `rows` rows in all.
+    #[pyo3(signature = (name, format, rows, columns, data, matrices=1))]
+    #[allow(clippy::too_many_arguments)] // Python's signature
+    fn add(
+        &self,
+        py: Python<'_>,
+        name: &str,
+        format: &str,
+        rows: usize,
+        columns: usize,
+        data: PyReadonlyArray2<'_, u8>,
+        matrices: usize,
+    ) -> PyResult<()> {
+        let format = Format::parse(format)?;
+        let data = bytes(&data)?;
+        let shape = [matrices, rows / matrices.max(1), columns];
+        Ok(py.detach(|| self.get().add(name, format, shape, data))?)
+    }
+
+    /// Bytes that the packed tensors take.
+    #[getter]
+    fn nbytes(&self) -> usize {
+        self.get().bytes()
+    }
+}
+
+/// The KV cache of several sequences.
+#[pyclass(frozen, module = "fewbit._core")]
+pub struct Cache(Mutex<exec::cache::Cache>);
+
+impl Cache {
+    fn get(&self) -> std::sync::MutexGuard<'_, exec::cache::Cache> {
+        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+#[pymethods]
+impl Cache {
+    #[getter]
+    fn capacity(&self) -> usize {
+        self.get().capacity()
+    }
+
+    #[getter]
+    fn sequences(&self) -> usize {
+        self.get().sequences()
+    }
+
+    #[pyo3(signature = (sequence=0))]
+    fn length(&self, sequence: usize) -> PyResult<usize> {
+        Ok(self.get().length(sequence)?)
+    }
+
+    fn truncate(&self, sequence: usize, length: usize) -> PyResult<()> {
+        Ok(self.get().truncate(sequence, length)?)
+    }
+
+    fn reachable(&self, sequence: usize, length: usize) -> PyResult<usize> {
+        Ok(self.get().reachable(sequence, length)?)
+    }
+
+    fn reset(&self) {
+        self.get().reset();
+    }
+
+    fn copy(&self, py: Python<'_>, source: usize, target: usize) -> PyResult<()> {
+        Ok(py.detach(|| self.get().copy(source, target))?)
+    }
+}
+
+/// Runs one plan over one set of weights on the CPU.
+#[pyclass(frozen, module = "fewbit._core")]
+pub struct Executor(exec::Executor);
+
+#[pymethods]
+impl Executor {
+    #[new]
+    #[pyo3(signature = (plan, weights, threads=0, isa=None))]
+    fn new(plan: &str, weights: &Weights, threads: usize, isa: Option<&str>) -> PyResult<Self> {
+        let kernels = kernels_of(isa)?;
+        Ok(Self(exec::Executor::new(plan, &weights.get(), threads, kernels)?))
+    }
+
+    /// The name of the instruction set.
+    #[getter]
+    fn isa(&self) -> &'static str {
+        self.0.isa()
+    }
+
+    #[getter]
+    fn threads(&self) -> usize {
+        self.0.threads()
+    }
+
+    /// An empty cache whose keys and values have type `kv`, one of `KV_TYPES`.
+    #[pyo3(signature = (sequences, capacity, kv = "f32"))]
+    fn cache(&self, sequences: usize, capacity: usize, kv: &str) -> PyResult<Cache> {
+        let kv_type = find("type of keys and values", kv, &KV_TYPES)?;
+        Ok(Cache(Mutex::new(self.0.cache(sequences, capacity, kv_type)?)))
+    }
+
+    /// Empty sums of the squared inputs of products, by the names of their weights.
+    fn collector(&self, names: HashSet<String>) -> Collector {
+        Collector(self.0.collector(|name| names.contains(name)))
+    }
+
+    /// Appends tokens to sequence 0 and adds their squared inputs of products to the collector.
+    fn collect(
+        &self,
+        py: Python<'_>,
+        cache: &Cache,
+        tokens: PyReadonlyArray1<'_, u32>,
+        collector: &Collector,
+    ) -> PyResult<()> {
+        let tokens = vector("tokens", &tokens)?;
+        let batch = Batch {
+            tokens,
+            sequences: &vec![0; tokens.len()],
+            outputs: &(0..tokens.len() as u32).collect::<Vec<_>>(),
+            activations: Activations::F32,
+        };
+        Ok(py.detach(|| self.0.collect(&mut cache.get(), &batch, &collector.0))?)
+    }
+
+    /// Appends tokens to their sequences; f32 [outputs, width] logits.
+    fn forward<'py>(
+        &self,
+        py: Python<'py>,
+        cache: &Cache,
+        tokens: PyReadonlyArray1<'py, u32>,
+        sequences: PyReadonlyArray1<'py, u32>,
+        outputs: PyReadonlyArray1<'py, u32>,
+        acts: &str,
+    ) -> PyResult<Bound<'py, PyArray2<f32>>> {
+        let batch = Batch {
+            tokens: vector("tokens", &tokens)?,
+            sequences: vector("sequences", &sequences)?,
+            outputs: vector("outputs", &outputs)?,
+            activations: find("activations", acts, &ACTIVATIONS)?,
+        };
+        let rows = batch.outputs.len();
+        let logits = py.detach(|| self.0.forward(&mut cache.get(), &batch))?;
+        logits.into_pyarray(py).reshape([rows, self.0.width()])
+    }
+}
+
+/// Sums of the squared inputs of products.
+#[pyclass(frozen, module = "fewbit._core")]
+pub struct Collector(exec::collect::Collector);
+
+/// Names of weights with one input, f64 [matrices, columns] sums, u64 [matrices] counts of rows.
+type Collected<'py> = (Vec<String>, Bound<'py, PyArray2<f64>>, Bound<'py, PyArray1<u64>>);
+
+#[pymethods]
+impl Collector {
+    /// The sums so far.
+    fn sums<'py>(&self, py: Python<'py>) -> PyResult<Vec<Collected<'py>>> {
+        self.0
+            .all()
+            .map(|found| {
+                let (counts, sums) = (found.counts(), found.sums());
+                let shape = [counts.len(), sums.len() / counts.len()];
+                let sums = sums.into_pyarray(py).reshape(shape)?;
+                Ok((found.names.clone(), sums, counts.into_pyarray(py)))
+            })
+            .collect()
+    }
+}
