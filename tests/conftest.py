@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -37,3 +39,17 @@ def adapter(request: pytest.FixtureRequest) -> Adapter:
 def card(adapter: Adapter) -> Device:
     """That adapter, open."""
     return open_device(adapter)
+
+
+@pytest.fixture(scope="session")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A function from a format to the golden llama's file in it, written when first asked for."""
+    from tests.saved_llama import save_llama
+
+    folder = tmp_path_factory.mktemp("saved")
+
+    def save(name: str) -> Path:
+        path = folder / f"{name}.gguf"
+        return path if path.exists() else save_llama(path, name)
+
+    return save

@@ -10,6 +10,8 @@ from fewbit import moved
 from fewbit._core import __version__
 from fewbit.api import Model, bench, compare, load
 from fewbit.callbacks import Progress
+from fewbit.convert.findings import Verification
+from fewbit.convert.verify import verify
 from fewbit.demo import DEMO, demo_text
 from fewbit.errors import (
     DeviceError,
@@ -72,6 +74,7 @@ __all__ = [
     "ShapeError",
     "Tokenizer",
     "UnsupportedError",
+    "Verification",
     "__version__",
     "bench",
     "compare",
@@ -84,6 +87,7 @@ __all__ = [
     "perplexity",
     "quantize",
     "read_imatrix",
+    "verify",
 ]
 
 moved.install()

@@ -21,6 +21,7 @@ from tests.golden.loading import asset
 COMMANDS = (
     "inspect",
     "quantize",
+    "verify",
     "perplexity",
     "divergence",
     "compare",

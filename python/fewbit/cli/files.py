@@ -1,17 +1,19 @@
-"""Commands on model files: inspect, quantize."""
+"""Commands on model files: inspect, quantize, verify."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from fewbit.api import load
 from fewbit.cli.options import Json, ModelName, Threads, model_path
 from fewbit.cli.progress import progress, stderr
+from fewbit.convert.verify import verify as verify_file
 from fewbit.errors import InputError
 from fewbit.files.checkpoint import open_checkpoint
 from fewbit.files.importance import read_imatrix
@@ -152,6 +154,83 @@ def quantize(
     else:
         bits = f"{size.bits_per_weight:.2f} bits per weight"
         report.show(f"{output}: {written:,} bytes, {size.weights:,} weights, {bits}")
+
+
+def verify(
+    file: Annotated[Path, typer.Argument(help="The GGUF file to check.")],
+    source: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="What the file was quantized from (a folder, a GGUF file, a hub name or `demo`): "
+            "encode it again and compare bytes.",
+            show_default=False,
+        ),
+    ] = None,
+    imatrix: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --source: the importance matrix that the file was made with.",
+            show_default=False,
+        ),
+    ] = None,
+    tensor: Annotated[
+        str | None,
+        typer.Option(
+            help="Check only tensors with such names (a regular expression).", show_default=False
+        ),
+    ] = None,
+    rows: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|all",
+            help="Rows of each tensor to check, evenly spaced; 64 with --source and all without it "
+            "if not set.",
+            show_default=False,
+        ),
+    ] = None,
+    threads: Threads = 0,
+    json: Json = False,
+) -> None:
+    """Check a GGUF file byte by byte; exit code 1 if anything is wrong in it.
+
+    With --source its tensors must be what the source is encoded as: the first difference of each
+    is shown with its row, block, field and byte. In any case no block may hold values that no
+    encoder writes, as a scale that is NaN, and bytes between tensors must be zero.
+    """
+    if imatrix is not None and source is None:
+        raise InputError("`--imatrix` is for encoding again", hint="name the `--source` too")
+    with progress("verifying", in_bytes=True) as update:
+        found = verify_file(
+            file,
+            None if source is None else model_path(source),
+            imatrix=None if imatrix is None else read_imatrix(imatrix),
+            tensor=tensor,
+            rows=_rows(rows),
+            threads=threads,
+            progress=update,
+        )
+    _show(replace(found, file=str(file), source=source), json)
+    if not found.ok:
+        raise typer.Exit(1)
+
+
+def _rows(text: str | None) -> int | Literal["all"] | None:
+    """What `--rows` says.
+
+    Raises:
+        InputError: it is neither a number nor `all`.
+
+    """
+    if text is None:
+        return None
+    if text == "all":
+        return "all"
+    if not text.isdecimal():
+        raise InputError(
+            f"`--rows` takes a number or `all`, got `{text}`", hint="as in `--rows 64`"
+        )
+    return int(text)
 
 
 def _show(found: Shown, json: bool) -> None:

@@ -36,6 +36,7 @@ app = typer.Typer(
 for command in (
     files.inspect,
     files.quantize,
+    files.verify,
     measuring.perplexity,
     measuring.divergence,
     measuring.compare,

@@ -52,11 +52,15 @@ Metadata = Mapping[str, Field]
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """A tensor of a GGUF file: format, shape with rows first, mapped uint8 [rows, row bytes]."""
+    """A tensor of a GGUF file: format, shape with rows first, mapped uint8 [rows, row bytes].
+
+    `offset` is the position of `data` in the file, in bytes.
+    """
 
     format: str
     shape: tuple[int, ...]
     data: NDArray[np.uint8]
+    offset: int
 
 
 @dataclass(frozen=True)
@@ -277,7 +281,7 @@ def _check_layout(cursor: _Cursor, infos: list[_Header], start: int, alignment: 
 def _tensor(info: _Header, data: NDArray[np.uint8], start: int) -> TensorInfo:
     begin = start + info.offset
     rows = data[begin : begin + info.bytes].reshape(info.rows, info.row_bytes)
-    return TensorInfo(info.format, info.shape, rows)
+    return TensorInfo(info.format, info.shape, rows, begin)
 
 
 def _damaged(path: Path, reason: str) -> FileFormatError:

@@ -1,4 +1,4 @@
-"""Map Hugging Face tensor names to GGUF names; which heads GGUF's "llama" stores interleaved."""
+"""Tensor names: Hugging Face names as GGUF names, names that match a regex, interleaved heads."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from gguf import MODEL_ARCH, MODEL_ARCH_NAMES, get_tensor_name_map
 
-from fewbit.errors import UnsupportedError
+from fewbit.errors import InputError, UnsupportedError
 
 _LEFT_OUT = re.compile(r"rotary_emb\.inv_freq$|attention\.(masked_)?bias$")
 """Buffers of old checkpoints that follow from the configuration; they are not weights."""
@@ -51,3 +51,23 @@ def rotated_heads(name: str, architecture: str, heads: int, kv_heads: int) -> in
     if architecture != "llama" or not _ROTATED.fullmatch(name):
         return 0
     return heads if ".attn_q." in name else kv_heads
+
+
+def matching(names: Iterable[str], pattern: str) -> list[str]:
+    """The names in which the regular expression `pattern` is found, at least one.
+
+    Raises:
+        InputError: `pattern` is not a regular expression, or matches no name.
+
+    """
+    try:
+        expression = re.compile(pattern)
+    except re.error as error:
+        raise InputError(
+            f"`{pattern}` is not a regular expression: {error}",
+            hint="for example `--tensor 'blk.0.attn_q'`",
+        ) from None
+    found = [name for name in names if expression.search(name)]
+    if not found:
+        raise InputError(f"no tensor matches `{pattern}`", hint="`fewbit inspect` lists the names")
+    return found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator
 from os import PathLike
 
@@ -14,6 +13,7 @@ from fewbit import _core
 from fewbit.demo import demo_or
 from fewbit.errors import InputError
 from fewbit.files.checkpoint import Checkpoint, open_checkpoint
+from fewbit.files.names import matching
 from fewbit.formats.blocks import read_block, scales_of
 from fewbit.formats.layouts import layout_of
 from fewbit.formats.table import find_format
@@ -82,7 +82,7 @@ def distributions(checkpoint: Checkpoint, pattern: str) -> Iterator[Distribution
         InputError: `pattern` is not a regular expression, or matches no tensor.
 
     """
-    for name in _matching(checkpoint, pattern):
+    for name in matching(checkpoint.tensors, pattern):
         tensor = checkpoint.read(name)
         rows = tensor.data.reshape(math.prod(tensor.shape[:-1]), -1)
         values = _core.decode(rows, tensor.format, tensor.shape[-1])
@@ -97,7 +97,7 @@ def blocks(checkpoint: Checkpoint, pattern: str, index: int) -> Iterator[Block]:
             such block, or no blocks at all.
 
     """
-    for name in _matching(checkpoint, pattern):
+    for name in matching(checkpoint.tensors, pattern):
         tensor = checkpoint.read(name)
         if find_format(tensor.format).is_float:
             raise InputError(
@@ -140,21 +140,6 @@ def block(name: str, format_: str, data: NDArray[np.uint8], columns: int, index:
         name, format_, index, count, row, column, fields, found,
         list(map(float, scales)), list(map(float, minima)), list(map(float, values)),
     )  # fmt: skip
-
-
-def _matching(checkpoint: Checkpoint, pattern: str) -> list[str]:
-    """The names that match, at least one."""
-    try:
-        expression = re.compile(pattern)
-    except re.error as error:
-        raise InputError(
-            f"`{pattern}` is not a regular expression: {error}",
-            hint="for example `--tensor 'blk.0.attn_q'`",
-        ) from None
-    names = [name for name in checkpoint.tensors if expression.search(name)]
-    if not names:
-        raise InputError(f"no tensor matches `{pattern}`", hint="`fewbit inspect` lists the names")
-    return names
 
 
 def distribution(

@@ -16,6 +16,8 @@
 //! All queries read a block of positions before the next block, so that keys and values are read from
 //! memory once for all of them. Tiles of 4 queries share the loads. Positions outside a query's range have
 //! probability zero exactly, so that a query's result does not depend on the other queries of its tile.
+//! A value there that is not finite would turn that zero into NaN: a query whose sums are not finite adds
+//! the values of its own positions again, alone.
 
 #![allow(clippy::needless_range_loop)] // t counts the tile's rows across several arrays
 
@@ -179,12 +181,29 @@ unsafe fn walk<I: Isa, const BYTES: usize>(queries: &[Query], head: Head, scratc
             each_tile!(queries, at => mix_values::<I, BYTES>(&head, block.clone(), rows.of(at)));
         }
         for (at, query) in queries.iter().enumerate() {
-            let sums = std::slice::from_raw_parts(rows.of(at).sums, head.elements);
+            let row = rows.of(at);
+            let finite = all_finite(std::slice::from_raw_parts(row.sums, padded));
+            if !finite && queries.len() > 1 {
+                std::slice::from_raw_parts_mut(row.sums, padded).fill(0.0);
+                let own = query.first..query.last + 1;
+                mix_values::<I, BYTES, 1>(std::slice::from_ref(query), &head, own, row);
+            }
+            let sums = std::slice::from_raw_parts(row.sums, head.elements);
             for (d, sum) in sums.iter().enumerate() {
                 *query.out.add(d) = sum / totals[at];
             }
         }
     }
+}
+
+/// Whether no number is NaN or infinite. The loop is vectorized: it runs once for each query.
+#[inline(always)]
+fn all_finite(x: &[f32]) -> bool {
+    let mut largest = 0;
+    for x in x {
+        largest = largest.max(x.abs().to_bits());
+    }
+    largest < f32::INFINITY.to_bits()
 }
 
 /// The positions that at least one of the queries attends to.
