@@ -77,7 +77,7 @@ def test_every_shader_is_of_use() -> None:
     python = "".join(path.read_text("utf-8") for path in SHADERS.parent.glob("*.py"))
     families = {find_format(name).family for name in FORMATS} | {"affine"}
     named = {name for name in texts if re.search(rf'"{name}"', python)}
-    named |= {f"kept_{kind}" for kind in KV_TYPES}
+    named |= {f"kv_{type_}" for type_ in KV_TYPES}
     assert set(texts) <= {*OPS, *families, *included, *named}
     assert included - {"reduce"} <= set(texts)
 
