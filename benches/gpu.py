@@ -1,24 +1,24 @@
-"""One run on a card: is it right, how fast does it copy, and how much of that do models reach.
+"""Benchmark of a card: check its results, then measure copies, prompts and generation.
 
     python benches/gpu.py [--device gpu:0] [--formats BF16,Q8_0] [--no-check] [--plain]
                           [--acts f32,int8] [--layers 32] [--width 4096] [--experts]
                           [--tokens 128] [--prompt 512]
 
-Method: first the tests of tests/gpu on this card. Then, for each format, a Llama of random weights
-(9 billion: width 4096, ffn three times that, 32 layers, a vocabulary of 151,936 that shrinks with
-the square of the width; heads of 128 columns, a quarter as many for keys) is made on the machine,
-tensor by tensor; speed does not depend on the values, so each matrix repeats some encoded rows. A
-prompt (of 512 tokens) is timed, then greedy generation as `fewbit generate` does it, with both
-kinds of activations where the format rounds them. `--plain` joins no layers; `--experts` gives each
-layer 128 experts, 3/8 of the width wide, of which a token goes to 8 (Qwen3-30B-A3B with 2048).
+Method: the tests of tests/gpu run on this card first. Then, for each format, the bench builds a
+Llama with random weights: width 4096, FFN width three times that, 32 layers, heads of 128 columns,
+a quarter as many key/value heads, and a vocabulary of 151,936 tokens at width 4096, proportional to
+the square of the width (9 billion weights in all). Speed does not depend on the values, so each
+matrix repeats some encoded rows. The bench times a prompt of 512 tokens, then greedy generation as
+in `fewbit generate`, with f32 activations and, for integer formats, int8 activations. `--plain`
+joins no layers. `--experts` gives each layer 128 experts of 3/8 of the width, 8 of them per token
+(Qwen3-30B-A3B at width 2048).
 
-Reading the tables: "floor" is the time to read the weights of one token once at the copy rate; what
-is above it goes to dispatches that wait for each other, attention and slow kernels. "encode" is the
-host's time to record a step; it hides behind the card's as long as it is the smaller one. "prompt
-GOP/s" counts two operations for each weight that a token of the prompt meets, over its whole time;
-"products" are the forms that the card got for few rows and for many. The second table has each op's
-dispatches of a token by themselves, one after the other: where a token's time goes, the waiting
-between unlike ops left out; and the same of a prompt.
+Reading the tables: "floor" is the time to read the weights of one token once at the copy rate; the
+rest goes to dispatches that wait for each other, attention and slow kernels. "encode" is the host's
+time to record a step; it runs in parallel with the card and counts only if it is longer. "prompt
+GOP/s" is two operations per weight and token of the prompt, divided by the time of the prompt.
+"products" are the shaders for few and for many tokens. The second table times the dispatches of
+each op separately, without the waits between different ops, for a token; the third for a prompt.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ from fewbit.run.gpu.cache import Cache
 from fewbit.run.gpu.decode import decode
 from fewbit.run.gpu.device import Device, find_adapter, open_device
 from fewbit.run.gpu.executor import Executor
-from fewbit.run.gpu.stages import Kind, Stage, kind_of
+from fewbit.run.gpu.stages import Stage, StepKind, step_kind
 from fewbit.run.gpu.weights import Weights
 from fewbit.run.limits import ACTIVATIONS
 from fewbit.run.sampling import GREEDY
@@ -57,12 +57,12 @@ from fewbit.run.sampling import GREEDY
 FORMATS = ("BF16", "Q8_0", "Q4_0", "Q4_1", "Q2_K")
 PATTERN_ROWS = 64
 USED = frozenset(("subgroup",))
-"""Features that shaders have a form for; the others that a device opens are not used yet."""
+"""Features that shaders use; other features that a device enables are not used yet."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """Times in ms of one token, bytes that it reads, and tokens per second of a prompt."""
+    """Speed of one format: ms per token, bytes read per token, tokens/s of a prompt."""
 
     format: str
     acts: str
@@ -72,16 +72,16 @@ class Result:
     stages: int
     prompt_rate: float
     products: str
-    """Files of the products of few rows and of many."""
+    """Shader files of the products, for few and for many tokens."""
     operations: int
-    """Of the products with matrices, for a token of a prompt."""
+    """Operations of the matrix products for one token of a prompt."""
     ops: dict[str, tuple[int, float]]
-    """Of each op of a token its dispatches, and their ms."""
+    """Dispatches and ms per token, by op."""
     prompt_ops: dict[str, tuple[int, float]]
 
 
 def shape(layers: int, width: int, experts: bool) -> Config:
-    """The model's numbers."""
+    """The configuration of the model."""
     heads, vocab = max(width // 128, 4), 151_936 * width**2 // 4096**2 // 4 * 4
     mixture: dict[str, Any] = {}
     if experts:
@@ -93,7 +93,7 @@ def shape(layers: int, width: int, experts: bool) -> Config:
 
 
 def rows_of(format_: str, rows: int, columns: int) -> NDArray[np.uint8]:
-    """Encoded normal numbers, some rows over and over."""
+    """Encoded normal numbers [rows, row bytes]: PATTERN_ROWS rows, repeated."""
     values = np.random.default_rng(columns).normal(0, columns**-0.5, (PATTERN_ROWS, columns))
     data = values.astype(np.float32).view(np.uint8)
     encoded = _core.encode(data, "F32", columns, format_)
@@ -101,7 +101,7 @@ def rows_of(format_: str, rows: int, columns: int) -> NDArray[np.uint8]:
 
 
 def random_weights(device: Device, plan: Plan, format_: str) -> tuple[Weights, int]:
-    """All tensors of the plan on the card, and the bytes of them that a token reads."""
+    """All tensors of the plan on the card, and the bytes that one token reads."""
     weights, kinds = Weights(device), {}
     for name, (*rows, columns) in tensor_shapes(plan).items():
         count = math.prod(rows)
@@ -113,7 +113,7 @@ def random_weights(device: Device, plan: Plan, format_: str) -> tuple[Weights, i
 
 
 def ones(columns: int) -> NDArray[np.uint8]:
-    """A norm's weights."""
+    """Weights of a norm."""
     return np.ones((1, columns), np.float32).view(np.uint8)
 
 
@@ -121,7 +121,7 @@ def measure(
     device: Device, config: Config, format_: str, tokens: int, prompt: int, kinds: Sequence[str],
     fused: bool,
 ) -> Iterator[Result]:  # fmt: skip
-    """A prompt and `tokens` generated tokens in one format, by each kind of activations."""
+    """Measure a prompt and `tokens` generated tokens in one format, for each of `kinds`."""
     plan = build_plan(config)
     weights, read = random_weights(device, plan, format_)
     executor = Executor(plan.to_dicts(), weights, fused=fused)
@@ -147,7 +147,7 @@ def measure(
 
 
 def prompt_rate(executor: Executor, cache: Cache, prompt: int, acts: str) -> float:
-    """Tokens a second of a prompt whose last logits come back; the best of three."""
+    """Tokens/s of a prompt, including the copy of the last logits; the best of three runs."""
     ids, best = np.arange(prompt, dtype=np.uint32), float("inf")
     for _ in range(3):
         cache.reset()
@@ -158,7 +158,7 @@ def prompt_rate(executor: Executor, cache: Cache, prompt: int, acts: str) -> flo
 
 
 def operations(plan: Plan) -> int:
-    """Two for each weight of a matrix that a token of a prompt meets."""
+    """Two operations for each weight that a token of a prompt is multiplied by."""
     shapes, found = tensor_shapes(plan), 0
     for op in plan.ops:
         if op.kind == "take":
@@ -169,7 +169,7 @@ def operations(plan: Plan) -> int:
 
 
 def products(executor: Executor, acts: str) -> str:
-    """The files that multiply few rows and many, of most products first."""
+    """The shader files of the products, those of the most products first."""
     stages = [stage for stage in executor.program(acts).stages if stage.tiles]
     forms = Counter(f for s in stages if s.tiles for f in (s.files[1], s.tiles.files[1]))
     return ", ".join(name for name, _ in forms.most_common())
@@ -178,7 +178,7 @@ def products(executor: Executor, acts: str) -> str:
 def encode_time(
     executor: Executor, cache: Cache, acts: str, repetitions: int = 20
 ) -> tuple[float, int]:
-    """Seconds to record and finish one step that is never submitted; its dispatches."""
+    """Median seconds to record one step, without submitting it; and its number of dispatches."""
     bound = executor.bound(cache, acts)
     times = []
     for _ in range(repetitions):
@@ -187,21 +187,22 @@ def encode_time(
         executor.encode(encoder, bound, {"tokens": 1, "outputs": 1})
         encoder.finish()
         times.append(time.perf_counter() - start)
-    return sorted(times)[repetitions // 2], sum(is_made(item.stage, 1, "few") for item in bound)
+    dispatches = sum(is_made(item.stage, 1, "few_tokens") for item in bound)
+    return sorted(times)[repetitions // 2], dispatches
 
 
-def is_made(stage: Stage, tokens: int, step: Kind) -> bool:
-    """Whether a dispatch is made in a step of so many tokens, of this kind."""
-    return step in stage.kinds and tokens > stage.above
+def is_made(stage: Stage, tokens: int, step: StepKind) -> bool:
+    """True if a step of this kind with `tokens` tokens makes the dispatch."""
+    return step in stage.step_kinds and tokens > stage.above
 
 
 def op_times(
     executor: Executor, cache: Cache, acts: str, tokens: int, repetitions: int = 5
 ) -> dict[str, Any]:
-    """Of each op its dispatches in a step, and the ms that these take in one submission."""
+    """Dispatches of each op in a step, and their ms in one submission."""
     bound, device, found = executor.bound(cache, acts), executor.device, {}
     sequences = np.zeros(tokens, np.uint32)
-    step = kind_of(sequences, executor.program(acts).queries)
+    step = step_kind(sequences, executor.program(acts).queries)
     bound = [item for item in bound if is_made(item.stage, tokens, step)]
     rows = {"tokens": tokens, "outputs": 1}
     if tokens > 1:
@@ -215,20 +216,20 @@ def op_times(
                 executor.encode(encoder, mine, rows, step)
             start = time.perf_counter()
             device.queue.submit([encoder.finish()])
-            device.read(executor.shared("empty"), 0, 4, "cannot time an op")
+            device.read(executor.shared("no_input"), 0, 4, "cannot time an op")
             best = min(best, (time.perf_counter() - start) / repetitions)
         found[kind] = len(mine), 1e3 * best
     return found
 
 
 def check(index: int) -> None:
-    """Run the tests on the card; end here if one fails."""
+    """Run the tests on the card; exit if one fails."""
     environment = os.environ | {"FEWBIT_ADAPTER": str(index)}
     tests = Path(__file__).parents[1] / "tests" / "gpu"
     command = [sys.executable, "-m", "pytest", "-q", "--require", "gpu", str(tests)]
     code = subprocess.run(command, env=environment, cwd=tests.parents[1], check=False).returncode
     if code:
-        sys.exit(f"the card computes wrongly (pytest ended with {code}): no speed is measured")
+        sys.exit(f"the card computes wrongly (pytest exited with {code}): no speed is measured")
 
 
 def main() -> None:
@@ -247,13 +248,13 @@ def main() -> None:
     options = parser.parse_args()
     adapter = find_adapter(options.device)
     if adapter is None:
-        sys.exit("this measures cards: --device gpu or gpu:N")
+        sys.exit("this bench needs a card: --device gpu or gpu:N")
     if not options.no_check:
         check(adapter.index)
     device = open_device(adapter)
     copy = device.copy_rate(size=(16 if adapter.is_software else 1024) << 20)
     print(f"{adapter.name}, {adapter.backend}, {adapter.driver}: copies {copy:,.0f} GB/s")
-    print(f"uses of what it offers: {', '.join(sorted(device.features & USED)) or 'nothing'}\n")
+    print(f"optional features used: {', '.join(sorted(device.features & USED)) or 'nothing'}\n")
     print("| format | acts | GB a token | tokens/s | GB/s | of copy rate | floor ms | ms a token "
           "| encode ms | dispatches | prompt tokens/s | prompt GOP/s | products |")  # fmt: skip
     print("|---" * 13 + "|")
@@ -269,7 +270,7 @@ def main() -> None:
 
 
 def show(r: Result, copy: float) -> None:
-    """One line of the table."""
+    """Print one line of the first table."""
     size, rate = r.bytes_per_token / 1e9, r.bytes_per_token / 1e6 / r.token
     cells = (
         r.format, r.acts, f"{size:.3f}", f"{1e3 / r.token:,.1f}", f"{rate:,.1f}",
@@ -281,7 +282,7 @@ def show(r: Result, copy: float) -> None:
 
 
 def show_ops(what: str, results: list[Result], times: list[dict[str, tuple[int, float]]]) -> None:
-    """ms of each op, a column for each row of the first table."""
+    """Print the ms of each op, with a column for each row of the first table."""
     names = " | ".join(f"{r.format} {r.acts} ms" for r in results)
     print(f"\n| op of {what} | dispatches | {names} |")
     print("|---" * (2 + len(results)) + "|")

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import fewbit
 from fewbit.cli import main as cli
-from fewbit.recipes import mixtures
 
-README = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text("utf-8")
+RUN = ROOT / "benches" / "runs" / "2026-11-25-zen4-avx512.json"
+"""The saved run that the table of speeds shows."""
+
+
+def test_it_stays_short() -> None:
+    assert len(README.encode()) <= 9000
 
 
 def test_the_six_lines(
@@ -24,6 +33,15 @@ def test_the_six_lines(
     assert (tmp_path / "small.gguf").stat().st_size > 2_000_000
 
 
+def test_the_parts_of_a_quantized_array() -> None:
+    (line,) = re.findall(r"^For an array alone,.*?(?=;)", README, re.MULTILINE | re.DOTALL)
+    stored = fewbit.quantize(np.ones((2, 32), np.float32), "Q4_0")
+    for name in re.findall(r"`\.(\w+)", line):
+        assert hasattr(stored, name), name
+    for name in re.findall(r"`fewbit\.(\w+)\(", README):
+        assert hasattr(fewbit, name), name
+
+
 def test_every_command_is_listed() -> None:
     names = {
         command.callback.__name__ for command in cli.app.registered_commands if command.callback
@@ -31,6 +49,15 @@ def test_every_command_is_listed() -> None:
     assert set(re.findall(r"`fewbit (\w+)", README)) >= names
 
 
-def test_every_mixture_is_listed() -> None:
-    (listed,) = re.findall(r"^Mixtures: (.*?), tensor for tensor", README, re.MULTILINE | re.DOTALL)
-    assert {*listed.split(), "F32"} == set(mixtures.FILE_TYPES)
+def test_the_table_of_speeds_is_a_saved_run() -> None:
+    programs = ("fewbit", "llama.cpp", "ik_llama.cpp")
+    saved: dict[str, list[float]] = {}
+    for result in json.loads(RUN.read_text("utf-8"))["results"]:
+        saved.setdefault(result["format"], []).extend(result[name] for name in programs)
+    rows = re.findall(r"^\| (\w+) \|((?: [\d.]+ \|){6})$", README, re.MULTILINE)
+    assert {name: [float(x) for x in cells.split(" |")[:-1]] for name, cells in rows} == saved
+
+
+def test_links_lead_somewhere() -> None:
+    for target in re.findall(r"\]\(([^)#]+)", README):
+        assert (ROOT / target).exists(), target

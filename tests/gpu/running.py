@@ -1,4 +1,4 @@
-"""Plans of a few ops on a card and in the oracle, with tensors as the oracle stores them."""
+"""Helpers of the GPU tests: run a plan of a few ops on a card and in the oracle; error bounds."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ U = 2.0**-24
 """The largest relative error of one f32 rounding."""
 
 DIVISION = 5
-"""Roundings that a division may be worth: Vulkan allows 2.5 units in the last place, each 2 U."""
+"""Error of a division, in U: Vulkan allows 2.5 units in the last place, each 2 U."""
 
 
 def values(seed: int, *shape: int) -> np.ndarray:
-    """Normal numbers with a few large ones, as activations have them."""
+    """Normal numbers and a few large ones: the distribution of activations."""
     rng = np.random.default_rng(seed)
     x = rng.normal(size=shape) * 10 ** rng.uniform(-2, 1, size=(*shape[:-1], 1))
     x[rng.random(shape) < 0.02] *= 30
@@ -33,7 +33,7 @@ def values(seed: int, *shape: int) -> np.ndarray:
 
 
 def stored(table: np.ndarray, name: str = "F32") -> Weight:
-    """The table in a format; importance is the same for all columns."""
+    """A table encoded in a format, with equal importance for all columns."""
     rows = np.atleast_2d(np.float32(table))
     importance = np.ones(rows.shape[1], np.float32)
     data = _core.encode(rows.view(np.uint8), "F32", rows.shape[1], name, importance)
@@ -41,7 +41,7 @@ def stored(table: np.ndarray, name: str = "F32") -> Weight:
 
 
 def table(x: np.ndarray) -> Weight:
-    """`x` with zeros up to a whole four of columns, which the card asks of tables."""
+    """`x` padded with zero columns to a multiple of 4, which the card needs for tables."""
     return stored(np.pad(x, ((0, 0), (0, -x.shape[1] % 4))))
 
 
@@ -50,7 +50,7 @@ def op(kind: str, inputs: list[int], weights: list[str], width: int, **attribute
 
 
 def embed(name: str, x: np.ndarray) -> dict:
-    """Rows of a table of `x`, with the columns that `table` adds."""
+    """An `embed` op for the table of `x`, with the columns that `table` adds."""
     return op("embed", [], [name], -(-x.shape[1] // 4) * 4)
 
 
@@ -77,14 +77,14 @@ def both(
     card: Device, plan: Sequence[dict], weights: dict[str, Weight], tokens: Sequence[int],
     outputs: Sequence[int] | None = None, acts: str = "f64",
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
-    """What the card makes of a plan, and what the oracle makes of it."""
+    """The results of a plan on the card and in the oracle."""
     got = run_gpu(card, plan, weights, tokens, outputs, "int8" if acts == "int8" else "f32")
     expected = run.forward(plan, weights, tokens, outputs=outputs, acts=acts)
     return got, np.float32(expected)
 
 
-def parts(w: Weight) -> np.ndarray:
-    """|scale * level| + |minimum| of each weight: what its own roundings are relative to."""
+def weight_sizes(w: Weight) -> np.ndarray:
+    """|scale * level| + |minimum| of each weight: its rounding errors are relative to this."""
     if find_format(w.format).is_float:
         return np.abs(np.array(w.values))
     rows = []
@@ -95,32 +95,32 @@ def parts(w: Weight) -> np.ndarray:
 
 
 def linear_bound(x: np.ndarray, w: Weight) -> np.ndarray:
-    """n + 4 roundings of sum |x| (|scale level| + |minimum|): n of the sum, 4 of a weight."""
-    return (w.columns + 4) * U * (np.abs(np.float64(x)) @ parts(w).T)
+    """n + 4 roundings of sum |x| (|scale level| + |minimum|): n in the sum, 4 in a weight."""
+    return (w.columns + 4) * U * (np.abs(np.float64(x)) @ weight_sizes(w).T)
 
 
 def ties(x: np.ndarray, size: int) -> np.ndarray:
-    """For each activation one step of its group's scale if rounding is in doubt, else 0."""
+    """For each activation the scale of its group if it is close to a rounding tie, else 0."""
     steps = np.zeros(x.shape)
     for row, out in zip(x, steps, strict=True):
         for index, (_, d) in enumerate(round_activations(row.tolist(), size)):
-            part = slice(index * size, (index + 1) * size)
-            scaled = np.float64(row[part]) * 127 / max(np.abs(row[part]).max(), 1e-30)
+            group = slice(index * size, (index + 1) * size)
+            scaled = np.float64(row[group]) * 127 / max(np.abs(row[group]).max(), 1e-30)
             doubt = np.abs(np.abs(scaled - np.trunc(scaled)) - 0.5) < 127 * 16 * U
-            out[part] = np.where(doubt, d, 0)
+            out[group] = np.where(doubt, d, 0)
     return steps
 
 
 def rounded_bound(x: np.ndarray, w: Weight) -> np.ndarray:
-    """Of a product with rounded activations, where w rounds them: they too may be off."""
+    """Error bound of a product whose activations are rounded too, if the format of w needs that."""
     bound = 2 * linear_bound(x, w)
     if w.takes_int8:
         bound += (
-            16 * U * (np.abs(np.float64(x)) @ parts(w).T)
+            16 * U * (np.abs(np.float64(x)) @ weight_sizes(w).T)
             + ties(x, w.activation_group) @ np.abs(w.values).T
         )
     return bound
 
 
-__all__ = ["DIVISION", "U", "both", "embed", "linear_bound", "magnitude", "op", "parts",
-           "rounded_bound", "run_gpu", "stored", "table", "upload", "values"]  # fmt: skip
+__all__ = ["DIVISION", "U", "both", "embed", "linear_bound", "magnitude", "op", "rounded_bound",
+           "run_gpu", "stored", "table", "upload", "values", "weight_sizes"]  # fmt: skip

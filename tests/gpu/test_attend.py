@@ -1,5 +1,4 @@
-"""Attention on a card against the oracle, in each of its forms: a token at a time, some positions
-of it at a time, and tiles of queries."""
+"""Attention on a card against the oracle: by query, split by positions, and in tiles of queries."""
 
 from __future__ import annotations
 
@@ -12,19 +11,19 @@ import pytest
 import fewbit.run.gpu.executor
 from fewbit.run.gpu.device import Device
 from fewbit.run.gpu.executor import Executor
-from fewbit.run.gpu.stages import TILE_QUERIES, Kind, kind_of, splits
+from fewbit.run.gpu.stages import TILE_QUERIES, StepKind, splits, step_kind
 from reference import ops
 from reference.cache import round_kv
 from tests.compare import within_bound
 from tests.gpu.running import U, both, embed, op, stored, upload, values
 
 ROWS = 64
-"""Different queries, keys and values: rows of the table of `Case.plan`."""
+"""Rows of the table of `Case`: different queries, keys and values."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """Heads over some columns, what a sequence holds already, and whose the new tokens are."""
+    """Heads, the tokens of each sequence in the cache, and the sequence of each new token."""
 
     size: int
     heads: int
@@ -36,13 +35,13 @@ class Case:
     kv: str = "f32"
 
     def __str__(self) -> str:
-        share = f"{self.size}x{self.heads}/{self.kv_heads}"
+        heads = f"{self.size}x{self.heads}/{self.kv_heads}"
         seen = f"w{self.window}" + "s" * self.sinks
-        return f"{share}-{seen}-{len(self.order)}of{len(self.depths)}-{self.kv}"
+        return f"{heads}-{seen}-{len(self.order)}of{len(self.depths)}-{self.kv}"
 
     @property
     def attributes(self) -> dict[str, float]:
-        """Of the op; scores of normal numbers are some units apart, so that several count."""
+        """Attributes of the op; at this scale several positions have a probability that counts."""
         heads = {"heads": self.heads, "kv_heads": self.kv_heads}
         return {**heads, "scale": 1.5 / self.size**0.5, "window": self.window}
 
@@ -59,8 +58,8 @@ class Case:
         doubt = np.abs(np.abs(heads / steps) % 1 - 0.5) < 1e-3
         return np.float32(np.where(doubt, heads - 0.01 * steps, heads).reshape(x.shape))
 
-    def kept(self, x: np.ndarray) -> np.ndarray:
-        """The table as a cache has it."""
+    def cached(self, x: np.ndarray) -> np.ndarray:
+        """The table with keys and values rounded as the cache stores them."""
         q, k, v = np.split(x, np.cumsum(self.widths)[:2], axis=1)
         rows = [[round_kv(row, self.kv, self.kv_heads) for row in part.tolist()] for part in (k, v)]
         return np.concatenate([q, *np.float32(rows)], axis=1)
@@ -95,15 +94,15 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("form", ["apart", "tiled"])
+@pytest.mark.parametrize("form", ["by_query", "by_tile"])
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_forms(card: Device, monkeypatch: pytest.MonkeyPatch, case: Case, form: Kind) -> None:
-    """Both forms of a prompt, whatever a step would choose."""
-    monkeypatch.setattr(fewbit.run.gpu.executor, "kind_of", lambda *_: form)
+def test_forms(card: Device, monkeypatch: pytest.MonkeyPatch, case: Case, form: StepKind) -> None:
+    """Both forms for prompts, whichever a step would choose."""
+    monkeypatch.setattr(fewbit.run.gpu.executor, "step_kind", lambda *_: form)
     check(card, case)
 
 
-PARTS = [
+SPLIT_CASES = [
     Case(64, 4, 2, (500, 300), (0, 1, 1), window=400),
     Case(64, 4, 2, (500, 300), (0, 1, 1), kv="f16"),
     Case(64, 4, 2, (500, 300), (0, 1, 1), sinks=True, kv="int8"),
@@ -111,15 +110,15 @@ PARTS = [
 ]
 
 
-@pytest.mark.parametrize("case", PARTS, ids=str)
-def test_parts(card: Device, case: Case) -> None:
-    """A few tokens, each head's positions in two parts."""
+@pytest.mark.parametrize("case", SPLIT_CASES, ids=str)
+def test_splits(card: Device, case: Case) -> None:
+    """A few tokens, with each head's positions in two splits."""
     assert splits(512) == 2
     check(card, case, capacity=512)
 
 
 def check(card: Device, case: Case, capacity: int = 0) -> None:
-    """Fill the sequences, then attend from the new tokens, of which some are compared."""
+    """Fill the sequences, attend from the new tokens, and compare some of them."""
     x, plan = case.table(), plan_of(case)
     weights = {"x": stored(x), "s": stored(values(13, case.heads))}
     executor = Executor(plan, upload(card, weights, plan))
@@ -131,7 +130,7 @@ def check(card: Device, case: Case, capacity: int = 0) -> None:
     for sequence, ids in enumerate(seen):
         where = np.full(len(ids), sequence, np.uint32)
         executor.forward(cache, np.uint32(ids), where, where[:0], "f32")
-    ids, held = rng.integers(0, ROWS, len(case.order)).astype(np.uint32), case.kept(x)
+    ids, held = rng.integers(0, ROWS, len(case.order)).astype(np.uint32), case.cached(x)
     everything = np.arange(len(ids), dtype=np.uint32)
     got = executor.forward(cache, ids, np.uint32(case.order), everything, "f32")
     for i, (token, sequence) in enumerate(zip(ids.tolist(), case.order, strict=True)):
@@ -142,7 +141,7 @@ def check(card: Device, case: Case, capacity: int = 0) -> None:
 
 
 def plan_of(case: Case) -> list[dict]:
-    """Columns of an embedding are queries, keys and values."""
+    """A plan whose queries, keys and values are columns of an embedding."""
     plan = [embed("x", case.table())]
     for index, width in enumerate(case.widths):
         plan.append(op("part", [0], [], width, parts=1, start=sum(case.widths[:index])))
@@ -154,34 +153,36 @@ def plan_of(case: Case) -> list[dict]:
 def attended(
     case: Case, x: np.ndarray, ids: Sequence[int], sinks: list[float]
 ) -> tuple[list[float], list[float]]:
-    """What the oracle says of the last of these tokens, and how far that may be missed."""
+    """The oracle's result for the last of these tokens, and the error bound."""
     q, k, v = np.split(x[ids], np.cumsum(case.widths)[:2], axis=1)
     sunk = sinks if case.sinks else None
     expected = ops.attend(q[-1].tolist(), k.tolist(), v.tolist(), sunk, **case.attributes)
     return expected, attend_bound(q[-1], k, v, case.attributes)
 
 
-def test_what_a_step_is() -> None:
-    """Tiles of 32 queries where half of them are of one sequence."""
+def test_step_kind() -> None:
+    """Tiles of 32 queries if at least half of a tile belongs to one sequence."""
 
-    def kind(sequences: Sequence[int], queries: int) -> Kind:
-        return kind_of(np.uint32(sequences), queries)
+    def kind(sequences: Sequence[int], queries: int) -> StepKind:
+        return step_kind(np.uint32(sequences), queries)
 
     assert TILE_QUERIES == 32
-    assert [kind(one(n), 4) for n in (1, 4, 5, 300)] == ["few", "few", "tiled", "tiled"]
-    assert [kind(one(n), 1) for n in (5, 15, 16, 512)] == ["apart", "apart", "tiled", "tiled"]
-    assert kind(range(64), 4) == "apart"
-    assert kind(range(5), 64) == "tiled"
-    assert kind([i % 2 for i in range(64)], 4) == "tiled"
-    assert kind([i % 4 for i in range(64)], 4) == "apart"
-    assert kind([i // 16 for i in range(64)], 1) == "tiled"
+    kinds = [kind(one(n), 4) for n in (1, 4, 5, 300)]
+    assert kinds == ["few_tokens", "few_tokens", "by_tile", "by_tile"]
+    kinds = [kind(one(n), 1) for n in (5, 15, 16, 512)]
+    assert kinds == ["by_query", "by_query", "by_tile", "by_tile"]
+    assert kind(range(64), 4) == "by_query"
+    assert kind(range(5), 64) == "by_tile"
+    assert kind([i % 2 for i in range(64)], 4) == "by_tile"
+    assert kind([i % 4 for i in range(64)], 4) == "by_query"
+    assert kind([i // 16 for i in range(64)], 1) == "by_tile"
 
 
 @pytest.mark.parametrize("sinks", [False, True], ids=["", "sinks"])
 @pytest.mark.parametrize("tokens", [1, 20, 90])
 @pytest.mark.parametrize("window", [0, 1, 5, 70])
 def test_attend(card, window, tokens, sinks):
-    """Heads of 12 leave lanes idle, 90 positions take two blocks; a sink is a score more."""
+    """Heads of 12 columns leave lanes idle; 90 positions need two blocks; a sink adds a score."""
     heads, kv_heads, size, scale = 4, 2, 12, 0.3
     table = np.concatenate(
         [values(10, tokens, 48) / 5, values(11, tokens, 24) / 5, values(12, tokens, 24)], axis=1
@@ -209,11 +210,11 @@ def sliced(table, widths):
 
 
 def attend_bound(q, keys, vals, attributes) -> list[float]:
-    """(2 score + exp + n + 12) U * sum p |v|, twice: it enters numerator and denominator.
+    """(2 score + exp + n + 12) U * sum p |v|, twice: for the numerator and the denominator.
 
-    A score is off by (size + 4) U sum |q k| scale, with the two factors that it may have; exp of a
-    difference of two scores by its own error; each of numerator and denominator sums n products,
-    which may have a scale, and is scaled down once a block.
+    The error of a score is (size + 4) U sum |q k| scale: the sum, and up to two factors. exp of a
+    difference of two scores has its own error. Numerator and denominator each sum n products, which
+    may have a scale, and are rescaled once per block.
     """
     size = len(q) // attributes["heads"]
     by_head = (np.abs(np.float64(x)).reshape(-1, size) for x in (q, keys))
@@ -225,8 +226,8 @@ def attend_bound(q, keys, vals, attributes) -> list[float]:
 
 @pytest.mark.parametrize("sinks", [False, True], ids=["", "sinks"])
 @pytest.mark.parametrize(("window", "size"), [(0, 12), (0, 200), (70, 12), (300, 12)])
-def test_attend_in_parts(card, window, size, sinks):
-    """A few tokens at the beginning and at the end of a long cache, whose positions are split."""
+def test_attend_in_splits(card, window, size, sinks):
+    """A few tokens at the start and at the end of a long cache, whose positions are split."""
     tokens, heads, kv_heads = 600, 4, 2
     wide, narrow = heads * size, kv_heads * size
     x = np.concatenate(

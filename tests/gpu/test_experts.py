@@ -1,4 +1,4 @@
-"""Mixtures of experts on a card against the oracle."""
+"""Mixture of experts on a card against the oracle: routing, products, and the weighted sum."""
 
 import numpy as np
 import pytest
@@ -27,9 +27,9 @@ from tests.gpu.running import (
 @pytest.mark.parametrize("normalize", [False, True])
 @pytest.mark.parametrize(("count", "used"), [(8, 2), (150, 10), (4, 4)])
 def test_route(card, count, used, normalize):
-    """The same experts; weights are exponentials of differences over their sum."""
+    """The chosen experts are equal; the weights are within the error of a softmax."""
     x = values(1, 5, count)
-    x[1, : count // 2] = x[1, 0]  # of equal ones the first
+    x[1, : count // 2] = x[1, 0]  # of equal logits the first counts
     plan = [
         embed("x", x),
         op("part", [0], [], count, parts=1, start=0),
@@ -38,9 +38,9 @@ def test_route(card, count, used, normalize):
     got, expected = both(card, plan, {"x": table(x)}, range(5))
     same_bits(got[:, :used], expected[:, :used])
     chosen = np.take_along_axis(x, np.int64(expected[:, :used]), axis=1)
-    apart = np.minimum(x.max(axis=1, keepdims=True) - chosen, 87)
-    most = 2 * (3 + 2 * apart.max() + apart.max()) if normalize else 2 * (3 + 3 * 87)
-    roundings = 2 * (3 + 3 * apart) + most + count / 64 + 8 + DIVISION + 1
+    distance = np.minimum(x.max(axis=1, keepdims=True) - chosen, 87)
+    most = 2 * (3 + 2 * distance.max() + distance.max()) if normalize else 2 * (3 + 3 * 87)
+    roundings = 2 * (3 + 3 * distance) + most + count / 64 + 8 + DIVISION + 1
     within_bound(
         got[:, used:], expected[:, used:], roundings * U * expected[:, used:] + 2 * np.exp(-87)
     )
@@ -49,7 +49,7 @@ def test_route(card, count, used, normalize):
 def routed(
     count: int, used: int, tokens: int, logits: np.ndarray | None = None
 ) -> tuple[list[dict], dict, np.ndarray, np.ndarray]:
-    """A table whose rows are an input of 64 columns and logits, with both as values 1 and 2."""
+    """A table of inputs of 64 columns and router logits, which are values 1 and 2 of the plan."""
     logits = values(3, tokens, count) if logits is None else np.float32(logits)
     x = np.concatenate([values(2, tokens, 64), logits], axis=1)
     plan = [
@@ -67,14 +67,14 @@ def routed(
 @pytest.mark.parametrize("small", [False, True], ids=["", "cut"])
 @pytest.mark.parametrize("tokens", [3, 7])
 def test_expert_linear(card, adapter, name, acts, small, tokens):
-    """One row for all experts, with biases; `cut`: the matrices lie in slices cut anywhere."""
+    """One row of x for all experts, with biases; `small`: the matrices are split into slices."""
     if small:
         card = Device(adapter, max_binding=4096)
     check(card, name, acts, routed(8, 3, tokens), 22)
 
 
 def check(card, name, acts, routing, width):
-    """The product of each token with its experts' matrices."""
+    """Compare the products of each token with its experts' matrices."""
     plan, weights, x, chosen = routing
     (tokens, used), count = chosen.shape, plan[2]["width"]
     w, bias = stored(values(4, count * width, 64) * 0.1, name), values(5, count, width)
@@ -90,7 +90,7 @@ def check(card, name, acts, routing, width):
 @pytest.mark.parametrize("acts", ["f64", "int8"])
 @pytest.mark.parametrize("kind", ["one", "few", "uneven"])
 def test_tokens_by_expert(card, acts, kind):
-    """All at the same experts, which fill more than a tile; at one of two; one expert's many."""
+    """All tokens use two experts (more than a tile each); or one of two; or one expert has most."""
     tokens, count = 70, 6
     logits = values(6, tokens, count)
     if kind == "one":
@@ -110,7 +110,7 @@ def test_tokens_by_expert(card, acts, kind):
 
 @pytest.mark.parametrize("acts", ["f64", "int8"])
 def test_experts_after_take(card, acts):
-    """Of 300 tokens 11 are wanted: the others have no places, and no tiles."""
+    """Of 300 tokens 11 are outputs: the others have no rows in any tile."""
     plan, weights, x, _ = routed(6, 2, 300)
     w = stored(values(7, 6 * 24, 64) * 0.1, "Q8_0")
     plan = [plan[0], op("take", [0], [], plan[0]["width"]), *shifted(plan[1:])]
@@ -125,12 +125,12 @@ def test_experts_after_take(card, acts):
 
 
 def shifted(plan):
-    """The ops, which have one more before them."""
+    """The ops with their inputs shifted by one."""
     return [step | {"inputs": [i + 1 for i in step["inputs"]]} for step in plan]
 
 
 def test_an_experts_rows_in_any_order(card):
-    """Which place of a tile a token has is left to chance; the bits are the same."""
+    """The order of tokens in a tile varies from run to run; the bits do not."""
     plan, weights, _, _ = routed(6, 2, 70)
     weights["w"] = stored(values(7, 6 * 16, 64), "Q4_0")
     plan = [*plan, op("expert_linear", [1, 3], ["w"], 2 * 16, experts=6)]
@@ -140,7 +140,7 @@ def test_an_experts_rows_in_any_order(card):
 
 
 def test_a_step_after_a_longer_one(card):
-    """What the longer one left of its tiles says nothing any more."""
+    """Tiles that a longer step has left in the buffer are ignored."""
     plan, weights, _, _ = routed(6, 2, 300)
     weights["w"] = stored(values(7, 6 * 72, 64), "Q4_0")
     plan = [*plan, op("expert_linear", [1, 3], ["w"], 2 * 72, experts=6)]
@@ -159,9 +159,9 @@ def test_a_step_after_a_longer_one(card):
 @pytest.mark.parametrize("tokens", [3, 9])
 @pytest.mark.parametrize("size", [40, 64])
 def test_expert_linear_of_each_experts_row(card, acts, tokens, size):
-    """Each expert has its own row of x; rounded activations count groups from each row's start.
+    """Each expert has its own row of x; activations are rounded in groups from its first column.
 
-    Rows of 64 are of whole groups, which go as bytes.
+    Rows of 64 columns are multiples of 32, so they use integer products.
     """
     count, used, width = 6, 2, 20
     plan, weights, x, _ = routed(count, used, tokens)
@@ -179,16 +179,16 @@ def test_expert_linear_of_each_experts_row(card, acts, tokens, size):
 
 
 def test_expert_sum(card):
-    """A product and a sum for each expert."""
+    """One product and one sum per expert."""
     count, used, tokens = 6, 3, 5
     plan, weights, _, _ = routed(count, used, tokens)
     w = values(7, count * 16, 64)
     weights["w"] = stored(w)
     plan = [*plan, op("expert_linear", [1, 3], ["w"], used * 16, experts=count)]
     each = run_gpu(card, plan, weights, range(tokens))
-    shares = run_gpu(card, plan[:4], weights, range(tokens))
+    route_rows = run_gpu(card, plan[:4], weights, range(tokens))
     got = run_gpu(card, [*plan, op("expert_sum", [4, 3], [], 16)], weights, range(tokens))
-    rows = list(zip(each.tolist(), shares.tolist(), strict=True))
+    rows = list(zip(each.tolist(), route_rows.tolist(), strict=True))
     expected = np.float32([experts.expert_sum(x, r) for x, r in rows])
     size = [experts.expert_sum(np.abs(x), np.abs(r)) for x, r in rows]
     within_bound(got, expected, 2 * used * U * np.array(size))
@@ -200,5 +200,5 @@ def test_refusals(card):
     kind = op("expert_linear", [1, 3], ["w"], 2 * 12, experts=6)
     with pytest.raises(ShapeError, match=r"op 4 \(expert_linear\): `w` is \[96, 64\], .* \[72, 6"):
         run_gpu(card, [*plan, kind], weights, [0])
-    with pytest.raises(InputError, match="takes its experts from an op that is no route"):
+    with pytest.raises(InputError, match="takes its experts from an op other than `route`"):
         run_gpu(card, [*plan, kind | {"inputs": [1, 2]}], weights, [0])

@@ -1,4 +1,4 @@
-"""A card that refuses, is full, is lost or does not answer: what is said, and that work goes on."""
+"""Errors of a card that refuses, is full, is lost or hangs; and that later work succeeds."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.gpu.test_models import bound_model, forward
 
 @pytest.fixture
 def own(adapter: Adapter, monkeypatch: pytest.MonkeyPatch) -> Device:
-    """A device of this test's own, which models are loaded to."""
+    """A device for one test only; models are loaded on it."""
     found = Device(adapter)
     monkeypatch.setitem(devices._OPEN, adapter, found)
     return found
@@ -54,7 +54,9 @@ LOST = {
         cache, np.uint32([1]), np.uint32([0]), np.uint32([0]), "f32"
     ),
     "cache": lambda executor, cache: executor.cache(1, 8),
-    "copy": lambda executor, cache: executor.device.read(executor.shared("empty"), 0, 4, "reading"),
+    "copy": lambda executor, cache: executor.device.read(
+        executor.shared("no_input"), 0, 4, "reading"
+    ),
     "upload": lambda executor, cache: executor.device.upload(np.zeros(9, np.float32)),
     "decode": lambda executor, cache: list(
         decode(executor, cache, 1, GREEDY, np.random.default_rng(0), "f32", 4)
@@ -64,7 +66,7 @@ LOST = {
 
 @pytest.mark.parametrize("name", LOST)
 def test_a_lost_card(adapter: Adapter, own: Device, name: str) -> None:
-    """Every call says so; the cache is as before; what is loaded next has a new device."""
+    """Every call raises; the cache is as before; the next model gets a new device."""
     _, executor, cache = running(own)
     own.destroy()
     with pytest.raises(DeviceError, match="the card was lost\n\nhint: load the model again") as e:
@@ -87,7 +89,7 @@ def test_a_card_that_is_lost_while_text_is_made(adapter: Adapter, own: Device) -
 
 
 def fills_up(monkeypatch: pytest.MonkeyPatch, own: Device, room: int) -> None:
-    """From now on the card has only so many bytes left; what is given back counts again."""
+    """Limit the memory of the card to `room` more bytes."""
     make, start = own._device.create_buffer, own.allocated
 
     def create(size: int, **options: Any) -> Any:
@@ -102,17 +104,17 @@ def test_a_model_that_does_not_fit_is_refused_before_any_upload(
     adapter: Adapter, own: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = fewbit.load(MODELS / "llama", f"gpu:{adapter.index}")
-    monkeypatch.setattr(devices, "ROOM", 1 << 16)
+    monkeypatch.setattr(devices, "PROBE_BYTES", 1 << 16)
     monkeypatch.setattr(own, "upload", no_upload)
     with monkeypatch.context() as full:
         fills_up(full, own, 300_000)
         with pytest.raises(DeviceError) as e:
             model.logits([1])
     assert e.value.message == (
-        f"{adapter.name} has no room for the weights: 3,544,064 bytes are needed, 262,144 could "
-        "be had"
+        f"{adapter.name} has no room for the weights: 3,544,064 bytes are needed, 262,144 are "
+        "available"
     )
-    assert e.value.hint == guard.LESS
+    assert e.value.hint == guard.FULL_HINT
     assert (e.value.needed, e.value.available) == (3_544_064, 262_144)  # type: ignore[attr-defined]
     assert own.allocated == 0
     monkeypatch.undo()
@@ -127,7 +129,7 @@ def no_upload(*_: Any) -> None:
 def test_a_card_that_fills_up_while_weights_come(
     adapter: Adapter, own: Device, monkeypatch: pytest.MonkeyPatch, quantized: bool
 ) -> None:
-    """Another program may take what was free a moment ago; nothing of the model stays behind."""
+    """Another program may use memory that was free before; nothing of the model stays allocated."""
     model = fewbit.load(MODELS / "llama", f"gpu:{adapter.index}")
     if quantized:
         model = model.quantize("Q4_0")
@@ -155,7 +157,7 @@ def test_logits_that_do_not_fit(own: Device, monkeypatch: pytest.MonkeyPatch) ->
 def test_a_card_that_fills_up_while_matrices_are_joined(
     own: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was not joined is still there, as it was."""
+    """Tensors that were not joined are unchanged."""
     g = load("llama")
     held = upload(own, g.weights, g.plan)
     before = own.allocated
@@ -171,7 +173,7 @@ def test_a_card_that_fills_up_while_matrices_are_joined(
 def test_working_memory_that_does_not_fit(own: Device, monkeypatch: pytest.MonkeyPatch) -> None:
     g = load("llama")
     held = upload(own, g.weights, g.plan)
-    executor = Executor(g.plan, held)  # joins what can be joined, uploads vectors
+    executor = Executor(g.plan, held)  # joins tensors and uploads vectors
     executor.release()
     before = own.allocated
     fills_up(monkeypatch, own, 1_000_000)
@@ -181,18 +183,18 @@ def test_working_memory_that_does_not_fit(own: Device, monkeypatch: pytest.Monke
 
 
 def test_a_cache_that_does_not_fit(own: Device, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It leaves nothing behind, and a smaller one still fits."""
+    """Nothing stays allocated, and a smaller cache fits."""
     g, executor, _ = running(own)
     before = own.allocated
     fills_up(monkeypatch, own, 200_000)
-    with pytest.raises(DeviceError, match=r"bytes of the key/value cache: .* it is out of memory"):
+    with pytest.raises(DeviceError, match=r"bytes of the KV cache: .* it is out of memory"):
         executor.cache(1, 512)
     assert own.allocated == before
     within_bound(forward(executor, executor.cache(1, 32), g.ids), g.logits, NOISE)
 
 
 class Never:
-    """A promise that is never kept."""
+    """A promise that is never fulfilled."""
 
     def __init__(self) -> None:
         self._thread_event = threading.Event()
@@ -223,10 +225,10 @@ def test_a_card_that_does_not_answer(
 
 
 @pytest.mark.parametrize("text", ["soon", "0", "-1", "nan"])
-def test_patience_is_a_number(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+def test_the_timeout_is_a_number(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setenv("FEWBIT_GPU_TIMEOUT", text)
     with pytest.raises(InputError, match=f"must be a number of seconds, found `{text}`"):
-        guard.patience()
+        guard.timeout_seconds()
 
 
 def test_formats_are_refused_before_any_upload(

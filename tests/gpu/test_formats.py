@@ -1,4 +1,4 @@
-"""Every format on a card against the oracle: products, rounded activations, rows of tables."""
+"""Every format on a card against the oracle: products, rounded activations, embedding tables."""
 
 from dataclasses import replace
 
@@ -18,12 +18,12 @@ from tests.gpu.running import (
     embed,
     linear_bound,
     op,
-    parts,
     rounded_bound,
     run_gpu,
     stored,
     upload,
     values,
+    weight_sizes,
 )
 
 AFFINE = [
@@ -34,14 +34,14 @@ NAMES = [*FORMATS, *AFFINE]
 
 
 def columns(name: str) -> int:
-    """Two blocks at least, and of affine formats a last group that is short."""
+    """At least two blocks; for affine formats the last group is short."""
     block = find_format(name).block
     return 132 if name in AFFINE else max(2 * block, 96)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_linear(card, name):
-    """Few rows of x one by one, then many in tiles; rows of W that fill no tile."""
+    """A few tokens one by one, then many in a tile; the rows of W do not fill a tile."""
     size = columns(name)
     w = stored(values(1, 21, size) * 0.1, name)
     for tokens in (2, 9):
@@ -54,9 +54,9 @@ def test_linear(card, name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_linear_with_rounded_activations(card, name):
-    """Where x * 127 / amax lies near a half, a card's division may round to the other side.
+    """If x * 127 / amax is close to a half, a card's division may round to the other side.
 
-    Few rows are products of bytes, many of floats; so are few whose last group of 32 is short.
+    Products are integer products, or f32 if the last group of 32 columns is short.
     """
     for size in {columns(name), columns(name) // 32 * 32}:
         w, bias = stored(values(3, 21, size) * 0.1, name), values(4, 21)
@@ -69,8 +69,8 @@ def test_linear_with_rounded_activations(card, name):
             within_bound(got, expected, bound, f"{name}, {tokens} tokens of {size} columns")
 
 
-def test_a_card_without_products_of_bytes(card):
-    """Metal's are spelled out by the shader's translation, and slower than those of floats."""
+def test_a_card_without_integer_products(card):
+    """Metal emulates products of four bytes, which is slower than f32 products."""
     other = Device(replace(card.adapter, backend="Metal"))
     w, x = stored(values(3, 21, 96), "Q4_1"), values(5, 1, 96)
     plan, weights = [embed("x", x), op("linear", [0], ["w"], 21)], {"x": stored(x), "w": w}
@@ -81,28 +81,28 @@ def test_a_card_without_products_of_bytes(card):
         within_bound(rows[1], rows[0], np.repeat(4 * linear_bound(x, w), len(tokens), axis=0))
 
 
-def test_which_products_are_of_bytes(card):
-    """Integer formats whose rows are of whole groups of 32."""
+def test_which_products_are_integer_products(card):
+    """Integer formats whose rows are multiples of 32 columns."""
     found = {}
     for name, size in (("Q8_0", 96), ("IQ2_XS", 512), ("sym4-g16", 132), ("BF16", 96)):
         w, x = stored(values(3, 21, size), name), values(5, 1, size)
         plan, weights = [embed("x", x), op("linear", [0], ["w"], 21)], {"x": stored(x), "w": w}
         executor = Executor(plan, upload(card, weights))
         found[name] = forms(executor)
-    of_bytes, of_floats = ("dots_int8", "tile_int8"), ("dots", "tile_f32")
+    int8, f32 = ("dots_int8", "tile_int8"), ("dots", "tile_f32")
     assert found == {
-        "Q8_0": of_bytes, "IQ2_XS": of_bytes, "sym4-g16": of_floats, "BF16": of_floats,
+        "Q8_0": int8, "IQ2_XS": int8, "sym4-g16": f32, "BF16": f32,
     }  # fmt: skip
 
 
 def forms(executor):
-    """How the last product is made, of few rows and of many."""
+    """The files of the last product, for few and for many tokens."""
     stage = executor.program("int8").stages[-1]
     return stage.files[1], stage.tiles.files[1]
 
 
 def test_rounding_is_done(card):
-    """f32 and int8 differ by what the oracle's differ by, which no bound above would hide."""
+    """f32 and int8 results differ by more than the bounds above allow."""
     x, w = values(5, 1, 96), stored(values(3, 21, 96), "Q8_0")
     plan, weights = [embed("x", x), op("linear", [0], ["w"], 21)], {"x": stored(x), "w": w}
     plain, rounded = (run_gpu(card, plan, weights, [0], acts=acts) for acts in ("f32", "int8"))
@@ -111,12 +111,12 @@ def test_rounding_is_done(card):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_embed(card, name):
-    """Bits; a format with minima is one fused multiply-add where the oracle rounds twice."""
+    """The same bits, except for formats with minimums: one fused multiply-add rounds once."""
     w = stored(values(6, 7, columns(name)) * 0.1, name)
     got = run_gpu(card, [op("embed", [], ["w"], w.columns)], {"w": w}, [6, 0, 3])
     expected = np.float32([w.row(row) for row in (6, 0, 3)])
     if has_minima(w):
-        within_bound(got, expected, 3 * U * parts(w)[[6, 0, 3]])
+        within_bound(got, expected, 3 * U * weight_sizes(w)[[6, 0, 3]])
     else:
         same_bits(got, expected)
 
@@ -129,8 +129,8 @@ def has_minima(w) -> bool:
 
 
 @pytest.mark.parametrize("name", ["F32", "IQ1_M"])
-def test_tensors_beyond_a_binding_are_cut_by_rows(adapter, name):
-    """As products and as tables; 16 KiB hold a few rows of F32."""
+def test_tensors_beyond_a_binding_are_split_by_rows(adapter, name):
+    """As matrices and as tables; 16 KiB hold a few rows of F32."""
     small = Device(adapter, max_binding=16384)
     w = stored(values(8, 150 if name == "F32" else 1200, 512) * 0.1, name)
     for tokens in (2, 9):

@@ -1,4 +1,4 @@
-"""Fused plans: the same bits as the plans they were, in the oracle and on a card."""
+"""Fused plans give the same bits as the original plans, in the oracle and on a card."""
 
 import numpy as np
 import pytest
@@ -17,25 +17,25 @@ STAGES = {
     "phi3": (11, 10), "gpt2": (9, 9), "gemma3": (20, 17), "qwen3_moe": (20, 17),
     "gpt_oss": (18, 14),
 }  # fmt: skip
-"""Dispatches of a layer that attends, before and after."""
+"""Dispatches of an attention layer, before and after fusion."""
 
 
 def joined_weights(plan, weights):
-    """With each tensor ``A+B`` that the plan names: the rows of both, of experts one by one."""
+    """The weights with each tensor ``A+B`` of the plan: the rows of both, expert by expert."""
     made = dict(weights)
     joined = {name: step.get("experts", 1) for step in plan for name in step["weights"]}
     for name, matrices in joined.items():
-        parts = [weights[n] for n in name.split("+")]
-        if len(parts) > 1 and name.count(".bias"):
-            rows = [np.array(w.values).reshape(matrices, -1) for w in parts]
+        tensors = [weights[n] for n in name.split("+")]
+        if len(tensors) > 1 and name.count(".bias"):
+            rows = [np.array(w.values).reshape(matrices, -1) for w in tensors]
             made[name] = stored(np.concatenate(rows, axis=1))
-        elif len(parts) > 1:
-            rows = [experts.split(w, matrices) for w in parts]
+        elif len(tensors) > 1:
+            rows = [experts.split(w, matrices) for w in tensors]
             data = b"".join(w.data for same in zip(*rows, strict=True) for w in same)
             made[name] = Weight(
-                parts[0].format,
-                len(data) * parts[0].rows // len(parts[0].data),
-                parts[0].columns,
+                tensors[0].format,
+                len(data) * tensors[0].rows // len(tensors[0].data),
+                tensors[0].columns,
                 data,
             )
     return made
@@ -43,7 +43,7 @@ def joined_weights(plan, weights):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_oracle_gives_the_same_bits(name):
-    """So the rewritten plan means what the plan meant."""
+    """The oracle runs the original and the fused plan."""
     g = load(name)
     plan = fuse(g.plan, lambda names, _: len({g.weights[n].format for n in names}) == 1)
     assert plan != g.plan or name == "gpt2"
@@ -56,7 +56,7 @@ def test_the_oracle_gives_the_same_bits(name):
     "name", ["llama", "qwen2", "gemma3", "phi3", "qwen3_5", "qwen3_moe", "gpt_oss"]
 )
 def test_a_card_gives_the_same_bits(card, name, acts):
-    """Few rows and many; with biases, rotations of a part of a head, and states."""
+    """Few tokens and many; with biases, heads that are rotated in part, and recurrent states."""
     g = load(name)
     plain, fused = (
         Executor(g.plan, upload(card, g.weights, g.plan), fused=fused) for fused in (False, True)
@@ -74,13 +74,13 @@ def test_a_card_gives_the_same_bits(card, name, acts):
 
 @pytest.mark.parametrize("name", STAGES)
 def test_dispatches_of_a_layer(card, name):
-    """What a layer costs, less what plans have once: counted between its first two `attend`."""
+    """Dispatches between the first two `attend` ops: those of one layer."""
     g = load(name)
     found = []
     for fused in (False, True):
         executor = Executor(g.plan, upload(card, g.weights, g.plan), fused=fused)
         stages = [stage.for_cache(64) for stage in executor.program("f32").stages]
-        ops = [s.op for s in stages if s and "few" in s.kinds and not s.above]
+        ops = [s.op for s in stages if s and "few_tokens" in s.step_kinds and not s.above]
         first, second = [i for i, kind in enumerate(ops) if kind == "attend"][:2]
         found.append(second - first)
     assert tuple(found) == STAGES[name]
@@ -90,7 +90,7 @@ def test_dispatches_of_a_layer(card, name):
     "formats", [("Q8_0", "Q8_0", "Q4_0"), ("Q4_K", "Q6_K", "Q4_K"), ("sym4-g32",) * 3]
 )
 def test_only_what_has_one_format_is_joined(card, formats):
-    """Of three products of one value those with the format of the first; affine ones never."""
+    """Of three products of one value, those with the format of the first; affine formats never."""
     x = values(1, 5, 256)
     weights = {"x": stored(x)}
     plan = [embed("x", x)]
@@ -109,7 +109,7 @@ def test_only_what_has_one_format_is_joined(card, formats):
 
 @pytest.mark.parametrize(("width", "products"), [(5, 2), (6, 1)])
 def test_experts_are_joined_where_each_is_of_whole_words(card, width, products):
-    """Copies are of whole words: five rows have heads of ten bytes."""
+    """A copy needs sizes in whole words: the headers of five rows are ten bytes."""
     x = np.concatenate([values(1, 9, 32), values(2, 9, 8)], axis=1)
     weights = {"x": stored(x)} | {
         name: stored(values(3 + at, 8 * width, 32), "Q4_0") for at, name in enumerate("gu")
@@ -143,4 +143,4 @@ def test_the_same_weights_serve_further_executors(card):
         cache.release()
         executor.release()
         taken.append(card.allocated)
-    assert taken[0] == taken[1], "what was joined is not there twice"
+    assert taken[0] == taken[1], "joined tensors are not stored twice"

@@ -1,6 +1,6 @@
-"""Ops on one row on a card against the oracle: norms, activation functions, gates, parts.
+"""Element-wise ops and norms on a card against the oracle.
 
-Of exp(x) Vulkan promises 3 + 2 |x| units, each 2 U; see test_ops.py.
+Vulkan allows exp(x) an error of 3 + 2 |x| units in the last place, each 2 U; see test_ops.py.
 """
 
 import numpy as np
@@ -11,16 +11,16 @@ from tests.gpu.running import DIVISION, U, both, embed, op, stored, table, value
 
 TOKENS = list(range(6))
 FLOOR = 1.01 * np.exp(-87)
-"""What the shaders make of an exponential that is smaller."""
+"""The value of the shaders for exponentials below it."""
 
 
 def exp_error(x):
-    """Of exp(x), relative, in U."""
+    """Relative error of exp(x), in U."""
     return 2 * (3 + 2 * np.minimum(np.abs(np.float64(x)), 87))
 
 
 def wide(seed, width=72):
-    """Values with the ends of every function among them."""
+    """Values that include the saturated ends of every function."""
     x = values(seed, len(TOKENS), width) * 3
     x[0, :6] = [-200, -100, 100, 200, 0, -0.0]
     x[1, :4] = [-3e30, 3e30, -20, 20]
@@ -33,7 +33,7 @@ def unary(card, x, kind, **attributes):
 
 
 def pair(card, x, kind, width, **attributes):
-    """The op on the columns of x: its first half, then its second."""
+    """The op on the first `width` columns of x and on the rest."""
     half = x.shape[1] - width
     plan = [
         embed("x", x),
@@ -56,7 +56,7 @@ def test_mul(card, shorter):
 @pytest.mark.parametrize("parts", [1, 3])
 @pytest.mark.parametrize("start", [0, 3, 8])
 def test_part(card, parts, start):
-    """As a value of its own, and as a view that a sum reads."""
+    """As a value of its own, and as a view that `add` reads."""
     x = values(3, 6, 72)
     one = [embed("x", x), op("part", [0], [], 12, parts=parts, start=start)]
     same_bits(*both(card, one, {"x": stored(x)}, TOKENS))
@@ -64,8 +64,8 @@ def test_part(card, parts, start):
     same_bits(*both(card, two, {"x": stored(x)}, TOKENS))
 
 
-def test_a_part_is_a_table_of_its_own(card):
-    """`linear` reads a view with an offset, many rows and few."""
+def test_linear_reads_a_part(card):
+    """A view with an offset, for few tokens and for many."""
     x, w = values(3, 9, 72), np.eye(16, dtype=np.float32)
     plan = [
         embed("x", x),
@@ -90,7 +90,7 @@ def test_silu(card):
 
 
 def gelu_error(x):
-    """In U: its exponent is off by 5 roundings of itself."""
+    """Relative error of gelu(x), in U: 5 roundings in the exponent."""
     c = np.clip(np.float64(x), -30, 30)
     inner = np.minimum(np.abs(c * (1.5957692 + 0.07135481 * c * c)), 87)
     return exp_error(inner) + 5 * inner + DIVISION + 3
@@ -121,18 +121,18 @@ def test_clamped_swiglu(card):
 
 
 def test_softcap(card):
-    """What exp is off by counts by the share that exp has of the sum; then a difference with 1."""
+    """The error of exp counts by its fraction of the sum; then a difference with 1."""
     x, cap = wide(11), 30.0
     got, expected = unary(card, x, "softcap", cap=cap)
     inner = np.abs(2 * np.float64(x) / cap)
-    share = np.exp(-inner) * (exp_error(inner) + (DIVISION + 1) * inner)
-    within_bound(got, expected, cap * (2 * (share + DIVISION + 2) + 3) * U)
+    fraction = np.exp(-inner) * (exp_error(inner) + (DIVISION + 1) * inner)
+    within_bound(got, expected, cap * (2 * (fraction + DIVISION + 2) + 3) * U)
 
 
 @pytest.mark.parametrize("width", [120, 840])
 @pytest.mark.parametrize("heads", [1, 3])
 def test_l2_norm(card, heads, width):
-    """As `rms_norm`, without the weight and the quotient of the mean."""
+    """As `rms_norm`, without the weight and the division by the size."""
     got, expected = unary(card, values(12, 6, width), "l2_norm", eps=1e-6, heads=heads)
     roundings = (width / 64 + 8) / 2 + 4 + 2 * DIVISION
     within_bound(got, expected, roundings * U * np.abs(expected))
@@ -140,17 +140,17 @@ def test_l2_norm(card, heads, width):
 
 @pytest.mark.parametrize("width", [72, 840])
 def test_layer_norm(card, width):
-    """The mean is off by its sum's roundings, and with it every element, squared or not."""
+    """The roundings of the mean's sum shift every element."""
     x, w, b = values(13, 6, width) + 3, values(14, width), values(15, width)
     norm = op("layer_norm", [0], ["w", "b"], width, eps=1e-5)
     weights = {"x": stored(x), "w": stored(w), "b": stored(b)}
     got, expected = both(card, [embed("x", x), norm], weights, TOKENS)
     sums = width / 64 + 8
     mean = np.float64(x).mean(axis=1, keepdims=True)
-    apart = np.abs(np.float64(x) - mean)
-    root = np.sqrt((apart**2).mean(axis=1, keepdims=True) + 1e-5)
+    deviation = np.abs(np.float64(x) - mean)
+    root = np.sqrt((deviation**2).mean(axis=1, keepdims=True) + 1e-5)
     off = (sums + DIVISION) * U * np.abs(np.float64(x)).mean(axis=1, keepdims=True)
-    scaled = apart / root * np.abs(w)
+    scaled = deviation / root * np.abs(w)
     relative = (sums / 2 + 6 + 2 * DIVISION) * U + off / root
     within_bound(
         got, expected, np.abs(w) * off / root + scaled * relative + 2 * U * np.abs(expected)
@@ -158,7 +158,7 @@ def test_layer_norm(card, width):
 
 
 def test_log_decay(card):
-    """The sum in the exponent is rounded once; the logarithm's series is off by 12 roundings."""
+    """The sum in the exponent is rounded once; the series of the logarithm has 12 roundings."""
     x, rate, bias = wide(16), values(17, 72), values(18, 72)
     x[1, :2] = [-50, 50]
     plan = [embed("x", x), op("log_decay", [0], ["r", "b"], 72)]
@@ -170,7 +170,7 @@ def test_log_decay(card):
 
 
 def test_embed_position(card):
-    """Positions, not tokens, and where a cache that holds more is refused."""
+    """Rows by position, not by token; a cache with more positions is refused."""
     x, rows = values(19, 6, 24), values(20, 9, 24)
     plan = [embed("x", x), op("embed_position", [], ["p"], 24), op("add", [0, 1], [], 24)]
     weights = {"x": stored(x), "p": stored(rows)}

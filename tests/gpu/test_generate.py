@@ -1,4 +1,4 @@
-"""Text that the card chooses itself equals the text that the CPU chooses from the same logits."""
+"""Tokens chosen on the card equal the tokens that the CPU chooses from the same logits."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_choices(model: Model, sampling: Sampling) -> None:
     assert made.tokens == expected[: stop[0] if stop else 25]
 
 
-def test_other_ways_of_choosing_take_the_cpu(model: Model) -> None:
+def test_other_samplings_choose_on_the_cpu(model: Model) -> None:
     everything = Sampling(1.0, top_k=0, seed=6)
     assert not decode.can_choose(everything)
     made = model.generate(PROMPT, max_tokens=12, sampling=everything, acts="f32")
@@ -57,8 +57,8 @@ def test_other_ways_of_choosing_take_the_cpu(model: Model) -> None:
     assert made.tokens == by_hand(model, everything, 12)
 
 
-def test_what_ran_ahead_is_forgotten(model: Model) -> None:
-    """After some tokens, the cache goes on as one that never ran ahead."""
+def test_steps_that_ran_ahead_are_dropped(model: Model) -> None:
+    """After some tokens, the cache continues like one that never ran ahead."""
     cache, other = model.cache(1, 40), model.cache(1, 40)
     model.forward(cache, PROMPT, acts="f32")
     stream = model.decode(cache, 7, GREEDY, np.random.default_rng(0), "f32", 30)
@@ -72,8 +72,8 @@ def test_what_ran_ahead_is_forgotten(model: Model) -> None:
     assert len(list(again)) == 5
 
 
-def test_a_state_that_ran_ahead_into_the_next_span_goes_back(adapter: Adapter) -> None:
-    """The card has folded the state at position 32 while the text is at 30."""
+def test_a_state_that_ran_ahead_into_the_next_chunk_goes_back(adapter: Adapter) -> None:
+    """The card has updated the state at position 32 while the text is at position 30."""
     model = fewbit.load(asset("qwen3_next").parent, f"gpu:{adapter.index}")
     cache, other = model.cache(1, 64), model.cache(1, 64)
     prompt = [PROMPT[i % 3] for i in range(28)]
@@ -83,12 +83,12 @@ def test_a_state_that_ran_ahead_into_the_next_span_goes_back(adapter: Adapter) -
     stream.close()
     assert cache.length() == 30
     rest = [tokens[-1], *PROMPT]
-    whole = model.forward(other, [*prompt, 7, tokens[0], *rest], acts="f32")
-    within_bound(model.forward(cache, rest, acts="f32"), whole[-len(rest) :], NOISE)
+    expected = model.forward(other, [*prompt, 7, tokens[0], *rest], acts="f32")
+    within_bound(model.forward(cache, rest, acts="f32"), expected[-len(rest) :], NOISE)
 
 
 def test_streams_side_by_side(model: Model) -> None:
-    """Each cache has its own next step: what runs ahead in one does not lead the other astray."""
+    """Each cache has its own step buffer, so two generations do not disturb each other."""
     expected = [by_hand(model, GREEDY, 12), by_hand(model, Sampling(1.0, seed=1), 12)]
     streams = []
     for sampling in (GREEDY, Sampling(1.0, seed=1)):
@@ -104,7 +104,7 @@ def test_streams_side_by_side(model: Model) -> None:
     assert found == expected
 
 
-def test_a_sequence_that_others_go_on_with_ends_the_stream(model: Model) -> None:
+def test_another_call_on_the_sequence_stops_the_generation(model: Model) -> None:
     cache = model.cache(1, 64)
     stream = model.decode(cache, 7, GREEDY, np.random.default_rng(0), "f32", 30)
     next(stream)
@@ -122,7 +122,7 @@ def test_a_full_context_ends_the_text(model: Model) -> None:
 
 
 def test_damaged_logits_are_refused(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A norm weight of NaN reaches every logit."""
+    """NaN in a norm's weight reaches every logit."""
     cache = model.cache(1, 8)
     weight = model.weights["output_norm.weight"].vector  # type: ignore[index]
     queue = model.executor.device.queue  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""Perplexity and divergence that a card measures itself, against the core's and the oracle's."""
+"""Perplexity and KL divergence computed on a card, against the core and the oracle."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ROWS = 9
 
 
 def on_card(card: Device, rows: np.ndarray, capacity: int = ROWS) -> Predictions:
-    """Rows of logits as an executor would have left them."""
+    """Predictions that hold these rows of logits."""
     found = Predictions(card, rows.shape[1], capacity)
     slot, encoder = card.upload(rows), card.encoder()
     found.append(encoder, slot, list(range(len(rows))))
@@ -28,12 +28,12 @@ def on_card(card: Device, rows: np.ndarray, capacity: int = ROWS) -> Predictions
     return found
 
 
-def pairs(vocab: int, apart: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rows of a base, rows that lie about `apart` from them, and targets: likely ones, and any."""
+def pairs(vocab: int, distance: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Base rows, rows at about `distance` from them, and targets: five likely ones, four random."""
     rng = np.random.default_rng(vocab)
     base = values(1, ROWS, vocab) * 2
-    base[3, 5] = base[3].max() + 30  # a row that is sure
-    rows = base + np.float32(apart) * rng.normal(size=base.shape).astype(np.float32)
+    base[3, 5] = base[3].max() + 30  # one token has almost all probability
+    rows = base + np.float32(distance) * rng.normal(size=base.shape).astype(np.float32)
     targets = rng.integers(0, vocab, ROWS)
     targets[:5] = base[:5].argmax(axis=1)
     return base, rows, np.uint32(targets)
@@ -50,8 +50,8 @@ def exp_error(x):
 
 
 def nll_bound(rows, targets):
-    """The rest of the sum by its exponentials, one rounding a term in turn and 12 between lanes;
-    its logarithm 12 roundings, or 2^-21 beside 3 units; the difference of the target's logit.
+    """Errors of the exponentials and their sum (a rounding per term, 12 between lanes), of the
+    logarithm (12 roundings, or 2^-21 beside 3 units), and of the target's logit.
     """
     shifted, e, total = softmax(rows)
     rest = (e * (exp_error(shifted) + rows.shape[1] / 256 + 12)).sum(axis=1) / total[:, 0]
@@ -61,10 +61,10 @@ def nll_bound(rows, targets):
 
 
 def kld_bound(base, rows):
-    """p is off by its exponential and its sum, t by the differences it is made of and its mean.
+    """Errors of p (its exponential and the sum) and of t (its differences and the mean).
 
-    What the mean is off by moves every t alike, and counts by what that moves the sum: little. The
-    core's own differences of f64 logarithms are good to 2e-15.
+    An error of the mean shifts every t, which changes the sum little. The core's differences of f64
+    logarithms are accurate to 2e-15.
     """
     a, e, total = softmax(base)
     b = softmax(rows)[0]
@@ -72,17 +72,17 @@ def kld_bound(base, rows):
     mean = (p * d).sum(axis=1, keepdims=True)
     t = d - mean
     lanes = base.shape[1] / 256 + 12
-    share = (
+    fraction = (
         exp_error(a) + (e * (exp_error(a) + lanes)).sum(axis=1, keepdims=True) / total + DIVISION
     )
     off = 4 * (np.abs(a) + np.abs(b)) + np.abs(mean) + 2 * np.abs(t)
-    off_mean = (p * (share + lanes) * np.abs(d)).sum(axis=1, keepdims=True)
+    off_mean = (p * (fraction + lanes) * np.abs(d)).sum(axis=1, keepdims=True)
     slope = np.abs(1 - np.exp(-t))
     terms = p * (np.exp(-t) - 1 + t)
     direct = np.abs(t) > 0.5
     large = np.where(direct, p * (np.exp(-t) * (exp_error(b + mean) + 20) + 1 + np.abs(t)), 0)
     summed = terms.sum(axis=1)
-    first = (terms * (share + lanes + 12) + p * slope * off + 4 * large).sum(axis=1)
+    first = (terms * (fraction + lanes + 12) + p * slope * off + 4 * large).sum(axis=1)
     second = U * (off_mean[:, 0] + (p * off).sum(axis=1)) ** 2
     mixed = off_mean[:, 0] * summed
     found = U * (first + second + mixed + 12 * np.log1p(summed)) + 2e-15
@@ -100,11 +100,11 @@ def test_nll(card: Device, vocab: int) -> None:
     within_bound(found[0], one, bound[0])
 
 
-@pytest.mark.parametrize("apart", [1e-4, 0.02, 0.4, 5])
+@pytest.mark.parametrize("distance", [1e-4, 0.02, 0.4, 5])
 @pytest.mark.parametrize("vocab", [8, 360, 1001])
-def test_divergence(card: Device, vocab: int, apart: float) -> None:
-    """From rows that differ in the fifth digit to others altogether."""
-    base, rows, targets = pairs(vocab, apart)
+def test_divergence(card: Device, vocab: int, distance: float) -> None:
+    """From rows that differ in the fifth digit to unrelated rows."""
+    base, rows, targets = pairs(vocab, distance)
     found = on_card(card, rows).divergence(on_card(card, base), targets)
     expected = _core.divergence(base, rows, targets)
     assert found.keys() == expected.keys()
@@ -113,7 +113,7 @@ def test_divergence(card: Device, vocab: int, apart: float) -> None:
     within_bound(found["nll_base"], expected["nll_base"], bounds[0])
     within_bound(found["nll"], expected["nll"], bounds[1])
     within_bound(found["dp"], expected["dp"], sum(bounds) + 4 * U)
-    within_bound(found["kld"], expected["kld"], kld_bound(base, rows), f"{vocab} {apart}")
+    within_bound(found["kld"], expected["kld"], kld_bound(base, rows), f"{vocab} {distance}")
     oracle = metrics.kl_divergence(
         *(metrics.log_probabilities(x[0].tolist()) for x in (base, rows))
     )
@@ -121,7 +121,7 @@ def test_divergence(card: Device, vocab: int, apart: float) -> None:
 
 
 def test_a_small_divergence_is_not_noise(card: Device) -> None:
-    """A mean of 5e-9 to a percent, where the difference of two logarithms has 1e-7 of noise."""
+    """A mean of 5e-9 to within 1%; a difference of two f32 logarithms would have noise of 1e-7."""
     base, rows, targets = pairs(1001, 1e-4)
     expected = _core.divergence(base, rows, targets)["kld"]
     found = on_card(card, rows).divergence(on_card(card, base), targets)["kld"]
@@ -137,7 +137,7 @@ def test_rows_against_themselves_are_exactly_zero(card: Device) -> None:
     assert found["same_top"].all()
 
 
-def test_damaged_rows_mean_what_they_mean_on_the_cpu(card: Device) -> None:
+def test_rows_that_are_not_finite_equal_the_cpu(card: Device) -> None:
     base, rows, targets = pairs(360, 0.1)
     rows[1, 7], rows[2, 8], rows[5], base[6, 0] = np.nan, np.inf, -np.inf, np.nan
     rows[7, int(targets[7])] = -np.inf
@@ -151,18 +151,18 @@ def test_damaged_rows_mean_what_they_mean_on_the_cpu(card: Device) -> None:
     same_bits(on_card(card, rows).nll(targets)[[1, 2, 5, 7]], expected["nll"][[1, 2, 5, 7]])
 
 
-def test_rows_beyond_a_binding_are_cut(adapter: Adapter) -> None:
+def test_rows_beyond_a_binding_are_split(adapter: Adapter) -> None:
     small = Device(adapter, max_binding=4 * 360 * 2 + 256)
     base, rows, targets = pairs(360, 0.1)
-    p, q = (cut(small, x) for x in (base, rows))
-    assert [piece.rows for piece in p.pieces] == [2, 2, 2, 2, 1]
+    p, q = (one_by_one(small, x) for x in (base, rows))
+    assert [held.rows for held in p.row_buffers] == [2, 2, 2, 2, 1]
     same_bits(p.logits(), base)
     found = q.divergence(p, targets)
     within_bound(found["kld"], _core.divergence(base, rows, targets)["kld"], kld_bound(base, rows))
 
 
-def cut(card: Device, rows: np.ndarray) -> Predictions:
-    """As `on_card`, a row at a time."""
+def one_by_one(card: Device, rows: np.ndarray) -> Predictions:
+    """As `on_card`, one row at a time."""
     found = Predictions(card, rows.shape[1], ROWS)
     for row in rows:
         slot, encoder = card.upload(row), card.encoder()
@@ -186,7 +186,7 @@ def test_runs() -> None:
     assert runs([0, 1, 2, 5, 7, 8]) == [(0, 3), (5, 1), (7, 2)]
 
 
-def test_a_base_on_the_cpu_is_met_there(card: Device) -> None:
+def test_a_base_on_the_cpu_is_compared_there(card: Device) -> None:
     base, rows, targets = pairs(360, 0.1)
     found = on_card(card, rows).divergence(OnHost(base), targets)
     same_bits(found["kld"], _core.divergence(base, rows, targets)["kld"])
@@ -195,8 +195,8 @@ def test_a_base_on_the_cpu_is_met_there(card: Device) -> None:
 
 
 @pytest.mark.parametrize("batch", [512, 12])
-def test_whole_texts(adapter: Adapter, monkeypatch: pytest.MonkeyPatch, batch: int) -> None:
-    """The demo model and its Q4_0, in windows, as the CPU measures them."""
+def test_texts(adapter: Adapter, monkeypatch: pytest.MonkeyPatch, batch: int) -> None:
+    """The demo model and its Q4_0 version: the card gives the CPU's measures."""
     monkeypatch.setattr(evaluate, "BATCH", batch)
     text = fewbit.demo_text()[:400]
     found = {}

@@ -1,4 +1,4 @@
-"""Whole models on a card: golden logits, greedy text, several sequences, prompts in pieces."""
+"""Golden models on a card: logits, greedy text, several sequences, prompts in pieces."""
 
 import numpy as np
 import pytest
@@ -38,17 +38,17 @@ def test_logits_and_greedy_text(card, name):
 
 @pytest.mark.parametrize("name", ["mistral-swa", "qwen3"])
 def test_prompts_in_pieces_and_in_batches(card, name):
-    """By calls of 1, 7 and 16 tokens, and by one call that a small batch splits."""
+    """In calls of 1, 7 and 16 tokens, and in one call that a small batch splits."""
     g, executor = bound_model(card, name, batch=5)
     cache = executor.cache(1, len(g.ids))
-    parts = [forward(executor, cache, g.ids[a:b]) for a, b in ((0, 1), (1, 8), (8, 24))]
-    within_bound(np.concatenate(parts), g.logits, NOISE)
+    pieces = [forward(executor, cache, g.ids[a:b]) for a, b in ((0, 1), (1, 8), (8, 24))]
+    within_bound(np.concatenate(pieces), g.logits, NOISE)
     cache.reset()
     within_bound(forward(executor, cache, g.ids, outputs=[3, 4, 20]), g.logits[[3, 4, 20]], NOISE)
 
 
 def test_several_sequences_and_copies(card):
-    """Two sequences side by side are each as if alone; a copy goes on as its source would."""
+    """Two sequences do not disturb each other; a copy continues like its source."""
     g, executor = bound_model(card, "qwen3")
     cache = executor.cache(3, len(g.ids))
     order = [i % 2 for i in range(2 * len(g.ids))]
@@ -89,19 +89,19 @@ def test_runs_are_repeatable(card):
 
 
 def test_a_long_prompt(card):
-    """Attention over 300 positions in blocks, against the same tokens one by one."""
+    """A prompt of 300 tokens at once, against the same tokens one by one."""
     g, executor = bound_model(card, "mistral-swa")
     tokens = np.resize(g.ids, 300)
     cache = executor.cache(1, 300)
-    whole = forward(executor, cache, tokens, outputs=[150, 299])
+    together = forward(executor, cache, tokens, outputs=[150, 299])
     cache.reset()
     forward(executor, cache, tokens[:150], outputs=[])
     single = [forward(executor, cache, [token], outputs=[0])[0] for token in tokens[150:]]
-    within_bound(whole, [single[0], single[-1]], NOISE)
+    within_bound(together, [single[0], single[-1]], NOISE)
 
 
 def test_a_card_without_subgroups(card):
-    """Sums go through workgroup memory."""
+    """Sums and maxima use workgroup memory."""
     second = Device(card.adapter)
     second.features = frozenset()
     for name in ("qwen3_moe", "gemma3"):

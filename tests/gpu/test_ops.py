@@ -1,7 +1,7 @@
-"""Each op on a card against the oracle, within what its own roundings can add up to.
+"""Ops on a card against the oracle, within bounds on the sum of their rounding errors.
 
-Vulkan allows a division 2.5 units in the last place, an inverse square root 2, and exp(x)
-3 + 2 |x|; a unit is 2 U. Metal and DirectX promise no less.
+Vulkan allows errors of 2.5 units in the last place for a division, 2 for an inverse square root and
+3 + 2 |x| for exp(x); a unit is 2 U. Metal and DirectX allow no more.
 """
 
 import numpy as np
@@ -21,7 +21,7 @@ def test_add_and_take(card):
 
 @pytest.mark.parametrize("width", [4, 68, 1000])
 def test_rows_of_any_width(card, width):
-    """Workgroups of 64 with a part of the last one idle."""
+    """Workgroups of 64 lanes; some lanes of the last one are idle."""
     x = values(7, 3, width)
     plan = [embed("x", x), op("add", [0, 0], [], width)]
     same_bits(*both(card, plan, {"x": stored(x)}, [2, 0, 1]))
@@ -41,7 +41,7 @@ def test_rms_norm(card, heads, width):
 
 @pytest.mark.parametrize(("width", "name"), [(44, "sym8-g16"), (840, "sym8-g16"), (768, "Q2_K")])
 def test_a_norm_rounds_for_what_reads_it(card, width, name):
-    """With the bits of `round_activations`, which a sum with a second reader keeps apart."""
+    """The bits are those of `round_activations`, which runs if another op comes in between."""
     x, w = values(7, 9, width), values(8, width)
     weights = {"x": stored(x), "n": stored(w), "w": stored(values(9, 12, width), name)}
     plan = [
@@ -49,13 +49,13 @@ def test_a_norm_rounds_for_what_reads_it(card, width, name):
         op("rms_norm", [0], ["n"], width, eps=1e-5, heads=1),
         op("linear", [1], ["w"], 12),
     ]
-    apart = [*plan[:2], op("scale", [1], [], width, factor=1.0), op("linear", [2], ["w"], 12)]
+    separate = [*plan[:2], op("scale", [1], [], width, factor=1.0), op("linear", [2], ["w"], 12)]
     for tokens in ([3], list(range(9))):
-        same_bits(*(run_gpu(card, p, weights, tokens, acts="int8") for p in (plan, apart)))
+        same_bits(*(run_gpu(card, p, weights, tokens, acts="int8") for p in (plan, separate)))
 
 
 def test_a_value_that_is_rounded_in_two_ways(card):
-    """A norm cannot round for readers by 32 columns and by 256: each has its own."""
+    """A norm does not round if its readers need groups of 32 and of 256 columns."""
     x, w = values(3, 9, 512), values(4, 12, 512)
     names = ("Q4_K", "Q2_K")
     weights = {"x": stored(x), "n": stored(values(5, 512)), **{n: stored(w, n) for n in names}}
@@ -96,8 +96,8 @@ def test_swiglu(card):
     within_bound(got, expected, (exp + DIVISION + 3) * U * np.abs(expected) + 1.01 * floor)
 
 
-def test_a_residual_sum_rides_along(card):
-    """`linear` and the `add` after it are one stage, with the bits that two would have."""
+def test_a_residual_sum_joins_the_product(card):
+    """`linear` and a following `add` are one stage, with the bits of two stages."""
     x, w = values(1, 6, 64), values(2, 64, 64) * 0.1
     weights = {"x": stored(x), "w": stored(w)}
     product = [embed("x", x), op("linear", [0], ["w"], 64)]

@@ -1,4 +1,4 @@
-"""Products of many rows, in tiles: shapes that fill none, and everything that goes with them."""
+"""Matrix products in tiles on a card: ragged shapes, biases, residual sums, slices."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ from tests.gpu.running import (
 from tests.gpu.test_formats import AFFINE
 
 SHAPES = [(64, 64, 64), (70, 130, 96), (1, 65, 32), (129, 7, 160)]
-"""Rows of W, rows of x, columns: whole tiles, and ragged ones of which some are almost empty."""
+"""Rows of W, rows of x, columns: full tiles, and ragged ones, some of them almost empty."""
 
 
 @pytest.mark.parametrize("name", ["F16", "Q5_1", "sym4-g16"])
@@ -36,8 +36,8 @@ def test_tiles(card, name, rows, tokens, columns):
 
 @pytest.mark.parametrize("name", ["Q8_0", "Q4_1", "asym3-g16", "asym2-g64", "MXFP4"])
 @pytest.mark.parametrize(("rows", "tokens", "columns"), SHAPES)
-def test_tiles_of_bytes(card, name, rows, tokens, columns):
-    """Scales for 16 or 32 columns, with minima and without."""
+def test_int8_tiles(card, name, rows, tokens, columns):
+    """Scales per 16 or 32 columns, with and without minimums."""
     w, x = stored(values(3, rows, columns) * 0.1, name), values(4, tokens, columns)
     plan = [embed("x", x), op("linear", [0], ["w"], rows)]
     got, expected = both(card, plan, {"x": stored(x), "w": w}, range(tokens), acts="int8")
@@ -47,8 +47,8 @@ def test_tiles_of_bytes(card, name, rows, tokens, columns):
 @pytest.mark.parametrize("acts", ["f64", "int8"])
 @pytest.mark.parametrize("small", [False, True], ids=["", "cut"])
 @pytest.mark.parametrize("takes", [False, True], ids=["", "taken"])
-def test_what_goes_with_a_product(card, adapter, acts, small, takes):
-    """A bias, a sum that follows, a slice that begins anywhere, rows after `take` alone."""
+def test_bias_and_residual_sum(card, adapter, acts, small, takes):
+    """A bias and a following `add`, also with slices of the matrix and with rows after `take`."""
     if small:
         card = Device(adapter, max_binding=16384)
     w, bias, x = stored(values(5, 96, 96) * 0.1, "Q8_0"), values(6, 96), values(7, 70, 96)
@@ -64,8 +64,8 @@ def test_what_goes_with_a_product(card, adapter, acts, small, takes):
 
 
 @pytest.mark.parametrize("name", [*FORMATS, *AFFINE])
-def test_parts_are_those_of_the_oracle(name):
-    """What shaders take for the columns of a scale, and whether there is a minimum."""
+def test_scale_groups_are_those_of_the_oracle(name):
+    """The columns that share a scale in the shaders, and whether there is a minimum."""
     found = find_format(name)
     if found.is_float or (name in AFFINE and found.block % 16):
         return
@@ -73,5 +73,5 @@ def test_parts_are_those_of_the_oracle(name):
     data = np.frombuffer(w.data, np.uint8).reshape(1, -1)
     constants = repack(name, 1, w.columns, data).constants
     (group,) = w.groups[0]
-    assert constants["PART"] == min(len(group.levels), 32)
-    assert constants["MINIMA"] == (group.minimum is not None)
+    assert constants["SCALE_GROUP"] == min(len(group.levels), 32)
+    assert constants["HAS_MINIMUM"] == (group.minimum is not None)

@@ -1,10 +1,10 @@
-"""Ops that keep a state on a card against the oracle, over several spans and sequences."""
+"""Ops with a recurrent state on a card against the oracle, over several chunks and sequences."""
 
 import numpy as np
 import pytest
 
 from fewbit.run.gpu.executor import Executor
-from fewbit.run.gpu.stages import SPAN
+from fewbit.run.gpu.stages import CHUNK_TOKENS
 from reference import run
 from reference.cache import Cache
 from tests.compare import same_bits, within_bound
@@ -13,7 +13,7 @@ from tests.gpu.running import U, embed, op, stored, upload, values
 from tests.gpu.test_models import bound_model, forward
 
 HEADS, KEY_HEADS, KEY_SIZE, SIZE = 4, 2, 12, 68
-"""Value heads of more columns than a workgroup has lanes."""
+"""SIZE is more columns than a workgroup has lanes."""
 
 
 def conv_plan(x):
@@ -24,7 +24,7 @@ def conv_plan(x):
 
 @pytest.mark.parametrize("batch", [512, 7])
 def test_short_conv(card, batch):
-    """Two sequences, one token of the other after two of the first; in one call and in pieces."""
+    """Two interleaved sequences; in one batch and in small ones."""
     x = values(2, 100, 72)
     plan, weights = conv_plan(x)
     sequences = [i % 3 // 2 for i in range(100)]
@@ -37,15 +37,15 @@ def test_short_conv(card, batch):
 
 
 def delta_table(tokens):
-    """Rows of q, k, v, decay and beta, sized as a model's: k of length 1, what fades fades."""
+    """Rows of q, k, v, decay and beta of a model's sizes: k has length 1, decay is negative."""
     rng = np.random.default_rng(3)
     q, k = (rng.normal(size=(tokens, KEY_HEADS, KEY_SIZE)) for _ in range(2))
     k /= np.linalg.norm(k, axis=2, keepdims=True)
     v = rng.normal(size=(tokens, HEADS * SIZE)) * 3
     decay = -rng.uniform(0.05, 1.2, (tokens, HEADS))
     beta = rng.uniform(0.1, 1, (tokens, HEADS))
-    flat = [part.reshape(tokens, -1) for part in (q, k, v, decay, beta)]
-    return np.float32(np.concatenate(flat, axis=1)), [part.shape[1] for part in flat]
+    flat = [table.reshape(tokens, -1) for table in (q, k, v, decay, beta)]
+    return np.float32(np.concatenate(flat, axis=1)), [table.shape[1] for table in flat]
 
 
 def delta_plan(table, widths, sharing):
@@ -58,18 +58,19 @@ def delta_plan(table, widths, sharing):
 
 
 def delta_bound(table, widths, sharing):
-    """The rule once more, on sizes M and on errors E in U that each step adds to.
+    """Run the rule on magnitudes and on errors in U; each step adds its own errors.
 
-    A fade is exp of a difference of sums of up to SPAN decays: SPAN roundings of the sum, and
-    exp's own. A product with S or with the span's updates sums KEY_SIZE and up to SPAN products.
+    A decay factor is exp of a difference of sums of up to CHUNK_TOKENS decays: CHUNK_TOKENS
+    roundings of the sum, and the error of exp. A product with S sums KEY_SIZE products, one with
+    the chunk's updates up to CHUNK_TOKENS.
     """
     q, k, v, decay, beta = np.split(np.float64(table), np.cumsum(widths)[:-1], axis=1)
     owner = [
         h % KEY_HEADS if sharing == "turns" else h // (HEADS // KEY_HEADS) for h in range(HEADS)
     ]
     bounds = np.zeros_like(v).reshape(len(table), HEADS, SIZE)
-    summed = SPAN * np.abs(decay).max()
-    fading, adding = SPAN * summed + 2 * (3 + 2 * summed), KEY_SIZE + 2 * SPAN + 4
+    summed = CHUNK_TOKENS * np.abs(decay).max()
+    fading, adding = CHUNK_TOKENS * summed + 2 * (3 + 2 * summed), KEY_SIZE + 2 * CHUNK_TOKENS + 4
     for head in range(HEADS):
         keys, queries = (np.abs(x.reshape(-1, KEY_HEADS, KEY_SIZE)[:, owner[head]]) for x in (k, q))
         size, error = np.zeros((KEY_SIZE, SIZE)), np.zeros((KEY_SIZE, SIZE))
@@ -86,31 +87,32 @@ def delta_bound(table, widths, sharing):
 
 @pytest.mark.parametrize("sharing", ["runs", "turns"])
 def test_delta_rule(card, sharing):
-    """Over three spans."""
-    table, widths = delta_table(SPAN * 2 + 9)
+    """Over three chunks."""
+    table, widths = delta_table(CHUNK_TOKENS * 2 + 9)
     plan, weights = delta_plan(table, widths, sharing), {"x": stored(table)}
     executor = Executor(plan, upload(card, weights, plan))
     tokens = range(len(table))
     got = forward(executor, executor.cache(1, len(table)), tokens)
     expected = run.forward(plan, weights, tokens)
     bound = delta_bound(table, widths, sharing)
-    assert np.median(bound / np.maximum(np.abs(expected), 1e-3)) < 0.05, "a bound that says nothing"
+    loose = np.median(bound / np.maximum(np.abs(expected), 1e-3))
+    assert loose < 0.05, "the bound is too loose to test anything"
     within_bound(got, expected, bound)
 
 
 def test_pieces_and_neighbours_change_no_bit(card):
-    """One call, single tokens, and between the tokens of another sequence."""
-    table, widths = delta_table(SPAN + 9)
+    """In one call, token by token, and interleaved with another sequence."""
+    table, widths = delta_table(CHUNK_TOKENS + 9)
     plan, weights = delta_plan(table, widths, "runs"), {"x": stored(table)}
     executor = Executor(plan, upload(card, weights, plan))
     tokens = list(range(len(table)))
-    whole = forward(executor, executor.cache(1, len(table)), tokens)
+    together = forward(executor, executor.cache(1, len(table)), tokens)
     cache = executor.cache(3, len(table))
-    same_bits(np.concatenate([forward(executor, cache, [t], [1]) for t in tokens]), whole)
+    same_bits(np.concatenate([forward(executor, cache, [t], [1]) for t in tokens]), together)
     both = [t for token in tokens for t in (token, token)]
     rows = forward(executor, cache, both, [2, 0] * len(tokens))
-    same_bits(rows[::2], whole)
-    same_bits(rows[1::2], whole)
+    same_bits(rows[::2], together)
+    same_bits(rows[1::2], together)
 
 
 MODELS = ["qwen3_next", "qwen3_5"]
@@ -118,22 +120,22 @@ MODELS = ["qwen3_next", "qwen3_5"]
 
 @pytest.mark.parametrize("name", MODELS)
 def test_states_go_back(card, name):
-    """To any token of the last span and the one before it, whatever was written since."""
+    """`truncate` can go back to any token of the last two chunks."""
     g, executor = bound_model(card, name)
-    tokens = np.resize(g.ids, 3 * SPAN)
-    whole = forward(executor, executor.cache(1, len(tokens)), tokens)
+    tokens = np.resize(g.ids, 3 * CHUNK_TOKENS)
+    together = forward(executor, executor.cache(1, len(tokens)), tokens)
     cache = executor.cache(1, len(tokens))
-    forward(executor, cache, tokens[: 2 * SPAN + 5])
-    for length in (2 * SPAN + 2, 2 * SPAN, 2 * SPAN - 1, SPAN):
+    forward(executor, cache, tokens[: 2 * CHUNK_TOKENS + 5])
+    for length in (2 * CHUNK_TOKENS + 2, 2 * CHUNK_TOKENS, 2 * CHUNK_TOKENS - 1, CHUNK_TOKENS):
         assert cache.reachable(0, length) == length
         cache.truncate(0, length)
-        rest = forward(executor, cache, tokens[length : 2 * SPAN + 5])
-        within_bound(rest, whole[length : 2 * SPAN + 5], NOISE)
-    assert cache.reachable(0, SPAN - 1) == 0
+        rest = forward(executor, cache, tokens[length : 2 * CHUNK_TOKENS + 5])
+        within_bound(rest, together[length : 2 * CHUNK_TOKENS + 5], NOISE)
+    assert cache.reachable(0, CHUNK_TOKENS - 1) == 0
     with pytest.raises(ValueError, match="the recurrent state can take back the last 37"):
-        cache.truncate(0, SPAN - 1)
+        cache.truncate(0, CHUNK_TOKENS - 1)
     cache.truncate(0, 0)
-    same_bits(forward(executor, cache, tokens), whole)
+    same_bits(forward(executor, cache, tokens), together)
 
 
 @pytest.mark.parametrize("name", MODELS)

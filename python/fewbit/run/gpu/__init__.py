@@ -1,1 +1,1 @@
-"""The GPU executor: the same plans, run by shaders in WGSL through wgpu on any vendor's card."""
+"""The GPU executor: runs plans by WGSL shaders on cards of any vendor, through wgpu."""

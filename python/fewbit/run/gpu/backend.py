@@ -21,7 +21,7 @@ from fewbit.run.sampling import Sampling
 
 
 class GpuBackend:
-    """Runs plans on the card behind `adapter`; see `fewbit.run.executor.Backend`."""
+    """Runs plans on the card of `adapter`; implements `fewbit.run.executor.Backend`."""
 
     def __init__(self, adapter: Adapter) -> None:
         self.adapter = adapter
@@ -32,7 +32,7 @@ class GpuBackend:
         return f"gpu:{self.adapter.index} ({self.adapter.name})"
 
     def weights(self, plan: Plan, tensors: Mapping[str, Stored]) -> Weights:
-        """An empty set of tensors on the card, which has room for all of them, or refuses.
+        """An empty set of tensors on the card, after a check that all of them fit.
 
         Raises:
             UnsupportedError: the executor lacks an op of the plan, or a tensor's format.
@@ -50,7 +50,7 @@ class GpuBackend:
         return Weights(device, plain)
 
     def executor(self, plan: Plan, weights: AnyWeights, threads: int) -> GpuExecutor:
-        """The plan bound to the weights on the card; `threads` changes nothing."""
+        """The plan bound to the weights on the card; `threads` is ignored."""
         assert isinstance(weights, Weights)
         return GpuExecutor(plan.to_dicts(), weights)
 
@@ -77,6 +77,6 @@ class GpuBackend:
         weights.release()
 
     def memory_rate(self, weights: AnyWeights, threads: int) -> float:
-        """GB/s (10^9 bytes) at which the card copies its memory."""
+        """GB/s (10^9 bytes) of copies within the card's memory."""
         assert isinstance(weights, Weights)
         return weights.device.copy_rate()

@@ -1,4 +1,4 @@
-"""The key/value cache on a card, with everything that is bound to it."""
+"""The KV cache and recurrent states on a card, with the bind groups that use them."""
 
 from __future__ import annotations
 
@@ -10,18 +10,25 @@ from numpy.typing import NDArray
 from fewbit.errors import InputError
 from fewbit.run.gpu.device import Device
 from fewbit.run.gpu.guard import guarded
-from fewbit.run.gpu.stages import FEW, HEAD, SPAN, Program, kept_bytes, splits
+from fewbit.run.gpu.stages import (
+    CHUNK_TOKENS,
+    FEW_TOKENS,
+    STEP_HEADER,
+    Program,
+    kv_row_bytes,
+    splits,
+)
 from fewbit.run.limits import kv_type_named
 
 Ids = NDArray[np.uint32]
 
 
 class Cache:
-    """What ops keep of `sequences` sequences of up to `capacity` tokens, layer by layer.
+    """Keys, values and recurrent states of `sequences` sequences of up to `capacity` tokens.
 
-    Keys and values are kept for each position as `kv`: "f32", "f16" or "int8", see `kept` in
-    reference/cache.py. A recurrent state is f32; it is folded every SPAN positions, and can go back
-    to the beginning of the span before the last.
+    `kv` is the type of keys and values: "f32", "f16" or "int8", rounded as in reference/cache.py. A
+    recurrent state is f32. It is updated every CHUNK_TOKENS positions, and `truncate` can go back
+    to the start of the chunk before the last.
     """
 
     def __init__(
@@ -33,10 +40,10 @@ class Cache:
         capacity: int,
         kv: str = "f32",
     ) -> None:
-        """An empty cache for the layers of `program`, in steps of up to `batch` tokens.
+        """An empty cache for the layers of `program`, for steps of up to `batch` tokens.
 
         Raises:
-            InputError: there is no sequence, no token, or `kv` is not a known type.
+            InputError: `sequences` or `capacity` is below 1, or `kv` is not a known type.
             DeviceError: the card is full.
 
         """
@@ -47,7 +54,7 @@ class Cache:
         self.sequences = sequences
         self.capacity = capacity
         self._lengths = [0] * sequences
-        self._spans = [0] * sequences  # the last one that a state has begun, without keeping: 0
+        self._chunks = [0] * sequences  # the last chunk that a state has begun
         self.buffers: dict[str, Any] = {}
         self.bound: dict[str, Any] = {}
         self.steps = 0
@@ -60,41 +67,41 @@ class Cache:
 
     def _allocate(self) -> None:
         device, program = self.device, self.program
-        self.buffers["step"] = device.buffer(4 * (HEAD + 4 * self.batch))
-        floats = FEW * splits(self.capacity) * program.parts
-        self.buffers["parts"] = device.buffer(4 * floats)
-        for name in program.rows:
+        self.buffers["step"] = device.buffer(4 * (STEP_HEADER + 4 * self.batch))
+        floats = FEW_TOKENS * splits(self.capacity) * program.split_floats
+        self.buffers["splits"] = device.buffer(4 * floats)
+        for name in program.kv_rows:
             size = self.sequences * self.capacity * self._row_bytes(name)
-            self.buffers[name] = device.buffer(size, "the key/value cache")
+            self.buffers[name] = device.buffer(size, "the KV cache")
         for name, floats in program.states.items():
             self.buffers[name] = device.buffer(4 * self.sequences * floats, "the recurrent state")
-        for index, angles in enumerate(program.turns):
-            table = turns(angles.freqs(self.capacity), angles.factor, self.capacity)
-            self.buffers[f"turns.{index}"] = device.upload(table, "the rotary angles")
+        for index, angles in enumerate(program.rotations):
+            table = rotary_table(angles.freqs(self.capacity), angles.factor, self.capacity)
+            self.buffers[f"rotary.{index}"] = device.upload(table, "the rotary angles")
 
     def _row_bytes(self, name: str) -> int:
-        """Of the keys or values of one position."""
-        return kept_bytes(self.kv, *self.program.rows[name])
+        """Bytes of the keys or values of one position."""
+        return kv_row_bytes(self.kv, *self.program.kv_rows[name])
 
     def reachable(self, sequence: int, length: int) -> int:
-        """The most tokens up to `length` that `truncate` can keep.
+        """The largest length up to `length` that `truncate` can go back to.
 
-        Keys and values can be taken back one by one, a recurrent state to `_base` or to nothing.
+        Keys and values allow any length; a recurrent state allows `_earliest` and more, or 0.
         """
         length = min(length, self.length(sequence))
-        return 0 if length < self._base(sequence) else length
+        return 0 if length < self._earliest(sequence) else length
 
-    def _base(self, sequence: int) -> int:
-        return max(self._spans[sequence] - 1, 0) * SPAN
+    def _earliest(self, sequence: int) -> int:
+        return max(self._chunks[sequence] - 1, 0) * CHUNK_TOKENS
 
-    def reach(self, sequences: Ids, positions: Ids) -> None:
-        """Note that the card will have taken tokens at these positions."""
+    def note_written(self, sequences: Ids, positions: Ids) -> None:
+        """Note that the card will write tokens at these positions."""
         if self.program.states:
             for sequence, position in zip(sequences.tolist(), positions.tolist(), strict=True):
-                self._spans[sequence] = max(self._spans[sequence], position // SPAN)
+                self._chunks[sequence] = max(self._chunks[sequence], position // CHUNK_TOKENS)
 
     def length(self, sequence: int = 0) -> int:
-        """The tokens of a sequence.
+        """The number of tokens of a sequence.
 
         Raises:
             InputError: there is no such sequence.
@@ -108,7 +115,7 @@ class Cache:
         """Forget the tokens of a sequence after the first `length`.
 
         Raises:
-            InputError: it has fewer, or a recurrent state cannot go back so far.
+            InputError: it has fewer tokens, or a recurrent state cannot go back that far.
 
         """
         present = self.length(sequence)
@@ -117,20 +124,20 @@ class Cache:
         if self.reachable(sequence, length) != length:
             raise InputError(
                 f"sequence {sequence} has {present} tokens, of which the recurrent state can take "
-                f"back the last {present - self._base(sequence)}",
+                f"back the last {present - self._earliest(sequence)}",
                 hint="keep 0 and read the sequence again",
             )
-        self._keep(sequence, length)
+        self._set_length(sequence, length)
 
-    def _keep(self, sequence: int, length: int) -> None:
+    def _set_length(self, sequence: int, length: int) -> None:
         self._lengths[sequence] = length
         if not length:
-            self._spans[sequence] = 0  # the state counts as zero there
+            self._chunks[sequence] = 0  # the shader starts from a zero state
 
     def reset(self) -> None:
-        """Forget everything."""
+        """Forget all tokens."""
         self._lengths = [0] * self.sequences
-        self._spans = [0] * self.sequences
+        self._chunks = [0] * self.sequences
 
     def copy(self, source: int, target: int) -> None:
         """Make sequence `target` equal to sequence `source`.
@@ -143,20 +150,20 @@ class Cache:
         self.length(target)
         if source != target and length:
             encoder, program = self.device.encoder(), self.program
-            for name in program.rows:
+            for name in program.kv_rows:
                 row = self._row_bytes(name)
                 start = row * self.capacity
-                self._copy_part(encoder, name, source * start, target * start, row * length)
+                self._copy_within(encoder, name, source * start, target * start, row * length)
             for name, floats in program.states.items():
                 size = 4 * floats
-                self._copy_part(encoder, name, source * size, target * size, size)
+                self._copy_within(encoder, name, source * size, target * size, size)
             with guarded("cannot copy a sequence"):
                 self.device.queue.submit([encoder.finish()])
         self._lengths[target] = length
-        self._spans[target] = self._spans[source]
+        self._chunks[target] = self._chunks[source]
 
-    def _copy_part(self, encoder: Any, name: str, source: int, target: int, size: int) -> None:
-        """Within one buffer, which no copy command may name twice: by way of another."""
+    def _copy_within(self, encoder: Any, name: str, source: int, target: int, size: int) -> None:
+        """Copy within one buffer, through another: a copy command may not name a buffer twice."""
         buffer = self.buffers[name]
         between = self.device.buffer(size, "a copied sequence")
         encoder.copy_buffer_to_buffer(buffer, source, between, 0, size)
@@ -185,18 +192,18 @@ class Cache:
         self.bound.clear()
 
     def restore(self, lengths: list[int]) -> None:
-        """Go back to earlier `lengths`; a sequence whose state cannot is forgotten."""
+        """Go back to earlier `lengths`; to 0 for a sequence whose state cannot go back that far."""
         self._lengths = list(lengths)
         for sequence, length in enumerate(lengths):
-            self._keep(sequence, self.reachable(sequence, length))
+            self._set_length(sequence, self.reachable(sequence, length))
 
     @property
     def lengths(self) -> list[int]:
-        """The tokens of each sequence."""
+        """The number of tokens of each sequence."""
         return list(self._lengths)
 
 
-def turns(freqs: tuple[float, ...], factor: float, capacity: int) -> np.ndarray:
-    """[capacity, pairs, 2]: cos and sin of position * freqs, times factor, made in binary64."""
+def rotary_table(freqs: tuple[float, ...], factor: float, capacity: int) -> np.ndarray:
+    """[capacity, pairs, 2]: cos and sin of position * freqs, times factor; computed in f64."""
     angles = np.arange(capacity)[:, None] * np.array(freqs)
     return np.stack([np.cos(angles) * factor, np.sin(angles) * factor], axis=-1).astype(np.float32)

@@ -1,7 +1,8 @@
-"""Text token by token without waiting: the card chooses each token and feeds it to itself.
+"""Generates text on the card: a shader chooses each token, and the next step reads it there.
 
-The host only records: AHEAD steps are submitted before the first one's token is read, through a
-ring of small buffers. What was computed past a text's end is forgotten with the cache's length.
+The host records steps and does not wait: STEPS_AHEAD more steps are submitted before the token of
+a step is read, through a ring of small buffers. If the text ends, the cache's length is set back,
+which drops the steps that ran ahead.
 """
 
 from __future__ import annotations
@@ -21,25 +22,25 @@ from fewbit.run.gpu.executor import Executor
 from fewbit.run.gpu.guard import guarded, wait
 from fewbit.run.sampling import Sampling, refuse_logits
 
-AHEAD = 3
-"""Steps in flight."""
+STEPS_AHEAD = 3
+"""Steps that are submitted before the token of one is read."""
 RING = 8
-"""Places for tokens and draws that are under way, more than AHEAD."""
-MOST_CANDIDATES = 256
-"""What choose.wgsl is asked to keep; a sampling that keeps more chooses on the CPU."""
+"""Slots for tokens and random draws in flight: more than STEPS_AHEAD."""
+MAX_CANDIDATES = 256
+"""Largest top-k of choose.wgsl; the CPU chooses if a sampling has more."""
 LANES = 256
-"""Invocations that look through the logits."""
-NONE = 0xFFFFFFFF
+"""Invocations that read a row of logits."""
+NO_TOKEN = 0xFFFFFFFF
 LOWEST = -3e38
 
 
 def can_choose(sampling: Sampling) -> bool:
-    """Whether the card has this way of choosing."""
-    return sampling.greedy or 1 <= sampling.top_k <= MOST_CANDIDATES
+    """True if the card can sample in this way."""
+    return sampling.greedy or 1 <= sampling.top_k <= MAX_CANDIDATES
 
 
 class Decoder:
-    """What a cache needs to go on by itself from one token, for one way of choosing."""
+    """Pipeline and buffers to generate from one cache with one sampling."""
 
     def __init__(self, executor: Executor, cache: Cache, sampling: Sampling, acts: str) -> None:
         self.executor, self.device = executor, executor.device
@@ -57,44 +58,44 @@ class Decoder:
             "COUNT": executor.width, "K": 1, "RING": RING, "BATCH": executor.batch, "LANES": LANES,
         }  # fmt: skip
         if not sampling.greedy:
-            least = math.log(sampling.min_p) if sampling.min_p else LOWEST
+            log_min_p = math.log(sampling.min_p) if sampling.min_p else LOWEST
             constants |= {
-                "K": min(sampling.top_k, executor.width), "TOP_P": sampling.top_p, "MIN_LOG": least,
-                "TEMPERATURE": sampling.temperature,
+                "K": min(sampling.top_k, executor.width), "TOP_P": sampling.top_p,
+                "LOG_MIN_P": log_min_p, "TEMPERATURE": sampling.temperature,
             }  # fmt: skip
         flags = {at: writes for at, (_, writes) in buffers.items()}
         self.pipeline = self.device.pipeline(("choose",), flags, constants)
-        self.group = self.device.bind(buffers)
+        self.bind_group = self.device.bind(buffers)
         self.ring = [self.device.staging(4) for _ in range(RING)]
 
     def submit(self, index: int, draw: float) -> tuple[Any, Any]:
-        """Record and submit step `index`; the buffer that its token comes in, and the promise."""
-        place = index % RING
+        """Record and submit step `index`; the buffer of its token, and the promise that maps it."""
+        ring_index = index % RING
         with guarded(f"{self.device.adapter.name} failed in generation"):
-            self.device.queue.write_buffer(self.draws, 4 * place, np.array([draw], np.float32))
+            self.device.queue.write_buffer(self.draws, 4 * ring_index, np.array([draw], np.float32))
             encoder = self.device.encoder()
             self.executor.encode(encoder, self.stages, {"tokens": 1, "outputs": 1})
             compute = encoder.begin_compute_pass()
             compute.set_pipeline(self.pipeline)
-            compute.set_bind_group(0, self.group)
+            compute.set_bind_group(0, self.bind_group)
             compute.dispatch_workgroups(1)
             compute.end()
-            encoder.copy_buffer_to_buffer(self.history, 4 * place, self.ring[place], 0, 4)
+            encoder.copy_buffer_to_buffer(self.history, 4 * ring_index, self.ring[ring_index], 0, 4)
             self.device.queue.submit([encoder.finish()])
-            return self.ring[place], self.ring[place].map_async(wgpu.MapMode.READ)
+            return self.ring[ring_index], self.ring[ring_index].map_async(wgpu.MapMode.READ)
 
     def read(self, pending: tuple[Any, Any]) -> int:
         """Wait for a step's token."""
         buffer, promise = pending
-        what = f"{self.device.adapter.name} failed in generation"
-        wait(promise, what)
-        with guarded(what):
+        message = f"{self.device.adapter.name} failed in generation"
+        wait(promise, message)
+        with guarded(message):
             token = int(np.frombuffer(buffer.read_mapped(), np.uint32)[0])
             buffer.unmap()
         return token
 
     def release(self) -> None:
-        """Free what was made for it."""
+        """Free its buffers."""
         for buffer in (self.history, self.draws):
             self.device.release(buffer)
         for buffer in self.ring:
@@ -103,15 +104,15 @@ class Decoder:
 
 def decode(
     executor: Executor, cache: Cache, token: int, sampling: Sampling,
-    rng: np.random.Generator, acts: str, most: int,
+    rng: np.random.Generator, acts: str, max_tokens: int,
 ) -> Generator[int]:  # fmt: skip
-    """The tokens after `token` in sequence 0, up to `most`, which fit the cache.
+    """Generate up to `max_tokens` tokens after `token` in sequence 0; the cache has room for them.
 
-    When a token is given out, the one before it is in the cache. The draws are those that
-    `sampling.choose` would make: one a token.
+    When a token is yielded, the cache holds the tokens before it. The random draws are those of
+    `sampling.choose`: one per token.
 
     Raises:
-        InputError: a logit is NaN or +inf, or the cache took other tokens in between.
+        InputError: a logit is NaN or +inf, or another call used the cache in between.
         DeviceError: the card is lost.
 
     """
@@ -121,24 +122,24 @@ def decode(
     executor.write_step(cache, np.array([token], np.uint32), zero + np.uint32(start), zero, zero)
     steps = cache.steps
     pending: deque[tuple[Any, Any]] = deque()
-    sent = given = 0
+    submitted = read = 0
     try:
-        while given < most:
+        while read < max_tokens:
             if cache.steps != steps:
                 raise InputError("the sequence was changed while text was generated from it")
-            while sent < most and len(pending) <= AHEAD:
+            while submitted < max_tokens and len(pending) <= STEPS_AHEAD:
                 draw = 0.0 if sampling.greedy else rng.random()
-                cache.reach(zero, zero + np.uint32(start + sent))
-                pending.append(decoder.submit(sent, draw))
-                sent += 1
+                cache.note_written(zero, zero + np.uint32(start + submitted))
+                pending.append(decoder.submit(submitted, draw))
+                submitted += 1
             found = decoder.read(pending.popleft())
-            if found == NONE:
+            if found == NO_TOKEN:
                 raise refuse_logits()
-            given += 1
-            cache.restore([start + given, *cache.lengths[1:]])
+            read += 1
+            cache.restore([start + read, *cache.lengths[1:]])
             yield found
     finally:
-        with contextlib.suppress(DeviceError):  # who is told of the first need not hear the rest
+        with contextlib.suppress(DeviceError):  # the first error is raised, later ones are not
             for left in pending:
                 decoder.read(left)
         decoder.release()

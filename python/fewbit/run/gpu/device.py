@@ -1,7 +1,7 @@
-"""Graphics cards: which there are, which one is meant, and what it can do.
+"""Graphics cards through wgpu: find one, open it, and make its buffers and pipelines.
 
-Only Vulkan, Metal and DirectX 12 are asked. A software adapter (lavapipe) is taken where it is
-named, never by itself: the CPU executor is many times faster.
+Vulkan, Metal and DirectX 12 are searched. A software adapter (lavapipe) is used only if
+it is named: the CPU executor is many times faster.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from wgpu.backends.wgpu_native.extras import set_instance_extras
 from wgpu.classes import GPUError
 
 from fewbit.errors import DeviceError, UnsupportedError
-from fewbit.run.gpu.guard import LESS, guarded, is_lost, wait
+from fewbit.run.gpu.guard import FULL_HINT, guarded, is_lost, wait
 from fewbit.run.gpu.source import source
 
 FEATURES = ("subgroup", "shader-f16", "timestamp-query")
-"""What is used where a device has it; nothing of it is needed."""
+"""Optional WebGPU features that are requested where a device has them."""
 
-PIECE = 16 << 20
-"""Bytes of an upload after which it is submitted: with more pending, copies queue up in memory."""
+UPLOAD_BYTES = 16 << 20
+"""Bytes of an upload between submissions: pending copies stay in host memory."""
 
-ROOM = 256 << 20
-"""Bytes of a piece of memory that is taken to see whether there is room."""
+PROBE_BYTES = 256 << 20
+"""Bytes of each buffer that `Device.reserve` allocates to see whether there is room."""
 
 INSTALL = (
     "install the card's driver with Vulkan (containers: NVIDIA_DRIVER_CAPABILITIES=all), or "
@@ -42,7 +42,7 @@ INSTALL = (
 
 @dataclass(frozen=True)
 class Adapter:
-    """One way to a card: `kind` is DiscreteGPU, IntegratedGPU, CPU (software) or Unknown."""
+    """A card behind one driver; `kind` is DiscreteGPU, IntegratedGPU, CPU (software) or Unknown."""
 
     index: int
     name: str
@@ -56,15 +56,15 @@ class Adapter:
 
     @property
     def is_software(self) -> bool:
-        """Whether the CPU does the work."""
+        """True if the CPU runs the shaders."""
         return self.kind == "CPU"
 
 
 @cache
 def adapters() -> tuple[Adapter, ...]:
-    """All adapters of this machine, real ones first, in the driver's order."""
+    """All adapters of this machine: hardware first, then software, in the driver's order."""
     set_instance_extras(backends=["Primary"])
-    with _runtime_folder(), guarded("the graphics drivers cannot be asked"):
+    with _runtime_folder(), guarded("cannot query the graphics drivers"):
         found = wgpu.gpu.enumerate_adapters_sync()
     found.sort(key=lambda handle: handle.info["adapter_type"] == "CPU")
     return tuple(_adapter(index, handle) for index, handle in enumerate(found))
@@ -72,7 +72,7 @@ def adapters() -> tuple[Adapter, ...]:
 
 @contextlib.contextmanager
 def _runtime_folder() -> Iterator[None]:
-    """Mesa writes to stderr where XDG_RUNTIME_DIR is not set, as in containers."""
+    """Set XDG_RUNTIME_DIR if it is not set, as in containers: Mesa would warn on stderr."""
     name = "XDG_RUNTIME_DIR"
     if name in os.environ:
         yield
@@ -100,15 +100,15 @@ def _adapter(index: int, handle: Any) -> Adapter:
 
 
 def find_adapter(device: str) -> Adapter | None:
-    """The adapter that a `device` option means, None for the CPU executor.
+    """The adapter for a `--device` option, None for the CPU executor.
 
-    "cpu" is the CPU; "gpu" the first real card, or the one whose index or part of a name stands in
-    the environment's FEWBIT_ADAPTER; "gpu:1" the adapter of that index; "auto" a discrete card if
-    there is one, else the CPU.
+    "cpu" is the CPU. "gpu" is the first hardware adapter, or the adapter whose index or part of its
+    name is in the environment variable FEWBIT_ADAPTER. "gpu:1" is the adapter with that index.
+    "auto" is a discrete card if there is one, else the CPU.
 
     Raises:
         UnsupportedError: `device` is none of these.
-        DeviceError: there is no such adapter.
+        DeviceError: the adapter does not exist.
 
     """
     kind, _, index = device.partition(":")
@@ -124,11 +124,11 @@ def find_adapter(device: str) -> Adapter | None:
     if not found:
         raise DeviceError("no graphics adapter was found", hint=INSTALL)
     wanted = index or os.environ.get("FEWBIT_ADAPTER", "")
-    return _named(found, wanted) if wanted else _real(found)
+    return _named(found, wanted) if wanted else _hardware(found)
 
 
 def _found_quietly() -> tuple[Adapter, ...]:
-    """The adapters for "auto", which takes a broken driver for none."""
+    """The adapters for "auto", which ignores a broken driver."""
     try:
         return adapters()
     except (DeviceError, OSError):
@@ -145,28 +145,28 @@ def _named(found: Sequence[Adapter], wanted: str) -> Adapter:
     raise DeviceError(f"there is no adapter `{wanted}`", hint=f"known: {known}", wanted=wanted)
 
 
-def _real(found: Sequence[Adapter]) -> Adapter:
+def _hardware(found: Sequence[Adapter]) -> Adapter:
     if found[0].is_software:
         raise DeviceError(
             f"the only adapter is software: {found[0].name}",
-            hint=f"`--device cpu` is faster, `--device gpu:0` takes it still; else {INSTALL}",
+            hint=f"`--device cpu` is faster, `--device gpu:0` uses it anyway; else {INSTALL}",
         )
     return found[0]
 
 
 class Device:
-    """An open card: its limits, buffers, and pipelines by what they are made of."""
+    """An open card: its limits, its buffers, and a cache of its pipelines."""
 
     def __init__(self, adapter: Adapter, max_binding: int | None = None) -> None:
-        """`max_binding` lowers the bytes that a shader may see of one buffer."""
+        """Open the card; `max_binding` lowers the bytes of a buffer that a shader can bind."""
         self.adapter = adapter
         with guarded(f"cannot open {adapter.name}"):
             self._device = adapter.handle.request_device_sync(
                 required_features=list(adapter.features)
             )
         limits = self._device.limits
-        most = min(limits["max-storage-buffer-binding-size"], limits["max-buffer-size"])
-        self.max_binding: int = min(most, (1 << 31) - 4, max_binding or most) // 256 * 256
+        bytes_ = min(limits["max-storage-buffer-binding-size"], limits["max-buffer-size"])
+        self.max_binding: int = min(bytes_, (1 << 31) - 4, max_binding or bytes_) // 256 * 256
         self.max_groups: int = limits["max-compute-workgroups-per-dimension"]
         self.features = frozenset(f for f in FEATURES if f in self._device.features)
         self.queue = self._device.queue
@@ -175,17 +175,17 @@ class Device:
         self._modules: dict[str, Any] = {}
         self._pipelines: dict[Any, Any] = {}
 
-    def buffer(self, size: int, what: str = "working memory") -> Any:
+    def buffer(self, size: int, label: str = "working memory") -> Any:
         """A zeroed buffer of at least `size` bytes.
 
         Raises:
-            DeviceError: it does not fit the card, or a shader could not see all of it.
+            DeviceError: the card is full, or the buffer is larger than a shader can bind.
 
         """
         size = max(-(-size // 16) * 16, 16)
         if size > self.max_binding:
             raise DeviceError(
-                f"{what} takes {size:,} bytes in one piece, {self.adapter.name} binds at most "
+                f"{label} takes {size:,} bytes in one buffer, {self.adapter.name} binds at most "
                 f"{self.max_binding:,}",
                 hint="use a shorter context, fewer sequences, or `--device cpu`",
                 needed=size,
@@ -193,9 +193,9 @@ class Device:
             )
         usage = wgpu.BufferUsage
         with guarded(
-            f"{self.adapter.name} has no room for {size:,} more bytes of {what}: "
+            f"{self.adapter.name} has no room for {size:,} more bytes of {label}: "
             f"{self.allocated:,} are taken",
-            hint=LESS,
+            hint=FULL_HINT,
         ):
             made = self._device.create_buffer(
                 size=size, usage=usage.STORAGE | usage.COPY_DST | usage.COPY_SRC
@@ -203,60 +203,60 @@ class Device:
         self.allocated += size
         return made
 
-    def upload(self, data: NDArray[np.generic], what: str = "working memory") -> Any:
+    def upload(self, data: NDArray[np.generic], label: str = "working memory") -> Any:
         """A buffer that holds `data`."""
         flat = np.ascontiguousarray(data).reshape(-1).view(np.uint8)
         if flat.size % 4:
             flat = np.concatenate([flat, np.zeros(-flat.size % 4, np.uint8)])
-        made = self.buffer(flat.size, what)
-        with guarded(f"cannot upload {what} to {self.adapter.name}"):
-            for start in range(0, flat.size, PIECE):
-                self.queue.write_buffer(made, start, flat[start : start + PIECE])
-                if flat.size > PIECE:
+        made = self.buffer(flat.size, label)
+        with guarded(f"cannot upload {label} to {self.adapter.name}"):
+            for start in range(0, flat.size, UPLOAD_BYTES):
+                self.queue.write_buffer(made, start, flat[start : start + UPLOAD_BYTES])
+                if flat.size > UPLOAD_BYTES:
                     self.queue.submit([])
         return made
 
-    def read(self, buffer: Any, offset: int, size: int, what: str) -> memoryview:
-        """`size` bytes of a buffer, after all that was submitted before; `what` failed if not.
+    def read(self, buffer: Any, offset: int, size: int, message: str) -> memoryview:
+        """Read `size` bytes of a buffer after all earlier submissions; errors begin with `message`.
 
         Raises:
             DeviceError: the card is lost, or does not answer in time.
 
         """
-        between = self.staging(size)
-        with guarded(what):
+        staging = self.staging(size)
+        with guarded(message):
             encoder = self.encoder()
-            encoder.copy_buffer_to_buffer(buffer, offset, between, 0, size)
+            encoder.copy_buffer_to_buffer(buffer, offset, staging, 0, size)
             self.queue.submit([encoder.finish()])
-            promise = between.map_async(wgpu.MapMode.READ)
-        wait(promise, what)
-        with guarded(what):
-            data: memoryview = between.read_mapped()
-            between.destroy()
+            promise = staging.map_async(wgpu.MapMode.READ)
+        wait(promise, message)
+        with guarded(message):
+            data: memoryview = staging.read_mapped()
+            staging.destroy()
         return data
 
-    def reserve(self, size: int, what: str) -> None:
-        """Make sure that the card has room for `size` bytes, by taking them and giving them back.
+    def reserve(self, size: int, label: str) -> None:
+        """Check that the card has room for `size` bytes, by allocating and freeing them.
 
-        No interface says how much is free; memory that nothing was written to is cheap to take.
+        WebGPU does not report free memory. Buffers that are never written are cheap to allocate.
 
         Raises:
-            DeviceError: it has not; `needed` and `available` are bytes.
+            DeviceError: the card has less room; `needed` and `available` are in bytes.
 
         """
         taken: list[Any] = []
-        piece = min(ROOM, self.max_binding)
+        probe = min(PROBE_BYTES, self.max_binding)
         try:
-            for start in range(0, size, piece):
-                taken.append(self.buffer(min(piece, size - start), what))
+            for start in range(0, size, probe):
+                taken.append(self.buffer(min(probe, size - start), label))
         except DeviceError as error:
-            had = sum(buffer.size for buffer in taken)
+            available = sum(buffer.size for buffer in taken)
             if not getattr(error, "full", False):
                 raise
             raise DeviceError(
-                f"{self.adapter.name} has no room for {what}: {size:,} bytes are needed, "
-                f"{had:,} could be had",
-                hint=LESS, needed=size, available=had, full=True, lost=False,
+                f"{self.adapter.name} has no room for {label}: {size:,} bytes are needed, "
+                f"{available:,} are available",
+                hint=FULL_HINT, needed=size, available=available, full=True, lost=False,
             ) from error  # fmt: skip
         finally:
             for buffer in taken:
@@ -264,7 +264,7 @@ class Device:
 
     @property
     def is_lost(self) -> bool:
-        """Whether nothing can be done on it any more."""
+        """True if the device was lost: every further call would fail."""
         try:
             self.encoder().finish()
         except (GPUError, RuntimeError) as error:
@@ -287,10 +287,10 @@ class Device:
         bindings: Mapping[int, bool],
         constants: Mapping[str, float],
     ) -> Any:
-        """The shader that the last of `files` holds under its own name, with these constants.
+        """The compute pipeline of a shader, compiled once for each set of `constants`.
 
-        `bindings` say which bindings there are, and whether the shader writes to them. Each file
-        brings the others that it includes.
+        The entry point is the function named like the last of `files`. `bindings` are the binding
+        numbers; True means that the shader writes to the buffer.
         """
         key = (files, tuple(sorted(bindings.items())), tuple(sorted(constants.items())))
         if key not in self._pipelines:
@@ -307,7 +307,7 @@ class Device:
         return self._pipelines[key]
 
     def bind(self, buffers: Mapping[int, tuple[Any, bool]]) -> Any:
-        """A group of buffers by binding; True for those that the shader writes to."""
+        """A bind group of buffers by binding number; True for those that the shader writes to."""
         _, layout = self._layout({at: writes for at, (_, writes) in buffers.items()})
         entries = [
             {"binding": at, "resource": {"buffer": buffer, "offset": 0, "size": buffer.size}}
@@ -326,9 +326,9 @@ class Device:
                 }
                 for at, writes in key
             ]
-            group = self._device.create_bind_group_layout(entries=entries)
-            whole = self._device.create_pipeline_layout(bind_group_layouts=[group])
-            self._layouts[key] = whole, group
+            group_layout = self._device.create_bind_group_layout(entries=entries)
+            pipeline_layout = self._device.create_pipeline_layout(bind_group_layouts=[group_layout])
+            self._layouts[key] = pipeline_layout, group_layout
         return self._layouts[key]
 
     def _module(self, files: tuple[str, ...]) -> Any:
@@ -338,16 +338,16 @@ class Device:
         return self._modules[code]
 
     def source(self, files: Sequence[str]) -> str:
-        """The text of a module of these files: behind common.wgsl, what they include, once each."""
+        """The WGSL of a module: common.wgsl, these files, and each file that they include, once."""
         return source(("common", *files), {"reduce": self._reduction})
 
     @property
     def _reduction(self) -> str:
-        """The file that ``include reduce`` means on this card."""
+        """The file that ``include reduce`` stands for on this card."""
         return "reduce_subgroup" if "subgroup" in self.features else "reduce_shared"
 
     def copy_rate(self, size: int = 256 << 20, repetitions: int = 8) -> float:
-        """GB/s (10^9 bytes) that a copy within the card's memory reads and writes, the best run."""
+        """GB/s (10^9 bytes) that copies in the card's memory read and write: the best of 3 runs."""
         size = min(size, self.max_binding)
         source, target = self.buffer(size), self.buffer(size)
         best = 0.0
@@ -364,12 +364,12 @@ class Device:
         return best
 
     def release(self, buffer: Any) -> None:
-        """Free a buffer that nothing uses any more."""
+        """Free a buffer."""
         self.allocated -= buffer.size
         buffer.destroy()
 
     def destroy(self) -> None:
-        """Give the card back; what was made on it is lost."""
+        """Close the device; its buffers and pipelines become invalid."""
         self._device.destroy()
 
 
@@ -377,7 +377,7 @@ _OPEN: dict[Adapter, Device] = {}
 
 
 def open_device(adapter: Adapter) -> Device:
-    """The one open `Device` of an adapter in this process; a new one if that was lost."""
+    """The `Device` of an adapter: one per process, and a new one if it was lost."""
     found = _OPEN.get(adapter)
     if found is None or found.is_lost:
         found = _OPEN[adapter] = Device(adapter)

@@ -1,7 +1,7 @@
 """The GPU executor: a plan and weights on a card; tokens and a cache in, logits out.
 
-Everything that a step needs is made ahead: pipelines and working memory with the executor, groups
-of buffers when a cache is first used. A step is then one list of commands in one submission.
+Pipelines and working memory are created with the executor, bind groups when a cache is first used.
+A step is then one list of commands in one submission.
 """
 
 from __future__ import annotations
@@ -20,22 +20,31 @@ from fewbit.run.gpu.fuse import fuse
 from fewbit.run.gpu.guard import guarded
 from fewbit.run.gpu.measure import Predictions
 from fewbit.run.gpu.ops import Compiler, Op, check_ops
-from fewbit.run.gpu.stages import HEAD, LANES, TILE_QUERIES, Kind, Program, Stage, kind_of
+from fewbit.run.gpu.stages import (
+    LANES,
+    STEP_HEADER,
+    TILE_QUERIES,
+    Program,
+    Stage,
+    StepKind,
+    step_kind,
+)
 from fewbit.run.gpu.weights import Weights
 from fewbit.run.limits import ACTIVATIONS, BATCH
 
 Ids = NDArray[np.uint32]
-Receive = Callable[[int, Ids], None]
+ReadOutputs = Callable[[int, Ids], None]
+"""Takes the number of outputs of earlier steps, and the rows of this step's logits."""
 
 
 @dataclass(frozen=True)
 class Bound:
-    """A stage with its pipelines and buffers; `many` is the pipeline for many rows."""
+    """A stage with its pipelines, for few and for many tokens, and its bind group."""
 
     stage: Stage
-    few: Any
-    many: Any
-    group: Any
+    few_tokens: Any
+    many_tokens: Any
+    bind_group: Any
 
 
 class Executor:
@@ -50,9 +59,9 @@ class Executor:
     def __init__(
         self, ops: Sequence[Op], weights: Weights, batch: int = BATCH, *, fused: bool = True
     ) -> None:
-        """Bind the ops of a plan (`Plan.to_dicts`) to weights, in steps of up to `batch` tokens.
+        """Bind the ops of a plan (`Plan.to_dicts`) to weights, for steps of up to `batch` tokens.
 
-        `fused` joins what can be joined (fuse.py): the same values in fewer dispatches.
+        `fused` joins ops (fuse.py): the same values in fewer dispatches.
         """
         self.device: Device = weights.device
         if not ops:
@@ -74,9 +83,9 @@ class Executor:
             raise
 
     def _allocate(self) -> None:
-        """Working memory: a slot for each value that is alive at a time; `empty`, `waste`."""
-        self._shared["empty"] = self.device.buffer(16)
-        self._shared["waste"] = self.device.buffer(16)
+        """Allocate the slots of values, and buffers for bindings without an input or an output."""
+        self._shared["no_input"] = self.device.buffer(16)
+        self._shared["no_output"] = self.device.buffer(16)
         for program in self._programs.values():
             for name, (width, domain) in program.slots.items():
                 if name not in self._shared:
@@ -84,7 +93,7 @@ class Executor:
                     self._shared[name] = self.device.buffer(4 * rows * width)
 
     def program(self, acts: str) -> Program:
-        """The stages for one kind of activations."""
+        """The stages for activations `acts`: "f32" or "int8"."""
         return self._programs[acts]
 
     @property
@@ -95,13 +104,13 @@ class Executor:
         return view.width
 
     def cache(self, sequences: int, capacity: int, kv: str = "f32") -> Cache:
-        """An empty cache for `sequences` sequences of up to `capacity` tokens, kept as `kv`.
+        """An empty cache for `sequences` sequences of up to `capacity` tokens, in type `kv`.
 
         Raises:
-            InputError: the model has an embedding for fewer positions, or no kind is called so.
+            InputError: the model has embeddings for fewer positions, or `kv` is unknown.
 
         """
-        positions = self._programs["f32"].positions
+        positions = self._programs["f32"].max_positions
         if positions is not None and capacity > positions:
             raise InputError(
                 f"a cache of {capacity} tokens, the model has {positions} positions",
@@ -112,9 +121,9 @@ class Executor:
     def forward(
         self, cache: Cache, tokens: Ids, sequences: Ids, outputs: Ids, acts: str
     ) -> NDArray[np.float32]:
-        """Append the tokens to their sequences; the logits [outputs, width].
+        """Append the tokens to their sequences; the logits f32 [outputs, width].
 
-        On an error the cache is as before.
+        An error leaves the cache as it was.
 
         Raises:
             InputError: a token, sequence or output does not exist, or a sequence is full.
@@ -127,7 +136,7 @@ class Executor:
             if len(rows):
                 logits[done : done + len(rows)] = self._read(rows, acts)
 
-        self._walk(cache, tokens, sequences, outputs, acts, read)
+        self._run_steps(cache, tokens, sequences, outputs, acts, read)
         return logits
 
     def predict(
@@ -136,20 +145,20 @@ class Executor:
         """As `forward`, but the logits stay on the card."""
         found = self._predictions(len(outputs))
 
-        def keep(_: int, rows: Ids) -> None:
+        def store(_: int, rows: Ids) -> None:
             encoder = self.device.encoder()
             found.append(encoder, self._logits(acts), rows.tolist())
             self.device.queue.submit([encoder.finish()])
 
         try:
-            self._walk(cache, tokens, sequences, outputs, acts, keep)
+            self._run_steps(cache, tokens, sequences, outputs, acts, store)
         except BaseException:
             found.release()
             raise
         return found
 
     def _predictions(self, count: int) -> Predictions:
-        """Room for so many rows: what was released last, if it is enough."""
+        """Predictions with room for `count` rows: the last released ones, if they have enough."""
         while self._spare:
             found = self._spare.pop()
             if found.capacity >= count:
@@ -159,28 +168,28 @@ class Executor:
         found.spare = self._spare
         return found
 
-    def _walk(
-        self, cache: Cache, tokens: Ids, sequences: Ids, outputs: Ids, acts: str, receive: Receive
+    def _run_steps(
+        self, cache: Cache, tokens: Ids, sequences: Ids, outputs: Ids, acts: str, read: ReadOutputs
     ) -> None:
-        """Step after step; `receive` is told how many outputs there were, and this step's rows."""
+        """Run step after step, and call `read` after each."""
         self._check(cache, tokens, sequences, outputs, acts)
         before = cache.lengths
         try:
             positions = np.array([cache.advance(int(s)) for s in sequences], np.uint32)
-            cache.reach(sequences, positions)
+            cache.note_written(sequences, positions)
             done = 0
-            for part, taken in self._batches(len(tokens), outputs):
-                self.write_step(cache, tokens[part], positions[part], sequences[part], taken)
-                self._submit(cache, sequences[part], len(taken), acts)
-                whole = not self._programs[acts].takes
-                receive(done, taken if whole else np.arange(len(taken), dtype=np.uint32))
-                done += len(taken)
+            for batch, rows in self._batches(len(tokens), outputs):
+                self.write_step(cache, tokens[batch], positions[batch], sequences[batch], rows)
+                self._submit(cache, sequences[batch], len(rows), acts)
+                has_all = not self._programs[acts].has_take
+                read(done, rows if has_all else np.arange(len(rows), dtype=np.uint32))
+                done += len(rows)
         except BaseException:
             cache.restore(before)
             raise
 
     def _rows(self, batch: int) -> tuple[int, int]:
-        """Most tokens and outputs of a step, so that every slot can be bound whole."""
+        """The most tokens and outputs of a step for which a shader can bind every slot."""
         widest = {"tokens": 1, "outputs": 1}
         for program in self._programs.values():
             for width, domain in program.slots.values():
@@ -190,15 +199,15 @@ class Executor:
         return tokens, max(min(tokens, fit["outputs"]), 1)
 
     def _batches(self, count: int, outputs: Ids) -> Iterator[tuple[slice, Ids]]:
-        """Runs of tokens with the rows wanted of each, none with more than a step takes."""
-        most = self.outputs if self._programs["f32"].takes else self.batch
+        """Batches of tokens that a step can take, each with the rows of its outputs."""
+        limit = self.outputs if self._programs["f32"].has_take else self.batch
         start = 0
         while start < count:
             stop = min(start + self.batch, count)
             inside = outputs[(outputs >= start) & (outputs < stop)]
-            if len(inside) > most:
-                stop = int(inside[most])
-                inside = inside[:most]
+            if len(inside) > limit:
+                stop = int(inside[limit])
+                inside = inside[:limit]
             yield slice(start, stop), (inside - start).astype(np.uint32)
             start = stop
 
@@ -226,45 +235,46 @@ class Executor:
             self._spare.pop().destroy()
 
     def shared(self, name: str) -> Any:
-        """A buffer that all caches share."""
+        """A buffer that is shared by all caches."""
         return self._shared[name]
 
     def write_step(
-        self, cache: Cache, tokens: Ids, positions: Ids, sequences: Ids, taken: Ids
+        self, cache: Cache, tokens: Ids, positions: Ids, sequences: Ids, outputs: Ids
     ) -> None:
-        """Say which tokens the next step takes, where they go, and which rows are wanted."""
+        """Write the next step: its tokens, their positions and sequences, and the output rows."""
         cache.steps += 1
-        words = np.zeros(HEAD + 4 * self.batch, np.uint32)
-        words[:2] = len(tokens), len(taken)
-        for index, part in enumerate((tokens, positions, sequences, taken)):
-            start = HEAD + index * self.batch
-            words[start : start + len(part)] = part
-        with guarded("the card does not take a step"):
+        words = np.zeros(STEP_HEADER + 4 * self.batch, np.uint32)
+        words[:2] = len(tokens), len(outputs)
+        for index, values in enumerate((tokens, positions, sequences, outputs)):
+            start = STEP_HEADER + index * self.batch
+            words[start : start + len(values)] = values
+        with guarded("cannot write a step to the card"):
             self.device.queue.write_buffer(cache.buffers["step"], 0, words)
 
     def _submit(self, cache: Cache, sequences: Ids, outputs: int, acts: str) -> None:
-        """Run one step, whose tokens, of these sequences, are written already."""
+        """Run one step that is written; its tokens belong to these `sequences`."""
         bound, tokens = self.bound(cache, acts), len(sequences)
         with guarded(f"{self.device.adapter.name} failed in a step of {tokens} tokens"):
             encoder, rows = self.device.encoder(), {"tokens": tokens, "outputs": outputs}
-            self.encode(encoder, bound, rows, kind_of(sequences, self._programs[acts].queries))
+            kind = step_kind(sequences, self._programs[acts].queries_per_kv_head)
+            self.encode(encoder, bound, rows, kind)
             self.device.queue.submit([encoder.finish()])
 
     def _logits(self, acts: str) -> Any:
-        """The buffer that the logits of a step are in."""
+        """The buffer with the logits of a step."""
         view = self._programs[acts].logits
         assert view is not None
         return self._shared[view.slot]
 
     def _read(self, rows: Ids, acts: str) -> NDArray[np.float32]:
-        """These rows of the logits of the last step."""
+        """Read rows of the logits of the last step."""
         last = 4 * self.width * (int(rows[-1]) + 1)
-        what = f"cannot read logits back from {self.device.adapter.name}"
-        data = self.device.read(self._logits(acts), 0, last, what)
+        message = f"cannot read logits back from {self.device.adapter.name}"
+        data = self.device.read(self._logits(acts), 0, last, message)
         return np.frombuffer(data, np.float32).reshape(-1, self.width)[rows]
 
     def bound(self, cache: Cache, acts: str) -> list[Bound]:
-        """The stages with their buffers, made on the first call with a cache."""
+        """The stages bound to a cache; created on the first call with it."""
         if acts not in cache.bound:
             buffers = {**self._shared, **cache.buffers}
             with guarded(f"cannot prepare the plan on {self.device.adapter.name}"):
@@ -282,37 +292,38 @@ class Executor:
         }
         flags = {at: writes for at, (_, writes) in found.items()}
         constants = {"LANES": LANES, **stage.constants, "BATCH": self.batch}
-        few = self.device.pipeline(stage.files, flags, constants)
-        many = None
+        few_tokens = self.device.pipeline(stage.files, flags, constants)
+        many_tokens = None
         if stage.tiles:
             late = constants | {"AFTER_TAKE": stage.domain == "outputs"}
-            many = self.device.pipeline(stage.tiles.files, flags, late)
-        return Bound(stage, few, many, self.device.bind(found))
+            many_tokens = self.device.pipeline(stage.tiles.files, flags, late)
+        return Bound(stage, few_tokens, many_tokens, self.device.bind(found))
 
     def encode(
-        self, encoder: Any, bound: Sequence[Bound], rows: Mapping[str, int], kind: Kind = "few"
-    ) -> None:
-        """Record all stages, in one pass, for so many rows before and after `take`."""
+        self, encoder: Any, bound: Sequence[Bound], rows: Mapping[str, int],
+        kind: StepKind = "few_tokens",
+    ) -> None:  # fmt: skip
+        """Record all stages in one pass; `rows` are the numbers of tokens and of outputs."""
         compute = encoder.begin_compute_pass()
         pipeline = None
-        most = self.device.max_groups
+        limit = self.device.max_groups
         for item in bound:
             count = rows[item.stage.domain]
-            if count <= item.stage.above or kind not in item.stage.kinds:
+            if count <= item.stage.above or kind not in item.stage.step_kinds:
                 continue
             tiles = item.stage.tiles
             if tiles and count > tiles.above:
-                chosen, x, y, z = item.many, tiles.groups, tiles.count(count), 1
+                chosen, x, y, z = item.many_tokens, tiles.workgroups, tiles.count(count), 1
             else:
-                chosen, x, y, z = item.few, item.stage.groups, count, 1
-                if item.stage.queries:
-                    y = -(-count * item.stage.queries // TILE_QUERIES)
-            if x > most:  # products alone have so many: they count on in z
-                z = -(-x // most)
+                chosen, x, y, z = item.few_tokens, item.stage.workgroups, count, 1
+                if item.stage.queries_per_token:
+                    y = -(-count * item.stage.queries_per_token // TILE_QUERIES)
+            if x > limit:  # only products have more: their shaders continue the count in z
+                z = -(-x // limit)
                 x = -(-x // z)
             if chosen is not pipeline:
                 compute.set_pipeline(chosen)
                 pipeline = chosen
-            compute.set_bind_group(0, item.group)
+            compute.set_bind_group(0, item.bind_group)
             compute.dispatch_workgroups(x, y, z)
         compute.end()

@@ -1,10 +1,10 @@
-"""A plan in fewer dispatches: rewrites from plan to plan that change no bit of any value.
+"""Rewrites a plan so that it needs fewer GPU dispatches, without changing any value.
 
-Every dispatch waits for the one before it, and a card is idle while it does. So linear layers that
-read one value (q, k and v; gate and up, of experts too) become one, whose matrix has the rows of
-all of them, and rotations of neighbouring columns by the same angles become one. What they made
-apart are then parts of what they make together, and parts cost nothing. The oracle runs the new
-plan as it runs any.
+Every dispatch waits for the one before it, and the card is idle in between. Linear layers that read
+the same value (q, k and v; gate and up, also those of experts) become one layer, whose matrix has
+the rows of all of them. Rotations of neighbouring columns by the same angles become one rotation.
+The old values are then `part` ops of the joined one, which need no dispatch. The oracle can run
+the new plan too.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from typing import Any
 
 Op = Mapping[str, Any]
 Fits = Callable[[tuple[str, ...], int], bool]
-"""Whether tensors of these names, each of so many matrices, can be one, in this order."""
+"""True if the tensors of these names, each with this many matrices, can be joined in this order."""
 
 ROTATION = ("op", "freqs", "short", "long", "original", "factor", "pairing")
 
 
 def fuse(plan: Sequence[Op], fits: Fits) -> list[Op]:
-    """The plan with linear layers and rotations joined; a joined tensor is called ``A+B+C``."""
+    """The plan with linear layers and rotations joined; a joined tensor is named ``A+B+C``."""
     return _without_unread(_join_ropes(_join_linears(plan, fits)))
 
 
 def joined(names: Sequence[str]) -> str:
-    """The name of the tensor with the rows of all these, one below the other, by matrices."""
+    """The name of the tensor that has the rows of these tensors, matrix by matrix."""
     return "+".join(names)
 
 
@@ -44,7 +44,7 @@ def _join_linears(plan: Sequence[Op], fits: Fits) -> list[Op]:
             continue
         members = [plan[i] for i in group]
         if at == group[0]:
-            names = [joined(part) for part in zip(*(m["weights"] for m in members), strict=True)]
+            names = [joined(same) for same in zip(*(m["weights"] for m in members), strict=True)]
             width = sum(m["width"] for m in members)
             made[at] = out.add({**op, "weights": names, "width": width}, op["inputs"])
         parts = plan[op["inputs"][1]]["width"] // 2 if op["op"] == "expert_linear" else 1
@@ -54,7 +54,10 @@ def _join_linears(plan: Sequence[Op], fits: Fits) -> list[Op]:
 
 
 def _linears_by_input(plan: Sequence[Op]) -> dict[tuple[Any, ...], list[int]]:
-    """Linear layers that read the same on the same side of `take`, and no tensor twice."""
+    """Linear layers by the value that they read, the side of `take` and the number of experts.
+
+    Layers whose tensors other ops read too are left out.
+    """
     uses = Counter(name for op in plan for name in op["weights"])
     found: dict[tuple[Any, ...], list[int]] = defaultdict(list)
     takes = 0
@@ -67,7 +70,7 @@ def _linears_by_input(plan: Sequence[Op]) -> dict[tuple[Any, ...], list[int]]:
 
 
 def _groups(plan: Sequence[Op], readers: Sequence[int], fits: Fits) -> list[list[int]]:
-    """The readers, with those together that can be joined: all or none has a bias."""
+    """The readers in groups that can be joined; in a group all have a bias, or none has."""
     groups: list[list[int]] = []
     for at in readers:
         names = plan[at]["weights"]
@@ -83,7 +86,7 @@ def _groups(plan: Sequence[Op], readers: Sequence[int], fits: Fits) -> list[list
 
 
 def _join_ropes(plan: Sequence[Op]) -> list[Op]:
-    """Each rotation with the next, where the one begins in their row at the other's end."""
+    """Join each rotation with the one whose columns follow its own in the row that both read."""
     pairs: dict[int, int] = {}
     for at, op in enumerate(plan):
         if op["op"] in ("rope", "long_rope"):
@@ -113,19 +116,19 @@ def _join_ropes(plan: Sequence[Op]) -> list[Op]:
 
 
 def _follows(plan: Sequence[Op], first: int, second: int) -> bool:
-    """Whether both turn heads of one size by the same angles, in columns that follow."""
+    """True if both rotate heads of one size by the same angles, in consecutive columns."""
     a, b = plan[first], plan[second]
     if any(a.get(key) != b.get(key) for key in ROTATION):
         return False
     x, y = (plan[op["inputs"][0]] for op in (a, b))
     if x["op"] != "part" or y["op"] != "part" or x["inputs"] != y["inputs"]:
         return False
-    whole = x["parts"] == y["parts"] == 1 and y["start"] == x["start"] + x["width"]
-    return bool(whole and a["width"] * b["heads"] == b["width"] * a["heads"])
+    consecutive = x["parts"] == y["parts"] == 1 and y["start"] == x["start"] + x["width"]
+    return bool(consecutive and a["width"] * b["heads"] == b["width"] * a["heads"])
 
 
 def _without_unread(plan: Sequence[Op]) -> list[Op]:
-    """The plan less the parts that nobody reads."""
+    """The plan without `part` ops that no op reads."""
     read = {i for op in plan for i in op["inputs"]} | {len(plan) - 1}
     out = _Rewriter()
     for at, op in enumerate(plan):
@@ -135,23 +138,23 @@ def _without_unread(plan: Sequence[Op]) -> list[Op]:
 
 
 class _Rewriter:
-    """A new plan, and where in it the old one's values are."""
+    """A new plan, and the indices that values of the old plan have in it."""
 
     def __init__(self) -> None:
         self.plan: list[Op] = []
         self._now: dict[int, int] = {}
 
     def add(self, op: Op, inputs: Sequence[int]) -> int:
-        """The new index of an op that reads these old values."""
+        """Append an op that reads these old values; its index in the new plan."""
         self.plan.append({**op, "inputs": [self._now[i] for i in inputs]})
         return len(self.plan) - 1
 
     def copy(self, at: int, op: Op) -> None:
-        """The old op `at` as it is."""
+        """Append the old op `at` unchanged."""
         self._now[at] = self.add(op, op["inputs"])
 
-    def part(self, at: int, whole: int, start: int, width: int, parts: int = 1) -> None:
-        """The old value `at` as columns of each of the `parts` of the new value `whole`."""
+    def part(self, at: int, source: int, start: int, width: int, parts: int = 1) -> None:
+        """Append the old value `at`: columns of each of `parts` equal pieces of a new value."""
         kind = {"op": "part", "weights": [], "parts": parts, "start": start, "width": width}
-        self.plan.append({**kind, "inputs": [whole]})
+        self.plan.append({**kind, "inputs": [source]})
         self._now[at] = len(self.plan) - 1

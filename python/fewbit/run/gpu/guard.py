@@ -1,4 +1,4 @@
-"""What goes wrong on a card, in fewbit's words: refused, full, lost, or not ending."""
+"""Turns the errors of wgpu into `DeviceError`: the card refuses, is full, is lost, or hangs."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from wgpu.classes import GPUError, GPUOutOfMemoryError
 
 from fewbit.errors import DeviceError, InputError
 
-PATIENCE = 600.0
-"""Seconds that a step may take; FEWBIT_GPU_TIMEOUT says otherwise."""
+TIMEOUT = 600.0
+"""Seconds to wait for a step, unless FEWBIT_GPU_TIMEOUT gives another number."""
 
-LOST = "load the model again; the system's log may say why its driver let go of the card"
-LESS = "use fewer bits (`--format`), a shorter context, or `--device cpu`"
+LOST_HINT = "load the model again; the system log may say why the driver reset the card"
+FULL_HINT = "use fewer bits (`--format`), a shorter context, or `--device cpu`"
 
 
 @contextlib.contextmanager
 def guarded(message: str, hint: str | None = None) -> Iterator[None]:
-    """What wgpu raises becomes a `DeviceError` that begins with `message`.
+    """Raise a `DeviceError` that begins with `message` in place of an error of wgpu.
 
-    Its `lost` says whether the card is gone with all that was on it, `full` that it is full.
+    Its field `lost` is True if the device and its buffers are gone, `full` if memory ran out.
     """
     try:
         yield
@@ -32,27 +32,27 @@ def guarded(message: str, hint: str | None = None) -> Iterator[None]:
         full = isinstance(error, GPUOutOfMemoryError) or "out of memory" in reason.lower()
         lost = is_lost(error)
         if full:
-            reason, hint = "it is out of memory", LESS
+            reason, hint = "it is out of memory", FULL_HINT
         if lost:
-            reason, hint = "the card was lost", LOST
+            reason, hint = "the card was lost", LOST_HINT
         raise DeviceError(f"{message}: {reason}", hint=hint, lost=lost, full=full) from error
 
 
 def is_lost(error: Exception) -> bool:
-    """Whether wgpu's error says that the device is gone."""
+    """True if an error of wgpu says that the device is lost."""
     return "device is lost" in str(error).lower() or "device lost" in str(error).lower()
 
 
-def patience() -> float:
+def timeout_seconds() -> float:
     """Seconds to wait for a card.
 
     Raises:
-        InputError: FEWBIT_GPU_TIMEOUT is no positive number.
+        InputError: FEWBIT_GPU_TIMEOUT is not a positive number.
 
     """
     text = os.environ.get("FEWBIT_GPU_TIMEOUT", "")
     try:
-        seconds = float(text) if text else PATIENCE
+        seconds = float(text) if text else TIMEOUT
     except ValueError:
         seconds = 0.0
     if not seconds > 0:
@@ -64,11 +64,11 @@ def wait(promise: Any, message: str) -> None:
     """Wait for a promise of wgpu.
 
     Raises:
-        DeviceError: it was broken, or not kept in time.
+        DeviceError: the promise fails, or takes longer than `timeout_seconds`.
 
     """
-    seconds = patience()
-    # `sync_wait` has no limit; the event that it waits for is wgpu-py 0.32's own (pinned)
+    seconds = timeout_seconds()
+    # `sync_wait` has no timeout, so this waits for its event: private in wgpu-py 0.32 (pinned)
     event = getattr(promise, "_thread_event", None)
     if event is not None and not event.wait(seconds):
         raise DeviceError(

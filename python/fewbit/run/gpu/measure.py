@@ -1,7 +1,7 @@
-"""Predictions that stay on the card: of a row of logits only what it says comes back.
+"""Perplexity and KL divergence on the card, so that logits need not be copied to the host.
 
-The shaders compute in f32, in an order that loses nothing to cancellation; a row with a logit that
-is no finite number is left to the core, which says what that means.
+The shaders compute in f32, in forms that avoid cancellation. The core computes rows with a logit
+that is not finite.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from fewbit.run.gpu.guard import guarded
 from fewbit.run.predictions import Ids, Logits, Measures
 
 LANES = 256
-"""Invocations to a row."""
-DAMAGED = 2
-"""The flag of a row that the shader leaves to the host."""
+"""Invocations per row."""
+NOT_FINITE = 2
+"""Flag of a row with a logit that is not finite: the host computes it."""
 
 
 @dataclass(frozen=True)
-class Piece:
-    """Rows that a shader can bind, a target for each, and what is found of each."""
+class RowBuffers:
+    """Buffers for as many rows as a shader can bind: logits, targets and measures."""
 
     rows: int
     logits: Any
@@ -37,52 +37,52 @@ class Piece:
 
 
 class Predictions:
-    """Rows [count, vocab] of logits on a card; see `fewbit.predictions`."""
+    """Rows [count, vocab] of logits on a card; see `fewbit.run.predictions`."""
 
     def __init__(self, device: Device, vocab: int, capacity: int) -> None:
         self.device, self.vocab, self.capacity, self.count = device, vocab, capacity, 0
-        self.most = max(device.max_binding // (4 * vocab), 1)
-        self.pieces: list[Piece] = []
+        self.max_rows = max(device.max_binding // (4 * vocab), 1)
+        self.row_buffers: list[RowBuffers] = []
         try:
-            for first in range(0, capacity, self.most):
-                self.pieces.append(self._piece(min(self.most, capacity - first)))
+            for first in range(0, capacity, self.max_rows):
+                self.row_buffers.append(self._row_buffers(min(self.max_rows, capacity - first)))
         except BaseException:
             self.destroy()
             raise
         self.spare: list[Predictions] | None = None
 
-    def _piece(self, rows: int) -> Piece:
-        what, made = "the logits of a text", list[Any]()
+    def _row_buffers(self, rows: int) -> RowBuffers:
+        label, made = "the logits of a text", list[Any]()
         try:
             for size in (4 * rows * self.vocab, 4 * rows, 16 * rows):
-                made.append(self.device.buffer(size, what))
+                made.append(self.device.buffer(size, label))
         except BaseException:
             for buffer in made:
                 self.device.release(buffer)
             raise
-        return Piece(rows, *made)
+        return RowBuffers(rows, *made)
 
     def append(self, encoder: Any, slot: Any, rows: Sequence[int]) -> None:
-        """Copy these rows of a slot behind those that are there."""
+        """Append copies of these rows of a slot."""
         size = 4 * self.vocab
         for first, count in runs(rows):
             done = 0
             while done < count:
-                piece, at = divmod(self.count, self.most)
-                part = min(count - done, self.most - at)
-                target = self.pieces[piece].logits
+                index, at = divmod(self.count, self.max_rows)
+                fits = min(count - done, self.max_rows - at)
+                target = self.row_buffers[index].logits
                 start = size * (first + done)
-                encoder.copy_buffer_to_buffer(slot, start, target, size * at, size * part)
-                self.count += part
-                done += part
+                encoder.copy_buffer_to_buffer(slot, start, target, size * at, size * fits)
+                self.count += fits
+                done += fits
 
     def logits(self) -> Logits:
-        """The rows, read back."""
+        """All rows, copied to the host."""
         rows = [self._read(index, 0, used) for index, used in self._used()]
         return np.concatenate(rows) if rows else np.empty((0, self.vocab), np.float32)
 
     def nll(self, targets: Ids) -> NDArray[np.float64]:
-        """-ln of the probability of each row's target, nats.
+        """-ln of the probability of each row's target, f64 [count], in nats.
 
         Raises:
             InputError: a target is not in the vocabulary.
@@ -95,11 +95,11 @@ class Predictions:
         return values
 
     def divergence(self, base: predictions.Predictions, targets: Ids) -> Measures:
-        """How the rows diverge from those of `base`; on the card, where both are.
+        """Measures of how the rows diverge from those of `base`; on the card if both are there.
 
         Raises:
             InputError: a target is not in the vocabulary.
-            ShapeError: the rows or vocabularies of both differ.
+            ShapeError: the numbers of rows, or the vocabularies, differ.
 
         """
         if not isinstance(base, Predictions) or base.device is not self.device:
@@ -117,27 +117,27 @@ class Predictions:
             "dp": np.exp(-nll_base) * np.expm1(nll_base - nll),
             "same_top": (flags & 1).astype(np.bool_),
         }  # fmt: skip
-        for row in np.flatnonzero(flags & DAMAGED).tolist():
+        for row in np.flatnonzero(flags & NOT_FINITE).tolist():
             one = _core.divergence(base._row(row), self._row(row), targets[row : row + 1])
             for name, values in one.items():
                 measures[name][row] = values[0]
         return measures
 
     def release(self) -> None:
-        """Make room for the next predictions; nothing is read of these any more."""
+        """Let the next predictions reuse the buffers; these must not be read any more."""
         self.count = 0
         if self.spare is not None:
             self.spare.append(self)
 
     def destroy(self) -> None:
         """Free the card's memory."""
-        for piece in self.pieces:
-            for buffer in (piece.logits, piece.targets, piece.found):
+        for held in self.row_buffers:
+            for buffer in (held.logits, held.targets, held.found):
                 self.device.release(buffer)
-        self.pieces = []
+        self.row_buffers = []
 
     def _measure(self, name: str, targets: Ids, base: Predictions | None) -> NDArray[np.float32]:
-        """[count, 4]: what a shader finds of each row."""
+        """The measures of each row by shader `name`, f32 [count, 4]."""
         if len(targets) != self.count:
             raise ShapeError(f"{self.count} rows of logits but {len(targets)} targets")
         if len(targets) and int(targets.max()) >= self.vocab:
@@ -146,24 +146,24 @@ class Predictions:
         found = [
             self._dispatch(name, index, targets[first : first + used], base)
             for index, used in self._used()
-            for first in [index * self.most]
+            for first in [index * self.max_rows]
         ]
         return np.concatenate(found) if found else np.empty((0, 4), np.float32)
 
     def _dispatch(
         self, name: str, index: int, targets: Ids, base: Predictions | None
     ) -> NDArray[np.float32]:
-        piece = self.pieces[index]
-        first = piece if base is None else base.pieces[index]
-        buffers = {3: (first.logits, False), 4: (piece.found, True), 5: (piece.targets, False)}
+        own = self.row_buffers[index]
+        first = own if base is None else base.row_buffers[index]
+        buffers = {3: (first.logits, False), 4: (own.found, True), 5: (own.targets, False)}
         if base is not None:
-            buffers[6] = (piece.logits, False)
+            buffers[6] = (own.logits, False)
         flags = {at: writes for at, (_, writes) in buffers.items()}
         constants = {"VOCAB": self.vocab, "LANES": LANES}
-        what = f"{self.device.adapter.name} failed to measure {len(targets)} predictions"
-        with guarded(what):
+        message = f"{self.device.adapter.name} failed to measure {len(targets)} predictions"
+        with guarded(message):
             pipeline = self.device.pipeline((name,), flags, constants)
-            self.device.queue.write_buffer(piece.targets, 0, np.ascontiguousarray(targets))
+            self.device.queue.write_buffer(own.targets, 0, np.ascontiguousarray(targets))
             encoder = self.device.encoder()
             compute = encoder.begin_compute_pass()
             compute.set_pipeline(pipeline)
@@ -171,26 +171,26 @@ class Predictions:
             compute.dispatch_workgroups(1, len(targets), 1)
             compute.end()
             self.device.queue.submit([encoder.finish()])
-        data = self.device.read(piece.found, 0, 16 * len(targets), what)
+        data = self.device.read(own.found, 0, 16 * len(targets), message)
         return np.frombuffer(data, np.float32).reshape(-1, 4)
 
     def _used(self) -> list[tuple[int, int]]:
-        """Pieces with rows in them, and how many."""
-        starts = range(0, self.count, self.most)
-        return [(i, min(self.most, self.count - start)) for i, start in enumerate(starts)]
+        """Indices of `row_buffers` with rows in them, and how many rows each has."""
+        starts = range(0, self.count, self.max_rows)
+        return [(i, min(self.max_rows, self.count - start)) for i, start in enumerate(starts)]
 
     def _row(self, row: int) -> Logits:
-        return self._read(row // self.most, row % self.most, 1)
+        return self._read(row // self.max_rows, row % self.max_rows, 1)
 
-    def _read(self, piece: int, first: int, rows: int) -> Logits:
+    def _read(self, own: int, first: int, rows: int) -> Logits:
         size = 4 * self.vocab
-        what = f"cannot read logits back from {self.device.adapter.name}"
-        data = self.device.read(self.pieces[piece].logits, first * size, rows * size, what)
+        message = f"cannot read logits back from {self.device.adapter.name}"
+        data = self.device.read(self.row_buffers[own].logits, first * size, rows * size, message)
         return np.frombuffer(data, np.float32).reshape(rows, self.vocab)
 
 
 def runs(rows: Sequence[int]) -> list[tuple[int, int]]:
-    """Ascending rows as runs that follow on each other: first, count."""
+    """Ascending rows as runs of consecutive rows: (first, count)."""
     found: list[tuple[int, int]] = []
     for row in rows:
         if found and row == sum(found[-1]):

@@ -1,8 +1,9 @@
-"""From the bytes of a file to arrays of 32-bit words, which is all that WGSL loads.
+"""Repacks quantized blocks into arrays of 32-bit words, the smallest unit that WGSL loads.
 
-Blocks of 18 or 34 bytes lie across words. So each block is cut in two: a head of 1, 2 or 4 bytes
-(its scale, as a rule) and codes of whole words. Heads and codes go to arrays of their own; no code
-is changed and nothing grows. The shader of a format's family says what is where in its words.
+Blocks of 18 or 34 bytes are not aligned to words. Each block is therefore split into a header of 1,
+2 or 4 bytes (its scale in most formats) and codes that fill words. Headers and codes go to separate
+arrays; their bytes and their total size do not change. The shader of a format's family documents
+the order of the words.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from fewbit.formats.table import Format, find_format
 
 Bytes = NDArray[np.uint8]
 
-HEADS: dict[str, tuple[int, int]] = {
+HEADERS: dict[str, tuple[int, int]] = {
     **dict.fromkeys(("Q4_0", "Q5_0", "Q8_0", "Q1_0", "Q2_0", "IQ4_NL"), (0, 2)),
     **dict.fromkeys(("Q4_1", "Q5_1", "Q4_K", "Q5_K", "IQ4_XS", "NVFP4"), (0, 4)),
     **dict.fromkeys(("IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ1_S"), (0, 2)),
@@ -30,12 +31,12 @@ HEADS: dict[str, tuple[int, int]] = {
     "MXFP4": (0, 1),
     "IQ1_M": (0, 0),
 }
-"""Where a block's head begins, and its bytes."""
+"""Offset and size in bytes of a block's header."""
 
 
 @dataclass(frozen=True)
 class Packed:
-    """A matrix as the shaders of its format read it: `arrays` by binding, `constants` by name."""
+    """A matrix for the shader of its format: arrays by binding number, constants by name."""
 
     file: str
     arrays: dict[int, Bytes]
@@ -43,11 +44,11 @@ class Packed:
 
 
 def repack(format_: str, rows: int, columns: int, data: Bytes) -> Packed:
-    """`data` uint8 [rows, row bytes] for the GPU.
+    """Repack `data`, uint8 [rows, row bytes], for the GPU.
 
     Raises:
-        ShapeError: rows are not of whole fours of columns.
-        UnsupportedError: a group of an affine format is not a multiple of 4.
+        ShapeError: the number of columns is not a multiple of 4.
+        UnsupportedError: the groups of an affine format are not a multiple of 4 columns.
 
     """
     found = check_matrix(format_, columns)
@@ -56,7 +57,7 @@ def repack(format_: str, rows: int, columns: int, data: Bytes) -> Packed:
     shape: dict[str, float] = {"ROWS": rows, "COLUMNS": columns, "FORMAT": found.gguf_id or 0}
     if found.is_float:
         return Packed("floats", {0: data.reshape(-1)}, shape)
-    start, size = HEADS[found.name]
+    start, size = HEADERS[found.name]
     blocks = data.reshape(-1, found.bytes)
     codes = blocks
     if size:
@@ -66,17 +67,18 @@ def repack(format_: str, rows: int, columns: int, data: Bytes) -> Packed:
         arrays[2] = grid(found.name)
     shape |= {
         "BLOCK": found.block, "WORDS": (found.bytes - size) // 4,
-        "PART": 16 if found.scale_group == 16 else 32, "MINIMA": found.has_minimum,
+        "SCALE_GROUP": 16 if found.scale_group == 16 else 32,
+        "HAS_MINIMUM": found.has_minimum,
     }  # fmt: skip
     return Packed(found.family, arrays, shape)
 
 
 def check_matrix(format_: str, columns: int) -> Format:
-    """The format, if `repack` takes matrices of so many columns in it.
+    """The format, if `repack` supports it with this number of columns.
 
     Raises:
-        ShapeError: rows are not of whole fours of columns.
-        UnsupportedError: a group of an affine format is not a multiple of 4.
+        ShapeError: the number of columns is not a multiple of 4.
+        UnsupportedError: the groups of an affine format are not a multiple of 4 columns.
 
     """
     found = find_format(format_)
@@ -97,31 +99,31 @@ def check_matrix(format_: str, columns: int) -> Format:
 
 def _affine(found: Format, rows: int, columns: int, data: Bytes) -> Packed:
     symmetric = found.name.startswith("sym")
-    head = 4 if symmetric else 5
+    header = 4 if symmetric else 5
     groups = data.reshape(-1, found.bytes)
-    scales, zeros = groups[:, :4].reshape(-1), groups[:, 4:head].reshape(-1)
-    padding = np.zeros(4, np.uint8)  # a four of codes may be read from two words, the last too
+    scales, zeros = groups[:, :4].reshape(-1), groups[:, 4:header].reshape(-1)
+    padding = np.zeros(4, np.uint8)  # the shader may read the word after the last codes
     arrays = {
-        0: np.concatenate([groups[:, head:].reshape(-1), padding]),
+        0: np.concatenate([groups[:, header:].reshape(-1), padding]),
         1: np.concatenate([scales, zeros]),
     }
     constants: dict[str, float] = {
         "ROWS": rows,
         "COLUMNS": columns,
         "BLOCK": found.block,
-        "BYTES": found.bytes - head,
+        "BYTES": found.bytes - header,
         "BITS": int(found.name.removeprefix("a").removeprefix("sym").split("-")[0]),
         "SYMMETRIC": symmetric,
-        "PART": min(found.block, 32),
-        "MINIMA": not symmetric,
+        "SCALE_GROUP": min(found.block, 32),
+        "HAS_MINIMUM": not symmetric,
     }
     return Packed("affine", arrays, constants)
 
 
 def grid(name: str) -> Bytes:
-    """The points of a grid format, a byte for each magnitude; of IQ1 8 g + 16.
+    """The grid points of an IQ format: a byte per magnitude, for IQ1 8 g + 16.
 
-    They are read off the decoder: blocks that name every index in turn, with a scale of 1.
+    They come from the decoder: it decodes blocks that hold every index in turn, with scale 1.
     """
     blocks, scale = _every_index(name)
     values = _core.decode(blocks, name, 256) * scale
@@ -131,10 +133,10 @@ def grid(name: str) -> Bytes:
 
 
 def _every_index(name: str) -> tuple[Bytes, float]:
-    """Blocks with indices 0, 1, 2, ..., no signs, d = 1 and scales 0; what undoes the scale."""
-    per = 64 if name.startswith("IQ3") else 32
+    """Blocks with indices 0, 1, 2, ..., no signs, d = 1 and scales 0; and 1 / their scale."""
+    per_byte = 64 if name.startswith("IQ3") else 32
     bits = {"IQ2_XXS": 8, "IQ2_XS": 9, "IQ2_S": 10, "IQ3_XXS": 8, "IQ3_S": 9}.get(name, 11)
-    index = np.arange(1 << bits, dtype=np.uint16).reshape(-1, per)
+    index = np.arange(1 << bits, dtype=np.uint16).reshape(-1, per_byte)
     low, high = (index & 255).astype(np.uint8), (index >> 8).astype(np.uint8)
     blocks = np.zeros((len(index), find_format(name).bytes), np.uint8)
     if name == "IQ1_M":
@@ -161,7 +163,7 @@ def _every_index(name: str) -> tuple[Bytes, float]:
 
 
 def _packed(codes: Bytes, bits: int) -> Bytes:
-    per = 8 // bits
-    parts = [codes[:, k::per] << bits * k for k in range(per)]
-    joined: Bytes = np.bitwise_or.reduce(parts)
+    per_byte = 8 // bits
+    fields = [codes[:, k::per_byte] << bits * k for k in range(per_byte)]
+    joined: Bytes = np.bitwise_or.reduce(fields)
     return joined

@@ -1,4 +1,4 @@
-"""The text of a module of WGSL: its files and those that they include."""
+"""Builds the WGSL text of a shader module from its files and those that they include."""
 
 from __future__ import annotations
 
@@ -17,11 +17,10 @@ def shader(name: str) -> str:
 
 
 def source(files: Sequence[str], stands_for: Mapping[str, str]) -> str:
-    """These files and all that they include, none twice; a file comes behind what it includes.
+    """These files and all that they include, each once, after the files that it includes.
 
-    WGSL does not ask for that order, but naga 29 aborts where an array comes before the override
-    that is its length. A line ``// include NAME`` of a file asks for NAME.wgsl, or for what NAME
-    `stands_for`.
+    WGSL needs no order, but naga 29 aborts if an array comes before the override that gives its
+    length. A line ``// include NAME`` includes NAME.wgsl, or the file that NAME `stands_for`.
     """
     begun: set[str] = set()
     texts: list[str] = []

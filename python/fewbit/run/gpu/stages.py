@@ -1,9 +1,9 @@
-"""A plan as a list of stages: which shader reads and writes what, with which constants.
+"""A plan compiled into stages: the shader, buffers and constants of each GPU dispatch.
 
-A value is some columns of a slot, a buffer that later values take over once nobody reads the value
-any more. Names stand for buffers until a cache is there to run on: ``tokens.WIDTH.N``, ``step``,
-``keys.LAYER``, ``values.LAYER``, ``turns.N``, ``conv.LAYER``, ``delta.LAYER``; weights are buffers
-already.
+A value of the plan is some columns of a slot: a buffer that later values reuse once no op reads the
+value any more. Weights are buffers already. Other buffers are named until there is a cache to run
+on: ``tokens.WIDTH.N``, ``outputs.WIDTH.N``, ``step``, ``keys.LAYER``, ``values.LAYER``,
+``rotary.N``, ``conv.LAYER``, ``delta.LAYER``.
 """
 
 from __future__ import annotations
@@ -20,38 +20,39 @@ from fewbit.run.gpu.weights import Slice, Weights
 from fewbit.run.limits import KV_TYPES
 
 Domain = Literal["tokens", "outputs"]
-Kind = Literal["few", "apart", "tiled"]
-"""What a step's tokens are to `attend`: up to FEW; more, one by one; more, enough to fill tiles."""
-KINDS: tuple[Kind, ...] = ("few", "apart", "tiled")
+StepKind = Literal["few_tokens", "by_query", "by_tile"]
+"""How a step runs `attend`: up to FEW_TOKENS tokens; more, a workgroup per query or per tile."""
+STEP_KINDS: tuple[StepKind, ...] = ("few_tokens", "by_query", "by_tile")
 Ref = Any
 """A buffer, or the name of one."""
 
 LANES = 64
-"""Invocations of a workgroup, a power of two."""
-WIDEST = 1024
-"""Columns of a head at most: `attend` takes four a lane, of up to 256."""
+"""Invocations of a workgroup: a power of two."""
+MAX_HEAD_SIZE = 1024
+"""Most columns of a head: `attend` takes four per lane, with up to 256 lanes."""
 TILE = 64
-"""Rows and columns of a tile of a product, as tile.wgsl has it."""
-FEW = 4
-"""Up to so many rows `linear` takes a row at a time; more go through `matmul` in tiles."""
-HEAD = 4
-"""Words of a step before its tokens, as common.wgsl has them."""
+"""Rows and columns of a tile of a product, as in tile.wgsl."""
+FEW_TOKENS = 4
+"""Most tokens of a step that `linear` takes one by one; more go through `matmul` in tiles."""
+STEP_HEADER = 4
+"""Words of the step buffer before its tokens, as in common.wgsl."""
 TILE_QUERIES = 32
-"""Queries of a workgroup of attend_tile.wgsl."""
-WIDEST_TILE = 512
-"""Columns of a head that attend_tile.wgsl takes at most."""
-SPLIT = 256
-"""Positions of a part of `attend` at least, where a few tokens meet a long cache."""
-MOST_SPLITS = 32
-SPAN = 32
-"""Positions after which a recurrent state is folded; tokens of the last two can be taken back."""
+"""Queries per workgroup of attend_tile.wgsl."""
+MAX_TILED_HEAD_SIZE = 512
+"""Most columns of a head in attend_tile.wgsl."""
+MIN_SPLIT_POSITIONS = 256
+"""Fewest positions of a split of `attend`, for a few tokens and a long cache."""
+MAX_SPLITS = 32
+"""Most workgroups that share the positions of one head of one token."""
+CHUNK_TOKENS = 32
+"""Tokens between updates of a recurrent state; tokens of the last two chunks can be removed."""
 
 
 @dataclass(frozen=True)
 class View:
-    """A value: `width` columns from `offset` of rows that are `stride` apart in a slot.
+    """A value: `width` columns from `offset` on, of rows that are `stride` columns apart in a slot.
 
-    They lie together, or, for ops that take them element by element, in `pieces` that are `apart`.
+    The columns are contiguous or, for element-wise ops, in `pieces` that are `piece_stride` apart.
     """
 
     slot: str
@@ -60,33 +61,33 @@ class View:
     width: int
     domain: Domain
     pieces: int = 1
-    apart: int = 0
+    piece_stride: int = 0
 
 
 @dataclass(frozen=True)
 class Tiles:
-    """The shader of a product for more rows than `above`: `groups` in x for each tile of places.
+    """The shader of a product for more than `above` rows: `workgroups` in x for each tile of rows.
 
-    Each row has `used` places, of as many of `experts`, each of which has tiles of its own.
+    With `experts`, each row of x gives `used` rows of y, and a tile has rows of one expert only.
     """
 
     files: tuple[str, ...]
-    groups: int
-    above: int = FEW
+    workgroups: int
+    above: int = FEW_TOKENS
     used: int = 1
     experts: int = 0
 
     def count(self, rows: int) -> int:
-        """Tiles that so many rows take at most."""
-        places = rows * self.used
-        return -(-places // TILE) + min(self.experts, places)
+        """The most tiles that `rows` rows of x can take."""
+        pairs = rows * self.used
+        return -(-pairs // TILE) + min(self.experts, pairs)
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One dispatch of a shader: `groups` in x for each row of its domain, `writes` to bindings.
+    """One dispatch of a shader: `workgroups` in x for each row of its domain.
 
-    `tiles`, where there are, take the place of this for many rows.
+    The shader writes to the bindings `writes`. `tiles` replaces the dispatch for many rows.
     """
 
     op: str
@@ -94,61 +95,65 @@ class Stage:
     bindings: Mapping[int, Ref]
     writes: tuple[int, ...]
     constants: Mapping[str, float]
-    groups: int
+    workgroups: int
     domain: Domain
     tiles: Tiles | None = None
-    kinds: tuple[Kind, ...] = KINDS
-    """For which steps this dispatch is made, where a cache is long enough to be split."""
-    kinds_short: tuple[Kind, ...] | None = None
-    """And where it is not, if these are others."""
-    queries: int = 0
-    """Of each token, in tiles of TILE_QUERIES; 0 where a workgroup takes one token."""
+    step_kinds: tuple[StepKind, ...] = STEP_KINDS
+    """The steps that make this dispatch, if the cache is long enough to be split."""
+    unsplit_kinds: tuple[StepKind, ...] | None = None
+    """The steps that make it if the cache is not long enough; None: the same."""
+    queries_per_token: int = 0
+    """Queries of a token in tiles of TILE_QUERIES; 0 if a workgroup takes one token."""
     above: int = 0
-    """It is not made for so many rows."""
+    """Only steps with more rows than this make the dispatch."""
 
     def for_cache(self, capacity: int, kv: str = "f32") -> Stage | None:
-        """The stage for a cache of `capacity` tokens kept as `kv`, None if there is none."""
+        """The stage for a cache of `capacity` tokens in type `kv`; None if it has no dispatch."""
         constants = dict(self.constants)
-        numbers = {"CAPACITY": capacity, "KV": KV_TYPES.index(kv)}
+        numbers = {"CAPACITY": capacity, "KV_TYPE": KV_TYPES.index(kv)}
         constants |= {name: numbers[name] for name in numbers if name in constants}
-        parts, groups, kinds = splits(capacity), self.groups, self.kinds
-        if parts == 1 and self.kinds_short is not None:
-            kinds = self.kinds_short
+        count, workgroups, step_kinds = splits(capacity), self.workgroups, self.step_kinds
+        if count == 1 and self.unsplit_kinds is not None:
+            step_kinds = self.unsplit_kinds
         elif "SPLITS" in constants:
-            constants["SPLITS"] = parts
-            groups *= parts if self.op == "attend" else 1
-        files = tuple(f"kept_{kv}" if name == "kept" else name for name in self.files)
-        found = replace(self, files=files, constants=constants, groups=groups, kinds=kinds)
-        return found if kinds else None
+            constants["SPLITS"] = count
+            workgroups *= count if self.op == "attend" else 1
+        files = tuple(f"kv_{kv}" if name == "kv" else name for name in self.files)
+        if not step_kinds:
+            return None
+        return replace(
+            self, files=files, constants=constants, workgroups=workgroups, step_kinds=step_kinds
+        )
 
 
-def kept_bytes(kv: str, width: int, heads: int) -> int:
-    """Of a row of keys or values: four columns to 4, 2 or 1 words, and of int8 a scale a head."""
+def kv_row_bytes(kv: str, width: int, heads: int) -> int:
+    """Bytes of a row of keys or values: 4, 2 or 1 per column, and for int8 a scale per head."""
     return (width * 4 >> KV_TYPES.index(kv)) + (4 * heads if kv == "int8" else 0)
 
 
 def splits(capacity: int) -> int:
-    """Parts in which a few tokens meet a cache of so many: a workgroup a head starves a card."""
-    return min(max(capacity // SPLIT, 1), MOST_SPLITS)
+    """Splits of a head's positions for a few tokens: one workgroup per head leaves a card idle."""
+    return min(max(capacity // MIN_SPLIT_POSITIONS, 1), MAX_SPLITS)
 
 
-def kind_of(sequences: NDArray[np.uint32], queries: int) -> Kind:
-    """What a step is whose tokens, of `queries` each, belong to these sequences.
+def step_kind(sequences: NDArray[np.uint32], queries: int) -> StepKind:
+    """How a step whose tokens belong to these `sequences` runs `attend`.
 
-    A tile walks every sequence that it meets and does so for all of its queries; it is worth that
-    if half of them belong there (benches/gpu_attend.py).
+    `queries` is the number of queries of a token that share a key/value head. A tile computes all
+    of its queries for each sequence in it: worth it if half of them belong to that sequence
+    (benches/gpu_attend.py).
     """
     count = len(sequences)
-    if count <= FEW:
-        return "few"
+    if count <= FEW_TOKENS:
+        return "few_tokens"
     tiles = np.arange(count) // max(TILE_QUERIES // queries, 1)
-    walks = len(set(zip(tiles.tolist(), sequences.tolist(), strict=True)))
-    return "tiled" if 2 * count * queries >= TILE_QUERIES * walks else "apart"
+    tile_sequences = len(set(zip(tiles.tolist(), sequences.tolist(), strict=True)))
+    return "by_tile" if 2 * count * queries >= TILE_QUERIES * tile_sequences else "by_query"
 
 
 @dataclass(frozen=True)
-class Turns:
-    """Frequencies of rotary angles: `long` ones where a cache holds more than `original` tokens."""
+class RotaryFrequencies:
+    """Frequencies of rotary angles; `long` is for caches of more than `original` tokens."""
 
     short: tuple[float, ...]
     long: tuple[float, ...]
@@ -162,72 +167,72 @@ class Turns:
 
 @dataclass
 class Program:
-    """All stages of a plan, and what they need."""
+    """All stages of a plan, with the buffers and tables that they need."""
 
     stages: list[Stage] = field(default_factory=list)
     slots: dict[str, tuple[int, Domain]] = field(default_factory=dict)
-    rows: dict[str, tuple[int, int]] = field(default_factory=dict)
-    """Buffers that keep so many numbers, of so many heads, for each position."""
+    kv_rows: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Buffers of keys or values, with the columns and the heads of a position."""
     states: dict[str, int] = field(default_factory=dict)
-    """Buffers that keep so many floats for each sequence."""
-    parts: int = 0
-    """Floats of what a part of `attend` leaves of a token, of all heads of a layer."""
-    queries: int = TILE_QUERIES
-    """Of a token, that share a key/value head: the fewest of any layer."""
-    turns: list[Turns] = field(default_factory=list)
-    positions: int | None = None
-    """How many positions have an embedding, where the plan asks for one."""
+    """Buffers of recurrent states, with the floats of a sequence."""
+    split_floats: int = 0
+    """Floats that a split of `attend` leaves for a token, for all heads of a layer."""
+    queries_per_kv_head: int = TILE_QUERIES
+    """Queries of a token that share a key/value head: the fewest of any layer."""
+    rotations: list[RotaryFrequencies] = field(default_factory=list)
+    max_positions: int | None = None
+    """Positions in the table of position embeddings; None if the plan has no table."""
     logits: View | None = None
     vocab: int = 0
-    takes: bool = False
+    has_take: bool = False
 
 
 class Builder:
-    """What the ops of a plan are built from: slots for values, and stages."""
+    """Allocates slots for the values of a plan, and adds stages."""
 
     def __init__(self, plan: Sequence[Mapping[str, Any]], weights: Weights, acts: str) -> None:
         self.plan, self.weights, self.acts = plan, weights, acts
-        self.program = Program(takes=any(op["op"] == "take" for op in plan))
+        self.program = Program(has_take=any(op["op"] == "take" for op in plan))
         self.values: dict[int, View] = {}
         self.derived: dict[tuple[int, int, str], View] = {}
-        """What is made of a value for all that read it, by the value, a size and what it is."""
+        """Other forms of a value, made once for all its readers: by value, a size and a label."""
         self.domain: Domain = "tokens"
         self._last = {i: at for at, op in enumerate(plan) for i in op["inputs"]}
         self._last[len(plan) - 1] = len(plan)
         self._free: dict[str, list[str]] = {}
-        self._held: Counter[str] = Counter()
-        self._made: Counter[str] = Counter()
+        self._references: Counter[str] = Counter()
+        self._slot_counts: Counter[str] = Counter()
 
     def new(self, width: int) -> View:
-        """A value of `width` columns in a slot that nobody reads any more, or a new one."""
+        """A value of `width` columns, in a slot that is free or a new one."""
         kind = f"{self.domain}.{width}"
         free = self._free.setdefault(kind, [])
         if free:
             slot = free.pop()
         else:
-            slot = f"{kind}.{self._made[kind]}"
-            self._made[kind] += 1
+            slot = f"{kind}.{self._slot_counts[kind]}"
+            self._slot_counts[kind] += 1
             self.program.slots[slot] = (width, self.domain)
-        self._held[slot] += 1
+        self._references[slot] += 1
         return View(slot, width, 0, width, self.domain)
 
-    def hold(self, view: View) -> View:
-        """The value, which is one more in its slot."""
-        self._held[view.slot] += 1
+    def retain(self, view: View) -> View:
+        """The same value, with one more reference to its slot."""
+        self._references[view.slot] += 1
         return view
 
     def release_read(self, at: int) -> None:
-        """Let go of what op `at` was the last to read."""
+        """Free the slots of values that op `at` is the last to read."""
         for value in set(self.plan[at]["inputs"]):
             if self._last[value] == at:
                 mine = [key for key in self.derived if key[0] == value]
                 views = [self.values[value], *(self.derived.pop(key) for key in mine)]
                 for view in views:
-                    self._let_go(view)
+                    self._release(view)
 
-    def _let_go(self, view: View) -> None:
-        self._held[view.slot] -= 1
-        if not self._held[view.slot]:
+    def _release(self, view: View) -> None:
+        self._references[view.slot] -= 1
+        if not self._references[view.slot]:
             width, domain = self.program.slots[view.slot]
             self._free[f"{domain}.{width}"].append(view.slot)
 
@@ -235,43 +240,46 @@ class Builder:
         """The tensor's values as f32."""
         return self.weights[name].vector
 
-    def each(self, name: str, x: View, *others: View, **constants: float) -> View:
-        """The value of an op that takes rows element by element; a second input is `OTHER`."""
+    def elementwise(self, name: str, x: View, *others: View, **constants: float) -> View:
+        """The value of an element-wise op; shaders call a second input `other`."""
         y = self.new(x.width)
         bindings = {3: x.slot, 4: y.slot}
-        numbers: dict[str, float] = {"WIDTH": x.width, **of(x), **constants}
+        numbers: dict[str, float] = {"WIDTH": x.width, **layout(x), **constants}
         for other in others:
             bindings[6] = other.slot
-            numbers |= of(other, "OTHER_")
-        self.stage(name, bindings, numbers, self.items(x.width))
+            numbers |= layout(other, "OTHER_")
+        self.stage(name, bindings, numbers, self.workgroups(x.width))
         return y
 
-    def items(self, count: int) -> int:
+    def workgroups(self, count: int) -> int:
         """Workgroups for `count` invocations."""
         return -(-count // LANES)
 
     def stage(
-        self, op: str, bindings: Mapping[int, Ref], constants: Mapping[str, float], groups: int, *,
-        part: Slice | None = None, writes: tuple[int, ...] = (4,), needs: tuple[str, ...] = (),
-        shader: str | None = None, kinds: tuple[Kind, ...] = KINDS,
-        short: tuple[Kind, ...] | None = None, queries: int = 0, above: int = 0,
+        self, op: str, bindings: Mapping[int, Ref], constants: Mapping[str, float],
+        workgroups: int, *, slice_: Slice | None = None, writes: tuple[int, ...] = (4,),
+        needs: tuple[str, ...] = (), shader: str | None = None,
+        step_kinds: tuple[StepKind, ...] = STEP_KINDS,
+        unsplit_kinds: tuple[StepKind, ...] | None = None, queries_per_token: int = 0,
+        above: int = 0,
     ) -> None:  # fmt: skip
-        """Add a dispatch of `shader`, or the op's own, behind files that it `needs`."""
-        files = (part.file,) if part else ()
-        if part:
-            bindings = {**part.buffers, **bindings}
-            constants = {**part.constants, **constants}
+        """Add a dispatch of `shader`, or of the op's own; files that it `needs` come first."""
+        files = (slice_.file,) if slice_ else ()
+        if slice_:
+            bindings = {**slice_.buffers, **bindings}
+            constants = {**slice_.constants, **constants}
         self.program.stages.append(
             Stage(
-                op, (*needs, *files, shader or op), bindings, writes, constants, groups,
-                self.domain, None, kinds, short, queries, above,
+                op, (*needs, *files, shader or op), bindings, writes, constants, workgroups,
+                self.domain, None, step_kinds, unsplit_kinds, queries_per_token, above,
             )
         )  # fmt: skip
 
 
-def of(x: View, prefix: str = "") -> dict[str, float]:
-    """Where a shader finds an input."""
+def layout(x: View, prefix: str = "") -> dict[str, float]:
+    """The constants that tell a shader where an input is."""
     found: dict[str, float] = {f"{prefix}STRIDE": x.stride, f"{prefix}OFFSET": x.offset}
     if x.pieces > 1:
-        found |= {f"{prefix}PIECE": x.width // x.pieces, f"{prefix}APART": x.apart}
+        found[f"{prefix}PIECE_WIDTH"] = x.width // x.pieces
+        found[f"{prefix}PIECE_STRIDE"] = x.piece_stride
     return found

@@ -1,4 +1,4 @@
-"""The tensors of a model on a card, cut by rows where a shader could not see all of one."""
+"""The tensors of a model on a card, split by rows if a shader cannot bind all of one."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from fewbit.errors import FormatError, InputError, ShapeError
 from fewbit.formats.table import find_format
 from fewbit.run.gpu.device import Device
 from fewbit.run.gpu.guard import guarded
-from fewbit.run.gpu.repack import HEADS, repack
+from fewbit.run.gpu.repack import HEADERS, repack
 
-NONE = np.empty((0, 0), np.uint8)
-"""The host's bytes of a matrix that was made on the card."""
+NO_BYTES = np.empty((0, 0), np.uint8)
+"""Host bytes of a matrix that was joined on the card: none."""
 
 
 @dataclass(frozen=True)
 class Slice:
-    """Rows `first` and following of a matrix: what its shaders bind, and their constants."""
+    """The rows of a matrix from `first` on: the buffers that shaders bind, and their constants."""
 
     first: int
     rows: int
@@ -33,9 +33,9 @@ class Slice:
 
 
 class Tensor:
-    """A matrix [rows, columns] in a format; its slices are uploaded when they are first asked for.
+    """A matrix [rows, columns] in a format, uploaded at the first use of `slices`.
 
-    A vector is a single row.
+    A vector is a matrix of one row.
     """
 
     def __init__(
@@ -46,43 +46,43 @@ class Tensor:
         self._device = device
         self._data: NDArray[np.uint8] | None = data
         self.takes_bf16 = format_ == "BF16" and not _has_tiny(data)
-        """Whether `acts="int8"` rounds what meets this matrix to bfloat16, as in the core."""
+        """True if `acts="int8"` rounds activations to bfloat16 for this matrix, as in the core."""
 
     @property
-    def rounds_activations(self) -> int:
-        """Columns that share a scale of activations rounded to int8; 0 where they stay floats."""
+    def activation_group(self) -> int:
+        """Columns whose activations share a scale with `acts="int8"`; 0 if they stay floats."""
         return self.format.activation_group or 0
 
     @cached_property
     def slices(self) -> tuple[Slice, ...]:
-        """The parts of the matrix on the card; afterwards the host's bytes are let go."""
+        """The slices of the matrix on the card; the host's bytes are dropped after the upload."""
         data = self._bytes()
-        most = max(self._device.max_binding // data.shape[1], 1)
-        parts: list[Slice] = []
+        max_rows = max(self._device.max_binding // data.shape[1], 1)
+        slices: list[Slice] = []
         try:
-            for first in range(0, self.rows, most):
-                parts.append(self._slice(first, data[first : first + most]))
+            for first in range(0, self.rows, max_rows):
+                slices.append(self._slice(first, data[first : first + max_rows]))
         except BaseException:
-            for part in parts:
-                self._free(part.buffers)
+            for slice_ in slices:
+                self._free(slice_.buffers)
             raise
         self._data = None
-        return tuple(parts)
+        return tuple(slices)
 
     @cached_property
     def vector(self) -> Any:
-        """A buffer of the values as f32: what norms and biases read."""
+        """A buffer of the values as f32, for norms and biases."""
         return self._device.upload(self.values(), f"`{self.name}`")
 
     def values(self) -> NDArray[np.float32]:
-        """The values on the host."""
+        """The values f32 [rows, columns], on the host."""
         return _core.decode(self._bytes(), self.format.name, self.columns)
 
     def release(self) -> None:
-        """Free the card's memory; the tensor is of no use afterwards."""
+        """Free the card's memory; the tensor cannot be used afterwards."""
         held = self.__dict__
-        for part in held.pop("slices", ()):
-            self._free(part.buffers)
+        for slice_ in held.pop("slices", ()):
+            self._free(slice_.buffers)
         if "vector" in held:
             self._device.release(held.pop("vector"))
 
@@ -97,11 +97,11 @@ class Tensor:
 
     def _slice(self, first: int, data: NDArray[np.uint8]) -> Slice:
         packed = repack(self.format.name, len(data), self.columns, data)
-        what = f"`{self.name}`"
+        label = f"`{self.name}`"
         buffers: dict[int, Any] = {}
         try:
             for at, array in packed.arrays.items():
-                buffers[at] = self._device.upload(array, what)
+                buffers[at] = self._device.upload(array, label)
         except BaseException:
             self._free(buffers)
             raise
@@ -109,18 +109,18 @@ class Tensor:
 
 
 def _has_tiny(data: NDArray[np.uint8]) -> bool:
-    """Whether bfloat16 numbers are below 2^-54 but not zero."""
+    """True if a bfloat16 number is below 2^-54 in size but not zero."""
     least = (127 - 54) << 7
     magnitude = np.ascontiguousarray(data).view(np.uint16) & 0x7FFF
     return bool(((magnitude > 0) & (magnitude < least)).any())
 
 
-def sizes(tensor: Tensor) -> tuple[int, int]:
-    """Bytes of a matrix in bindings 0 and 1, as `repack` cuts it."""
+def binding_bytes(tensor: Tensor) -> tuple[int, int]:
+    """Bytes of a matrix in bindings 0 and 1 (codes and headers) after `repack`."""
     found = tensor.format
     blocks = tensor.rows * tensor.columns // found.block
-    head = 0 if found.is_float else HEADS[found.name][1]
-    return blocks * (found.bytes - head), blocks * head
+    header = 0 if found.is_float else HEADERS[found.name][1]
+    return blocks * (found.bytes - header), blocks * header
 
 
 class Weights:
@@ -141,12 +141,12 @@ class Weights:
         self, name: str, format_: str, rows: int, columns: int, data: NDArray[np.uint8],
         matrices: int = 1,
     ) -> None:  # fmt: skip
-        """Keep a tensor [rows, columns] and upload it, if it is a matrix.
+        """Add a tensor [rows, columns]; upload it if it is a matrix.
 
-        Of several `matrices`, one below the other, the ops know the bounds; here rows are rows.
+        A tensor may be a stack of `matrices`; the ops know where each of them begins.
 
         Raises:
-            ShapeError: `data` does not hold so many rows and columns of the format.
+            ShapeError: `data` has another size than these rows and columns of the format.
             FormatError: a value of a vector is not finite.
             DeviceError: the card is full.
 
@@ -169,11 +169,11 @@ class Weights:
         self.nbytes += data.nbytes
 
     def can_join(self, names: Sequence[str], matrices: int = 1) -> bool:
-        """Whether `join` can make one of these: of one format, whose rows lie in order."""
-        if any(tuple(names) == whole[: len(names)] for whole in self._joined):
+        """True if `join` can join these: one format, and slices that are aligned to words."""
+        if any(tuple(names) == joined[: len(names)] for joined in self._joined):
             return True
         if any(name not in self._tensors for name in names):
-            return False  # they are part of something else by now
+            return False  # joined with other tensors before
         tensors = [self[name] for name in names]
         first = tensors[0]
         if first.format.family == "affine" or any(t.rows == 1 for t in tensors):
@@ -183,14 +183,14 @@ class Weights:
         row = first.format.row_bytes(first.columns)
         if sum(t.rows for t in tensors) * row > self.device.max_binding:
             return False
-        whole = all(size % (4 * matrices) == 0 for t in tensors for size in sizes(t))
-        return whole and all(len(t.slices) == 1 for t in tensors)
+        aligned = all(size % (4 * matrices) == 0 for t in tensors for size in binding_bytes(t))
+        return aligned and all(len(t.slices) == 1 for t in tensors)
 
     def join(self, names: Sequence[str], matrices: int = 1) -> None:
-        """Make one tensor of these, ``A+B+C``: matrices on the card, vectors as f32.
+        """Replace these tensors by one, ``A+B+C``: matrices on the card, vectors as f32.
 
-        Of several `matrices` in each, the first ones become the first, and so on. The tensors
-        themselves are gone afterwards. Names of what was joined before do nothing.
+        If each is a stack of `matrices`, the result is too: its first matrix has the rows of the
+        first matrix of each, and so on. Tensors that are joined already are left as they are.
         """
         name = "+".join(names)
         if name in self._tensors:
@@ -198,12 +198,12 @@ class Weights:
         tensors = [self[n] for n in names]
         rows, columns = sum(t.rows for t in tensors), tensors[0].columns
         if tensors[0].rows == 1 or names[0] in self._vectors:
-            parts = [t.values().reshape(matrices, -1) for t in tensors]
-            values = np.concatenate(parts, axis=1).reshape(-1)
+            rows_of = [t.values().reshape(matrices, -1) for t in tensors]
+            values = np.concatenate(rows_of, axis=1).reshape(-1)
             data = values.view(np.uint8).reshape(1, -1)
             self._tensors[name] = Tensor(self.device, name, "F32", values.size, data)
         else:
-            made = Tensor(self.device, name, tensors[0].format.name, columns, NONE)
+            made = Tensor(self.device, name, tensors[0].format.name, columns, NO_BYTES)
             made.rows = rows
             made.slices = (self._joined_slice(name, tensors, matrices),)
             self._tensors[name] = made
@@ -213,40 +213,39 @@ class Weights:
             tensor.release()
 
     def _joined_slice(self, name: str, tensors: Sequence[Tensor], matrices: int) -> Slice:
-        """Bindings 0 and 1 one after the other, by matrices; a grid is the same for all."""
-        what, encoder = f"`{name}`", self.device.encoder()
-        parts = [t.slices[0] for t in tensors]
+        """Join bindings 0 and 1 matrix by matrix; binding 2, a grid, is the same for all."""
+        label, encoder = f"`{name}`", self.device.encoder()
+        slices = [t.slices[0] for t in tensors]
         buffers: dict[int, Any] = {}
         try:
-            for at in parts[0].buffers:
-                every = [part.buffers[at] for part in parts]
-                pieces = [(every[0], 0, every[0].size)]
+            for at in slices[0].buffers:
+                sources = [slice_.buffers[at] for slice_ in slices]
+                copies = [(sources[0], 0, sources[0].size)]
                 if at < 2:
-                    own = [
-                        (b, sizes(t)[at] // matrices) for b, t in zip(every, tensors, strict=True)
-                    ]
-                    pieces = [(b, i * size, size) for i in range(matrices) for b, size in own]
-                buffers[at] = self.device.buffer(sum(size for _, _, size in pieces), what)
+                    sizes = [binding_bytes(t)[at] // matrices for t in tensors]
+                    pairs = list(zip(sources, sizes, strict=True))
+                    copies = [(b, i * size, size) for i in range(matrices) for b, size in pairs]
+                buffers[at] = self.device.buffer(sum(size for _, _, size in copies), label)
                 start = 0
-                for source, begin, size in pieces:
+                for source, begin, size in copies:
                     encoder.copy_buffer_to_buffer(source, begin, buffers[at], start, size)
                     start += size
-            with guarded(f"cannot join {what}"):
+            with guarded(f"cannot join {label}"):
                 self.device.queue.submit([encoder.finish()])
-            # once it is done the parts can go: a card need not hold two of every matrix
-            self.device.read(buffers[0], 0, 4, f"cannot join {what}")
+            # wait until it is done, so that the tensors can be freed: never two of every matrix
+            self.device.read(buffers[0], 0, 4, f"cannot join {label}")
         except BaseException:
             for buffer in buffers.values():
                 self.device.release(buffer)
             raise
-        rows = sum(part.rows for part in parts)
-        return Slice(0, rows, parts[0].file, buffers, {**parts[0].constants, "ROWS": rows})
+        rows = sum(slice_.rows for slice_ in slices)
+        return Slice(0, rows, slices[0].file, buffers, {**slices[0].constants, "ROWS": rows})
 
     def __getitem__(self, name: str) -> Tensor:
         """The tensor called `name`.
 
         Raises:
-            InputError: there is none.
+            InputError: there is no such tensor.
 
         """
         if name not in self._tensors:

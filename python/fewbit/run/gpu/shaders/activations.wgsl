@@ -1,12 +1,12 @@
-// The x of a product as f32, in fours.
+// Reads x, the activations of a matrix product, as f32, four columns at a time.
 
 // include product
 
-override BF16: bool = false;  // rounded to bfloat16, to nearest, even; below 2^-54 zero
+override BF16: bool = false;  // round x to bfloat16: nearest even, zero below 2^-54
 
 @group(0) @binding(3) var<storage, read> x: array<vec4f>;
 
-// Four of x, as the product takes them.
+// Four columns of x, rounded if BF16.
 fn x4(i: u32) -> vec4f {
     if !BF16 { return x[i]; }
     let bits = bitcast<vec4u>(x[i]);
@@ -15,8 +15,8 @@ fn x4(i: u32) -> vec4f {
     return bitcast<vec4f>(select(nearest, vec4u(), tiny));
 }
 
-// Where the x of a place begins.
-fn x_start(place: u32) -> u32 {
-    let start = (place / USED * STRIDE + OFFSET) / 4;
-    return start + select(place % USED * (COLUMNS / 4), 0, SHARED);
+// First vec4f of the x of a row of y.
+fn x_start(y_row: u32) -> u32 {
+    let start = (y_row / USED * STRIDE + OFFSET) / 4;
+    return start + select(y_row % USED * (COLUMNS / 4), 0, SHARED_X);
 }

@@ -1,8 +1,8 @@
-// x + y.
+// Op `add`: x + y.
 
-// include both
+// include binary
 
 @compute @workgroup_size(LANES)
 fn add(@builtin(global_invocation_id) id: vec3u) {
-    if is_inside(id) { put(id, x_of(id) + other_of(id)); }
+    if is_inside(id) { write_y(id, x_at(id) + other_at(id)); }
 }

@@ -1,47 +1,52 @@
-// softmax(q k^T * scale) v over the cache, a workgroup for one head of one token; or, with SPLITS
-// > 1, for one of so many parts of its positions, which attend_merge.wgsl puts together.
+// Op `attend`: softmax(q k^T * scale) v over the KV cache, one workgroup for one head of one token.
 //
-// Positions go by in blocks of LANES and no row of scores is ever whole: with each block the
-// largest score so far may grow, and what was summed before is scaled down to it. Within a block
-// first each lane takes a position, then each lane takes columns of the values.
-// Heads have up to 4 * LANES columns.
+// With SPLITS > 1 the positions of a head are divided among SPLITS workgroups, and
+// attend_merge.wgsl combines their results.
+//
+// Positions are read in blocks of LANES, and no full row of scores is stored (online softmax): when
+// a block raises the highest score, the sums of the earlier blocks are scaled down to it. In a
+// block, each lane first computes the score of one position, then sums four columns of the values.
+// The probabilities here are exp(score - highest): the division by their sum comes last. A head has
+// up to 4 * LANES columns.
 
 // include attention
 
 override SPLITS: u32 = 1;
 
 var<workgroup> query: array<vec4f, SIZE / 4>;
-var<workgroup> shares: array<f32, LANES>;
+var<workgroup> probabilities: array<f32, LANES>;
 var<workgroup> sums: array<vec4f, LANES>;
 
 @compute @workgroup_size(LANES)
 fn attend(
-    @builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u, lane: Lane
+    @builtin(workgroup_id) workgroup_id: vec3u, @builtin(num_workgroups) num_workgroups: vec3u,
+    lane: Lane,
 ) {
     let quads = SIZE / 4;
-    let head = group.x / SPLITS;
+    let head = workgroup_id.x / SPLITS;
     for (var i = lane.index; i < quads; i += LANES) {
-        query[i] = q[(group.y * STRIDE + OFFSET) / 4 + head * quads + i] * SCALE;
+        query[i] = q[(workgroup_id.y * STRIDE + OFFSET) / 4 + head * quads + i] * SCALE;
     }
     workgroupBarrier();
 
-    let position = step[position_at(group.y)];
-    // a head of the cache, position 0
-    let own = step[sequence_at(group.y)] * CAPACITY * KV_HEADS + head * KV_HEADS / HEADS;
+    let position = step[position_at(workgroup_id.y)];
+    // this key/value head of the cache at position 0
+    let head_start =
+        step[sequence_at(workgroup_id.y)] * CAPACITY * KV_HEADS + head * KV_HEADS / HEADS;
     var first = 0u;
     if WINDOW > 0 && position + 1 > WINDOW { first = position + 1 - WINDOW; }
     let blocks = (position + LANES - first) / LANES;
-    let share_of = (blocks + SPLITS - 1) / SPLITS * LANES;
-    first += group.x % SPLITS * share_of;
-    let end = min(first + share_of, position + 1);
+    let split_length = (blocks + SPLITS - 1) / SPLITS * LANES;
+    first += workgroup_id.x % SPLITS * split_length;
+    let end = min(first + split_length, position + 1);
 
-    // LANES / quads lanes share a column of the values, each every so many positions
+    // for the values, lanes form rows of `quads` lanes; a row takes every lane_rows-th position
     let column = lane.index % quads;
-    let turn = lane.index / quads;
-    let turns = max(LANES / quads, 1);
+    let lane_row = lane.index / quads;
+    let lane_rows = max(LANES / quads, 1);
     var highest = LOWEST;
     var total = 0.0;
-    if SINKS && SPLITS == 1 {  // a score without a value, which is first of all the largest
+    if HAS_SINKS && SPLITS == 1 {  // a sink is a score without a value; it starts as the highest
         highest = sinks[head];
         total = 1.0;
     }
@@ -51,25 +56,26 @@ fn attend(
         var score = LOWEST;
         if at < end {
             score = 0.0;
-            let key = own + at * KV_HEADS;
+            let key = head_start + at * KV_HEADS;
             for (var i = 0u; i < quads; i++) { score += dot(query[i], key4(key, i)); }
             score *= key_scale(key);
         }
-        let grown = max(highest, workgroup_max(score, lane));
-        var share = 0.0;
+        let new_highest = max(highest, workgroup_max(score, lane));
+        var probability = 0.0;
         if at < end {
-            share = exp(score - grown);
-            shares[lane.index] = share * value_scale(own + at * KV_HEADS);
+            probability = exp(score - new_highest);
+            probabilities[lane.index] = probability * value_scale(head_start + at * KV_HEADS);
         }
-        let shrink = exp(max(highest - grown, -87.0));
-        total = total * shrink + workgroup_sum(vec4f(share, 0, 0, 0), lane).x;
+        let rescale = exp(max(highest - new_highest, -87.0));
+        total = total * rescale + workgroup_sum(vec4f(probability, 0, 0, 0), lane).x;
         workgroupBarrier();
-        highest = grown;
-        sum *= shrink;
-        if turn < turns {
+        highest = new_highest;
+        sum *= rescale;
+        if lane_row < lane_rows {
             let count = min(LANES, end - block);
-            for (var k = turn; k < count; k += turns) {
-                sum = fma(vec4f(shares[k]), value4(own + (block + k) * KV_HEADS, column), sum);
+            for (var k = lane_row; k < count; k += lane_rows) {
+                let value = head_start + (block + k) * KV_HEADS;
+                sum = fma(vec4f(probabilities[k]), value4(value, column), sum);
             }
         }
         workgroupBarrier();
@@ -77,14 +83,16 @@ fn attend(
     sums[lane.index] = sum;
     workgroupBarrier();
     if lane.index < quads {
-        for (var k = 1u; k < turns; k++) { sum += sums[k * quads + lane.index]; }
+        for (var k = 1u; k < lane_rows; k++) { sum += sums[k * quads + lane.index]; }
         if SPLITS > 1 {
-            y[(group.y * groups.x + group.x) * (quads + 1) + lane.index] = sum;
+            y[(workgroup_id.y * num_workgroups.x + workgroup_id.x) * (quads + 1) + lane.index] =
+                sum;
         } else {
-            y[(group.y * HEADS + head) * quads + lane.index] = sum / total;
+            y[(workgroup_id.y * HEADS + head) * quads + lane.index] = sum / total;
         }
     }
     if SPLITS > 1 && lane.index == 0 {
-        y[(group.y * groups.x + group.x) * (quads + 1) + quads] = vec4f(highest, total, 0, 0);
+        y[(workgroup_id.y * num_workgroups.x + workgroup_id.x) * (quads + 1) + quads] =
+            vec4f(highest, total, 0, 0);
     }
 }

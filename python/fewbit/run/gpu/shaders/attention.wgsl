@@ -1,11 +1,11 @@
-// What both forms of `attend` read and write; keys and values are in kept_*.wgsl.
+// Inputs and output of attend.wgsl and attend_tile.wgsl; kv_*.wgsl has the keys and values.
 
 override SIZE: u32;      // columns of a head, a multiple of 4
 override HEADS: u32;
 override KV_HEADS: u32;
 override SCALE: f32;
 override WINDOW: u32 = 0;
-override SINKS: bool = false;
+override HAS_SINKS: bool = false;
 override CAPACITY: u32;
 
 @group(0) @binding(3) var<storage, read> q: array<vec4f>;

@@ -1,6 +1,6 @@
-// Row `token` of the table.
+// Op `embed`: row `token` of the embedding table.
 
 // include table
 
 @compute @workgroup_size(LANES)
-fn embed(@builtin(global_invocation_id) id: vec3u) { put_row(step[token_at(id.y)], id); }
+fn embed(@builtin(global_invocation_id) id: vec3u) { write_row(step[token_at(id.y)], id); }

@@ -1,18 +1,21 @@
-// For each of a row's USED experts the product with that expert's matrix (+ bias), WIDTH columns
-// each, side by side, for few rows of x; by dots.wgsl or dots_int8.wgsl. The other value is the route.
+// Op `expert_linear` for few tokens: products with the matrices of the experts that a token uses.
+//
+// Each of the USED experts of a token gives WIDTH columns (+ bias), side by side. dots.wgsl or
+// dots_int8.wgsl multiplies. The second input is the route: expert indices and weights.
 
-// include few
+// include few_tokens
 
 @compute @workgroup_size(LANES)
 fn expert_linear(
-    @builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u, lane: Lane
+    @builtin(workgroup_id) workgroup_id: vec3u, @builtin(num_workgroups) num_workgroups: vec3u,
+    lane: Lane,
 ) {
-    let fours = (WIDTH + 3) / 4;
-    let index = group.x + group.z * groups.x;
-    if index >= USED * fours { return; }
-    let slot = index / fours;
-    let column = 4 * (index % fours);
-    let expert = u32(other[group.y * OTHER_STRIDE + OTHER_OFFSET + slot]);
-    let row = expert * WIDTH + column - FIRST;
-    if is_touched(row, 4) { four_rows(group.y * USED + slot, row, column, lane); }
+    let quads = (WIDTH + 3) / 4;
+    let index = workgroup_id.x + workgroup_id.z * num_workgroups.x;
+    if index >= USED * quads { return; }
+    let slot = index / quads;
+    let column = 4 * (index % quads);
+    let expert = u32(other[workgroup_id.y * OTHER_STRIDE + OTHER_OFFSET + slot]);
+    let row = expert * WIDTH + column - FIRST_ROW;
+    if is_touched(row, 4) { four_rows(workgroup_id.y * USED + slot, row, column, lane); }
 }

@@ -1,6 +1,6 @@
-// The sum over a row's USED experts of weight * what the expert gave, WIDTH columns.
+// Op `expert_sum`: sums weight * output over a token's USED experts, WIDTH columns each.
 
-// include both
+// include binary
 
 override USED: u32;
 
@@ -9,8 +9,8 @@ fn expert_sum(@builtin(global_invocation_id) id: vec3u) {
     if !is_inside(id) { return; }
     var sum = 0.0;
     for (var slot = 0u; slot < USED; slot++) {
-        let v = x_of(vec3u(slot * WIDTH + id.x, id.yz));
-        sum = fma(v, other_of(vec3u(USED + slot, id.yz)), sum);
+        let v = x_at(vec3u(slot * WIDTH + id.x, id.yz));
+        sum = fma(v, other_at(vec3u(USED + slot, id.yz)), sum);
     }
-    put(id, sum);
+    write_y(id, sum);
 }

@@ -1,7 +1,9 @@
-// Places in the order of their experts, in tiles of up to 64 of one expert: the number of tiles; then for
-// each tile its expert, where its places begin and how many they are; then the places.
+// Layout of (token, expert) pairs sorted by expert, in tiles of up to 64 pairs of one expert.
+//
+// A header with the number of tiles; for each tile its expert, its first pair and its number of
+// pairs; then the pairs.
 
-const HEAD: u32 = 4;
+const HEADER: u32 = 4;
 
-// Where tile `index` is described.
-fn tile_at(index: u32) -> u32 { return HEAD + 3 * index; }
+// Index of the three words of a tile.
+fn tile_at(index: u32) -> u32 { return HEADER + 3 * index; }

@@ -1,12 +1,12 @@
-// x / sqrt(sum of x^2 + eps) over parts of SIZE.
+// Op `l2_norm`: x / sqrt(sum of x^2 + eps), for each head of SIZE columns.
 
 // include norm
 
 @compute @workgroup_size(LANES)
-fn l2_norm(@builtin(workgroup_id) group: vec3u, lane: Lane) {
-    let start = start_of(group);
+fn l2_norm(@builtin(workgroup_id) workgroup_id: vec3u, lane: Lane) {
+    let start = x_start(workgroup_id);
     let root = sqrt(squares(start, 0, lane) + EPS);
     for (var i = lane.index; i < SIZE; i += LANES) {
-        y[target_of(group) + i] = x[start + i] / root;
+        y[y_start(workgroup_id) + i] = x[start + i] / root;
     }
 }

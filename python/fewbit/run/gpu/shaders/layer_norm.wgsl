@@ -1,4 +1,4 @@
-// (x - mean) / sqrt(mean((x - mean)^2) + eps) * weight + bias over a row.
+// Op `layer_norm`: (x - mean) / sqrt(mean((x - mean)^2) + eps) * weight + bias, over a row.
 
 // include norm
 
@@ -6,13 +6,13 @@
 @group(0) @binding(6) var<storage, read> bias: array<f32>;
 
 @compute @workgroup_size(LANES)
-fn layer_norm(@builtin(workgroup_id) group: vec3u, lane: Lane) {
-    let start = start_of(group);
+fn layer_norm(@builtin(workgroup_id) workgroup_id: vec3u, lane: Lane) {
+    let start = x_start(workgroup_id);
     var sum = 0.0;
     for (var i = lane.index; i < SIZE; i += LANES) { sum += x[start + i]; }
     let mean = workgroup_sum(vec4f(sum, 0, 0, 0), lane).x / f32(SIZE);
     let root = sqrt(squares(start, mean, lane) / f32(SIZE) + EPS);
     for (var i = lane.index; i < SIZE; i += LANES) {
-        y[target_of(group) + i] = fma((x[start + i] - mean) / root, weight[i], bias[i]);
+        y[y_start(workgroup_id) + i] = fma((x[start + i] - mean) / root, weight[i], bias[i]);
     }
 }

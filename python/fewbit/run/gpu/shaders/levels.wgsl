@@ -1,10 +1,12 @@
-// Between a format of integers and the ops: a value is scale * level + minimum. The format's file
-// has `levels4`, four signed bytes, and `scale_of`, both for the columns 4 four .. 4 four + 3.
+// Integer formats include this: a weight is scale * level + minimum.
+//
+// The file of a format defines `levels4` (four signed bytes) and `scale_of` (scale, minimum), both
+// for columns 4 quad .. 4 quad + 3 of a row.
 
-override PART: u32;  // columns that have one scale, at most 32 and so that it divides 32
-override MINIMA: bool;
+override SCALE_GROUP: u32;  // columns with one scale; divides 32
+override HAS_MINIMUM: bool;
 
-fn weights4(row: u32, four: u32) -> vec4f {
-    let s = scale_of(row, four);
-    return fma(vec4f(s.x), numbers(levels4(row, four)), vec4f(s.y));
+fn weights4(row: u32, quad: u32) -> vec4f {
+    let s = scale_of(row, quad);
+    return fma(vec4f(s.x), to_floats(levels4(row, quad)), vec4f(s.y));
 }

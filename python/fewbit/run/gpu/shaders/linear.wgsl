@@ -1,11 +1,12 @@
-// x W^T (+ bias) (+ another value) for few rows of x, by dots.wgsl or dots_int8.wgsl.
+// Op `linear` for few tokens: x W^T (+ bias) (+ another value), by dots.wgsl or dots_int8.wgsl.
 
-// include few
+// include few_tokens
 
 @compute @workgroup_size(LANES)
 fn linear(
-    @builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u, lane: Lane
+    @builtin(workgroup_id) workgroup_id: vec3u, @builtin(num_workgroups) num_workgroups: vec3u,
+    lane: Lane,
 ) {
-    let row = 4 * (group.x + group.z * groups.x);
-    if row < ROWS { four_rows(group.y, row, FIRST + row, lane); }
+    let row = 4 * (workgroup_id.x + workgroup_id.z * num_workgroups.x);
+    if row < ROWS { four_rows(workgroup_id.y, row, FIRST_ROW + row, lane); }
 }

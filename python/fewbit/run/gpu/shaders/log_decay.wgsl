@@ -1,6 +1,6 @@
-// rate * ln(1 + exp(x + bias)).
+// Op `log_decay`: rate * ln(1 + exp(x + bias)), the log of a recurrent state's decay.
 
-// include each
+// include unary
 // include logarithm
 
 @group(0) @binding(5) var<storage, read> rate: array<f32>;
@@ -9,6 +9,6 @@
 @compute @workgroup_size(LANES)
 fn log_decay(@builtin(global_invocation_id) id: vec3u) {
     if !is_inside(id) { return; }
-    let v = x_of(id) + bias[id.x];
-    put(id, rate[id.x] * (max(v, 0) + log_1p(exp(max(-abs(v), -87)))));
+    let v = x_at(id) + bias[id.x];
+    write_y(id, rate[id.x] * (max(v, 0) + log_1p_small(exp(max(-abs(v), -87)))));
 }

@@ -1,6 +1,8 @@
-// ln(1 + e) for 0 <= e <= 1, which loses no small e to the 1: 2 atanh(e / (2 + e)) as its series,
-// whose first term left out is below 2e-8 of it.
-fn log_1p(e: f32) -> f32 {
+// Computes ln(1 + e) without losing accuracy for small e.
+
+// ln(1 + e) for 0 <= e <= 1, as 2 atanh(e / (2 + e)) by its series. The first term left out is
+// below 2e-8 of the result.
+fn log_1p_small(e: f32) -> f32 {
     let s = e / (2 + e);
     let z = s * s;
     var series = 1.0 / 13;
@@ -12,8 +14,8 @@ fn log_1p(e: f32) -> f32 {
     return 2 * fma(series * z, s, s);
 }
 
-// ln(1 + e) for e >= 0.
-fn log_of_1_and(e: f32) -> f32 {
-    if e <= 1 { return log_1p(e); }
+// ln(1 + e) for any e >= 0.
+fn log_1p(e: f32) -> f32 {
+    if e <= 1 { return log_1p_small(e); }
     return log(1 + e);
 }

@@ -1,10 +1,10 @@
-// x * y, each element of a shorter y for PER of x.
+// Op `mul`: x * y. If y is shorter, each of its elements multiplies REPEAT elements of x.
 
-// include both
+// include binary
 
-override PER: u32 = 1;
+override REPEAT: u32 = 1;
 
 @compute @workgroup_size(LANES)
 fn mul(@builtin(global_invocation_id) id: vec3u) {
-    if is_inside(id) { put(id, x_of(id) * other_of(vec3u(id.x / PER, id.yz))); }
+    if is_inside(id) { write_y(id, x_at(id) * other_at(vec3u(id.x / REPEAT, id.yz))); }
 }

@@ -1,5 +1,6 @@
-// -ln softmax(logits)[target] of rows of VOCAB, a workgroup a row: (nll, 1 if a logit is not
-// finite, whose row is left to the host).
+// Negative log-likelihood: -ln softmax(logits)[target] for rows of VOCAB, one workgroup per row.
+//
+// Result: (nll, 1 if a logit is not finite, 0, 0). The host computes the rows with such a logit.
 
 // include reduce
 // include softmax
@@ -12,25 +13,25 @@ override VOCAB: u32;
 @group(0) @binding(5) var<storage, read> targets: array<u32>;
 
 @compute @workgroup_size(LANES)
-fn nll(@builtin(workgroup_id) group: vec3u, lane: Lane) {
-    let start = group.y * VOCAB;
+fn nll(@builtin(workgroup_id) workgroup_id: vec3u, lane: Lane) {
+    let start = workgroup_id.y * VOCAB;
     var highest = LOWEST;
-    var damage = 0.0;
+    var any_not_finite = 0.0;
     for (var i = lane.index; i < VOCAB; i += LANES) {
         let v = logits[start + i];
-        damage = max(damage, damaged(v));
+        any_not_finite = max(any_not_finite, is_not_finite(v));
         highest = max(highest, v);
     }
     highest = workgroup_max(highest, lane);
-    damage = workgroup_max(damage, lane);
-    var rest = 0.0;
+    any_not_finite = workgroup_max(any_not_finite, lane);
+    var others = 0.0;
     for (var i = lane.index; i < VOCAB; i += LANES) {
-        rest += exp_below(logits[start + i] - highest);
+        others += exp_below(logits[start + i] - highest);
     }
-    // the likeliest is 1 of the sum: what the others add to it is what counts where it is sure
-    rest = max(workgroup_sum(vec4f(rest, 0, 0, 0), lane).x - 1, 0);
+    // the most likely token adds exactly 1; the others are summed apart from it to keep their bits
+    others = max(workgroup_sum(vec4f(others, 0, 0, 0), lane).x - 1, 0);
     if lane.index == 0 {
-        let own = logits[start + targets[group.y]] - highest;
-        found[group.y] = vec4f(log_of_1_and(rest) - own, damage, 0, 0);
+        let target_logit = logits[start + targets[workgroup_id.y]] - highest;
+        found[workgroup_id.y] = vec4f(log_1p(others) - target_logit, any_not_finite, 0, 0);
     }
 }

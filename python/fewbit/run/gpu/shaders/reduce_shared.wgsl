@@ -1,4 +1,4 @@
-// Sums and maxima over a workgroup of LANES (a power of two), through its memory: for any device.
+// Sum and maximum over a workgroup of LANES (a power of two), through workgroup memory.
 
 struct Lane { @builtin(local_invocation_index) index: u32 }
 

@@ -1,29 +1,33 @@
-// The indices of the K largest of COUNT logits, the largest first, then their weights: their
-// softmax, among all or, if NORMALIZE, among themselves. A workgroup does a row.
+// Op `route`: the indices of the K largest of COUNT logits, largest first, then their weights.
+//
+// A weight is a softmax probability, over all logits or, with NORMALIZE, over the K largest. One
+// workgroup per row.
 
 // include reduce
-// include greatest
+// include top_k
 
 override NORMALIZE: bool;
 
 @group(0) @binding(4) var<storage, read_write> y: array<f32>;
 
 @compute @workgroup_size(LANES)
-fn route(@builtin(workgroup_id) group: vec3u, lane: Lane) {
-    let start = group.y * STRIDE + OFFSET;
-    keep_greatest(start, lane.index);
-    let peak = kept[0];
-    var part = 0.0;
+fn route(@builtin(workgroup_id) workgroup_id: vec3u, lane: Lane) {
+    let start = workgroup_id.y * STRIDE + OFFSET;
+    find_top_k(start, lane.index);
+    let highest = top_values[0];
+    var sum = 0.0;
     if NORMALIZE {
-        for (var k = lane.index; k < K; k += LANES) { part += exp(max(kept[k] - peak, -87)); }
+        for (var k = lane.index; k < K; k += LANES) {
+            sum += exp(max(top_values[k] - highest, -87));
+        }
     } else {
         for (var i = lane.index; i < COUNT; i += LANES) {
-            part += exp(max(x[start + i] - peak, -87));
+            sum += exp(max(x[start + i] - highest, -87));
         }
     }
-    let total = workgroup_sum(vec4f(part, 0, 0, 0), lane).x;
+    let total = workgroup_sum(vec4f(sum, 0, 0, 0), lane).x;
     for (var k = lane.index; k < K; k += LANES) {
-        y[2 * group.y * K + k] = f32(kept_ids[k]);
-        y[2 * group.y * K + K + k] = exp(max(kept[k] - peak, -87)) / total;
+        y[2 * workgroup_id.y * K + k] = f32(top_ids[k]);
+        y[2 * workgroup_id.y * K + K + k] = exp(max(top_values[k] - highest, -87)) / total;
     }
 }

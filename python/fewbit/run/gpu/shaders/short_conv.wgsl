@@ -1,13 +1,13 @@
-// For each channel the sum over the last KERNEL positions of weight * x; an invocation a channel.
+// Op `short_conv`: for each channel the sum over the last KERNEL positions of weight * x.
 //
-// `state` keeps the inputs of the last KEPT positions, [sequences, KEPT, WIDTH]: a kernel's, and
-// those of tokens that may be taken back.
+// One invocation per channel. `state` holds the inputs of the last HISTORY positions, [sequences,
+// HISTORY, WIDTH]: those of the kernel, and of tokens that `truncate` may remove.
 
 // include sequence
 
 override WIDTH: u32;
 override KERNEL: u32;
-override KEPT: u32;
+override HISTORY: u32;
 
 @group(0) @binding(3) var<storage, read> x: array<f32>;
 @group(0) @binding(4) var<storage, read_write> y: array<f32>;
@@ -17,18 +17,18 @@ override KEPT: u32;
 
 @compute @workgroup_size(LANES)
 fn short_conv(@builtin(global_invocation_id) id: vec3u) {
-    if id.x >= WIDTH || !is_first(id.y) { return; }
+    if id.x >= WIDTH || !is_first_of_sequence(id.y) { return; }
     let sequence = step[sequence_at(id.y)];
-    let kept = sequence * KEPT * WIDTH + id.x;
+    let history = sequence * HISTORY * WIDTH + id.x;
     for (var t = id.y; t < step[STEP_TOKENS]; t++) {
         if step[sequence_at(t)] != sequence { continue; }
         let position = step[position_at(t)];
-        state[kept + position % KEPT * WIDTH] = x[t * STRIDE + OFFSET + id.x];
+        state[history + position % HISTORY * WIDTH] = x[t * STRIDE + OFFSET + id.x];
         var sum = 0.0;
         for (var j = 0u; j < KERNEL; j++) {
             let back = KERNEL - 1 - j;
             if back <= position {
-                let v = state[kept + (position - back) % KEPT * WIDTH];
+                let v = state[history + (position - back) % HISTORY * WIDTH];
                 sum = fma(weight[id.x * KERNEL + j], v, sum);
             }
         }

@@ -1,9 +1,9 @@
-// 1 / (1 + exp(-x)).
+// Op `sigmoid`: 1 / (1 + exp(-x)).
 
-// include each
+// include unary
 // include gates
 
 @compute @workgroup_size(LANES)
 fn sigmoid(@builtin(global_invocation_id) id: vec3u) {
-    if is_inside(id) { put(id, logistic(x_of(id))); }
+    if is_inside(id) { write_y(id, logistic(x_at(id))); }
 }

@@ -1,4 +1,4 @@
-"""Keys and values kept in fewer bits on a card: their bits, their memory, and whole models."""
+"""KV caches of type f16 and int8 on a card: their bits, their memory, and golden models."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from tests.golden.loading import MODELS, NAMES, NOISE, load
 from tests.golden.test_models import packed
 from tests.gpu.running import U, embed, op, stored, upload
 
-KINDS = ["f16", "int8"]
+QUANTIZED = ["f16", "int8"]
 SIZE, HEADS = 12, 2
 
 
-def held(card: Device, rows: np.ndarray, kv: str) -> tuple[np.ndarray, np.ndarray]:
-    """The words in which a cache keeps keys that are `rows`, and values that are -2 `rows`."""
+def stored_words(card: Device, rows: np.ndarray, kv: str) -> tuple[np.ndarray, np.ndarray]:
+    """The words that a cache stores for keys `rows` and values -2 `rows`."""
     width = rows.shape[1]
     attributes = {"heads": HEADS, "kv_heads": HEADS, "scale": 1.0, "window": 0}
     plan = [
@@ -44,23 +44,23 @@ def held(card: Device, rows: np.ndarray, kv: str) -> tuple[np.ndarray, np.ndarra
 
 
 def test_halves(card: Device) -> None:
-    """To nearest even: ties, numbers below 2^-14 and below half the least, past the largest."""
+    """f16 to nearest even: ties, subnormals, numbers that become 0, and overflow."""
     ties = [1 + 2**-11, 1 + 3 * 2**-11, 2**-14 - 2**-25, 3 * 2.0**-25, 2.0**-25]
     ends = [65504, 65519.996, 65520, 1e30, 2.0**-26, 2.0**-149, 2.0**-14, 0, -0.0, 1.6e38]
     rng = np.random.default_rng(0)
     random = rng.uniform(1, 2, 225) * 2.0 ** rng.integers(-30, 18, 225)
     x = np.float32([*ties, *ends, *random]).reshape(-1, HEADS * SIZE)
     x[::2] *= -1
-    for words, expected in zip(held(card, x, "f16"), (x, -2 * x), strict=True):
+    for words, expected in zip(stored_words(card, x, "f16"), (x, -2 * x), strict=True):
         codes = [encode(value, FLOAT16) for value in expected.reshape(-1).tolist()]
         same_bits(words.view(np.uint16)[: x.size], np.uint16(codes))
 
 
 @pytest.mark.parametrize("subgroups", [True, False], ids=["", "shared"])
 def test_codes(card: Device, subgroups: bool) -> None:
-    """Each head has a scale of its own, and a head of zeros none; then the values are the oracle's.
+    """int8: each head has a scale of its own, 0 for a head of zeros; the values are the oracle's.
 
-    Where a quotient lies near a half, a card's division may round to the other side.
+    If a quotient is close to a half, a card's division may round to the other side.
     """
     if not subgroups:
         card = Device(card.adapter)
@@ -70,7 +70,7 @@ def test_codes(card: Device, subgroups: bool) -> None:
     x[3, :SIZE] = x[4] = 0
     x[5, :SIZE] = 2.0**-120
     x[6] = [127, -127, 0.5, 1.5, -2.5, 63.5, *range(18)]
-    for words, expected in zip(held(card, x, "int8"), (x, -2 * x), strict=True):
+    for words, expected in zip(stored_words(card, x, "int8"), (x, -2 * x), strict=True):
         heads = words[: x.size // 4 + len(x) * HEADS].reshape(-1, SIZE // 4 + 1)
         codes = heads[:, :-1].copy().view(np.int8).astype(np.float32)
         scales = heads[:, -1:].copy().view(np.float32)
@@ -82,9 +82,9 @@ def test_codes(card: Device, subgroups: bool) -> None:
         within_bound(codes * scales, rows.reshape(-1, SIZE), bound)
 
 
-@pytest.mark.parametrize("kv", ["f32", *KINDS])
+@pytest.mark.parametrize("kv", ["f32", *QUANTIZED])
 def test_memory(card: Device, kv: str) -> None:
-    """Half, and a quarter with a scale a head: of what the card has taken."""
+    """f16 takes half of the memory of f32; int8 a quarter, plus a scale per head."""
     g = load("llama")
     executor = Executor(g.plan, upload(card, g.weights, g.plan))
     shape = g.config.layers, g.config.kv_heads, g.config.head_dim
@@ -94,16 +94,16 @@ def test_memory(card: Device, kv: str) -> None:
     large = executor.cache(2, 8 + 64, kv)
     layers, kv_heads, size = shape
     head = {"f32": 4 * size, "f16": 2 * size, "int8": size + 4}[kv]
-    turns = 8 * 64 * size // 2
+    angles = 8 * 64 * size // 2
     assert (card.allocated - between) - (between - taken) == (
-        2 * 64 * layers * 2 * kv_heads * head + turns
+        2 * 64 * layers * 2 * kv_heads * head + angles
     )
     for cache in (small, large):
         cache.release()
     assert card.allocated == taken
 
 
-def test_unknown_kinds_are_refused(card: Device) -> None:
+def test_unknown_types_are_refused(card: Device) -> None:
     g = load("llama")
     executor = Executor(g.plan, upload(card, g.weights, g.plan))
     with pytest.raises(InputError, match="unknown type of keys and values `f8`") as e:
@@ -111,34 +111,34 @@ def test_unknown_kinds_are_refused(card: Device) -> None:
     assert e.value.hint == "known: f32, f16, int8"
 
 
-@pytest.mark.parametrize("kv", KINDS)
+@pytest.mark.parametrize("kv", QUANTIZED)
 @pytest.mark.parametrize("name", NAMES)
 def test_models(card: Device, name: str, kv: str) -> None:
-    """Executors differ by half of what the kind costs at most, a token at a time and all at once.
+    """CPU and card differ by at most half of the error of the KV type, by token and in one call.
 
-    That cost is made of all roundings, of up to half a step each; what differs are the few that
-    fall to the other side, by a step, where the executors' f32 is not the same to the last bit.
+    That error comes from all roundings, of up to half a step each. CPU and card differ in the few
+    values that round to the other side, by a step, because their f32 values differ slightly.
     """
     g = load(name)
     gpu = Executor(g.plan, upload(card, g.weights, g.plan))
     cpu = _core.Executor(json.dumps(g.plan), packed(g, g.weights), 2)
     ids = np.uint32(g.ids)
 
-    def whole(executor: Any, kv: str) -> np.ndarray:
+    def in_one_call(executor: Any, kv: str) -> np.ndarray:
         rows = np.arange(len(ids), dtype=np.uint32)
         return executor.forward(executor.cache(1, len(ids), kv), ids, 0 * ids, rows, "f32")
 
-    expected = whole(cpu, kv)
-    bound = NOISE + np.abs(expected - whole(cpu, "f32")).max() / 2
-    within_bound(whole(gpu, kv), expected, bound, name)
+    expected = in_one_call(cpu, kv)
+    bound = NOISE + np.abs(expected - in_one_call(cpu, "f32")).max() / 2
+    within_bound(in_one_call(gpu, kv), expected, bound, name)
     cache, zero = gpu.cache(1, len(ids), kv), np.zeros(1, np.uint32)
     singly = [gpu.forward(cache, ids[i : i + 1], zero, zero, "f32") for i in range(len(ids))]
     within_bound(np.concatenate(singly), expected, bound, name)
 
 
-@pytest.mark.parametrize("kv", KINDS)
-def test_a_copy_and_a_cut_keep_what_was_kept(adapter: Adapter, kv: str) -> None:
-    """And what is kept is no f32: the bits show it."""
+@pytest.mark.parametrize("kv", QUANTIZED)
+def test_copy_and_truncate_keep_the_cached_values(adapter: Adapter, kv: str) -> None:
+    """The logits are not those of an f32 cache: it does store the smaller type."""
     model = fewbit.load(MODELS / "llama", f"gpu:{adapter.index}", kv=kv)
     ids = np.load(MODELS / "llama" / "ids.npy").astype(np.uint32)[:12]
     cache = model.cache(2, 16)
@@ -152,9 +152,9 @@ def test_a_copy_and_a_cut_keep_what_was_kept(adapter: Adapter, kv: str) -> None:
     assert (plain[3:] != again).any()
 
 
-@pytest.mark.parametrize("kv", KINDS)
+@pytest.mark.parametrize("kv", QUANTIZED)
 def test_text(adapter: Adapter, kv: str) -> None:
-    """`generate --kv` on a card says what it says on the CPU."""
+    """`generate --kv` gives the same text on a card and on the CPU."""
     command = ["generate", "The old", "-n", "8", "--temperature", "0", "--acts", "f32"]
     texts = []
     for device in ("cpu", f"gpu:{adapter.index}"):

@@ -1,5 +1,7 @@
-// Keys and values as `store` keeps them: f32. `at` counts the heads of the cache, position by
-// position, and `i` fours of a head's columns; what these hold is still to be scaled.
+// KV cache in f32. kv_f16.wgsl and kv_int8.wgsl have the same functions for the other types.
+//
+// `at` is the index of a head in the cache (sequence, position, key/value head), and `i` the index
+// of four columns of the head. The true value is key4 * key_scale, or value4 * value_scale.
 
 @group(0) @binding(5) var<storage, read> keys: array<vec4f>;
 @group(0) @binding(6) var<storage, read> values: array<vec4f>;
