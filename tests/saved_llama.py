@@ -7,7 +7,7 @@ from typing import Any
 
 import fewbit
 from fewbit.convert.findings import TensorFindings, Verification
-from fewbit.files.gguf import Entry, read_gguf
+from fewbit.files.gguf import TensorInfo, read_gguf
 from tests.golden.loading import MODELS
 
 LLAMA = MODELS / "llama"
@@ -37,7 +37,7 @@ def changed(path: Path, target: Path, edits: dict[int, int]) -> Path:
     return target
 
 
-def entry(path: Path, name: str = TENSOR) -> Entry:
+def entry(path: Path, name: str = TENSOR) -> TensorInfo:
     return read_gguf(path).tensors[name]
 
 

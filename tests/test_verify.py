@@ -14,7 +14,8 @@ import fewbit
 from fewbit import _core
 from fewbit.convert import verify
 from fewbit.files.gguf import read_gguf
-from fewbit.formats.layouts import layout_of, read_block
+from fewbit.formats.blocks import read_block
+from fewbit.formats.layouts import layout_of
 from fewbit.formats.table import FORMATS, find_format
 from tests.golden.loading import MODELS, asset
 from tests.random_models import MAKERS, mixtral

@@ -158,9 +158,9 @@ def _counted(tensor: TensorFindings, value: Impossible) -> str:
 def _difference(tensor: TensorFindings, first: Difference) -> str:
     lines = [_place(tensor, first), f"  found 0x{first.found:02x}, expected 0x{first.expected:02x}"]
     if first.number is not None:
-        what, digits = ("the value", 9) if first.number == "values" else (first.number, 6)
-        lines[-1] += f": {what} is {_short(first.found_number, digits)}, "
-        lines[-1] += f"expected {_short(first.expected_number, digits)}"
+        what = "the value" if first.number == "values" else first.number
+        lines[-1] += f": {what} is {_short(first.found_number)}, "
+        lines[-1] += f"expected {_short(first.expected_number)}"
     pairs = zip(first.found_values, first.expected_values, strict=True)
     unequal = [(at, *pair) for at, pair in enumerate(pairs) if pair[0] != pair[1]]
     if unequal and len(first.found_values) > 1:
@@ -189,9 +189,9 @@ def _place(tensor: TensorFindings, at: Place) -> str:
     )
 
 
-def _short(number: float | None, digits: int = 6) -> str:
-    """An integer as it is, a float with some digits; 9 tell all float32 values apart."""
-    return f"{number:.{digits}g}" if isinstance(number, float) else str(number)
+def _short(number: float | None) -> str:
+    """An integer, or a float with as many digits as tell float32 values apart."""
+    return f"{number:.9g}" if isinstance(number, float) else str(number)
 
 
 def _verdict(found: Verification) -> str:
