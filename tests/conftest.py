@@ -1,8 +1,9 @@
-"""What all tests share: `--require gpu` makes a missing graphics adapter a failure."""
+"""Options, marks and fixtures of all tests; `--require gpu` makes a missing adapter a failure."""
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +19,26 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--require", choices=["gpu"], help="fail, not skip, where this machine lacks it"
     )
+
+
+def slow_rules() -> list[tuple[bool, re.Pattern[str]]]:
+    """The lines of slow.txt: whether a match is slow, and the pattern, in which `*` is any text."""
+    lines = (Path(__file__).parent / "slow.txt").read_text("utf-8").splitlines()
+    rules = [line for line in lines if line and not line.startswith("#")]
+    return [
+        (not rule.startswith("!"), re.compile(re.escape(rule.lstrip("!")).replace(r"\*", ".*")))
+        for rule in rules
+    ]
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` chooses by marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks tests as slow. The last line of slow.txt that matches decides."""
+    rules = slow_rules()
+    for item in items:
+        matches = [slow for slow, pattern in rules if pattern.fullmatch(item.nodeid)]
+        if matches and matches[-1]:
+            item.add_marker("slow")
 
 
 @pytest.fixture(scope="session")

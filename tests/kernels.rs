@@ -1,8 +1,7 @@
 //! Tests of matrix products: all instruction sets give the bits of plain Rust and of a naive loop.
 
 use fewbit::formats::Format;
-use fewbit::kernels::data::Acts;
-use fewbit::kernels::data::Output;
+use fewbit::kernels::data::{Acts, Output};
 use fewbit::kernels::layout::packed::{Packed, Storage};
 use fewbit::kernels::product::scratch::Scratch;
 use fewbit::kernels::shape::CHUNK;

@@ -1,7 +1,5 @@
 """Quantizes to 2 bits with and without an importance matrix, and measures both on another text."""
 
-from pathlib import Path
-
 import fewbit
 
 model = fewbit.load("demo", "cpu")
@@ -11,7 +9,7 @@ sample, test = text[:40_000], text[40_000:]
 importance = model.imatrix(sample)
 importance.save("importance.gguf")  # llama.cpp's file format
 
-for name, imatrix in (("without", None), ("with", fewbit.read_imatrix(Path("importance.gguf")))):
+for name, imatrix in (("without", None), ("with", fewbit.read_imatrix("importance.gguf"))):
     small = model.quantize("Q2_K", imatrix)
     lost = small.divergence(model, test, chunks=4, acts="f32")
     print(f"{name:8} KL divergence {lost.kld.value:.3f} ± {lost.kld.error:.3f}")

@@ -15,7 +15,9 @@ assert np.array_equal(np.asarray(q), fewbit.dequantize(q.data, "Q4_0", q.shape))
 with fewbit.load("demo", "cpu") as model:
     small = model.quantize("Q4_K_M")
     print(small, small.tensor("blk.0.attn_q.weight").shape, fewbit.inspect("demo").weights)
-    print(small.generate("The old house", temperature=0.5, top_p=0.9, max_tokens=9, stop=".", seed=1))
+    print(
+        small.generate("The old house", temperature=0.5, top_p=0.9, max_tokens=9, stop=".", seed=1)
+    )
     print(small.chat([{"role": "user", "content": "Hello!"}], max_tokens=9, seed=1))
     talk = fewbit.Conversation(small, system="Tell stories.")
     reply = talk.ask("Who lives there?", max_tokens=9, sampling=fewbit.Sampling(temperature=0))

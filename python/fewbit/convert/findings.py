@@ -1,4 +1,4 @@
-"""Findings of `fewbit verify`: differences from the source and impossible values, and their page."""
+"""Findings of `fewbit verify`: differences from the source, impossible values, as a page."""
 
 from __future__ import annotations
 

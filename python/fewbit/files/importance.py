@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ class Imatrix(Mapping[str, NDArray[np.float32]]):
         return len(self.entries)
 
 
-def read_imatrix(path: Path) -> Imatrix:
+def read_imatrix(path: str | PathLike[str]) -> Imatrix:
     """Read an importance matrix from a GGUF or .dat file.
 
     Raises:
@@ -51,6 +52,7 @@ def read_imatrix(path: Path) -> Imatrix:
         OSError: the file cannot be read.
 
     """
+    path = Path(path)
     with path.open("rb") as file:
         magic = file.read(4)
     found = _from_gguf(path) if magic == b"GGUF" else _Dat(path).imatrix()

@@ -16,7 +16,7 @@ class Format:
     ggml's type number, None for formats that GGUF does not have. `scale_group` columns share a
     scale of the weights (None for floats), to which `has_minimum` adds an offset.
     `activation_group` columns share a scale of activations rounded to int8, None if the product
-    takes floats. `larger_than_file` is True if the CPU's fast layout takes more bytes than the file.
+    takes floats. `larger_than_file` is True if the CPU's fast layout takes more bytes than a file.
     """
 
     name: str
