@@ -202,7 +202,7 @@ def op_times(
     """Dispatches of each op in a step, and their ms in one submission."""
     bound, device, found = executor.bound(cache, acts), executor.device, {}
     sequences = np.zeros(tokens, np.uint32)
-    step = step_kind(sequences, executor.program(acts).queries)
+    step = step_kind(sequences, executor.program(acts).queries_per_kv_head)
     bound = [item for item in bound if is_made(item.stage, tokens, step)]
     rows = {"tokens": tokens, "outputs": 1}
     if tokens > 1:

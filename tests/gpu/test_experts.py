@@ -88,22 +88,22 @@ def check(card, name, acts, routing, width):
 
 
 @pytest.mark.parametrize("acts", ["f64", "int8"])
-@pytest.mark.parametrize("kind", ["one", "few", "uneven"])
+@pytest.mark.parametrize("kind", ["same", "two", "uneven"])
 def test_tokens_by_expert(card, acts, kind):
     """All tokens use two experts (more than a tile each); or one of two; or one expert has most."""
     tokens, count = 70, 6
     logits = values(6, tokens, count)
-    if kind == "one":
+    if kind == "same":
         logits[:] = np.arange(count)
-    if kind == "few":
+    if kind == "two":
         logits[:, :4] -= 10_000
     if kind == "uneven":
         logits[:, 2] += 10_000
-    used = 1 if kind == "few" else 2
+    used = 1 if kind == "two" else 2
     routing = routed(count, used, tokens, logits)
     counts = np.bincount(routing[3].reshape(-1), minlength=count)
-    assert {"one": (70, 4), "few": (0, 4), "uneven": (70, 0)}[kind] == (
-        counts[{"one": 5, "few": 0, "uneven": 2}[kind]], (counts == 0).sum()
+    assert {"same": (70, 4), "two": (0, 4), "uneven": (70, 0)}[kind] == (
+        counts[{"same": 5, "two": 0, "uneven": 2}[kind]], (counts == 0).sum()
     )  # fmt: skip
     check(card, "Q5_1", acts, routing, 72)
 

@@ -1,9 +1,8 @@
 //! Entry points: the generic kernels compiled once for each instruction set.
 //!
 //! A kernel is an `#[inline(always)]` function over an instruction set's type. Only the functions written by
-//! the macros of this folder enable target features; everything else is inlined into them. (Instructions
-//! written as assembly are the exception: their small functions in `isa/` name the features of their
-//! registers.)
+//! the macros of this folder enable target features; everything else is inlined into them. The exceptions are
+//! small functions in `isa/` around assembly or a few intrinsics, which name the features of their registers.
 
 #[cfg(target_arch = "x86_64")]
 pub mod avx2;

@@ -28,7 +28,7 @@ fn nll(@builtin(workgroup_id) workgroup_id: vec3u, lane: Lane) {
     for (var i = lane.index; i < VOCAB; i += LANES) {
         others += exp_below(logits[start + i] - highest);
     }
-    // the most likely token adds exactly 1; the others are summed apart from it to keep their bits
+    // the most likely token is exactly 1 of the sum; log_1p of the rest is accurate near certainty
     others = max(workgroup_sum(vec4f(others, 0, 0, 0), lane).x - 1, 0);
     if lane.index == 0 {
         let target_logit = logits[start + targets[workgroup_id.y]] - highest;
