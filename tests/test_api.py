@@ -1,4 +1,4 @@
-"""The public API: full signatures, what each object says of itself, and a model's life."""
+"""The public API: full signatures, printed forms, and the life of a model."""
 
 from __future__ import annotations
 
