@@ -118,7 +118,7 @@ def test_inspect_lists_the_plan(fewbit: Fewbit) -> None:
     assert "%63 linear %62, token_embd.weight (4096 x 256 BF16) [n, 4096] 2,097,152 2,097,152" in (
         lines
     )
-    assert lines[-1].startswith("4,196,608 weights in 8,393,216 bytes, of which a token reads 8,3")
+    assert lines[-1].startswith("4,196,608 weights in 8,393,216 bytes; a token reads 8,3")
     found = fewbit("inspect", "--plan", "--json").json
     assert found["sizes"]["bytes"] == 8_393_216
     assert found["steps"][63]["weights"][0]["shape"] == [4096, 256]

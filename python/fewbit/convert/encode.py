@@ -15,6 +15,7 @@ from fewbit import _core
 from fewbit.errors import FewbitError
 from fewbit.files.checkpoint import Checkpoint
 from fewbit.formats.table import find_format
+from fewbit.plan.shapes import matrix_shape
 
 SLAB = 64 << 20
 """Bytes of a slab of the source. Progress and interrupts are handled between slabs. A slab of a
@@ -76,8 +77,7 @@ class TensorEncoder:
 
     def rows(self, name: str) -> tuple[int, int]:
         """(rows, columns) of tensor `name`; a vector is one row."""
-        shape = self.checkpoint.tensors[name].shape
-        return (1, shape[0]) if len(shape) == 1 else (math.prod(shape[:-1]), shape[-1])
+        return matrix_shape(self.checkpoint.tensors[name].shape)
 
     def _slabs(
         self, name: str, size: int

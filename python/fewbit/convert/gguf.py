@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
@@ -23,6 +22,7 @@ from fewbit.files.gguf_config import config_to_gguf, rope_divisors
 from fewbit.files.importance import imatrix_metadata
 from fewbit.files.replace import replacing
 from fewbit.formats.table import Format, find_format
+from fewbit.plan.shapes import tensor_bytes
 from fewbit.recipes import choose as recipes
 from fewbit.recipes.order import sort_key
 
@@ -127,7 +127,7 @@ class _FileTensor:
 
     @property
     def bytes(self) -> int:
-        return math.prod(self.shape[:-1]) * self.format.row_bytes(self.shape[-1])
+        return tensor_bytes(self.shape, self.format.name)
 
 
 def _file_tensors(encoder: TensorEncoder) -> list[_FileTensor]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
+from fewbit.formats.table import find_format
 from fewbit.plan.plan import Op, Plan
 
 
@@ -53,3 +55,18 @@ def _from_experts(plan: Plan, value: int) -> bool:
     op = plan.ops[value]
     gates = ("swiglu", "geglu", "clamped_swiglu")
     return op.kind == "expert_linear" or (op.kind in gates and _from_experts(plan, op.inputs[0]))
+
+
+def matrix_shape(shape: Sequence[int]) -> tuple[int, int]:
+    """(rows, columns) of a tensor stored row by row: a vector is one row, experts lie below others.
+
+    >>> matrix_shape((7,)), matrix_shape((3, 7)), matrix_shape((2, 3, 7))
+    ((1, 7), (3, 7), (6, 7))
+    """
+    return math.prod(shape[:-1]), shape[-1]
+
+
+def tensor_bytes(shape: Sequence[int], format_: str) -> int:
+    """The bytes of a tensor of this shape in a format."""
+    rows, columns = matrix_shape(shape)
+    return rows * find_format(format_).row_bytes(columns)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fewbit.formats.table import find_format
 from fewbit.plan.plan import Op, Plan
-from fewbit.plan.shapes import tensor_shapes
+from fewbit.plan.shapes import matrix_shape, tensor_shapes
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,8 @@ def sizes_of(plan: Plan, formats: Mapping[str, str]) -> Sizes:
 
 def row_size(format_: str, shape: tuple[int, ...]) -> tuple[int, int]:
     """Return the number of bytes of a row of a tensor, and its number of rows."""
-    return find_format(format_).row_bytes(shape[-1]), math.prod(shape[:-1])
+    rows, columns = matrix_shape(shape)
+    return find_format(format_).row_bytes(columns), rows
 
 
 def fraction_read(plan: Plan, op: Op) -> float | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from os import PathLike
 
@@ -17,6 +16,7 @@ from fewbit.files.names import matching
 from fewbit.formats.blocks import read_block, scales_of
 from fewbit.formats.layouts import layout_of
 from fewbit.formats.table import find_format
+from fewbit.plan.shapes import matrix_shape, tensor_bytes
 from fewbit.reports.summaries import (
     Block,
     Bytes,
@@ -61,7 +61,7 @@ def inspect(model: str | PathLike[str] | Checkpoint) -> Contents:
     """
     checkpoint = model if isinstance(model, Checkpoint) else open_checkpoint(demo_or(model))
     tensors = tuple(
-        TensorSummary(t.name, tuple(t.shape), t.format, _stored_bytes(tuple(t.shape), t.format))
+        TensorSummary(t.name, tuple(t.shape), t.format, tensor_bytes(t.shape, t.format))
         for t in checkpoint.tensors.values()
     )
     tokenizer = tokenizer_of(checkpoint)
@@ -84,7 +84,7 @@ def distributions(checkpoint: Checkpoint, pattern: str) -> Iterator[Distribution
     """
     for name in matching(checkpoint.tensors, pattern):
         tensor = checkpoint.read(name)
-        rows = tensor.data.reshape(math.prod(tensor.shape[:-1]), -1)
+        rows = tensor.data.reshape(matrix_shape(tensor.shape)[0], -1)
         values = _core.decode(rows, tensor.format, tensor.shape[-1])
         yield distribution(name, tensor.format, tuple(tensor.shape), values)
 
@@ -105,7 +105,7 @@ def blocks(checkpoint: Checkpoint, pattern: str, index: int) -> Iterator[Block]:
                 hint="name a tensor that is stored in blocks; `fewbit inspect` lists the formats",
                 tensor=name,
             )
-        data = tensor.data.reshape(math.prod(tensor.shape[:-1]), -1)
+        data = tensor.data.reshape(matrix_shape(tensor.shape)[0], -1)
         yield block(name, tensor.format, data, tensor.shape[-1], index)
 
 
@@ -167,7 +167,3 @@ def distribution(
         high=high,
         counts=tuple(int(c) for c in counts),
     )
-
-
-def _stored_bytes(shape: tuple[int, ...], format_: str) -> int:
-    return math.prod(shape[:-1]) * find_format(format_).row_bytes(shape[-1])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Generator, Mapping
 from functools import cached_property
 from types import TracebackType
@@ -20,6 +19,7 @@ from fewbit.formats.table import find_format
 from fewbit.models import build_plan
 from fewbit.plan.config import Config
 from fewbit.plan.plan import Plan
+from fewbit.plan.shapes import matrix_shape
 from fewbit.plan.sizes import Sizes, sizes_of
 from fewbit.recipes import choose as recipes
 from fewbit.run.device import Device
@@ -180,8 +180,7 @@ class LoadedModel:
         return TensorEncoder(self.checkpoint, formats, self._importance, self._threads)
 
     def _shape(self, name: str) -> tuple[int, int]:
-        shape = self.checkpoint.tensors[name].shape
-        return (1, shape[0]) if len(shape) == 1 else (math.prod(shape[:-1]), shape[-1])
+        return matrix_shape(self.checkpoint.tensors[name].shape)
 
     def cache(self, sequences: int = 1, capacity: int | None = None) -> Cache:
         """An empty KV cache of `capacity` tokens (the model's context) for each sequence."""
