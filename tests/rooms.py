@@ -1,4 +1,4 @@
-"""Which file imports which, in Python and in Rust, and the order of rooms that imports follow.
+"""Rooms: which file imports which, in Python and in Rust, and the order that imports follow.
 
 ``python tests/rooms.py`` prints the rooms, upward imports and import circles of both languages.
 """

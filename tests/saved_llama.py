@@ -1,4 +1,4 @@
-"""The golden llama quantized and saved, and copies of it with other bytes."""
+"""The golden llama, quantized and saved, and copies of it with changed bytes."""
 
 from __future__ import annotations
 

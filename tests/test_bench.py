@@ -1,4 +1,4 @@
-"""What is run, how often, and what is made of it; not how fast."""
+"""`fewbit.bench`: which cases run, how often, and how rates are computed; not how fast it is."""
 
 from __future__ import annotations
 

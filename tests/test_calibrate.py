@@ -1,4 +1,4 @@
-"""Importance matrices collected here, held to the one that llama-imatrix made of the same text."""
+"""Importance matrices of fewbit against the one that llama-imatrix made of the same text."""
 
 from __future__ import annotations
 

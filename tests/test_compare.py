@@ -1,4 +1,4 @@
-"""The two comparisons must be able to fail."""
+"""The two comparisons of tests/compare.py can fail."""
 
 import numpy as np
 import pytest

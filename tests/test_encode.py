@@ -1,4 +1,4 @@
-"""Models of any size into files: how much memory it takes, what is left when it is stopped."""
+"""Encoding models of any size into files: memory that it takes, and what a stopped run leaves."""
 
 from __future__ import annotations
 

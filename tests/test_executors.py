@@ -1,4 +1,4 @@
-"""Where models run by themselves, and what a command has to import before it can."""
+"""The choice of a device, memory on the CPU, and what a command imports before it runs."""
 
 from __future__ import annotations
 

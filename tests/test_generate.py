@@ -1,4 +1,4 @@
-"""Streaming, stops, limits and the reuse of what a cache holds."""
+"""Generated text: streaming, stop strings, limits, and reuse of the KV cache."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rules of the house: who may import what, and that every op and format is everywhere."""
+"""Rules of the house: what the oracle and the core import, and complete ops and formats."""
 
 from __future__ import annotations
 

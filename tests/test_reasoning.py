@@ -1,4 +1,4 @@
-"""Reasoning told from answers, whatever the pieces that the text comes in."""
+"""Reasoning separated from answers, however the text is cut into pieces."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables hold the numbers, JSON holds all of them."""
+"""Result pages hold the numbers, JSON holds all of them."""
 
 from __future__ import annotations
 

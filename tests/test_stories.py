@@ -1,4 +1,4 @@
-"""A real model of somebody else: stories260K's published text, and what rounding does to it."""
+"""A model of another project: stories260K's published text, and what quantization changes."""
 
 from __future__ import annotations
 

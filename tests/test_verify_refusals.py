@@ -1,4 +1,4 @@
-"""What cannot be verified: another source, values that cannot be stored, options out of range."""
+"""Refusals of `fewbit verify`: another source, values that cannot be stored, wrong options."""
 
 from __future__ import annotations
 

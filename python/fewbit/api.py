@@ -93,8 +93,8 @@ class Model(LoadedModel):
     ) -> Perplexity:
         """Measure the perplexity of `text`, as ``llama-perplexity`` does.
 
-        The text is cut into windows of `ctx` tokens, of which the first `chunks` (default: all)
-        are measured; the second half of each is scored. `acts` is what products do to their
+        The text is cut into windows of `ctx` tokens. The first `chunks` of them (default: all) are
+        measured; the second half of each is scored. `acts` is what products do to their
         activations: "int8" rounds them, "f32" does not.
 
         Raises:

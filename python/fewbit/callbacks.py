@@ -1,4 +1,4 @@
-"""Progress callbacks: how long work tells its caller how far it is."""
+"""Progress callbacks: how long work reports its progress to its caller."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The model and the text that come with the package, so that every command has something to do."""
+"""The model and the text that come with the package, which every command uses by default."""
 
 from __future__ import annotations
 

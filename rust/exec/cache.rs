@@ -100,8 +100,8 @@ impl Cache {
         }
         if self.reachable(sequence, length)? != length {
             return Err(Error::input(format!(
-                "sequence {sequence} has {present} tokens, of which the recurrent state can take \
-                 back the last {}",
+                "sequence {sequence} has {present} tokens; its recurrent state can take back only \
+                 the last {}",
                 present - self.state.base(sequence)
             ))
             .hint("keep 0 and read the sequence again"));

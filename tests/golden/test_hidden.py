@@ -1,4 +1,4 @@
-"""What transformers has inside: the input of each layer, its parts, the router, the last norm.
+"""Hidden states against transformers: each layer's input, its halves, the router, the last norm.
 
 A plan that is cut behind an op gives that op's rows, so the executors are held to each value.
 """

@@ -1,4 +1,4 @@
-"""What a cache keeps: however tokens reach it, a sequence's logits have the same bits.
+"""The state of a cache: however tokens reach it, a sequence's logits have the same bits.
 
 In f32 and with quantized weights and int8 activations; 90 tokens go through more than two of the
 spans that a recurrent state is folded in.

@@ -132,7 +132,7 @@ def test_states_go_back(card, name):
         rest = forward(executor, cache, tokens[length : 2 * CHUNK_TOKENS + 5])
         within_bound(rest, together[length : 2 * CHUNK_TOKENS + 5], NOISE)
     assert cache.reachable(0, CHUNK_TOKENS - 1) == 0
-    with pytest.raises(ValueError, match="the recurrent state can take back the last 37"):
+    with pytest.raises(ValueError, match="its recurrent state can take back only the last 37"):
         cache.truncate(0, CHUNK_TOKENS - 1)
     cache.truncate(0, 0)
     same_bits(forward(executor, cache, tokens), together)

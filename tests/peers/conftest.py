@@ -1,4 +1,4 @@
-"""What the tests beside llama.cpp share."""
+"""Fixtures of the tests that run llama.cpp beside fewbit."""
 
 from __future__ import annotations
 

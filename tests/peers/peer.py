@@ -1,4 +1,4 @@
-"""llama.cpp as the tests use it: its quantizer, a model loaded by it, files beside its own."""
+"""llama.cpp for the tests: its quantizer, a model loaded by it, and files to compare."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What llama.cpp multiplies with its weights, heard through its callback as llama-imatrix does."""
+"""Importance matrices against llama.cpp's: the inputs of its products, from its own callback."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""llama.cpp itself, through llama-cpp-python: its quantizer's bytes, its tokens, its perplexity."""
+"""fewbit against llama.cpp (llama-cpp-python): quantized bytes, tokens, perplexity."""
 
 from __future__ import annotations
 

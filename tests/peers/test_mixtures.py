@@ -1,4 +1,4 @@
-"""The choice of formats beside llama-quantize's own, on shapes alone: its dry run reads no data."""
+"""Mixtures against llama-quantize: the format of every tensor, by its dry run on shapes alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The models people run, written as GGUF: llama.cpp loads each and scores it as fewbit does."""
+"""Models of each architecture, written as GGUF: llama.cpp loads and scores each as fewbit does."""
 
 from __future__ import annotations
 

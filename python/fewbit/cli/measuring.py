@@ -1,4 +1,4 @@
-"""What a model predicts: perplexity, divergence, compare."""
+"""Commands that measure a model: perplexity, divergence, compare, imatrix."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How fast a model runs here: bench."""
+"""The command that measures speed: bench."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Text from a model: generation, conversations, and reasoning told apart from answers."""
+"""Text from a model: generation, conversations, and reasoning separate from answers."""

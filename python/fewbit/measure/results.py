@@ -24,7 +24,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Sample:
-    """What was measured: `chunks` windows of `ctx` tokens, of which `tokens` in all were scored.
+    """What was measured: `chunks` windows of `ctx` tokens; `tokens` tokens in all were scored.
 
     `nonfinite` counts the scored tokens whose logits gave no finite measure; the means are then
     not finite either. `seconds` is the wall clock of the whole measurement.

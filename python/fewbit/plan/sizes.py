@@ -58,7 +58,7 @@ def fraction_read(plan: Plan, op: Op) -> float | None:
 
 
 def _fractions(plan: Plan) -> dict[str, float]:
-    """The fraction of each tensor that a token reads, without tables of which it reads a row."""
+    """The fraction of each tensor that a token reads, except tables that it reads a row of."""
     fractions: dict[str, float] = {}
     for op in plan.ops:
         if (fraction := fraction_read(plan, op)) is not None:

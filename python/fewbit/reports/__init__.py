@@ -1,1 +1,1 @@
-"""What a file or a plan contains, and results as tables for people and JSON for programs."""
+"""Results as pages and JSON: what a file or plan contains, and writing any result to stdout."""

@@ -99,7 +99,7 @@ def plan_page(listing: Listing) -> Page:
     s = listing.sizes
     head = f"{listing.path}: {listing.architecture}, {len(listing.steps)} ops, for n new tokens"
     total = (
-        f"{s.weights:,} weights in {s.bytes:,} bytes, of which a token reads "
+        f"{s.weights:,} weights in {s.bytes:,} bytes; a token reads "
         f"{s.bytes_per_token:,}; a tensor that several ops name counts once"
     )
     return [head, "", table, "", total]

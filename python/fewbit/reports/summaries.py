@@ -244,7 +244,7 @@ def _fields_table(fields: Sequence[Bytes]) -> Table:
 
 
 def _numbers_lines(name: str, numbers: Sequence[float], width: int = 16) -> str:
-    """A name and its numbers, so many a line."""
+    """A name and its numbers, `width` on a line."""
     cells = [f"{v:>10.4g}" if isinstance(v, float) else f"{v:>4}" for v in numbers]
     rows = [" ".join(cells[at : at + width]) for at in range(0, len(cells), width)]
     return "\n".join(f"{name if at == 0 else '':<9} {row}" for at, row in enumerate(rows))

@@ -123,8 +123,8 @@ class Cache:
             raise InputError(f"cannot truncate a sequence of {present} tokens to {length}")
         if self.reachable(sequence, length) != length:
             raise InputError(
-                f"sequence {sequence} has {present} tokens, of which the recurrent state can take "
-                f"back the last {present - self._earliest(sequence)}",
+                f"sequence {sequence} has {present} tokens; its recurrent state can take back only "
+                f"the last {present - self._earliest(sequence)}",
                 hint="keep 0 and read the sequence again",
             )
         self._set_length(sequence, length)
