@@ -9,7 +9,9 @@ from importlib import resources
 import pytest
 
 import fewbit
+from fewbit.measure.results import Sample
 from fewbit.moved import MOVED
+from fewbit.reports.write import plain
 
 
 @pytest.mark.parametrize("name", MOVED)
@@ -36,3 +38,24 @@ def test_what_lies_in_an_old_package_is_found_too() -> None:
 def test_other_names_are_missing_as_ever() -> None:
     with pytest.raises(ModuleNotFoundError, match=r"fewbit\.nothing"):
         importlib.import_module("fewbit.nothing")
+
+
+def test_a_renamed_attribute_gives_its_successor() -> None:
+    result = fewbit.Perplexity(None, None, "f32", Sample(8, 2, 6, 1.0))  # type: ignore[arg-type]
+    with pytest.warns(DeprecationWarning, match="`span` of Perplexity is now called `sample`"):
+        assert result.span is result.sample
+    assert "span" not in plain(result)
+
+
+def test_names_of_modules_that_are_packages_now() -> None:
+    from fewbit.cli import run
+    from fewbit.formats import FORMATS, Format, find_format
+    from fewbit.plan import OPS, Plan
+    from fewbit.tokenizer import Tokenizer, from_folder, from_gguf
+
+    assert find_format("Q4_0") is FORMATS["Q4_0"]
+    assert isinstance(FORMATS["Q4_0"], Format)
+    assert Plan is fewbit.Plan
+    assert Tokenizer is fewbit.Tokenizer
+    assert "embed" in OPS
+    assert all(map(callable, (run, from_folder, from_gguf)))

@@ -1,4 +1,4 @@
-"""Old module paths: each still imports, with a warning that names its successor."""
+"""Old module paths and attributes: each still works, with a warning that names its successor."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import Any
 
 MOVED = {
     "calibrate": "measure.collect",
@@ -36,8 +37,25 @@ MOVED = {
     "tokenizer_gguf": "tokenizer.gguf_vocabulary",
     "tokenizer_metadata": "tokenizer.gguf_metadata",
 }
-"""Modules of version 0.1 under `fewbit`, and where they are now. `bench`, `compare`, `formats`,
-`plan`, `recipes` and `tokenizer` are functions and packages now; CHANGELOG.md has their parts."""
+"""Modules of version 0.1 under `fewbit`, and where they are now. `bench` and `compare` are
+functions now, `formats`, `plan`, `recipes`, `tokenizer` packages; CHANGELOG.md has their parts."""
+
+
+class Renamed:
+    """A former attribute, which gives the value of its successor with a warning."""
+
+    def __init__(self, successor: str) -> None:
+        self._successor = successor
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, instance: object, owner: type) -> Any:
+        if instance is None:
+            return self
+        text = f"`{self._name}` of {owner.__name__} is now called `{self._successor}`"
+        warnings.warn(text, DeprecationWarning, stacklevel=2)
+        return getattr(instance, self._successor)
 
 
 class _Alias(Loader):

@@ -1,1 +1,5 @@
-"""The command line: `fewbit.cli.main` puts the subcommands together, one module for each kind."""
+"""The command line: `fewbit.cli.main` joins the subcommands, one module for each kind."""
+
+from fewbit.cli.main import app, run
+
+__all__ = ["app", "run"]

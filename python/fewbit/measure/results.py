@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from fewbit.moved import Renamed
 from fewbit.tables import Page, Shown, Table
 
 
@@ -51,6 +52,8 @@ class Perplexity(Shown):
     acts: str
     sample: Sample
 
+    span = Renamed("sample")
+
     def page(self) -> Page:
         """As `fewbit perplexity` prints it."""
         return perplexity_page([self])
@@ -80,6 +83,8 @@ class Divergence(Shown):
     acts: str
     base_acts: str
     sample: Sample
+
+    span = Renamed("sample")
 
     def page(self) -> Page:
         """As `fewbit divergence` prints it."""
