@@ -16,6 +16,7 @@ from fewbit.run.gpu.source import INCLUDE
 from fewbit.run.limits import KV_TYPES
 from reference import ops, run
 from reference.formats import BLOCKS, FLOAT_ROWS
+from tests.rooms import Tree, python_tree, rust_tree
 
 ROOT = Path(__file__).parent.parent
 RUST = ROOT / "rust"
@@ -32,6 +33,29 @@ def imports(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             found.add(node.module.split(".")[0])
     return found
+
+
+TREES = {"python": python_tree, "rust": rust_tree}
+
+
+@pytest.fixture(params=TREES)
+def tree(request: pytest.FixtureRequest) -> Tree:
+    return TREES[request.param]()
+
+
+def test_no_file_imports_from_a_room_above_its_own(tree: Tree) -> None:
+    assert tree.upward() == [], "imports run down: tests/rooms.py has the order of rooms"
+
+
+def test_no_import_circle(tree: Tree) -> None:
+    assert tree.circles() == []
+
+
+def test_every_file_and_every_room_counts(tree: Tree) -> None:
+    """A file in no room is an error, and so is a room without a file; the graph is not empty."""
+    used = {tree.room(file) for file in tree.imports}
+    assert used == set(range(len(tree.rooms)))
+    assert sum(map(len, tree.imports.values())) > 200
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "reference").glob("*.py")), ids=lambda p: p.name)

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from fewbit.run.gpu.device import Device
+import fewbit
+from fewbit.run.gpu.device import Adapter, Device, open_device
 from fewbit.run.gpu.executor import Executor
 from fewbit.run.gpu.source import shader
 from tests.compare import same_bits, within_bound
@@ -111,3 +112,17 @@ def test_a_card_without_subgroups(card):
         texts = [second.source(item.stage.files) for item in executor.bound(cache, "f32")]
         assert any(shader("reduce_shared") in text for text in texts)
         assert not any("subgroupAdd" in text for text in texts)
+
+
+def test_a_closed_model_gives_its_memory_back(adapter: Adapter) -> None:
+    device = open_device(adapter)
+    before = device.allocated
+    with fewbit.load("demo", f"gpu:{adapter.index}") as model:
+        assert model.weights.device is device
+        loaded = device.allocated
+        assert loaded > before
+        assert model.executor
+        assert device.allocated > loaded, "working memory comes with the executor"
+    assert device.allocated == before
+    assert model.logits([1, 2, 3], "f32").shape == (3, 4096), "the next use loads it again"
+    model.close()

@@ -51,7 +51,7 @@ class CpuBackend:
         """None: the logits are on the host already, which chooses the tokens."""
         return None
 
-    def discard(self, weights: Weights) -> None:
+    def discard(self, weights: Weights, executor: Executor | None = None) -> None:
         """Do nothing: Python frees the memory with the last reference."""
 
     def memory_rate(self, weights: Weights, threads: int) -> float:

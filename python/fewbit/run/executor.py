@@ -106,8 +106,8 @@ class Backend(Protocol):
         None if the device cannot choose tokens in this way; the host then chooses each.
         """
 
-    def discard(self, weights: Weights) -> None:
-        """Free the memory of weights that no executor will use."""
+    def discard(self, weights: Weights, executor: Executor | None = None) -> None:
+        """Free the memory of weights that nobody will use, and of the executor bound to them."""
 
     def memory_rate(self, weights: Weights, threads: int) -> float:
         """GB/s (10^9 bytes) of the memory that holds the weights: reading it, on a card copying."""

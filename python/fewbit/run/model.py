@@ -87,10 +87,10 @@ class LoadedModel:
 
     def close(self) -> None:
         """Free the weights and working memory; the next use would load them anew."""
-        self.__dict__.pop("executor", None)
+        executor = self.__dict__.pop("executor", None)
         weights = self.__dict__.pop("weights", None)
         if weights is not None:
-            self.backend.discard(weights)
+            self.backend.discard(weights, executor)
 
     @property
     def config(self) -> Config:

@@ -71,9 +71,12 @@ class GpuBackend:
             return None
         return decode(executor, cache, token, sampling, rng, acts, most)
 
-    def discard(self, weights: AnyWeights) -> None:
+    def discard(self, weights: AnyWeights, executor: Executor | None = None) -> None:
         """Free the card's memory."""
         assert isinstance(weights, Weights)
+        if executor is not None:
+            assert isinstance(executor, GpuExecutor)
+            executor.release()
         weights.release()
 
     def memory_rate(self, weights: AnyWeights, threads: int) -> float:
