@@ -14,6 +14,7 @@ __all__ = [
     "Executor",
     "FormatInfo",
     "Weights",
+    "__version__",
     "decode",
     "divergence",
     "encode",
