@@ -64,9 +64,9 @@ CONFIGS = [
         "take the config.json that belongs to the weights",
     ),
     (
-        {"num_attention_heads": ...},
+        {"rope_parameters": {"rope_type": "linear"}},
         errors.FileFormatError,
-        "`m/config.json`: `num_attention_heads` must be a value, found nothing",
+        "`m/config.json`: `factor` must be a value, found nothing",
         "take the config.json that belongs to the weights",
     ),
     (

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fewbit.errors import UnsupportedError
+from fewbit.files.hf_defaults import ALIASES, CLASSES, DEFAULTS, NULLABLE
 from fewbit.files.hf_rope import main_rope, rotated, sections, window_rope
 from fewbit.files.hf_settings import Settings
 from fewbit.models import unknown_architecture
@@ -37,16 +38,22 @@ _ACTIVATIONS = {
     "gpt2": ("gelu_new", "gelu_pytorch_tanh"),
 }
 _SILU = ("silu", "swish")
-_GPT2 = {
-    "hidden_size": "n_embd",
-    "num_hidden_layers": "n_layer",
-    "num_attention_heads": "n_head",
-    "max_position_embeddings": "n_positions",
-    "intermediate_size": "n_inner",
-    "hidden_act": "activation_function",
+_TEXT = {
+    "gemma3": "gemma3_text",
+    "qwen3_5": "qwen3_5_text",
+    "qwen3_5_moe": "qwen3_5_moe_text",
 }
-"""Usual key -> key in the config.json of GPT-2."""
-_BIASED = ("gpt2", "gpt-oss")
+"""`model_type` of a model with a vision encoder -> that of its text model."""
+_GPT2 = {
+    "n_embd": "hidden_size",
+    "n_layer": "num_hidden_layers",
+    "n_head": "num_attention_heads",
+    "n_positions": "max_position_embeddings",
+    "n_inner": "intermediate_size",
+    "activation_function": "hidden_act",
+    "layer_norm_epsilon": "rms_norm_eps",
+}
+"""Key in the config.json of GPT-2 -> usual key."""
 
 
 def config_from_hf(settings: Mapping[str, Any], path: Path) -> Config:
@@ -60,20 +67,17 @@ def config_from_hf(settings: Mapping[str, Any], path: Path) -> Config:
         FileFormatError: a value is missing or has the wrong type.
 
     """
-    kind = str(settings.get("model_type"))
-    if kind not in ARCHITECTURES:
-        raise unknown_architecture(kind)
+    kind, s = _text_settings(Settings(settings, path))
     architecture = ARCHITECTURES[kind]
-    s = _text_settings(Settings(settings, path), architecture)
     _refuse(s, architecture)
     heads, width = s.integer("num_attention_heads"), s.integer("hidden_size")
     layers = s.integer("num_hidden_layers")
-    bias = s.flag("attention_bias", architecture in _BIASED)
-    context = s.integer("max_position_embeddings", 2048)
-    head_dim = s.integer("head_dim", _HEAD_DIMS.get(architecture, max(width // heads, 1)))
+    bias = s.flag("attention_bias", architecture == "gpt2")
+    context = s.integer("max_position_embeddings")
+    head_dim = s.integer("head_dim", max(width // heads, 1))
     count, routing = _experts(s, kind, layers)
     windows = _windows(s, kind, layers)
-    query = s.number("query_pre_attn_scalar", 256) if architecture == "gemma3" else head_dim
+    query = s.number("query_pre_attn_scalar") if architecture == "gemma3" else head_dim
     return Config(
         architecture=architecture,
         vocab=s.integer("vocab_size"),
@@ -83,15 +87,15 @@ def config_from_hf(settings: Mapping[str, Any], path: Path) -> Config:
         heads=heads,
         kv_heads=s.integer("num_key_value_heads", heads),
         head_dim=head_dim,
-        norm_eps=s.number("rms_norm_eps", s.number("layer_norm_epsilon", 1e-6)),
+        norm_eps=s.number("rms_norm_eps"),
         context=context,
-        rope=main_rope(s, architecture, context),
+        rope=main_rope(s, kind, context),
         windows=windows,
         qkv_bias=bias or kind == "qwen2",
         output_bias=bias and kind != "qwen2",
         ffn_bias=s.flag("mlp_bias", architecture == "gpt2"),
-        tied=s.flag("tie_word_embeddings", architecture in ("gemma3", "gpt2")),
-        window_rope=window_rope(s) if architecture == "gemma3" else None,
+        tied=s.flag("tie_word_embeddings"),
+        window_rope=window_rope(s, kind) if architecture == "gemma3" else None,
         rotated=rotated(s, architecture, head_dim),
         rope_sections=sections(s),
         query_scale=None if query == head_dim else query**-0.5,
@@ -103,22 +107,42 @@ def config_from_hf(settings: Mapping[str, Any], path: Path) -> Config:
     )
 
 
-_HEAD_DIMS = {
-    "qwen3": 128, "qwen3moe": 128, "gemma3": 256, "qwen35": 256, "qwen35moe": 256,
-    "qwen3next": 256, "gpt-oss": 64,
-}  # fmt: skip
-"""Default head size of architectures where it does not follow from the width."""
+def _text_settings(s: Settings) -> tuple[str, Settings]:
+    """`model_type` of the text model, and its settings under the keys that most models use.
 
-
-def _text_settings(s: Settings, architecture: str) -> Settings:
-    """Settings of the text model, under the keys that most models use."""
-    values = dict(s.values)
+    A key that is absent has the default of the model's class in transformers. So has one that is
+    null, unless null has a meaning of its own, such as no sliding window.
+    """
+    whole = _model_type(s)
+    kind = _TEXT.get(whole, whole)
+    defaults, values = DEFAULTS[kind], s.values
     if (text := s.section("text_config")) is not None:
-        tied = values.get("tie_word_embeddings")
-        values = ({} if tied is None else {"tie_word_embeddings": tied}) | dict(text.values)
-    if architecture == "gpt2":
-        values |= {new: values[old] for new, old in _GPT2.items() if old in values}
-    return Settings(values, s.path)
+        tied = s.values.get("tie_word_embeddings")
+        tied = DEFAULTS[whole]["tie_word_embeddings"] if tied is None else tied
+        defaults, values = defaults | {"tie_word_embeddings": tied}, text.values
+    own = {k: v for k, v in values.items() if v is not None or k in NULLABLE[kind]}
+    return kind, Settings(_usual(defaults, kind) | _usual(own, kind), s.path)
+
+
+def _model_type(s: Settings) -> str:
+    """`model_type`, or that of the class in `architectures` where there is none."""
+    found = s.values.get("model_type")
+    classes = s.values.get("architectures")
+    if found is None and isinstance(classes, list) and classes:
+        found = CLASSES.get(str(classes[0]), classes[0])
+    if str(found) not in ARCHITECTURES:
+        raise unknown_architecture(str(found))
+    return str(found)
+
+
+def _usual(values: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    """Values under the keys that most models use; the model's own spelling goes first."""
+    names = _GPT2 if kind == "gpt2" else ALIASES.get(kind, {})
+    if kind == "gpt_oss":
+        names = names | {"experts_per_token": "num_experts_per_tok"}
+    found = {key: value for key, value in values.items() if key not in names}
+    renamed = {names[key]: value for key, value in values.items() if key in names}
+    return found | renamed if kind == "gpt2" else renamed | found
 
 
 def _ffn(s: Settings, architecture: str, width: int) -> int | None:
@@ -130,7 +154,8 @@ def _ffn(s: Settings, architecture: str, width: int) -> int | None:
 
 def _refuse(s: Settings, architecture: str) -> None:
     default = _ACTIVATIONS.get(architecture, _SILU)
-    activation = s.values.get("hidden_activation") or s.values.get("hidden_act") or default[0]
+    key = "hidden_activation" if architecture == "gemma3" else "hidden_act"
+    activation = s.values.get(key, default[0])
     if activation not in default:
         raise UnsupportedError(
             f"`{s.path}`: unknown activation `{activation}`", hint=f"known: {default[0]}"
@@ -145,6 +170,7 @@ def _refuse(s: Settings, architecture: str) -> None:
     fixed = {
         "attn_logit_softcapping": None,
         "use_bidirectional_attention": False,
+        "scale_attn_weights": True,
         "scale_attn_by_inverse_layer_idx": False,
         "swiglu_alpha": ALPHA,
         "swiglu_limit": LIMIT,
@@ -164,7 +190,7 @@ def _experts(s: Settings, kind: str, layers: int) -> tuple[int, Experts | None]:
     count = s.integer("num_local_experts", s.values.get("num_experts"))
     own = kind in ("mixtral", "gpt_oss")
     step, dense = s.integer("decoder_sparse_step", 1), s.layers("mlp_only_layers")
-    used = s.integer("num_experts_per_tok", s.values.get("experts_per_token"))
+    used = s.integer("num_experts_per_tok")
     if used > count:
         raise s.wrong("num_experts_per_tok", used, f"at most {count}")
     return count, Experts(
@@ -196,12 +222,20 @@ def _delta(s: Settings, layers: int) -> Delta:
     )
 
 
+_WINDOWED = (
+    "mistral", "mixtral", "phi3", "qwen2", "qwen3", "qwen3_moe", "gemma3_text", "gpt_oss",
+)  # fmt: skip
+"""Models of transformers that look at `sliding_window`."""
+
+
 def _windows(s: Settings, kind: str, layers: int) -> tuple[int, ...]:
     """Sliding window of each layer, () if there is none; Qwen needs `use_sliding_window`."""
-    if s.values.get("sliding_window") is None or kind in ("llama", "gpt2"):
+    if kind not in _WINDOWED or s.values.get("sliding_window") in (None, 0, -1):
         return ()
     window = s.integer("sliding_window")
-    if kind in ("mistral", "mixtral", "phi3"):
+    if kind.startswith("qwen") and not s.flag("use_sliding_window"):
+        return ()
+    if kind in ("mistral", "mixtral", "phi3", "qwen3_moe"):
         return (window,) * layers
     kinds = s.kinds("layer_types", layers)
     if kind.startswith("gemma3"):
@@ -209,10 +243,8 @@ def _windows(s: Settings, kind: str, layers: int) -> tuple[int, ...]:
         slides = [bool((i + 1) % every) for i in range(layers)]
     elif kind == "gpt_oss":
         slides = [i % 2 == 0 for i in range(layers)]
-    elif not s.flag("use_sliding_window"):
-        return ()
     else:
-        full = s.integer("max_window_layers", 28)
+        full = s.integer("max_window_layers", least=0)
         slides = [i >= full for i in range(layers)]
     if kinds is not None:
         slides = [kind == "sliding_attention" for kind in kinds]

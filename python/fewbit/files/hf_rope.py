@@ -5,17 +5,16 @@ from __future__ import annotations
 import math
 
 from fewbit.errors import FileFormatError, UnsupportedError
+from fewbit.files.hf_defaults import ROPE_BASES
 from fewbit.files.hf_settings import Settings
 from fewbit.models.rope import yarn_attention
 from fewbit.plan.config import Rope
 
 PARTIAL = ("phi3", "qwen35", "qwen35moe", "qwen3next")
 """Architectures whose plan can rotate a fraction of each head."""
-BASES = {"gemma3": 1e6, "gpt-oss": 150000.0}
-"""Default `rope_theta` of architectures; 10,000 for others."""
 
 
-def main_rope(s: Settings, architecture: str, context: int) -> Rope:
+def main_rope(s: Settings, model_type: str, context: int) -> Rope:
     """Read the rotary embedding of all layers, or of those with full attention.
 
     Raises:
@@ -24,8 +23,10 @@ def main_rope(s: Settings, architecture: str, context: int) -> Rope:
 
     """
     r = _section(s, "full_attention")
-    base = r.number("rope_theta", s.number("rope_theta", BASES.get(architecture, 10000.0)))
-    kind = r.values.get("rope_type", r.values.get("type", "default"))
+    base = r.number("rope_theta", s.number("rope_theta", ROPE_BASES[model_type][0]))
+    kind = r.values.get("rope_type") or r.values.get("type") or "default"
+    if model_type == "phi3" and kind == "yarn":
+        kind = "longrope"  # Phi 3's name of it in its first files
     match kind:
         case "default":
             return Rope(base)
@@ -36,12 +37,12 @@ def main_rope(s: Settings, architecture: str, context: int) -> Rope:
                 base,
                 "llama3",
                 _factor(r),
-                r.integer("original_max_position_embeddings"),
+                _original(s, r, context),
                 low_freq_factor=r.number("low_freq_factor"),
                 high_freq_factor=r.number("high_freq_factor"),
             )
         case "yarn":
-            return _yarn(r, base, context)
+            return _yarn(s, r, base, context)
         case "longrope" | "su":
             return _longrope(s, r, base, context)
     raise UnsupportedError(
@@ -50,11 +51,11 @@ def main_rope(s: Settings, architecture: str, context: int) -> Rope:
     )
 
 
-def window_rope(s: Settings) -> Rope:
+def window_rope(s: Settings, model_type: str) -> Rope:
     """Read the rotary embedding of Gemma 3's layers with a sliding window."""
     r = s.section("rope_parameters")
     own = None if r is None else r.section("sliding_attention")
-    base = s.number("rope_local_base_freq", 10000.0)
+    base = s.number("rope_local_base_freq", ROPE_BASES[model_type][1])
     return Rope(base if own is None else own.number("rope_theta", base))
 
 
@@ -67,7 +68,7 @@ def rotated(s: Settings, architecture: str, head_dim: int) -> int:
     """
     r = _section(s, "full_attention")
     default = 0.25 if architecture.startswith(("qwen35", "qwen3next")) else 1.0
-    fraction = s.number("partial_rotary_factor", r.number("partial_rotary_factor", default))
+    fraction = r.number("partial_rotary_factor", s.number("partial_rotary_factor", default))
     if fraction == 1:
         return 0
     if architecture not in PARTIAL:
@@ -89,21 +90,21 @@ def rotated(s: Settings, architecture: str, head_dim: int) -> int:
 def sections(s: Settings) -> tuple[int, ...]:
     """Rotary pairs for time, height and width in Qwen3.5; text has one position for all three."""
     r = _section(s, "full_attention")
-    if "mrope_section" not in r.values:
+    if r.values.get("mrope_section") is None:
         return ()
     return (*(int(n) for n in r.numbers("mrope_section")), 0)
 
 
 def _section(s: Settings, kind: str) -> Settings:
-    """Settings of the rope: `rope_parameters` (transformers 5) or `rope_scaling` (4)."""
-    r = s.section("rope_parameters") or s.section("rope_scaling") or Settings({}, s.path)
-    return r.section(kind) or r
+    """Settings of the rope: `rope_scaling` (transformers 4) or else `rope_parameters` (5)."""
+    for key in ("rope_scaling", "rope_parameters"):
+        if (r := s.section(key)) is not None and r.values:
+            return r.section(kind) or r
+    return Settings({}, s.path)
 
 
 def _longrope(s: Settings, r: Settings, base: float, context: int) -> Rope:
-    original = s.integer(
-        "original_max_position_embeddings", r.integer("original_max_position_embeddings", context)
-    )
+    original = _original(s, r, context)
     factor = r.number("factor", context / original)
     attention = math.sqrt(1 + math.log(factor) / math.log(original)) if factor > 1 else 1.0
     return Rope(
@@ -116,10 +117,11 @@ def _longrope(s: Settings, r: Settings, base: float, context: int) -> Rope:
     )
 
 
-def _yarn(r: Settings, base: float, context: int) -> Rope:
-    original = r.integer("original_max_position_embeddings", context)
+def _yarn(s: Settings, r: Settings, base: float, context: int) -> Rope:
+    original = _original(s, r, context)
     factor = _factor(r, context / original)
-    attention = r.number("attention_factor") if "attention_factor" in r.values else None
+    given = r.values.get("attention_factor") is not None
+    attention = r.number("attention_factor") if given else None
     if attention is None and r.values.get("mscale") and r.values.get("mscale_all_dim"):
         attention = yarn_attention(factor, r.number("mscale")) / yarn_attention(
             factor, r.number("mscale_all_dim")
@@ -134,6 +136,12 @@ def _yarn(r: Settings, base: float, context: int) -> Rope:
         attention_factor=attention,
         truncate=r.flag("truncate", True),
     )
+
+
+def _original(s: Settings, r: Settings, context: int) -> int:
+    """Context that the model was trained with; the key beside the rope's settings goes first."""
+    key = "original_max_position_embeddings"
+    return s.integer(key, r.integer(key, context))
 
 
 def _factor(r: Settings, default: float | None = None) -> float:

@@ -17,11 +17,13 @@ class Settings:
     values: Mapping[str, Any]
     path: Path
 
-    def integer(self, key: str, default: int | None = None) -> int:
-        """Read an integer of 1 or more; the default if it is missing."""
+    def integer(self, key: str, default: int | None = None, least: int = 1) -> int:
+        """Read an integer of `least` or more, also spelled 128.0; the default if it is missing."""
         value = self._get(key, default)
-        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value < 1 << 31:
-            raise self.wrong(key, value, "an integer of 1 or more")
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 1 << 31:
+            raise self.wrong(key, value, f"an integer of {least} or more")
         return value
 
     def number(self, key: str, default: float | None = None) -> float:
