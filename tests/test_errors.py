@@ -76,12 +76,6 @@ CONFIGS = [
         "known: silu",
     ),
     (
-        {"quantization_config": {"quant_method": "gptq"}},
-        errors.UnsupportedError,
-        "`m/config.json`: the weights are quantized by `gptq`, which fewbit does not read",
-        "take the original checkpoint",
-    ),
-    (
         {"rope_parameters": {"rope_type": "ntk", "rope_theta": 1e4}},
         errors.UnsupportedError,
         "`m/config.json`: unknown rope scaling `ntk`",
@@ -161,6 +155,14 @@ def eight_bit_weights(folder: Path) -> Any:
     return fewbit.load(folder)
 
 
+def gptq_weights(folder: Path) -> Any:
+    edit_config(folder, quantization_config={"quant_method": "gptq", "bits": 4})
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.layers.0.mlp.up_proj.qweight"] = np.zeros((32, 512), np.int32)
+    save_file(tensors, folder / "model.safetensors")
+    return fewbit.load(folder)
+
+
 def quantize_nan(folder: Path) -> Any:
     break_weights(folder, "model.layers.1.mlp.up_proj.weight", np.nan)
     fewbit.load(folder).quantize("Q8_0").save("out.gguf")
@@ -205,6 +207,11 @@ TABLE: list[tuple[Callable[[Path], Any], type[FewbitError], str, str | None]] = 
         eight_bit_weights, errors.UnsupportedError,
         "tensor `model.norm.weight` has the unsupported dtype I8",
         "known in safetensors files: F32, F16, BF16",
+    ),
+    (
+        gptq_weights, errors.UnsupportedError,
+        "`m/config.json`: the weights are quantized by `gptq`, which fewbit does not read",
+        "take the original checkpoint",
     ),
     (
         quantize_nan, errors.FormatError,

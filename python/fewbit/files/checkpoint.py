@@ -6,8 +6,8 @@ architecture serves both. Tensor data are read on demand.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -19,14 +19,12 @@ from fewbit.errors import FileFormatError, InputError
 from fewbit.files import gguf, hub
 from fewbit.files.gguf_config import LONG_FACTORS, ROPE_FREQS, config_from_gguf
 from fewbit.files.hf_config import config_from_hf
+from fewbit.files.hf_weights import read_weights, refuse_quantized
 from fewbit.files.json_file import read_json
-from fewbit.files.safetensors import TensorInfo, read_safetensors
-from fewbit.files.transforms import gguf_tensors
+from fewbit.files.transforms import Source, gguf_tensors
 from fewbit.models import build_plan
 from fewbit.plan.config import Config
 from fewbit.plan.shapes import tensor_shapes
-
-INDEX = "model.safetensors.index.json"
 
 
 @dataclass(frozen=True)
@@ -93,7 +91,7 @@ def open_checkpoint(path: str | PathLike[str]) -> Checkpoint:
 
 def _open_file(path: Path) -> Checkpoint:
     if path.suffix == ".safetensors" or path.name == "config.json":
-        return _open_folder(path.parent)
+        return _open_folder(path.parent, path if path.suffix == ".safetensors" else None)
     file = gguf.read_gguf(path)
     shapes = {name: info.shape for name, info in file.tensors.items()}
     divisors = {}
@@ -114,7 +112,7 @@ def _same(data: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return data
 
 
-def _open_folder(path: Path) -> Checkpoint:
+def _open_folder(path: Path, weights: Path | None = None) -> Checkpoint:
     config_path = path / "config.json"
     if not config_path.exists():
         raise InputError(
@@ -122,35 +120,33 @@ def _open_folder(path: Path) -> Checkpoint:
             hint="give a Hugging Face folder: it has config.json, *.safetensors and tokenizer.json",
             path=str(path),
         )
-    config = config_from_hf(read_json(config_path), config_path)
-    infos: dict[str, TensorInfo] = {}
-    for file in _weight_files(path):
-        infos |= read_safetensors(file)
+    settings = read_json(config_path)
+    config = config_from_hf(settings, config_path)
+    infos = read_weights(path, weights)
+    refuse_quantized(settings, infos, config_path)
+    sources = gguf_tensors(infos, config)
+    if config.tied and "token_embd.weight" in sources:
+        if _has_own_head(sources):
+            config = replace(config, tied=False)
+        else:
+            sources.pop("output.weight", None)
     tensors = {
         name: LazyTensor(name, source.format, source.shape, source.read, source.read_rows)
-        for name, source in gguf_tensors(infos, config).items()
+        for name, source in sources.items()
     }
     return Checkpoint(path, config, tensors)
 
 
-def _weight_files(folder: Path) -> list[Path]:
-    """List the safetensors files of `folder`: those in the index, or all if there is no index."""
-    index = folder / INDEX
-    if index.exists():
-        names = read_json(index).get("weight_map")
-        if not isinstance(names, dict) or not all(isinstance(n, str) for n in names.values()):
-            raise FileFormatError(f"`{index}`: `weight_map` must name a file for each tensor")
-        files = [folder / Path(name).name for name in sorted(set(names.values()))]
-    else:
-        files = sorted(folder.glob("*.safetensors"))
-    if not files or (missing := [file for file in files if not file.exists()]):
-        what = f"`{missing[0].name}` is missing" if files else "no safetensors files"
-        raise FileFormatError(
-            f"the weights in `{folder}` are incomplete: {what}",
-            hint="download the folder again; fewbit reads weights from safetensors files only",
-            path=str(folder),
-        )
-    return files
+def _has_own_head(sources: Mapping[str, Source]) -> bool:
+    """Whether the output matrix is another than the embedding; many checkpoints carry a copy."""
+    head, embedding = sources.get("output.weight"), sources["token_embd.weight"]
+    if head is None:
+        return False
+    if (head.format, head.shape) != (embedding.format, embedding.shape):
+        return True
+    first, second = head.load(), embedding.load()
+    parts = range(0, len(first), 1024)
+    return not all(np.array_equal(first[i : i + 1024], second[i : i + 1024]) for i in parts)
 
 
 def _check_tensors(checkpoint: Checkpoint) -> None:

@@ -62,8 +62,7 @@ def config_from_hf(settings: Mapping[str, Any], path: Path) -> Config:
     For a model with a vision encoder it is that of the text model (`text_config`).
 
     Raises:
-        UnsupportedError: the architecture, activation, rope scaling or quantization is not
-            supported.
+        UnsupportedError: the architecture, activation or rope scaling is not supported.
         FileFormatError: a value is missing or has the wrong type.
 
     """
@@ -159,13 +158,6 @@ def _refuse(s: Settings, architecture: str) -> None:
     if activation not in default:
         raise UnsupportedError(
             f"`{s.path}`: unknown activation `{activation}`", hint=f"known: {default[0]}"
-        )
-    quantization = s.section("quantization_config")
-    method = None if quantization is None else quantization.values.get("quant_method")
-    if quantization and not (architecture == "gpt-oss" and method == "mxfp4"):
-        raise UnsupportedError(
-            f"`{s.path}`: the weights are quantized by `{method}`, which fewbit does not read",
-            hint="take the original checkpoint",
         )
     fixed = {
         "attn_logit_softcapping": None,

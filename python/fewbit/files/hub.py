@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
+from glob import escape
 from os import PathLike
 from pathlib import Path
 
 from fewbit.errors import InputError
+from fewbit.files.hf_weights import PATTERN, file_of_tensors
 
 _REPOSITORY = re.compile(r"(?P<id>[\w.-]+/[\w.-]+)(/(?P<file>.+\.gguf))?")
-_FOLDER = ["*.json", "*.safetensors", "*.jinja", "tokenizer.model"]
+_FOLDER = ["*.json", PATTERN, "*.jinja", "tokenizer.model"]
+_NESTED = ["*/*"]
+"""Files in folders of a repository, such as `original/` and `onnx/`: other forms of the model."""
 
 
 def resolve(name: str | PathLike[str]) -> Path:
@@ -41,7 +45,13 @@ def _download(repository: str, file: str | None) -> Path:
     try:
         if file is not None:
             return Path(hf_hub_download(repository, file))
-        return Path(snapshot_download(repository, allow_patterns=_FOLDER))
+        folder = Path(
+            snapshot_download(repository, allow_patterns=_FOLDER, ignore_patterns=_NESTED)
+        )
+        named = sorted(set(file_of_tensors(folder).values()))
+        if others := [name for name in named if not (folder / name).exists()]:
+            snapshot_download(repository, allow_patterns=[escape(name) for name in others])
+        return folder
     except (HFValidationError, OSError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(

@@ -99,8 +99,6 @@ def gguf_tensors(infos: Mapping[str, TensorInfo], config: Config) -> dict[str, S
     if split := _SPLITS.get(config.architecture):
         sources = split(sources, config)
     names = gguf_names(sources, config.architecture, config.layers)
-    if config.tied:
-        names.pop("output.weight", None)  # a copy of the embedding that some checkpoints carry
     return {name: _reshaped(name, sources[source], config) for name, source in names.items()}
 
 
