@@ -151,6 +151,21 @@ def test_experts_have_two_names() -> None:
     )
 
 
+def test_two_spellings_of_one_key() -> None:
+    """As in transformers: the one that is no field of the class counts."""
+    assert read("mixtral", num_experts=16, num_local_experts=4).experts == 16
+    assert read("qwen3_moe", num_experts=32, num_local_experts=16).experts == 16
+    assert read("gpt_oss", experts_per_token=2, num_experts_per_tok=3).routing == (
+        read("gpt_oss", num_experts_per_tok=3).routing
+    )
+    keys = {"model_type": "gpt2", "n_embd": 64, "n_layer": 2, "n_head": 4}
+    plain = config_from_hf(keys, Path("m"))
+    found = config_from_hf(
+        keys | {"hidden_size": 32, "rms_norm_eps": 1.0, "intermediate_size": 9}, Path("m")
+    )
+    assert (found.width, found.ffn, found.norm_eps) == (32, 128, plain.norm_eps)
+
+
 def test_windows_of_qwen() -> None:
     slides = {"use_sliding_window": True, "sliding_window": 16}
     assert read("qwen3", **slides, max_window_layers=0).windows == (16, 16)
@@ -161,14 +176,17 @@ def test_windows_of_qwen() -> None:
     assert read("qwen3_next", **slides).windows == ()
 
 
-def test_original_context_beside_the_rope_goes_first() -> None:
+def test_original_context() -> None:
+    """Phi 3's stands beside the settings of the rope; for others the context is the default."""
     factors = {"type": "longrope", "short_factor": [1.0] * 8, "long_factor": [2.0] * 8}
-    found = read("phi3", rope_scaling=factors | {"original_max_position_embeddings": 64})
-    assert found.rope.original_context == 4096  # the class's own
+    inside = {"original_max_position_embeddings": 64}
+    assert read("phi3", rope_scaling=factors | inside).rope.original_context == 4096
     assert read("phi3", rope_scaling=factors | {"type": "yarn"}) == (
         read("phi3", rope_scaling=factors)
     )
     llama3 = {
         "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
     }  # fmt: skip
-    assert read("llama", rope_scaling=llama3).rope.original_context == 2048
+    for rope in (llama3, {"type": "yarn", "factor": 4.0}, factors):
+        assert read("llama", rope_scaling=rope, **inside).rope.original_context == 2048
+        assert read("llama", rope_scaling=rope | inside).rope.original_context == 64

@@ -135,13 +135,21 @@ def _model_type(s: Settings) -> str:
 
 
 def _usual(values: Mapping[str, Any], kind: str) -> dict[str, Any]:
-    """Values under the keys that most models use; the model's own spelling goes first."""
-    names = _GPT2 if kind == "gpt2" else ALIASES.get(kind, {})
-    if kind == "gpt_oss":
-        names = names | {"experts_per_token": "num_experts_per_tok"}
-    found = {key: value for key, value in values.items() if key not in names}
-    renamed = {names[key]: value for key, value in values.items() if key in names}
-    return found | renamed if kind == "gpt2" else renamed | found
+    """Values under the keys that most models use.
+
+    Of two spellings of a key the one that is no field of the class counts, as in transformers.
+    """
+    if kind == "gpt2":
+        renamed = {_GPT2[key]: value for key, value in values.items() if key in _GPT2}
+        unread = {*_GPT2, *_GPT2.values()} - set(ALIASES[kind])
+        return renamed | {key: value for key, value in values.items() if key not in unread}
+    found = dict(values)
+    if kind == "gpt_oss" and "experts_per_token" in found:
+        found.setdefault("num_experts_per_tok", found["experts_per_token"])
+    for alias, key in ALIASES.get(kind, {}).items():
+        if alias in found and not (alias in DEFAULTS[kind] and key in found):
+            found[key] = found[alias]
+    return found
 
 
 def _ffn(s: Settings, architecture: str, width: int) -> int | None:

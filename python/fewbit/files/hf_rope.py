@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from fewbit.errors import FileFormatError, UnsupportedError
-from fewbit.files.hf_defaults import ROPE_BASES
+from fewbit.files.hf_defaults import DEFAULTS, ROPE_BASES
 from fewbit.files.hf_settings import Settings
 from fewbit.models.rope import yarn_attention
 from fewbit.plan.config import Rope
@@ -37,14 +37,14 @@ def main_rope(s: Settings, model_type: str, context: int) -> Rope:
                 base,
                 "llama3",
                 _factor(r),
-                _original(s, r, context),
+                _original(s, r, model_type),
                 low_freq_factor=r.number("low_freq_factor"),
                 high_freq_factor=r.number("high_freq_factor"),
             )
         case "yarn":
-            return _yarn(s, r, base, context)
+            return _yarn(r, base, context, _original(s, r, model_type))
         case "longrope" | "su":
-            return _longrope(s, r, base, context)
+            return _longrope(r, base, context, _original(s, r, model_type))
     raise UnsupportedError(
         f"`{s.path}`: unknown rope scaling `{kind}`",
         hint="known: default, linear, llama3, yarn, longrope",
@@ -103,8 +103,7 @@ def _section(s: Settings, kind: str) -> Settings:
     return Settings({}, s.path)
 
 
-def _longrope(s: Settings, r: Settings, base: float, context: int) -> Rope:
-    original = _original(s, r, context)
+def _longrope(r: Settings, base: float, context: int, original: int) -> Rope:
     factor = r.number("factor", context / original)
     attention = math.sqrt(1 + math.log(factor) / math.log(original)) if factor > 1 else 1.0
     return Rope(
@@ -117,8 +116,7 @@ def _longrope(s: Settings, r: Settings, base: float, context: int) -> Rope:
     )
 
 
-def _yarn(s: Settings, r: Settings, base: float, context: int) -> Rope:
-    original = _original(s, r, context)
+def _yarn(r: Settings, base: float, context: int, original: int) -> Rope:
     factor = _factor(r, context / original)
     given = r.values.get("attention_factor") is not None
     attention = r.number("attention_factor") if given else None
@@ -138,10 +136,12 @@ def _yarn(s: Settings, r: Settings, base: float, context: int) -> Rope:
     )
 
 
-def _original(s: Settings, r: Settings, context: int) -> int:
-    """Context that the model was trained with; the key beside the rope's settings goes first."""
+def _original(s: Settings, r: Settings, model_type: str) -> int:
+    """Context that the model was trained with; Phi 3's stands beside the rope's settings."""
     key = "original_max_position_embeddings"
-    return s.integer(key, r.integer(key, context))
+    if key in DEFAULTS[model_type]:
+        return s.integer(key)
+    return r.integer(key, s.integer("max_position_embeddings"))
 
 
 def _factor(r: Settings, default: float | None = None) -> float:
