@@ -112,7 +112,7 @@ def test_truncate(name: str, recipe: str | None, acts: str, length: int) -> None
     else:
         assert kept == (length if length >= 2 * SPAN else 0)  # 90 tokens: folded up to 64
     if kept != length:
-        with pytest.raises(fewbit.FewbitError, match="can take back the last 26"):
+        with pytest.raises(fewbit.FewbitError, match="can take back only the last 26"):
             fed.cache.truncate(0, length)
         assert fed.cache.length() == TOKENS
     fed.cache.truncate(0, kept)
