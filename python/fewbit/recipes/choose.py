@@ -130,10 +130,12 @@ def choose(
     Raises:
         FormatError: a recipe or format is unknown, does not fit the rows of a tensor, or needs an
             importance matrix.
+        InputError: an override matches the name of no tensor.
         FileFormatError: the name of an expert tensor does not tell its layer.
 
     """
     name, wanted = canonical(recipe), options or Options()
+    refuse_idle_overrides(wanted.overrides, tensors)
     if find_format(main_format(name)).family == "affine":
         return {
             key: name
@@ -327,6 +329,23 @@ def _pattern(text: str) -> re.Pattern[str]:
         raise InputError(
             f"`{text}` is not a regular expression: {error}", hint="as in `attn_v=Q6_K`"
         ) from None
+
+
+def refuse_idle_overrides(overrides: Mapping[str, str], names: Collection[str]) -> None:
+    """Refuse an override that matches none of the tensors' `names`: it is a typing error.
+
+    Raises:
+        InputError: an override matches nothing, or is not a regular expression.
+
+    """
+    for text in overrides:
+        if not any(_pattern(text).search(name) for name in names):
+            words = {word for name in names for word in (name, *name.split("."))}
+            raise InputError(
+                f"`--tensor-type {text}` matches no tensor",
+                hint=f"{did_you_mean(text, sorted(words))}`fewbit inspect` lists the names",
+                pattern=text,
+            )
 
 
 def _has(name: str, substrings: Collection[str]) -> bool:
