@@ -281,6 +281,7 @@ def test_bench_measures_both_and_the_memory(fewbit: Fewbit) -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_explains_itself(fewbit: Fewbit, command: str) -> None:
     ended = fewbit(command, "--help")
+    assert fewbit(command, "-h") == ended
     assert (ended.code, ended.err) == (0, "")
     assert f"fewbit {command}" in ended.out
     assert "--json" in ended.out
@@ -290,6 +291,13 @@ def test_help_without_arguments(fewbit: Fewbit) -> None:
     ended = fewbit()
     assert (ended.code, ended.err) == (2, "")
     assert all(command in ended.out for command in COMMANDS)
+
+
+def test_shells_complete_commands() -> None:
+    words = {"_FEWBIT_COMPLETE": "complete_bash", "COMP_WORDS": "fewbit q", "COMP_CWORD": "1"}
+    with process(env={**os.environ, **words}) as running:
+        assert running.stdout is not None
+        assert running.stdout.read().split() == ["quantize"]
 
 
 def test_a_closed_pipe_ends_quietly() -> None:

@@ -30,7 +30,7 @@ app = typer.Typer(
     name="fewbit",
     help="Store a language model's weights in fewer bits, prove what was lost, run the result.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
 for command in (
@@ -112,8 +112,8 @@ def _fail(error: BaseException) -> int:
     """Print what went wrong and what to do; an unforeseen error asks to be reported."""
     match error:
         case typer.TyperException():
-            if message := error.format_message():  # empty if the help was shown
-                _say(_lower(message), "`fewbit COMMAND --help` lists the options")
+            if error.format_message():  # empty if the help was shown
+                _say(*_explain_usage(error))
             return error.exit_code
         case FewbitError():
             _say(error.message, error.hint)
@@ -127,6 +127,22 @@ def _fail(error: BaseException) -> int:
                 "this is a defect; FEWBIT_DEBUG=1 shows where it comes from",
             )
     return 1
+
+
+def _explain_usage(error: typer.TyperException) -> tuple[str, str]:
+    """The message of a wrong command line; the hint names the command that was typed."""
+    message = error.format_message()
+    near = list(getattr(error, "possibilities", None) or ())
+    if near:
+        message = message.partition(" (Possible options:")[0].partition(" Did you mean")[0]
+    elif " Did you mean '" in message:  # an unknown command
+        message, _, rest = message.partition(" Did you mean '")
+        near = [rest.partition("'")[0]]
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context else "fewbit"
+    what = "commands" if command == "fewbit" else "options"
+    suggestion = f"did you mean `{near[0]}`? " if near else ""
+    return _lower(message), f"{suggestion}`{command} --help` lists the {what}"
 
 
 def _explain(error: OSError) -> tuple[str, str | None]:
