@@ -148,6 +148,25 @@ def choose(
     return {key: found[key] for key in tensors}
 
 
+def deviations(
+    recipe: str,
+    formats: Mapping[str, str],
+    tensors: Mapping[str, Shaped],
+    model: Counts,
+    importance: Collection[str] = (),
+) -> dict[str, tuple[str, str]]:
+    """Find the tensors that options, or the limits of their shape, took out of their recipe.
+
+    `formats` is what `choose` gave. The result has the recipe's format and the tensor's own.
+    """
+    name = canonical(recipe)
+    if find_format(main_format(name)).family == "affine" or find_format(main_format(name)).is_float:
+        return {}
+    chooser = _Chooser(name, tensors, model, importance, Options())
+    planned = {key: chooser.planned(key) for key in sorted(tensors, key=sort_key)}
+    return {key: (planned[key], formats[key]) for key in planned if planned[key] != formats[key]}
+
+
 def unquantized_format(tensor: Shaped) -> str:
     """Return the format of a tensor that is not quantized: its own, F32 for vectors of floats."""
     if len(tensor.shape) == 1 and find_format(tensor.format).is_float:
@@ -195,6 +214,13 @@ class _Chooser:
                 format=wanted,
             )
         return wanted
+
+    def planned(self, name: str) -> str:
+        """The format that the recipe has for a tensor, whether its shape allows it or not."""
+        tensor = self._tensors[name]
+        if not is_quantizable(name, tensor.shape, self._model.architecture):
+            return unquantized_format(tensor)
+        return self._mixed(name, tensor)
 
     def _has_importance(self, name: str, tensor: Shaped, wanted: str) -> bool:
         """True if `name` has importance, or `wanted` does not need it."""
