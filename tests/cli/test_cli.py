@@ -17,6 +17,7 @@ import pytest
 
 from fewbit.cli import main as cli
 from fewbit.demo import DEMO
+from fewbit.recipes.mixtures import FILE_TYPES
 from tests.golden.loading import asset
 
 COMMANDS = (
@@ -176,6 +177,28 @@ def test_perplexity_json_and_text(fewbit: Fewbit, tmp_path: Path) -> None:
     (same,) = fewbit("perplexity", str(DEMO), "--text", str(text), *SHORT, "--json").json
     assert own["ppl"] == same["ppl"]
     assert own["sample"]["tokens"] == 62
+
+
+def test_the_demo_s_text_by_name(fewbit: Fewbit, tmp_path: Path) -> None:
+    file = tmp_path / "small.gguf"
+    assert fewbit("quantize", "demo", str(file), "-f", "Q8_0").code == 0
+    (named,) = fewbit("perplexity", str(file), "--text", "demo", *SHORT, "--json").json
+    (own,) = fewbit("perplexity", "demo", "-f", "Q8_0", *SHORT, "--json").json
+    assert named["ppl"] == own["ppl"]
+
+
+def test_inspect_lists_formats_and_mixtures(fewbit: Fewbit) -> None:
+    found = fewbit("inspect", "--format", "list", "--json").json["recipes"]
+    recipes = {recipe["name"]: recipe for recipe in found}
+    assert set(FILE_TYPES) <= set(recipes)
+    assert recipes["Q4_K_M"]["main_format"] == "Q4_K"
+    assert recipes["Q4_K_M"]["format_bits"] == 4.5
+    # llama-quantize --help gives 4.58 GiB of Llama 3 8B, which has 8,030,261,248 weights
+    assert recipes["Q4_K_M"]["model_bits"] == pytest.approx(4.58 * 2**33 / 8_030_261_248, abs=0.01)
+    assert recipes["IQ2_XXS"]["needs_imatrix"]
+    assert not recipes["IQ4_XS"]["needs_imatrix"]
+    shown = fewbit("inspect", "-f", "list").out
+    assert all(name in shown for name in recipes)
 
 
 def test_divergence_of_a_format_from_the_model_itself(fewbit: Fewbit) -> None:

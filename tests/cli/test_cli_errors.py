@@ -47,7 +47,7 @@ TABLE = [
         f"perplexity {DEMO}",
         1,
         "no text to measure on",
-        "name a file with `--text FILE`",
+        "name a file with `--text FILE`, or `--text demo`",
     ),
     (
         "divergence",

@@ -24,6 +24,7 @@ from fewbit.formats.table import find_format
 from fewbit.recipes.choose import Options, canonical
 from fewbit.reports import contents as inspect_file
 from fewbit.reports import write as report
+from fewbit.reports.format_list import list_formats
 from fewbit.reports.plan_listing import list_plan
 from fewbit.tables import Shown
 
@@ -49,7 +50,8 @@ def inspect(
         typer.Option(
             "--format",
             "-f",
-            help="Explain a number format, for example Q4_K or asym4-g32; needs no model.",
+            help="Explain a number format, for example Q4_K or asym4-g32; needs no model. `list` "
+            "lists formats and mixtures with their bits per weight.",
             show_default=False,
         ),
     ] = None,
@@ -68,7 +70,7 @@ def inspect(
                 "`--format` takes no model and no `--tensor`, `--block` or `--plan`",
                 hint="for a block of a file use `--tensor REGEX --block N`",
             )
-        _show(inspect_file.explain(format_), json)
+        _show(list_formats() if format_ == "list" else inspect_file.explain(format_), json)
         return
     if plan and (tensor is not None or block is not None):
         raise InputError(
