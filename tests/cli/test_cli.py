@@ -347,6 +347,24 @@ def test_a_full_disk_behind_stdout_is_said() -> None:
     assert running.returncode == 1
 
 
+@pytest.mark.skipif(os.name == "nt", reason="descriptors of POSIX")
+def test_closed_streams_have_messages_of_their_own(tmp_path: Path) -> None:
+    def ends(line: str) -> tuple[int, str]:
+        command = f'exec "$0" -m fewbit {line}'
+        done = subprocess.run(["sh", "-c", command, sys.executable], capture_output=True, text=True)
+        return done.returncode, done.stderr
+
+    code, err = ends("inspect -f Q4_0 >&-")
+    assert code == 1
+    assert err == (
+        "error: bad file descriptor\n\n"
+        "hint: stdout is closed: redirect it to a file or to the null device\n"
+    )
+    assert ends("chat -n 2 <&-") == (0, "")
+    assert ends(f"quantize demo '{tmp_path}/out.gguf' -f Q8_0 2>&-") == (0, "")
+    assert [path.name for path in tmp_path.iterdir()] == ["out.gguf"]
+
+
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 def test_an_interrupt_is_one_line() -> None:
     slowly = {**os.environ, "FEWBIT_ISA": "scalar"}  # or the story ends before it is interrupted

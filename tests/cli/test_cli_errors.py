@@ -84,6 +84,12 @@ TABLE = [
         "`--tensor-type attn_vv` matches no tensor",
         "did you mean `attn_v`? `fewbit inspect` lists the names",
     ),
+    (
+        "inspect --tensor blk.0.atn_q.weight",
+        1,
+        "no tensor matches `blk.0.atn_q.weight`",
+        "did you mean `blk.0.attn_q.weight`? `fewbit inspect` lists the names",
+    ),
     ("inspect --tensor nose", 1, "no tensor matches `nose`", "`fewbit inspect` lists the names"),
     (
         "inspect --block 3",

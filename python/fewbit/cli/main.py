@@ -66,11 +66,26 @@ def options(
 
 def main() -> None:
     """Run the command line of this process and end it with the exit code."""
+    _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a console without ± or é shows a ? instead
     signal.signal(signal.SIGTERM, _terminate)
     sys.exit(run(sys.argv[1:]))
+
+
+def _open_closed_streams() -> None:
+    """Replace standard streams that the caller has closed, as some daemons do.
+
+    There is no input then, messages are dropped, and writing a result is an error.
+    """
+    for name, flags, mode in (
+        ("stdin", os.O_RDONLY, "r"),
+        ("stdout", os.O_RDONLY, "w"),
+        ("stderr", os.O_WRONLY, "w"),
+    ):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, flags), mode, encoding="utf-8"))
 
 
 def _terminate(signum: int, _frame: object) -> None:
@@ -154,6 +169,7 @@ def _explain(error: OSError) -> tuple[str, str | None]:
         errno.ENOENT: "check the path",
         errno.EACCES: "check the permissions",
         errno.EISDIR: "name a file in it",
+        errno.EBADF: "stdout is closed: redirect it to a file or to the null device",
     }
     return f"{reason}{where}", hints.get(error.errno or 0)
 
