@@ -133,7 +133,7 @@ def test_every_command_and_option_is_listed() -> None:
     names = [c.name or c.callback.__name__ for c in cli.app.registered_commands if c.callback]
     assert re.findall(r"^## fewbit (\S+)$", text, re.MULTILINE) == names
     assert "| `--max-tokens` `-n` | number | `256` |" in text
-    assert "fewbit quantize MODEL OUTPUT [OPTIONS]" in text
+    assert "fewbit quantize MODEL [OUTPUT] [OPTIONS]" in text
 
 
 def test_every_public_name_is_documented() -> None:

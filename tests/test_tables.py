@@ -56,3 +56,34 @@ def test_html_escapes_every_text(table: Table) -> None:
 def test_a_row_of_another_length_is_refused(table: Table) -> None:
     with pytest.raises(ValueError, match="a row of 1 cells, the table has 2"):
         table.add_row("Q8_0")
+
+
+def wide() -> Table:
+    table = Table(
+        ("format", "kind", "bits per\nweight", *(f"number {i}" for i in range(4))), text=2
+    )
+    for name in ("Q4_K_M", "asym4-g128"):
+        table.add_row(name, "", "4.50", *(f"{10**i:,}.25 ± 0.125" for i in range(9, 13)))
+    return table
+
+
+def test_a_table_that_does_not_fit_shows_its_rows_as_blocks() -> None:
+    lines = page_text([wide()], 60).splitlines()
+    assert lines[:2] == ["Q4_K_M", "  bits per weight  4.50"]
+    assert lines[2] == "  number 0         1,000,000,000.25 ± 0.125"
+    assert lines[6:8] == ["", "asym4-g128"]
+    assert len(lines) == 13
+
+
+@pytest.mark.parametrize("width", range(40, 130))
+def test_no_cell_is_cut_at_any_width(width: int) -> None:
+    folding = Table(("name", "words", "bytes"), text=2, folds=2)
+    folding.add_row("a tensor", "several words that go on and on", "1,234,567,890")
+    for table in (wide(), folding):
+        text = page_text([table], width)
+        assert "…" not in text
+        assert all(row[-1] in text for row in table.rows)
+        assert max(len(line.rstrip()) for line in text.splitlines()) <= width
+    fits = Table(("name", "bytes"))
+    fits.add_row("a", "1")
+    assert page_text([fits], width).splitlines()[0] == "name  bytes"

@@ -6,11 +6,12 @@ import csv
 import html
 import io
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderResult
     from rich.table import Table as RichTable
 
 PIPE_WIDTH = 200
@@ -22,7 +23,8 @@ class Table:
     """Rows of text under headings; the first `text` columns are words, the others numbers.
 
     `gap` is the space between columns. Column `folds`, counted from 1, continues on further lines
-    if a terminal is too narrow.
+    if a terminal is too narrow. If the table is still too wide, each row becomes a block of lines,
+    so that no number is ever cut.
     """
 
     columns: Sequence[str]
@@ -59,6 +61,42 @@ class Table:
             table.add_row(*row)
         return table
 
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """The table if it fits into the columns of the console, else its rows as blocks."""
+        from rich.text import Text
+
+        if self._width() <= options.max_width:
+            yield self.rich()
+        else:
+            yield Text("\n".join(self._blocks(options.max_width)), overflow="fold")
+
+    def _width(self) -> int:
+        """The fewest columns of text in which no cell is cut."""
+        from rich.cells import cell_len
+
+        widths = [
+            max(
+                cell_len(piece)
+                for cell in cells
+                for piece in (cell.split() if index == self.folds else cell.split("\n")) or [""]
+            )
+            for index, cells in enumerate(zip(self.columns, *self.rows, strict=True), start=1)
+        ]
+        return sum(widths) + (len(widths) - 1) * (self.gap + 1)
+
+    def _blocks(self, width: int) -> Iterator[str]:
+        """Lines that show each row below its first cell, one or two lines for each other cell."""
+        first, *others = self.headings
+        indent = max(map(len, others), default=0)
+        for index, (name, *cells) in enumerate(self.rows):
+            if index:
+                yield ""
+            yield name or first
+            for heading, cell in zip(others, cells, strict=True):
+                line = f"  {heading:{indent}}  {cell}"
+                if cell:
+                    yield line if len(line) <= width else f"  {heading}\n    {cell}"
+
     def to_markdown(self) -> str:
         """The table in Markdown, numbers aligned to the right."""
         rule = ["---" if index < self.text else "---:" for index in range(len(self.columns))]
@@ -86,13 +124,13 @@ Page: TypeAlias = list["str | Table"]
 
 
 def page_text(page: Page, width: int = PIPE_WIDTH) -> str:
-    """A page as plain text, `width` columns wide at most where lines can fold."""
+    """A page as plain text; tables that are wider than `width` columns become blocks of lines."""
     from rich.console import Console
 
     out = io.StringIO()
-    console = Console(file=out, highlight=False, width=width, soft_wrap=True, color_system=None)
+    console = Console(file=out, highlight=False, width=width, color_system=None)
     for item in page:
-        console.print(item if isinstance(item, str) else item.rich(), markup=False)
+        console.print(item, markup=False, soft_wrap=isinstance(item, str))
     return out.getvalue().rstrip("\n")
 
 

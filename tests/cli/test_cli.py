@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 
 from fewbit.cli import main as cli
 from fewbit.demo import DEMO
+from fewbit.recipes.mixtures import FILE_TYPES
 from tests.golden.loading import asset
 
 COMMANDS = (
@@ -128,7 +130,9 @@ def test_inspect_lists_the_plan(fewbit: Fewbit) -> None:
 def test_quantize_writes_what_format_encodes_in_memory(fewbit: Fewbit, tmp_path: Path) -> None:
     file = tmp_path / "q.gguf"
     ended = fewbit("quantize", "demo", str(file), "--format", "Q8_0")
-    assert (ended.code, ended.err) == (0, "")
+    assert ended.code == 0
+    summary = "tensors: 8,393,216 to 4,465,664 bytes (53.2%), 16.00 to 8.51 bits per weight, in "
+    assert re.fullmatch(re.escape(summary) + r"\d+\.\d\d s\n", ended.err)
     assert ended.out.startswith(f"{file}: {file.stat().st_size:,} bytes, 4,196,608 weights, 8.5")
     assert list(tmp_path.iterdir()) == [file]
     text = str(DEMO / "demo.txt")
@@ -173,6 +177,28 @@ def test_perplexity_json_and_text(fewbit: Fewbit, tmp_path: Path) -> None:
     (same,) = fewbit("perplexity", str(DEMO), "--text", str(text), *SHORT, "--json").json
     assert own["ppl"] == same["ppl"]
     assert own["sample"]["tokens"] == 62
+
+
+def test_the_demo_s_text_by_name(fewbit: Fewbit, tmp_path: Path) -> None:
+    file = tmp_path / "small.gguf"
+    assert fewbit("quantize", "demo", str(file), "-f", "Q8_0").code == 0
+    (named,) = fewbit("perplexity", str(file), "--text", "demo", *SHORT, "--json").json
+    (own,) = fewbit("perplexity", "demo", "-f", "Q8_0", *SHORT, "--json").json
+    assert named["ppl"] == own["ppl"]
+
+
+def test_inspect_lists_formats_and_mixtures(fewbit: Fewbit) -> None:
+    found = fewbit("inspect", "--format", "list", "--json").json["recipes"]
+    recipes = {recipe["name"]: recipe for recipe in found}
+    assert set(FILE_TYPES) <= set(recipes)
+    assert recipes["Q4_K_M"]["main_format"] == "Q4_K"
+    assert recipes["Q4_K_M"]["format_bits"] == 4.5
+    # llama-quantize --help gives 4.58 GiB of Llama 3 8B, which has 8,030,261,248 weights
+    assert recipes["Q4_K_M"]["model_bits"] == pytest.approx(4.58 * 2**33 / 8_030_261_248, abs=0.01)
+    assert recipes["IQ2_XXS"]["needs_imatrix"]
+    assert not recipes["IQ4_XS"]["needs_imatrix"]
+    shown = fewbit("inspect", "-f", "list").out
+    assert all(name in shown for name in recipes)
 
 
 def test_divergence_of_a_format_from_the_model_itself(fewbit: Fewbit) -> None:
@@ -248,9 +274,9 @@ def test_quantize_warns_of_what_the_file_cannot_describe(fewbit: Fewbit, tmp_pat
     folder, file = str(asset("gpt_oss-mxfp4").parent), tmp_path / "q.gguf"
     ended = fewbit("quantize", folder, str(file), "--format", "MXFP4_MOE")
     assert ended.code == 0
-    assert ended.err == (
+    assert ended.err.startswith(
         "warning: GGUF cannot describe a YaRN range that is not rounded: llama.cpp rounds it, so "
-        "its results differ slightly from those of the folder\n"
+        "its results differ slightly from those of the folder\ntensors: 190,872 to 131,824 bytes "
     )
     assert file.exists()
 
@@ -281,6 +307,7 @@ def test_bench_measures_both_and_the_memory(fewbit: Fewbit) -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_explains_itself(fewbit: Fewbit, command: str) -> None:
     ended = fewbit(command, "--help")
+    assert fewbit(command, "-h") == ended
     assert (ended.code, ended.err) == (0, "")
     assert f"fewbit {command}" in ended.out
     assert "--json" in ended.out
@@ -290,6 +317,13 @@ def test_help_without_arguments(fewbit: Fewbit) -> None:
     ended = fewbit()
     assert (ended.code, ended.err) == (2, "")
     assert all(command in ended.out for command in COMMANDS)
+
+
+def test_shells_complete_commands() -> None:
+    words = {"_FEWBIT_COMPLETE": "complete_bash", "COMP_WORDS": "fewbit q", "COMP_CWORD": "1"}
+    with process(env={**os.environ, **words}) as running:
+        assert running.stdout is not None
+        assert running.stdout.read().split() == ["quantize"]
 
 
 def test_a_closed_pipe_ends_quietly() -> None:
@@ -311,6 +345,24 @@ def test_a_full_disk_behind_stdout_is_said() -> None:
         "hint: free some space or write elsewhere; nothing was left behind\n"
     )
     assert running.returncode == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="descriptors of POSIX")
+def test_closed_streams_have_messages_of_their_own(tmp_path: Path) -> None:
+    def ends(line: str) -> tuple[int, str]:
+        command = f'exec "$0" -m fewbit {line}'
+        done = subprocess.run(["sh", "-c", command, sys.executable], capture_output=True, text=True)
+        return done.returncode, done.stderr
+
+    code, err = ends("inspect -f Q4_0 >&-")
+    assert code == 1
+    assert err == (
+        "error: bad file descriptor\n\n"
+        "hint: stdout is closed: redirect it to a file or to the null device\n"
+    )
+    assert ends("chat -n 2 <&-") == (0, "")
+    assert ends(f"quantize demo '{tmp_path}/out.gguf' -f Q8_0 2>&-") == (0, "")
+    assert [path.name for path in tmp_path.iterdir()] == ["out.gguf"]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals")

@@ -47,7 +47,7 @@ TABLE = [
         f"perplexity {DEMO}",
         1,
         "no text to measure on",
-        "name a file with `--text FILE`",
+        "name a file with `--text FILE`, or `--text demo`",
     ),
     (
         "divergence",
@@ -77,6 +77,18 @@ TABLE = [
         1,
         "`[` is not a regular expression: unterminated character set at position 0",
         "for example `--tensor 'blk.0.attn_q'`",
+    ),
+    (
+        "quantize demo out.gguf -f Q4_0 --tensor-type attn_vv=Q8_0",
+        1,
+        "`--tensor-type attn_vv` matches no tensor",
+        "did you mean `attn_v`? `fewbit inspect` lists the names",
+    ),
+    (
+        "inspect --tensor blk.0.atn_q.weight",
+        1,
+        "no tensor matches `blk.0.atn_q.weight`",
+        "did you mean `blk.0.attn_q.weight`? `fewbit inspect` lists the names",
     ),
     ("inspect --tensor nose", 1, "no tensor matches `nose`", "`fewbit inspect` lists the names"),
     (
@@ -153,19 +165,37 @@ def test_unknown_formats_are_named(line: str, capsys: pytest.CaptureFixture[str]
 
 
 @pytest.mark.parametrize(
-    ("line", "message"),
+    ("line", "message", "hint"),
     [
-        ("bogus", "error: no such command 'bogus'"),
-        ("inspect --bogus", "error: no such option: --bogus"),
-        ("perplexity --ctx many", "error: invalid value for '--ctx'"),
-        ("bench --threads -1", "error: invalid value for '--threads'"),
-        ("generate", "error: missing argument 'prompt'"),
+        ("bogus", "no such command 'bogus'", "`fewbit --help` lists the commands"),
+        (
+            "quantise demo",
+            "no such command 'quantise'",
+            "did you mean `quantize`? `fewbit --help` lists the commands",
+        ),
+        ("inspect --bogus", "no such option: --bogus", "`fewbit inspect --help` lists the options"),
+        (
+            "compare --formatz Q8_0",
+            "no such option: --formatz",
+            "did you mean `--formats`? `fewbit compare --help` lists the options",
+        ),
+        (
+            "perplexity --ctx many",
+            "invalid value for '--ctx'",
+            "`fewbit perplexity --help` lists the options",
+        ),
+        (
+            "bench --threads -1",
+            "invalid value for '--threads'",
+            "`fewbit bench --help` lists the options",
+        ),
+        ("generate", "missing argument 'prompt'", "`fewbit generate --help` lists the options"),
     ],
 )
 def test_wrong_command_lines_end_with_2(
-    line: str, message: str, capsys: pytest.CaptureFixture[str]
+    line: str, message: str, hint: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.run(line.split()) == 2
     err = capsys.readouterr().err
-    assert err.startswith(message)
-    assert err.endswith("\n\nhint: `fewbit COMMAND --help` lists the options\n")
+    assert err.startswith(f"error: {message}")
+    assert err.endswith(f"\n\nhint: {hint}\n")

@@ -6,21 +6,25 @@ import warnings
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from time import perf_counter
 from typing import Annotated, Literal
 
 import typer
 
-from fewbit.api import load
+from fewbit.api import Model, load
 from fewbit.cli.options import Json, ModelName, Threads, model_path
+from fewbit.cli.outputs import output_paths, refuse_replacing
 from fewbit.cli.progress import progress, stderr
+from fewbit.cli.summary import Quantized, listing, planned
 from fewbit.convert.verify import verify as verify_file
 from fewbit.errors import InputError
 from fewbit.files.checkpoint import open_checkpoint
 from fewbit.files.importance import read_imatrix
-from fewbit.plan.sizes import sizes_of
-from fewbit.recipes.choose import Options
+from fewbit.formats.table import find_format
+from fewbit.recipes.choose import Options, canonical
 from fewbit.reports import contents as inspect_file
 from fewbit.reports import write as report
+from fewbit.reports.format_list import list_formats
 from fewbit.reports.plan_listing import list_plan
 from fewbit.tables import Shown
 
@@ -46,7 +50,8 @@ def inspect(
         typer.Option(
             "--format",
             "-f",
-            help="Explain a number format, for example Q4_K or asym4-g32; needs no model.",
+            help="Explain a number format, for example Q4_K or asym4-g32; needs no model. `list` "
+            "lists formats and mixtures with their bits per weight.",
             show_default=False,
         ),
     ] = None,
@@ -65,7 +70,7 @@ def inspect(
                 "`--format` takes no model and no `--tensor`, `--block` or `--plan`",
                 hint="for a block of a file use `--tensor REGEX --block N`",
             )
-        _show(inspect_file.explain(format_), json)
+        _show(list_formats() if format_ == "list" else inspect_file.explain(format_), json)
         return
     if plan and (tensor is not None or block is not None):
         raise InputError(
@@ -90,13 +95,24 @@ def quantize(
     model: Annotated[
         str, typer.Argument(help="GGUF file, Hugging Face folder, hub name or `demo`.")
     ],
-    output: Annotated[Path, typer.Argument(help="GGUF file to write.")],
     format_: Annotated[
-        str,
+        list[str],
         typer.Option(
-            "--format", "-f", help="Format, for example Q8_0 or Q4_0, or a mixture such as Q4_K_M."
+            "--format",
+            "-f",
+            help="Format, for example Q8_0, or mixture, for example Q4_K_M; can be repeated. "
+            "`fewbit inspect --format list` lists them with bits per weight.",
         ),
     ],
+    output: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[OUTPUT]",
+            help="GGUF file to write; `{format}` in it becomes the format. MODEL-FORMAT.gguf in "
+            "the current folder if left out.",
+            show_default=False,
+        ),
+    ] = None,
     imatrix: Annotated[
         Path | None,
         typer.Option(
@@ -127,33 +143,62 @@ def quantize(
             "--allow-requantize", help="Allow a model that is quantized already; it loses more."
         ),
     ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace OUTPUT even if it is a file of MODEL.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List formats and bytes of tensors; write nothing.")
+    ] = False,
     threads: Threads = 0,
     json: Json = False,
 ) -> None:
     """Store a model in fewer bits as a GGUF file.
 
     Only a slab of rows is in memory at a time. The file appears under its name only when it is
-    complete.
+    complete; a file that stood there is replaced, but an input only with --force, or with
+    --allow-requantize if it is quantized already.
     """
     options = Options(_overrides(tensor_type or []), token_embedding_type, output_tensor_type, pure)
     importance = None if imatrix is None else read_imatrix(imatrix)
-    encoded = load(model_path(model), threads=threads).quantize(
-        format_, importance, options=options, requantize=allow_requantize
-    )
+    paths = output_paths(output, model, format_)
+    source = load(model_path(model), threads=threads)
+    allowed = force or (allow_requantize and _is_quantized(source))
+    runs = []
+    for name, path in zip(format_, paths, strict=True):
+        refuse_replacing(path, [source.checkpoint.path], allowed)
+        refuse_replacing(path, [imatrix], force)
+        encoded = source.quantize(name, importance, options=options, requantize=allow_requantize)
+        plan = planned(source, encoded, canonical(name), path, (importance or {}).keys())
+        runs.append((encoded, plan))
+    found = []
+    for encoded, plan in runs:
+        result = plan if dry_run else _write(encoded, plan)
+        found.append(result.json())
+        if not json:
+            report.show(*(listing(source, encoded) if dry_run else ()), result.line())
+            for note in result.notes():
+                stderr().print(note, markup=False, soft_wrap=True)
+    if json:
+        report.write_json(found if len(found) > 1 else found[0])
+
+
+def _is_quantized(model: Model) -> bool:
+    return any(not find_format(format_).is_float for format_ in model.formats.values())
+
+
+def _write(encoded: Model, plan: Quantized) -> Quantized:
+    """Write a model to its file; warnings go to stderr after the progress bar."""
+    start = perf_counter()
     with (
         warnings.catch_warnings(record=True) as caught,
-        progress(f"quantizing to {format_}", in_bytes=True) as update,
+        progress(f"quantizing to {plan.recipe}", in_bytes=True) as update,
     ):
         warnings.simplefilter("always", UserWarning)
-        encoded.save(output, progress=update)
+        encoded.save(plan.path, progress=update)
     for warning in caught:
         stderr().print(f"warning: {warning.message}", markup=False, soft_wrap=True)
-    size, written = sizes_of(encoded.plan, encoded.formats), output.stat().st_size
-    if json:
-        report.write_json({"path": str(output), "bytes": written, "sizes": size})
-    else:
-        bits = f"{size.bits_per_weight:.2f} bits per weight"
-        report.show(f"{output}: {written:,} bytes, {size.weights:,} weights, {bits}")
+    seconds = perf_counter() - start
+    return replace(plan, file_bytes=plan.path.stat().st_size, seconds=seconds)
 
 
 def verify(

@@ -30,7 +30,7 @@ app = typer.Typer(
     name="fewbit",
     help="Store a language model's weights in fewer bits, prove what was lost, run the result.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
 for command in (
@@ -66,11 +66,26 @@ def options(
 
 def main() -> None:
     """Run the command line of this process and end it with the exit code."""
+    _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a console without ± or é shows a ? instead
     signal.signal(signal.SIGTERM, _terminate)
     sys.exit(run(sys.argv[1:]))
+
+
+def _open_closed_streams() -> None:
+    """Replace standard streams that the caller has closed, as some daemons do.
+
+    There is no input then, messages are dropped, and writing a result is an error.
+    """
+    for name, flags, mode in (
+        ("stdin", os.O_RDONLY, "r"),
+        ("stdout", os.O_RDONLY, "w"),
+        ("stderr", os.O_WRONLY, "w"),
+    ):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, flags), mode, encoding="utf-8"))
 
 
 def _terminate(signum: int, _frame: object) -> None:
@@ -112,8 +127,8 @@ def _fail(error: BaseException) -> int:
     """Print what went wrong and what to do; an unforeseen error asks to be reported."""
     match error:
         case typer.TyperException():
-            if message := error.format_message():  # empty if the help was shown
-                _say(_lower(message), "`fewbit COMMAND --help` lists the options")
+            if error.format_message():  # empty if the help was shown
+                _say(*_explain_usage(error))
             return error.exit_code
         case FewbitError():
             _say(error.message, error.hint)
@@ -129,6 +144,22 @@ def _fail(error: BaseException) -> int:
     return 1
 
 
+def _explain_usage(error: typer.TyperException) -> tuple[str, str]:
+    """The message of a wrong command line; the hint names the command that was typed."""
+    message = error.format_message()
+    near = list(getattr(error, "possibilities", None) or ())
+    if near:
+        message = message.partition(" (Possible options:")[0].partition(" Did you mean")[0]
+    elif " Did you mean '" in message:  # an unknown command
+        message, _, rest = message.partition(" Did you mean '")
+        near = [rest.partition("'")[0]]
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context else "fewbit"
+    what = "commands" if command == "fewbit" else "options"
+    suggestion = f"did you mean `{near[0]}`? " if near else ""
+    return _lower(message), f"{suggestion}`{command} --help` lists the {what}"
+
+
 def _explain(error: OSError) -> tuple[str, str | None]:
     """The message of a failed read or write, naming the file where the system did."""
     where = f": `{error.filename}`" if error.filename else ""
@@ -138,6 +169,7 @@ def _explain(error: OSError) -> tuple[str, str | None]:
         errno.ENOENT: "check the path",
         errno.EACCES: "check the permissions",
         errno.EISDIR: "name a file in it",
+        errno.EBADF: "stdout is closed: redirect it to a file or to the null device",
     }
     return f"{reason}{where}", hints.get(error.errno or 0)
 

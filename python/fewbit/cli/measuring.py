@@ -23,6 +23,7 @@ from fewbit.cli.options import (
     open_model,
     read_text,
 )
+from fewbit.cli.outputs import refuse_replacing
 from fewbit.cli.progress import progress, stderr
 from fewbit.errors import InputError
 from fewbit.measure import collect as calibrate
@@ -145,6 +146,9 @@ def imatrix(
     process_output: Annotated[
         bool, typer.Option("--process-output", help="Collect output.weight too.")
     ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace OUTPUT even if it is an input.")
+    ] = False,
     threads: Threads = 0,
     json: Json = False,
 ) -> None:
@@ -153,6 +157,7 @@ def imatrix(
     The file is llama.cpp's. It appears under its name only when it is complete.
     """
     content, loaded = read_text(text, model), open_model(model, None, threads)
+    refuse_replacing(output, [loaded.checkpoint.path, text], force)
     with progress("imatrix") as update:
         found = calibrate.imatrix(
             loaded, content, ctx, chunks, output=process_output, dataset=str(text or "demo"),

@@ -43,7 +43,7 @@ Text: TypeAlias = Annotated[
     typer.Option(
         "--text",
         "-t",
-        help="Text file to measure on (UTF-8); the demo has its own.",
+        help="Text file to measure on (UTF-8); `demo` is the demo's own, its default.",
         show_default=False,
     ),
 ]
@@ -92,16 +92,18 @@ def open_model(
 
 
 def read_text(path: Path | None, model: str | None) -> str:
-    """The text of `path`, or the demo's own text for the demo.
+    """The text of `path`, or the demo's own text for `demo` and for the demo model.
 
     Raises:
         InputError: another model has no text of its own, or the file is not UTF-8.
 
     """
+    if is_demo(model if path is None else path):
+        return demo_text()
     if path is None:
-        if is_demo(model):
-            return demo_text()
-        raise InputError("no text to measure on", hint="name a file with `--text FILE`")
+        raise InputError(
+            "no text to measure on", hint="name a file with `--text FILE`, or `--text demo`"
+        )
     data = path.read_bytes()
     with contextlib.suppress(UnicodeDecodeError):
         return data.decode()

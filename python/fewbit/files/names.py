@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from gguf import MODEL_ARCH, MODEL_ARCH_NAMES, get_tensor_name_map
 
-from fewbit.errors import InputError, UnsupportedError
+from fewbit.errors import InputError, UnsupportedError, did_you_mean
 
 _LEFT_OUT = re.compile(r"rotary_emb\.inv_freq$|attention\.(masked_)?bias$")
 """Buffers of old checkpoints that follow from the configuration; they are not weights."""
@@ -67,7 +67,11 @@ def matching(names: Iterable[str], pattern: str) -> list[str]:
             f"`{pattern}` is not a regular expression: {error}",
             hint="for example `--tensor 'blk.0.attn_q'`",
         ) from None
-    found = [name for name in names if expression.search(name)]
+    known = list(names)
+    found = [name for name in known if expression.search(name)]
     if not found:
-        raise InputError(f"no tensor matches `{pattern}`", hint="`fewbit inspect` lists the names")
+        raise InputError(
+            f"no tensor matches `{pattern}`",
+            hint=f"{did_you_mean(pattern, known)}`fewbit inspect` lists the names",
+        )
     return found

@@ -130,10 +130,12 @@ def choose(
     Raises:
         FormatError: a recipe or format is unknown, does not fit the rows of a tensor, or needs an
             importance matrix.
+        InputError: an override matches the name of no tensor.
         FileFormatError: the name of an expert tensor does not tell its layer.
 
     """
     name, wanted = canonical(recipe), options or Options()
+    refuse_idle_overrides(wanted.overrides, tensors)
     if find_format(main_format(name)).family == "affine":
         return {
             key: name
@@ -144,6 +146,25 @@ def choose(
     chooser = _Chooser(name, tensors, model, importance, wanted)
     found = {key: chooser.format(key) for key in sorted(tensors, key=sort_key)}
     return {key: found[key] for key in tensors}
+
+
+def deviations(
+    recipe: str,
+    formats: Mapping[str, str],
+    tensors: Mapping[str, Shaped],
+    model: Counts,
+    importance: Collection[str] = (),
+) -> dict[str, tuple[str, str]]:
+    """Find the tensors that options, or the limits of their shape, took out of their recipe.
+
+    `formats` is what `choose` gave. The result has the recipe's format and the tensor's own.
+    """
+    name = canonical(recipe)
+    if find_format(main_format(name)).family == "affine" or find_format(main_format(name)).is_float:
+        return {}
+    chooser = _Chooser(name, tensors, model, importance, Options())
+    planned = {key: chooser.planned(key) for key in sorted(tensors, key=sort_key)}
+    return {key: (planned[key], formats[key]) for key in planned if planned[key] != formats[key]}
 
 
 def unquantized_format(tensor: Shaped) -> str:
@@ -193,6 +214,13 @@ class _Chooser:
                 format=wanted,
             )
         return wanted
+
+    def planned(self, name: str) -> str:
+        """The format that the recipe has for a tensor, whether its shape allows it or not."""
+        tensor = self._tensors[name]
+        if not is_quantizable(name, tensor.shape, self._model.architecture):
+            return unquantized_format(tensor)
+        return self._mixed(name, tensor)
 
     def _has_importance(self, name: str, tensor: Shaped, wanted: str) -> bool:
         """True if `name` has importance, or `wanted` does not need it."""
@@ -327,6 +355,23 @@ def _pattern(text: str) -> re.Pattern[str]:
         raise InputError(
             f"`{text}` is not a regular expression: {error}", hint="as in `attn_v=Q6_K`"
         ) from None
+
+
+def refuse_idle_overrides(overrides: Mapping[str, str], names: Collection[str]) -> None:
+    """Refuse an override that matches none of the tensors' `names`: it is a typing error.
+
+    Raises:
+        InputError: an override matches nothing, or is not a regular expression.
+
+    """
+    for text in overrides:
+        if not any(_pattern(text).search(name) for name in names):
+            words = {word for name in names for word in (name, *name.split("."))}
+            raise InputError(
+                f"`--tensor-type {text}` matches no tensor",
+                hint=f"{did_you_mean(text, sorted(words))}`fewbit inspect` lists the names",
+                pattern=text,
+            )
 
 
 def _has(name: str, substrings: Collection[str]) -> bool:

@@ -21,7 +21,7 @@ def show(*items: str | Table) -> None:
     width = None if sys.stdout.isatty() else PIPE_WIDTH
     console = Console(highlight=False, width=width, soft_wrap=not sys.stdout.isatty())
     for item in items:
-        console.print(item if isinstance(item, str) else item.rich(), markup=False)
+        console.print(item, markup=False)
 
 
 def write_json(value: object) -> None:

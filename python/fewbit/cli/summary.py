@@ -1,0 +1,105 @@
+"""The result of `fewbit quantize`: sizes before and after, and tensors that left their recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from fewbit.api import Model
+from fewbit.convert.gguf import gguf_formats
+from fewbit.plan.shapes import tensor_bytes
+from fewbit.plan.sizes import Sizes, sizes_of
+from fewbit.recipes.choose import deviations
+from fewbit.tables import Page, Table
+
+_NAMED = 3
+"""Tensors that left their recipe and are named in the summary; JSON has all of them."""
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """A model in one format: `file_bytes` in file `path` after `seconds`, None if not written.
+
+    `source` and `sizes` are the sizes of the tensors before and after. `deviations` has, for each
+    tensor that does not have the format of the recipe, the recipe's format and its own.
+    """
+
+    path: Path
+    recipe: str
+    source: Sizes
+    sizes: Sizes
+    deviations: Mapping[str, tuple[str, str]]
+    file_bytes: int | None = None
+    seconds: float | None = None
+
+    def line(self) -> str:
+        """The file, its bytes, its weights and the bits of each."""
+        size = self.sizes
+        written = f"{self.file_bytes:,}" if self.file_bytes is not None else f"about {size.bytes:,}"
+        bits = f"{size.bits_per_weight:.2f} bits per weight"
+        return f"{self.path}: {written} bytes, {size.weights:,} weights, {bits}"
+
+    def notes(self) -> list[str]:
+        """The sizes before and after, the time, and tensors that left the recipe."""
+        before, after = self.source, self.sizes
+        lines = [
+            f"tensors: {before.bytes:,} to {after.bytes:,} bytes "
+            f"({after.bytes / max(before.bytes, 1):.1%}), {before.bits_per_weight:.2f} to "
+            f"{after.bits_per_weight:.2f} bits per weight"
+            + ("" if self.seconds is None else f", in {self.seconds:.2f} s")
+        ]
+        if self.deviations:
+            named = [
+                f"{name} is {own}, not {planned}"
+                for name, (planned, own) in list(self.deviations.items())[:_NAMED]
+            ]
+            more = len(self.deviations) - len(named)
+            count = f"{len(self.deviations)} tensor{'s' if len(self.deviations) > 1 else ''}"
+            lines.append(
+                f"not as {self.recipe} has it, {count}: {'; '.join(named)}"
+                + (f"; {more} more (`--json` lists all)" if more else "")
+            )
+        return lines
+
+    def json(self) -> dict[str, object]:
+        """The result as JSON has it; `bytes` is null if nothing was written."""
+        return {
+            "path": str(self.path), "format": self.recipe, "bytes": self.file_bytes,
+            "sizes": self.sizes, "source": self.source, "seconds": self.seconds,
+            "deviations": {
+                name: {"recipe": planned, "format": own}
+                for name, (planned, own) in self.deviations.items()
+            },
+        }  # fmt: skip
+
+
+def planned(
+    source: Model, encoded: Model, recipe: str, path: Path, importance: Collection[str] = ()
+) -> Quantized:
+    """The result of quantizing `source` to `recipe`, before `encoded` is written to `path`.
+
+    `importance` has the names of the tensors that the importance matrix covers.
+
+    Raises:
+        FormatError: GGUF cannot hold a format.
+
+    """
+    gguf_formats(encoded.checkpoint, encoded.formats)
+    changed = deviations(
+        recipe, encoded.formats, encoded.checkpoint.tensors, encoded.config, importance
+    )
+    before, after = (sizes_of(model.plan, model.formats) for model in (source, encoded))
+    return Quantized(path, recipe, before, after, changed)
+
+
+def listing(source: Model, encoded: Model) -> Page:
+    """One line per tensor: its shape, its format and bytes before and after."""
+    table = Table(("tensor", "before", "after", "shape", "bytes before", "bytes after"), text=3)
+    for name, tensor in source.checkpoint.tensors.items():
+        formats = (source.formats[name], encoded.formats[name])
+        table.add_row(
+            name, *formats, " × ".join(f"{n:,}" for n in tensor.shape),
+            *(f"{tensor_bytes(tensor.shape, format_):,}" for format_ in formats),
+        )  # fmt: skip
+    return [table]
