@@ -67,8 +67,11 @@ class Conversation:
         system: str | None = None,
         context: int | None = None,
         acts: Activations = "int8",
+        chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
         """Start an empty conversation, with the system message `system` if given.
+
+        The chat template sees each of `chat_template_kwargs` under its name.
 
         It may take `context` tokens, by default the model's context, at most 4,096: the KV cache
         of a long context can take more memory than the weights.
@@ -78,6 +81,7 @@ class Conversation:
 
         """
         self.session = Session(model, context or min(model.config.context, 4096), acts)
+        self._options = chat_template_kwargs
         self._system = [] if system is None else [{"role": "system", "content": system}]
         self.messages: list[Message] = list(self._system)
 
@@ -100,7 +104,7 @@ class Conversation:
         messages = [*self.messages, {"role": "user", "content": text}]
         return reply_to(
             self.session.model, messages, max_tokens=max_tokens, sampling=sampling,
-            session=self.session,
+            session=self.session, chat_template_kwargs=self._options,
         )  # fmt: skip
 
 
@@ -113,8 +117,12 @@ def reply_to(
     stop: str | Sequence[str] = (),
     acts: Activations = "int8",
     session: Session | None = None,
+    tools: Sequence[Mapping[str, Any]] | None = None,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
 ) -> Reply:
     """The answer of `model` to `messages`, or to one user's text, piece by piece.
+
+    The model's chat template sees `tools` and each of `chat_template_kwargs` under its name.
 
     Raises:
         InputError: a message has another shape, the template refuses the conversation, or it does
@@ -125,13 +133,21 @@ def reply_to(
     tokenizer = model.tokenizer
     ends = (stop,) if isinstance(stop, str) else tuple(stop)
     if tokenizer.chat_template is None:
+        if tools:
+            raise InputError(
+                "the model has no chat template that could describe tools",
+                hint="take an instruction-tuned model",
+            )
         written, ends = plain(said), ("\nUser:", *ends)
         prompt = tokenizer.encode(written, special=True)
     else:
         from fewbit.tokenizer.template import render  # imports jinja2
 
-        written = render(tokenizer, said)
+        written = render(tokenizer, said, tools=tools, chat_template_kwargs=chat_template_kwargs)
         prompt = tokenizer.encode(written, special=False, parse_special=True)
+        begins = model.checkpoint.metadata is not None and tokenizer.adds_bos
+        if begins and tokenizer.bos is not None and prompt[:1] != [tokenizer.bos]:
+            prompt.insert(0, tokenizer.bos)  # templates of GGUF files may leave it to the runtime
     made = generate(
         model,
         prompt,
@@ -145,7 +161,7 @@ def reply_to(
     return Reply(made, splitter(tokenizer, written))
 
 
-def texts_of(messages: str | Sequence[Message]) -> list[dict[str, str]]:
+def texts_of(messages: str | Sequence[Message]) -> list[dict[str, Any]]:
     """Messages with their content as one text each; a text alone is a user's message.
 
     Content may be OpenAI's list of parts, `{"type": "text", "text": ...}`, which are joined.
@@ -161,7 +177,7 @@ def texts_of(messages: str | Sequence[Message]) -> list[dict[str, str]]:
     return [_message(index, message) for index, message in enumerate(messages)]
 
 
-def _message(index: int, message: Message) -> dict[str, str]:
+def _message(index: int, message: Message) -> dict[str, Any]:
     where = f"message {index + 1}"
     if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
         raise InputError(
@@ -171,10 +187,11 @@ def _message(index: int, message: Message) -> dict[str, str]:
     content = message.get("content")
     if isinstance(content, Sequence) and not isinstance(content, str):
         content = "".join(_text(where, part) for part in content)
+    if content is None and message.get("tool_calls"):
+        content = ""
     if not isinstance(content, str):
         raise InputError(f"the content of {where} is {content!r}, expected text")
-    others = {key: value for key, value in message.items() if isinstance(value, str)}
-    return {**others, "role": str(message["role"]), "content": content}
+    return {**message, "role": str(message["role"]), "content": content}
 
 
 def _text(where: str, part: object) -> str:
