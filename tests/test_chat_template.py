@@ -63,7 +63,7 @@ def test_templates_that_fail(template: str, message: str) -> None:
         ("{% for i in range(10**9) %}a{% endfor %}", "Range too big"),
         ("{% for i in range(10**5) %}{{ 'a' * 1000 }}{% endfor %}", "characters"),
         ("{{ [1]|tojson(indent=10**10) }}", "."),
-        ("{{ 2.0 ** (messages|length * 1000) }}", "too large"),
+        ("{{ 2.0 ** (messages|length * 1000) }}", "out of range"),
     ],
 )
 def test_templates_without_bounds(template: str, message: str) -> None:
