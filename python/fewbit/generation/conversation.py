@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -20,13 +21,14 @@ class Reply(Iterator[Piece]):
     """An answer that is being generated: iterate over its pieces; `text` and `reasoning` grow.
 
     `text` is the answer, `reasoning` what the model writes before it; `made` is the generation of
-    both, with its counts.
+    both, with its counts. `dropped` counts the turns that were forgotten to make room for it.
     """
 
     def __init__(self, made: Generation, pieces: Splitter) -> None:
         self.made = made
         self.text = ""
         self.reasoning = ""
+        self.dropped = 0
         self._splitter = pieces
         self._pieces = self._run()
 
@@ -97,15 +99,34 @@ class Conversation:
     def ask(self, text: str, *, max_tokens: int = 512, sampling: Sampling | None = None) -> Reply:
         """Answer `text`; `remember` adds both to the conversation when the answer is complete.
 
+        Where the conversation leaves too little of the context for an answer (`max_tokens`, or a
+        quarter of the context if that is less), its oldest turns are forgotten: `Reply.dropped`.
+
         Raises:
-            InputError: on the first piece, when the conversation no longer fits in the context.
+            InputError: the template refuses the conversation; on the first piece, the system
+                message and `text` do not fit in the context.
 
         """
-        messages = [*self.messages, {"role": "user", "content": text}]
-        return reply_to(
-            self.session.model, messages, max_tokens=max_tokens, sampling=sampling,
-            session=self.session, chat_template_kwargs=self._options,
-        )  # fmt: skip
+        room = min(max_tokens, self.session.context // 4)
+        for dropped in itertools.count():
+            messages = [*self.messages, {"role": "user", "content": text}]
+            reply = reply_to(
+                self.session.model, messages, max_tokens=max_tokens, sampling=sampling,
+                session=self.session, chat_template_kwargs=self._options,
+            )  # fmt: skip
+            reply.dropped = dropped
+            fits = len(reply.made.prompt) + room <= self.session.context
+            if fits or not self._drop_oldest():
+                break
+        return reply
+
+    def _drop_oldest(self) -> bool:
+        """Forget the oldest turn; False if there is none."""
+        first = len(self._system)
+        if len(self.messages) < first + 2:
+            return False
+        del self.messages[first : first + 2]
+        return True
 
 
 def reply_to(
