@@ -53,3 +53,46 @@ def test_templates_that_fail(template: str, message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
         rendered(template)
     assert caught.value.message.startswith("the model's chat template fails: ")
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("{{ 'a' * 10**10 }}", "too much memory"),
+        ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "without end"),
+        ("{% for i in range(10**9) %}a{% endfor %}", "Range too big"),
+        ("{% for i in range(10**5) %}{{ 'a' * 1000 }}{% endfor %}", "characters"),
+        ("{{ [1]|tojson(indent=10**10) }}", "."),
+        ("{{ 2.0 ** (messages|length * 1000) }}", "out of range"),
+    ],
+)
+def test_templates_without_bounds(template: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        rendered(template)
+    assert rendered("x") == "x"
+
+
+def test_a_template_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fewbit.tokenizer.template._SECONDS", 2.0)
+    loop = "{% for i in range(99999) %}"
+    with pytest.raises(InputError, match="no end in 2 seconds"):
+        rendered(loop * 3 + "{% endfor %}" * 3)
+    monkeypatch.undo()
+    assert rendered("x") == "x"
+
+
+def test_tags_and_filters_of_transformers() -> None:
+    assert rendered("a{% generation %}{{ 1 + 1 }}{% endgeneration %}b") == "a2b"
+    assert rendered("{{ {'b': 'é<', 'a': 1}|tojson(sort_keys=true) }}") == '{"a": 1, "b": "é<"}'
+    assert rendered("{{ 'x' if tools is none and documents is none }}") == "x"
+
+
+def test_options_and_tools_reach_the_template() -> None:
+    tokenizer = load_tokenizer(open_checkpoint(MODELS / "llama"))
+    template = "{{ 'no' if enable_thinking is false }} {{ tools[0].name }}"
+    tokenizer = dataclasses.replace(tokenizer, chat_template=template)
+    options = {"enable_thinking": False}
+    written = render(tokenizer, MESSAGES, tools=[{"name": "clock"}], chat_template_kwargs=options)
+    assert written == "no clock"
+    with pytest.raises(InputError, match="must be JSON"):
+        render(tokenizer, MESSAGES, chat_template_kwargs={"x": object()})

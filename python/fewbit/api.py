@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 from fewbit.callbacks import Progress
 from fewbit.convert.gguf import gguf_formats, write_model
@@ -196,13 +197,16 @@ class Model(LoadedModel):
         sampling: Sampling | None = None,
         acts: Activations = "int8",
         session: Session | None = None,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> Reply:
         """Answer `messages`: OpenAI's list of `{"role": ..., "content": ...}`, or one user's text.
 
         The model's own chat template makes the prompt. Iterate over the result for pieces as they
         are made, or take `str(...)` of it for the whole answer; `reasoning` has what the model
-        thinks before. Options are those of `generate`. `Conversation` keeps messages and KV cache
-        from turn to turn.
+        thinks before. The template sees `tools`, JSON schemas of functions, and each of
+        `chat_template_kwargs`, such as `{"enable_thinking": False}`. Options are those of
+        `generate`. `Conversation` keeps messages and KV cache from turn to turn.
 
         Raises:
             InputError: a message has another shape, the template refuses the conversation, or it
@@ -212,7 +216,7 @@ class Model(LoadedModel):
         drawn = sampling_from(sampling, temperature, top_k, top_p, min_p, seed)
         return reply_to(
             self, messages, max_tokens=max_tokens, sampling=drawn, stop=stop, acts=acts,
-            session=session,
+            session=session, tools=tools, chat_template_kwargs=chat_template_kwargs,
         )  # fmt: skip
 
 

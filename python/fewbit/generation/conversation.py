@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -20,13 +21,14 @@ class Reply(Iterator[Piece]):
     """An answer that is being generated: iterate over its pieces; `text` and `reasoning` grow.
 
     `text` is the answer, `reasoning` what the model writes before it; `made` is the generation of
-    both, with its counts.
+    both, with its counts. `dropped` counts the turns that were forgotten to make room for it.
     """
 
     def __init__(self, made: Generation, pieces: Splitter) -> None:
         self.made = made
         self.text = ""
         self.reasoning = ""
+        self.dropped = 0
         self._splitter = pieces
         self._pieces = self._run()
 
@@ -67,8 +69,11 @@ class Conversation:
         system: str | None = None,
         context: int | None = None,
         acts: Activations = "int8",
+        chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
         """Start an empty conversation, with the system message `system` if given.
+
+        The chat template sees each of `chat_template_kwargs` under its name.
 
         It may take `context` tokens, by default the model's context, at most 4,096: the KV cache
         of a long context can take more memory than the weights.
@@ -78,6 +83,7 @@ class Conversation:
 
         """
         self.session = Session(model, context or min(model.config.context, 4096), acts)
+        self._options = chat_template_kwargs
         self._system = [] if system is None else [{"role": "system", "content": system}]
         self.messages: list[Message] = list(self._system)
 
@@ -93,15 +99,34 @@ class Conversation:
     def ask(self, text: str, *, max_tokens: int = 512, sampling: Sampling | None = None) -> Reply:
         """Answer `text`; `remember` adds both to the conversation when the answer is complete.
 
+        Where the conversation leaves too little of the context for an answer (`max_tokens`, or a
+        quarter of the context if that is less), its oldest turns are forgotten: `Reply.dropped`.
+
         Raises:
-            InputError: on the first piece, when the conversation no longer fits in the context.
+            InputError: the template refuses the conversation; on the first piece, the system
+                message and `text` do not fit in the context.
 
         """
-        messages = [*self.messages, {"role": "user", "content": text}]
-        return reply_to(
-            self.session.model, messages, max_tokens=max_tokens, sampling=sampling,
-            session=self.session,
-        )  # fmt: skip
+        room = min(max_tokens, self.session.context // 4)
+        for dropped in itertools.count():
+            messages = [*self.messages, {"role": "user", "content": text}]
+            reply = reply_to(
+                self.session.model, messages, max_tokens=max_tokens, sampling=sampling,
+                session=self.session, chat_template_kwargs=self._options,
+            )  # fmt: skip
+            reply.dropped = dropped
+            fits = len(reply.made.prompt) + room <= self.session.context
+            if fits or not self._drop_oldest():
+                break
+        return reply
+
+    def _drop_oldest(self) -> bool:
+        """Forget the oldest turn; False if there is none."""
+        first = len(self._system)
+        if len(self.messages) < first + 2:
+            return False
+        del self.messages[first : first + 2]
+        return True
 
 
 def reply_to(
@@ -113,8 +138,12 @@ def reply_to(
     stop: str | Sequence[str] = (),
     acts: Activations = "int8",
     session: Session | None = None,
+    tools: Sequence[Mapping[str, Any]] | None = None,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
 ) -> Reply:
     """The answer of `model` to `messages`, or to one user's text, piece by piece.
+
+    The model's chat template sees `tools` and each of `chat_template_kwargs` under its name.
 
     Raises:
         InputError: a message has another shape, the template refuses the conversation, or it does
@@ -125,13 +154,21 @@ def reply_to(
     tokenizer = model.tokenizer
     ends = (stop,) if isinstance(stop, str) else tuple(stop)
     if tokenizer.chat_template is None:
+        if tools:
+            raise InputError(
+                "the model has no chat template that could describe tools",
+                hint="take an instruction-tuned model",
+            )
         written, ends = plain(said), ("\nUser:", *ends)
         prompt = tokenizer.encode(written, special=True)
     else:
         from fewbit.tokenizer.template import render  # imports jinja2
 
-        written = render(tokenizer, said)
+        written = render(tokenizer, said, tools=tools, chat_template_kwargs=chat_template_kwargs)
         prompt = tokenizer.encode(written, special=False, parse_special=True)
+        begins = model.checkpoint.metadata is not None and tokenizer.adds_bos
+        if begins and tokenizer.bos is not None and prompt[:1] != [tokenizer.bos]:
+            prompt.insert(0, tokenizer.bos)  # templates of GGUF files may leave it to the runtime
     made = generate(
         model,
         prompt,
@@ -145,7 +182,7 @@ def reply_to(
     return Reply(made, splitter(tokenizer, written))
 
 
-def texts_of(messages: str | Sequence[Message]) -> list[dict[str, str]]:
+def texts_of(messages: str | Sequence[Message]) -> list[dict[str, Any]]:
     """Messages with their content as one text each; a text alone is a user's message.
 
     Content may be OpenAI's list of parts, `{"type": "text", "text": ...}`, which are joined.
@@ -161,7 +198,7 @@ def texts_of(messages: str | Sequence[Message]) -> list[dict[str, str]]:
     return [_message(index, message) for index, message in enumerate(messages)]
 
 
-def _message(index: int, message: Message) -> dict[str, str]:
+def _message(index: int, message: Message) -> dict[str, Any]:
     where = f"message {index + 1}"
     if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
         raise InputError(
@@ -171,10 +208,11 @@ def _message(index: int, message: Message) -> dict[str, str]:
     content = message.get("content")
     if isinstance(content, Sequence) and not isinstance(content, str):
         content = "".join(_text(where, part) for part in content)
+    if content is None and message.get("tool_calls"):
+        content = ""
     if not isinstance(content, str):
         raise InputError(f"the content of {where} is {content!r}, expected text")
-    others = {key: value for key, value in message.items() if isinstance(value, str)}
-    return {**others, "role": str(message["role"]), "content": content}
+    return {**message, "role": str(message["role"]), "content": content}
 
 
 def _text(where: str, part: object) -> str:

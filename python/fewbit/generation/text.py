@@ -231,6 +231,8 @@ def generate(
     """
     tokenizer = model.tokenizer
     ids = tokenizer.encode(prompt, special=True) if isinstance(prompt, str) else list(prompt)
+    if isinstance(prompt, str) and len(ids) > 1 and ids[-1] == tokenizer.eos:
+        ids.pop()  # added by tokenizers for training: a text that is continued has no end
     if not ids and tokenizer.bos is not None:
         ids = [tokenizer.bos]
     if session is None:

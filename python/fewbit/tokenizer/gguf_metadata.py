@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from fewbit.errors import FileFormatError
 from fewbit.tokenizer.gguf_vocabulary import (
     BYTE,
     CONTROL,
+    ENDS_KEY,
     GPT2,
     JSON_KEY,
     NORMAL,
@@ -21,6 +23,9 @@ from fewbit.tokenizer.gguf_vocabulary import (
 )
 from fewbit.tokenizer.load import from_folder
 from fewbit.tokenizer.tokenizer import Tokenizer, stop_ids
+
+_END_KEYS = ("eot", "eom")
+"""GGUF's keys for ends of a text besides EOS; if there are more, fewbit's own key lists all."""
 
 
 def metadata_from_folder(path: Path, vocab: int) -> dict[str, Any]:
@@ -46,7 +51,11 @@ def metadata_from_folder(path: Path, vocab: int) -> dict[str, Any]:
     if kind != "llama":
         values["tokenizer.ggml.merges"] = merges
     unknown = facts["model"].get("unk_token")
-    ids = {"bos": tokenizer.bos, "eos": tokenizer.eos, **_further_ends(tokenizer)}
+    ids = {
+        "bos": tokenizer.bos,
+        "eos": tokenizer.eos,
+        **dict(zip(_END_KEYS, _further_ends(tokenizer), strict=False)),
+    }
     ids["unknown"] = None if unknown is None else tokenizer.vocab.get(unknown)
     for name, id_ in ids.items():
         if id_ is not None:
@@ -54,6 +63,8 @@ def metadata_from_folder(path: Path, vocab: int) -> dict[str, Any]:
     values["tokenizer.ggml.add_bos_token"] = tokenizer.adds_bos
     if kind == "llama":
         values["tokenizer.ggml.add_space_prefix"] = _adds_space(facts)
+    if len(ends := _further_ends(tokenizer)) > len(_END_KEYS):
+        values[ENDS_KEY] = ends
     if tokenizer.chat_template is not None:
         values["tokenizer.chat_template"] = tokenizer.chat_template
     greedy = any(a["lstrip"] or a["rstrip"] or a["single_word"] for a in facts["added_tokens"])
@@ -62,13 +73,9 @@ def metadata_from_folder(path: Path, vocab: int) -> dict[str, Any]:
     return values
 
 
-def _further_ends(tokenizer: Tokenizer) -> dict[str, int]:
-    """Ids that end a text besides EOS, for GGUF's two keys (EOT and EOM).
-
-    Tokens known by their text need no key.
-    """
-    known = stop_ids(tokenizer.backend, None, tokenizer.eos)
-    return dict(zip(("eot", "eom"), sorted(tokenizer.stop_ids - known), strict=False))
+def _further_ends(tokenizer: Tokenizer) -> list[int]:
+    """Ids that end a text besides EOS; tokens known by their text need no key."""
+    return sorted(tokenizer.stop_ids - stop_ids(tokenizer.backend, None, tokenizer.eos))
 
 
 def _typed_tokens(
@@ -106,14 +113,18 @@ def _kind(facts: dict[str, Any]) -> tuple[str, str, bool]:
             facts["pre_tokenizer"] is None and steps == ["Prepend", "Replace"],
         )
     found = tuple(_patterns(facts["pre_tokenizer"]))
-    for splitting in SPLITTINGS:
-        if found == splitting.patterns:
-            same = (normalizer == {"type": "NFC"}) == splitting.normal_form
-            return (
-                "gpt2",
-                splitting.names[0],
-                same and (model.get("ignore_merges", False) == splitting.ignores_merges),
-            )
+    normal_form, whole = normalizer == {"type": "NFC"}, model.get("ignore_merges", False)
+    alike = [splitting for splitting in SPLITTINGS if splitting.patterns == found]
+    for splitting in alike:
+        if (splitting.normal_form, splitting.ignores_merges) == (normal_form, whole):
+            return "gpt2", splitting.names[0], True
+    if alike:
+        return "gpt2", alike[0].names[0], False
+    warnings.warn(
+        "GGUF has no name for how this tokenizer splits text: the file says `default` and holds "
+        "the whole tokenizer for fewbit, but other programs split text in another way",
+        stacklevel=2,
+    )
     return "gpt2", "default", False
 
 
@@ -134,6 +145,13 @@ def _patterns(step: dict[str, Any] | None) -> Iterable[str]:
             for inner in steps:
                 yield from _patterns(inner)
         case {"type": "Split", "pattern": {"Regex": str(pattern)}, "behavior": "Isolated"}:
+            yield pattern
+        case {
+            "type": "Split",
+            "pattern": {"Regex": str(pattern)},
+            "behavior": "Removed",
+            "invert": True,
+        }:  # what is between matches is removed: nothing, as they cover all
             yield pattern
         case {"type": "Digits", "individual_digits": True}:
             yield r"\p{N}"

@@ -22,6 +22,8 @@ from fewbit.tokenizer.tokenizer import Tokenizer, backend_of_json, stop_ids
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 """GGUF's token types."""
 JSON_KEY = "tokenizer.huggingface.json"
+ENDS_KEY = "tokenizer.fewbit.end_token_ids"
+"""Ids that end a text besides EOS, where they are more than GGUF has keys for (EOT, EOM)."""
 SPACE = "▁"
 
 GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
@@ -71,6 +73,7 @@ SPLITTINGS = (
         ignores_merges=True,
         adds_bos=True,
     ),
+    Splitting(("dbrx", "smaug-bpe"), (_LLAMA3,)),
     Splitting(
         ("qwen2", "deepseek-r1-qwen", "megrez"),
         (_LLAMA3.replace("{1,3}", ""),),
@@ -98,7 +101,7 @@ def build(metadata: Metadata, path: Path) -> Tokenizer:
     else:
         backend, adds_bos = _backend(values)
     bos, eos = values.id("bos"), values.id("eos")
-    ends = [values.id(kind) for kind in ("eot", "eom")]
+    ends = [*(values.id(kind) for kind in ("eot", "eom")), *(values.get(ENDS_KEY) or [])]
     adds_bos = values.flag("add_bos_token", adds_bos) and bos is not None
     if json_text is None:
         _wrap(backend, bos if adds_bos else None, eos if values.flag("add_eos_token") else None)

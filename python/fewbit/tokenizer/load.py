@@ -37,14 +37,17 @@ def from_folder(path: Path) -> Tokenizer:
     """
     backend = _read_backend(path / "tokenizer.json")
     settings = _optional(path / "tokenizer_config.json")
-    config = _optional(path / "config.json") | _optional(path / "generation_config.json")
+    model, generation = (_optional(path / f"{n}.json") for n in ("config", "generation_config"))
+    text = model.get("text_config")
+    parts = (generation, model, text if isinstance(text, dict) else {})
+    config = model | generation
     bos = _special(backend, settings.get("bos_token"), config.get("bos_token_id"))
     eos = _special(backend, settings.get("eos_token"), config.get("eos_token_id"))
     return Tokenizer(
         backend,
         bos,
         eos,
-        stop_ids(backend, config.get("eos_token_id"), eos),
+        stop_ids(backend, [id_ for part in parts for id_ in _listed(part)], eos),
         _adds(backend, bos),
         _template(path, settings),
     )
@@ -84,16 +87,25 @@ def _special(backend: tokenizers.Tokenizer, spelled: Any, id_: Any) -> int | Non
     return first if isinstance(first, int) else None
 
 
+def _listed(config: dict[str, Any]) -> list[Any]:
+    """The ids that a configuration declares as ends of a text."""
+    found = config.get("eos_token_id")
+    return found if isinstance(found, list) else [found]
+
+
 def _adds(backend: tokenizers.Tokenizer, bos: int | None) -> bool:
     return bos is not None and bos in backend.encode("", add_special_tokens=True).ids[:1]
 
 
 def _template(path: Path, settings: dict[str, Any]) -> str | None:
+    """The template in chat_template.jinja, chat_template.json or tokenizer_config.json."""
     file = path / "chat_template.jinja"
     if file.exists():
-        return file.read_text("utf-8")
-    found = settings.get("chat_template")
+        return file.read_text("utf-8", errors="replace")
+    found = _optional(path / "chat_template.json").get("chat_template")
+    found = settings.get("chat_template") if found is None else found
     if isinstance(found, list):  # several templates by name
-        named = {t.get("name"): t.get("template") for t in found if isinstance(t, dict)}
-        found = named.get("default")
+        found = {t.get("name"): t.get("template") for t in found if isinstance(t, dict)}
+    if isinstance(found, dict):
+        found = found.get("default")
     return found if isinstance(found, str) else None

@@ -1,62 +1,157 @@
-"""Render chat templates with jinja2's sandbox and the functions that Hub templates use."""
+"""Render chat templates as transformers does, within bounds of time, memory and length."""
 
 from __future__ import annotations
 
-import datetime
+import atexit
 import json
+import os
+import subprocess
+import sys
+import threading
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
-
-import jinja2
-from jinja2.ext import loopcontrols
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from fewbit.errors import InputError
 
 if TYPE_CHECKING:
     from fewbit.tokenizer.tokenizer import Tokenizer
 
+_SECONDS = 10.0
+"""A template takes milliseconds; the first one also waits for the process to start."""
+_MEMORY = 1 << 30
+_LENGTH = 4_000_000
+"""Characters a template may write besides 4 times what it is given: the JSON of many tools fits."""
 
-def render(tokenizer: Tokenizer, messages: Sequence[Mapping[str, str]]) -> str:
+
+def render(
+    tokenizer: Tokenizer,
+    messages: Sequence[Mapping[str, Any]],
+    *,
+    tools: Sequence[Mapping[str, Any]] | None = None,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
+) -> str:
     """Render a conversation as the text that the model continues with the assistant's answer.
 
+    The template sees `tools` (JSON schemas of functions) and each of `chat_template_kwargs`,
+    such as `enable_thinking`, under its name.
+
     Raises:
-        InputError: the model has no template, or its template refuses the messages.
+        InputError: the model has no template, its template refuses the messages, or it takes more
+            than 10 seconds or 1 GiB.
 
     """
     if tokenizer.chat_template is None:
         raise InputError(
             "the model has no chat template", hint="use `fewbit generate`, which needs none"
         )
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols]
-    )
-    environment.filters["tojson"] = _json
-    environment.globals |= {"raise_exception": _refuse, "strftime_now": _now}
+    values = {
+        "messages": [dict(message) for message in messages],
+        "tools": None if tools is None else [dict(tool) for tool in tools],
+        "documents": None,
+        "add_generation_prompt": True,
+        "bos_token": _spelled(tokenizer, tokenizer.bos),
+        "eos_token": _spelled(tokenizer, tokenizer.eos),
+        **(chat_template_kwargs or {}),
+    }
     try:
-        return environment.from_string(tokenizer.chat_template).render(
-            messages=[dict(message) for message in messages],
-            add_generation_prompt=True,
-            bos_token=_spelled(tokenizer, tokenizer.bos),
-            eos_token=_spelled(tokenizer, tokenizer.eos),
-        )
-    except (jinja2.TemplateError, TypeError, ValueError) as error:
+        size = len(json.dumps(values))
+        request = {
+            "template": tokenizer.chat_template, "values": values, "most": _LENGTH + 4 * size
+        }  # fmt: skip
+        line = json.dumps(request).encode() + b"\n"
+    except (TypeError, ValueError, RecursionError) as error:
         raise InputError(
-            f"the model's chat template fails: {error}",
-            hint="some templates do not support system messages",
+            f"messages, tools and options of the template must be JSON: {error}",
+            hint="give texts, numbers, lists and dicts",
         ) from None
+    found = _RENDERER.ask(line)
+    if "text" not in found:
+        raise InputError(
+            f"the model's chat template fails: {found['error']}",
+            hint="some templates do not support system messages",
+        )
+    return found["text"]
 
 
-def _json(value: Any, indent: int | None = None) -> str:
-    return json.dumps(value, ensure_ascii=False, indent=indent)
+class _Renderer:
+    """The process that renders; it is started when needed and ended when it takes too long."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._owner = 0
+
+    def ask(self, line: bytes) -> dict[str, str]:
+        with self._lock:
+            late = threading.Event()
+            process = self._running()
+            timer = threading.Timer(_SECONDS, _end_late, (process, late))
+            timer.daemon = True
+            timer.start()
+            try:
+                found = _exchange(process, line)
+            except BaseException:  # an answer left in the pipe would be taken for the next one's
+                self._stop()
+                raise
+            finally:
+                timer.cancel()
+            if found is None:
+                self._stop()
+                return {"error": f"no end in {_SECONDS:g} seconds" if late.is_set() else _DIED}
+            answer: dict[str, str] = json.loads(found)
+            return answer
+
+    def close(self) -> None:
+        """End the process, if this one started it."""
+        with self._lock:
+            self._stop()
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._process is None or self._owner != os.getpid():  # a fork has its own process
+            file = Path(__file__).with_name("template_child.py")
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", str(file), str(_MEMORY)],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                start_new_session=True, env={**os.environ, "PYTHONPATH": _search_path()},
+            )  # fmt: skip
+            self._owner = os.getpid()
+        return self._process
+
+    def _stop(self) -> None:
+        process, self._process = self._process, None
+        if process is None or self._owner != os.getpid():
+            return
+        process.kill()
+        process.communicate()
 
 
-def _refuse(message: Any) -> NoReturn:
-    raise jinja2.TemplateError(str(message))
+_DIED = "its process ended"
+_RENDERER = _Renderer()
+atexit.register(_RENDERER.close)
 
 
-def _now(format_: str) -> str:
-    return datetime.datetime.now().strftime(format_)
+def _exchange(process: subprocess.Popen[bytes], line: bytes) -> bytes | None:
+    """Write a line and read one; None if the process ends before."""
+    assert process.stdin is not None  # both are pipes
+    assert process.stdout is not None
+    try:
+        process.stdin.write(line)
+        process.stdin.flush()
+        found = process.stdout.readline()
+    except OSError:
+        return None
+    return found if found.endswith(b"\n") else None
+
+
+def _end_late(process: subprocess.Popen[bytes], late: threading.Event) -> None:
+    late.set()
+    process.kill()
+
+
+def _search_path() -> str:
+    """Where this process finds jinja2, for the other one."""
+    return os.pathsep.join(each for each in sys.path if each)
 
 
 def _spelled(tokenizer: Tokenizer, id_: int | None) -> str:
