@@ -7,6 +7,7 @@ cannot describe is stored as its tokenizer.json in the key `tokenizer.huggingfac
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,8 +136,15 @@ class _Values:
         value = self.get(key)
         if value is None:
             return None
-        if not isinstance(value, int) or not 0 <= value < len(self.tokens):
+        if not isinstance(value, int):
             raise self.wrong(key, f"a token id below {len(self.tokens)}")
+        if not 0 <= value < len(self.tokens):
+            warnings.warn(
+                f"`{self.path}`: `{key}` is {value}, passed over: "
+                f"the vocabulary has {len(self.tokens)} tokens",
+                stacklevel=2,
+            )
+            return None
         return value
 
     def array(self, key: str, item: type, default: list[Any] | None = None) -> list[Any]:
