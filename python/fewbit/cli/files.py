@@ -75,11 +75,12 @@ def inspect(
         raise InputError(
             f"`--block {block}` needs a tensor", hint="for example `--tensor 'blk.0.attn_q'`"
         )
+    if tensor is None and not plan:
+        _show(inspect_file.inspect(model_path(model)), json)
+        return
     checkpoint = open_checkpoint(model_path(model))
-    if plan:
+    if tensor is None:
         _show(list_plan(checkpoint), json)
-    elif tensor is None:
-        _show(inspect_file.inspect(checkpoint), json)
     elif block is None:
         _show_each(inspect_file.distributions(checkpoint, tensor), json)
     else:

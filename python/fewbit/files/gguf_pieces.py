@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from os import PathLike
 from pathlib import Path
 
 from fewbit.errors import FileFormatError, InputError
+from fewbit.files import hub
 from fewbit.files.gguf import GgufFile, TensorInfo, read_gguf
 
 _PIECE = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
@@ -98,3 +100,11 @@ def gguf_in(folder: Path) -> Path | None:
             path=str(folder),
         )
     return models[0] if models else None
+
+
+def gguf_file(path: str | PathLike[str]) -> Path | None:
+    """Return the GGUF file that `path` names or, as a folder, holds; None if there is none."""
+    found = hub.resolve(path)
+    if found.is_dir():
+        return gguf_in(found)
+    return None if found.suffix in (".safetensors", ".json") else found

@@ -42,12 +42,16 @@ class Total:
 
 @dataclass(frozen=True)
 class Contents(Shown):
-    """A model's file, without the weights themselves."""
+    """A model's file, without the weights themselves.
+
+    `config` is None and `tokenizer` empty where fewbit cannot read them; `problems` say why.
+    """
 
     path: str
-    config: Config
+    config: Config | None
     tokenizer: dict[str, object]
     tensors: tuple[TensorSummary, ...]
+    problems: tuple[str, ...] = ()
 
     @property
     def weights(self) -> int:
@@ -167,18 +171,12 @@ class Block(Shown):
 
 def contents_tables(contents: Contents) -> Page:
     """Configuration, tokenizer, tensors and totals."""
-    config, facts = contents.config, contents.tokenizer
     lines = [
         f"path           {contents.path}",
-        f"architecture   {config.architecture}",
-        f"shape          {config.layers} layers, width {config.width}, ffn {config.ffn}, "
-        f"{config.heads}/{config.kv_heads} heads of {config.head_dim}",
-        f"vocabulary     {config.vocab} tokens, BOS {facts['bos']}, EOS {facts['eos']}, "
-        f"BOS added: {_yes(facts['adds_bos'])}, chat template: {_yes(facts['chat_template'])}",
-        f"context        {config.context} tokens, rope base {config.rope.base:g}, "
-        f"scaling {config.rope.kind}",
+        *_config_lines(contents.config, contents.tokenizer),
         f"weights        {contents.weights:,} in {contents.bytes:,} bytes, "
         f"{contents.bits_per_weight:.3f} bits per weight",
+        *(f"problem        {problem}" for problem in contents.problems),
     ]
     tensors = Table(("tensor", "shape", "format", "bits per weight"), text=3)
     for entry in contents.tensors:
@@ -189,6 +187,25 @@ def contents_tables(contents: Contents) -> Page:
         sizes = (f"{total.weights:,}", f"{total.bytes:,}")
         totals.add_row(total.format, str(total.tensors), *sizes)
     return ["\n".join(lines), "", tensors, "", totals]
+
+
+def _config_lines(config: Config | None, facts: dict[str, object]) -> list[str]:
+    if config is None:
+        return []
+    tokenizer = (
+        f", BOS {facts['bos']}, EOS {facts['eos']}, "
+        f"BOS added: {_yes(facts['adds_bos'])}, chat template: {_yes(facts['chat_template'])}"
+        if facts
+        else ""
+    )
+    return [
+        f"architecture   {config.architecture}",
+        f"shape          {config.layers} layers, width {config.width}, ffn {config.ffn}, "
+        f"{config.heads}/{config.kv_heads} heads of {config.head_dim}",
+        f"vocabulary     {config.vocab} tokens{tokenizer}",
+        f"context        {config.context} tokens, rope base {config.rope.base:g}, "
+        f"scaling {config.rope.kind}",
+    ]
 
 
 def distribution_lines(d: Distribution) -> str:
