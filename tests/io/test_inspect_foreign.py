@@ -8,6 +8,7 @@ import pytest
 
 import fewbit
 from fewbit.errors import FileFormatError, UnsupportedError
+from fewbit.reports.contents import metadata
 from tests.io.test_gguf import STRING, field, gguf, tensor, text
 
 
@@ -47,3 +48,19 @@ def test_a_damaged_file_is_not_listed(tmp_path: Path) -> None:
     path.write_bytes(gguf([tensor(shape=(64,))]))
     with pytest.raises(FileFormatError, match="ends at byte"):
         fewbit.inspect(path)
+
+
+def test_every_metadata_key_is_listed(tmp_path: Path) -> None:
+    path = tmp_path / "x.gguf"
+    numbers = (4).to_bytes(4, "little") + (6).to_bytes(8, "little") + bytes(24)
+    odd = field("general.author", STRING, (1).to_bytes(8, "little") + b"\xe8")
+    path.write_bytes(gguf([], [named("olmo9"), field("x.numbers", 9, numbers), odd]))
+    found = metadata(path)
+    assert found.types == {
+        "general.architecture": "STRING", "x.numbers": "UINT32 list", "general.author": "STRING"
+    }  # fmt: skip
+    assert found.values == {
+        "general.architecture": "olmo9", "x.numbers": [0] * 6, "general.author": r"\xe8"
+    }  # fmt: skip
+    assert "[0, 0, 0, 0] and 2 more" in str(found)
+    assert all(key in str(found) for key in found.types)

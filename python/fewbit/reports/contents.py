@@ -13,7 +13,7 @@ from fewbit import _core
 from fewbit.demo import demo_or
 from fewbit.errors import FileFormatError, InputError, UnsupportedError
 from fewbit.files.checkpoint import Checkpoint, open_checkpoint
-from fewbit.files.gguf import GgufFile
+from fewbit.files.gguf import GgufFile, readable
 from fewbit.files.gguf_pieces import gguf_file, read_pieces
 from fewbit.files.names import matching
 from fewbit.formats.blocks import read_block, scales_of
@@ -26,6 +26,7 @@ from fewbit.reports.summaries import (
     Contents,
     Distribution,
     Explanation,
+    MetadataValues,
     TensorSummary,
 )
 from fewbit.tokenizer.load import tokenizer_of
@@ -75,6 +76,34 @@ def inspect(model: str | PathLike[str] | Checkpoint) -> Contents:
             raise
         return _listed(file, read_pieces(file), error.message)
     return _contents_of(checkpoint)
+
+
+def metadata(model: str | PathLike[str]) -> MetadataValues:
+    """List every metadata key of a GGUF file, in the order of the file.
+
+    Raises:
+        InputError: there is no such file, or it is not a GGUF file but a folder.
+        FileFormatError: the file is damaged.
+        UnsupportedError: fewbit does not know a format.
+
+    """
+    if (path := gguf_file(model)) is None:
+        raise InputError(
+            f"`{model}` has no GGUF metadata",
+            hint="name a GGUF file; a Hugging Face folder has its config.json instead",
+        )
+    fields = read_pieces(path).metadata
+    types = {
+        key: field.type.name if field.item is None else f"{field.item.name} list"
+        for key, field in fields.items()
+    }
+    return MetadataValues(str(path), types, {k: _readable(f.value) for k, f in fields.items()})
+
+
+def _readable(value: object) -> object:
+    if isinstance(value, list):
+        return [_readable(item) for item in value]
+    return readable(value) if isinstance(value, str) else value
 
 
 def _listed(path: Path, file: GgufFile, problem: str) -> Contents:

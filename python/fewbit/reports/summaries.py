@@ -85,6 +85,28 @@ class Contents(Shown):
 
 
 @dataclass(frozen=True)
+class MetadataValues(Shown):
+    """The metadata of a GGUF file: each key's type (for an array that of its items) and value."""
+
+    path: str
+    types: dict[str, str]
+    values: dict[str, object]
+
+    def page(self) -> Page:
+        """As `fewbit inspect --metadata` prints it; long values are cut."""
+        table = Table(("key", "type", "value"), text=3)
+        for key, value in self.values.items():
+            table.add_row(key, self.types[key], _cut(value))
+        return [table]
+
+
+def _cut(value: object, items: int = 4) -> str:
+    if isinstance(value, list) and len(value) > items:
+        return f"{value[:items]!r:.100} and {len(value) - items:,} more"
+    return f"{value!r:.100}"
+
+
+@dataclass(frozen=True)
 class Distribution(Shown):
     """The distribution of a tensor's values.
 
