@@ -106,7 +106,7 @@ TABLE = [
     (
         "inspect --format Q4_K --block 3",
         1,
-        "`--format` takes no model and no `--tensor`, `--block` or `--plan`",
+        "`--format` takes no model and no `--tensor`, `--block`, `--plan` or `--metadata`",
         "for a block of a file use `--tensor REGEX --block N`",
     ),
 ]

@@ -117,6 +117,8 @@ def test_broken_files(name: str, tmp_path: Path) -> None:
         (gguf(version=3 << 24), r"GGUF version 50331648 \(big-endian\?\)"),
         (gguf([tensor(shape=(256,), kind=24)], data=512), "has the unsupported format I8"),
         (gguf([tensor(kind=99)]), "has the unsupported format type 99"),
+        (gguf([tensor(kind=31)]), "has the unsupported format Q4_0_4_4"),
+        (gguf([tensor(kind=139)]), "has the unsupported format IQ4_K"),
     ],
 )
 def test_unsupported_files_are_named(data: bytes, message: str, tmp_path: Path) -> None:

@@ -61,16 +61,27 @@ def inspect(
             "--plan", help="List the ops that run the model, with shapes, weights and bytes."
         ),
     ] = False,
+    metadata: Annotated[
+        bool, typer.Option("--metadata", help="List every metadata key of a GGUF file.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Show a model file: configuration, tokenizer, tensors, formats, bits per weight."""
     if format_ is not None:
-        if model is not None or tensor is not None or block is not None or plan:
+        if model is not None or tensor is not None or block is not None or plan or metadata:
             raise InputError(
-                "`--format` takes no model and no `--tensor`, `--block` or `--plan`",
+                "`--format` takes no model and no `--tensor`, `--block`, `--plan` or `--metadata`",
                 hint="for a block of a file use `--tensor REGEX --block N`",
             )
         _show(list_formats() if format_ == "list" else inspect_file.explain(format_), json)
+        return
+    if metadata:
+        if plan or tensor is not None or block is not None:
+            raise InputError(
+                "`--metadata` cannot be combined with `--plan`, `--tensor` or `--block`",
+                hint="use one of them",
+            )
+        _show(inspect_file.metadata(model_path(model)), json)
         return
     if plan and (tensor is not None or block is not None):
         raise InputError(
@@ -80,11 +91,12 @@ def inspect(
         raise InputError(
             f"`--block {block}` needs a tensor", hint="for example `--tensor 'blk.0.attn_q'`"
         )
+    if tensor is None and not plan:
+        _show(inspect_file.inspect(model_path(model)), json)
+        return
     checkpoint = open_checkpoint(model_path(model))
-    if plan:
+    if tensor is None:
         _show(list_plan(checkpoint), json)
-    elif tensor is None:
-        _show(inspect_file.inspect(checkpoint), json)
     elif block is None:
         _show_each(inspect_file.distributions(checkpoint, tensor), json)
     else:

@@ -82,15 +82,40 @@ def write_model(
                     progress(done, total, tensor.name)
 
 
+class _Writer(GGUFWriter):
+    """gguf-py's writer, which refuses the empty arrays that llama.cpp reads and writes."""
+
+    def _pack_val(
+        self,
+        val: Any,
+        vtype: GGUFValueType,
+        add_vtype: bool,
+        sub_type: GGUFValueType | None = None,
+    ) -> bytes:
+        if vtype == GGUFValueType.ARRAY and len(val) == 0 and sub_type is not None:
+            kind = self._pack("I", vtype) if add_vtype else b""
+            return kind + self._pack("I", sub_type) + self._pack("Q", 0)
+        return super()._pack_val(val, vtype, add_vtype, sub_type)
+
+
+def _stored(value: Any) -> Any:
+    """Give text as the bytes of a file, with those that were not UTF-8 when it was read."""
+    if isinstance(value, str):
+        return value.encode(errors="surrogateescape")
+    if isinstance(value, list) and value and isinstance(value[0], str):
+        return [text.encode(errors="surrogateescape") for text in value]
+    return value
+
+
 def _write_header(
     file: Path, encoder: TensorEncoder, tensors: list[_FileTensor], recipe: str | None
 ) -> int:
     """All that comes before the data of the tensors; where that begins."""
     checkpoint = encoder.checkpoint
-    with closing(GGUFWriter(file, checkpoint.config.architecture)) as writer:
+    with closing(_Writer(file, checkpoint.config.architecture)) as writer:
         for key, field in _metadata(encoder, recipe).items():
             if key != "general.architecture":  # the writer has put it first
-                writer.add_key_value(key, field.value, field.type, field.item)
+                writer.add_key_value(key, _stored(field.value), field.type, field.item)
         for tensor in tensors:
             kind = cast(GGMLQuantizationType, tensor.format.gguf_id)  # gguf-py lags: no Q2_0
             writer.add_tensor_info(tensor.name, tensor.shape, np.dtype(np.void), tensor.bytes, kind)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from fewbit.errors import FileFormatError, InputError
 from fewbit.files import gguf, hub
 from fewbit.files.gguf_config import LONG_FACTORS, ROPE_FREQS, config_from_gguf
+from fewbit.files.gguf_pieces import gguf_in, read_pieces
 from fewbit.files.hf_config import config_from_hf
 from fewbit.files.hf_weights import read_weights, refuse_quantized
 from fewbit.files.json_file import read_json
@@ -77,14 +78,21 @@ class Checkpoint:
 def open_checkpoint(path: str | PathLike[str]) -> Checkpoint:
     """Open the model at `path`: a Hugging Face folder, a GGUF file, or a repository of the Hub.
 
+    A folder that holds one GGUF model and no safetensors is that model. Of a model in pieces any
+    piece may be named.
+
     Raises:
-        InputError: there is no model at the path, or it cannot be downloaded.
+        InputError: there is no model at the path, or there are several, or it cannot be downloaded.
         FileFormatError: a file is damaged, or tensors do not fit the configuration.
         UnsupportedError: the architecture, a variant or the format of a tensor is not supported.
 
     """
     found = hub.resolve(path)
-    checkpoint = _open_folder(found) if found.is_dir() else _open_file(found)
+    if found.is_dir():
+        file = gguf_in(found)
+        checkpoint = _open_folder(found) if file is None else _open_file(file)
+    else:
+        checkpoint = _open_file(found)
     _check_tensors(checkpoint)
     return checkpoint
 
@@ -92,7 +100,7 @@ def open_checkpoint(path: str | PathLike[str]) -> Checkpoint:
 def _open_file(path: Path) -> Checkpoint:
     if path.suffix == ".safetensors" or path.name == "config.json":
         return _open_folder(path.parent, path if path.suffix == ".safetensors" else None)
-    file = gguf.read_gguf(path)
+    file = read_pieces(path)
     shapes = {name: info.shape for name, info in file.tensors.items()}
     divisors = {}
     for name in (ROPE_FREQS, *LONG_FACTORS):

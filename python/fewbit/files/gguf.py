@@ -17,6 +17,7 @@ from gguf import GGMLQuantizationType, GGUFValueType
 from numpy.typing import NDArray
 
 from fewbit.errors import FileFormatError, ShapeError, UnsupportedError
+from fewbit.files.mapped import damaged, map_file
 from fewbit.formats.table import BY_GGUF_ID
 
 VERSIONS = (2, 3)
@@ -37,6 +38,16 @@ _NUMBERS: dict[GGUFValueType, np.dtype[Any]] = {
     GGUFValueType.FLOAT64: np.dtype("<f8"),
 }
 
+_OTHERS = {
+    4: "Q4_2", 5: "Q4_3", 31: "Q4_0_4_4", 32: "Q4_0_4_8", 33: "Q4_0_8_8",
+    36: "IQ4_NL_4_4", 37: "IQ4_NL_4_8", 38: "IQ4_NL_8_8",
+    133: "Q6_0", 134: "IQ1_BN", 135: "IQ2_BN", 136: "Q8_K64", 137: "IQ2_K", 138: "IQ3_K",
+    139: "IQ4_K", 140: "IQ5_K", 141: "IQ6_K", 144: "IQ4_KS", 145: "IQ2_KS", 146: "IQ4_KSS",
+    147: "Q8_K16", 148: "Q8_K32", 149: "Q8_KR8", 150: "Q8_K128", 151: "Q8_KV", 152: "IQ5_KS",
+    153: "IQ2_KT", 154: "IQ3_KT", 155: "IQ4_KT", 156: "IQ3_KS", 157: "IQ2_KL", 158: "IQ1_KT",
+}  # fmt: skip
+"""Names of the types that llama.cpp has dropped (below 39) and of those of ik_llama.cpp."""
+
 
 @dataclass(frozen=True)
 class Field:
@@ -48,6 +59,15 @@ class Field:
 
 
 Metadata = Mapping[str, Field]
+
+
+def readable(text: str) -> str:
+    r"""Spell the bytes of a file's text that are not UTF-8 as `\xNN`, to print or to encode it.
+
+    >>> readable(b"Mod\xe8le".decode(errors="surrogateescape"))
+    'Mod\\xe8le'
+    """
+    return text.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 @dataclass(frozen=True)
@@ -93,16 +113,19 @@ class _Header:
 def read_gguf(path: Path) -> GgufFile:
     """Read the header of a GGUF file: metadata and tensors, whose data stay on disk.
 
+    A byte of a value that is not UTF-8 becomes a surrogate, as in Python's `surrogateescape`, so
+    that it is written as it was.
+
     Raises:
-        FileFormatError: the file is truncated, inconsistent or not a GGUF file.
+        InputError: the path is a pipe or a device.
+        FileFormatError: the file is truncated, inconsistent, not a GGUF file, or a pointer of
+            Git LFS.
         UnsupportedError: the file is big-endian, has another version than 2 or 3, or has a tensor
             in an unknown format.
         OSError: the file cannot be read.
 
     """
-    if path.stat().st_size == 0:
-        raise _damaged(path, "it is empty")
-    data = np.memmap(path, np.uint8, "r")
+    data = map_file(path, "GGUF")
     cursor = _Cursor(path, data)
     tensor_count, field_count = _header(cursor)
     metadata: dict[str, Field] = {}
@@ -127,7 +150,7 @@ class _Cursor:
         self.at = 0
 
     def error(self, reason: str) -> FileFormatError:
-        return _damaged(self.path, reason)
+        return damaged(self.path, "GGUF", reason)
 
     def take(self, count: int, what: str) -> NDArray[np.uint8]:
         left = self.data.size - self.at
@@ -146,10 +169,10 @@ class _Cursor:
     def u64(self, what: str) -> int:
         return int(self.number(GGUFValueType.UINT64, what))
 
-    def text(self, what: str) -> str:
+    def text(self, what: str, errors: str = "strict") -> str:
         raw = self.take(self.u64(f"the length of {what}"), what).tobytes()
         try:
-            return raw.decode()
+            return raw.decode(errors=errors)
         except UnicodeDecodeError:
             raise self.error(f"{what} is not UTF-8: {raw[:40]!r}") from None
 
@@ -177,10 +200,7 @@ class _Cursor:
             raw = bytes(data[at + 8 : at + 8 + size])
             if len(raw) != size or at + 8 > data.nbytes:
                 break
-            try:
-                found.append(raw.decode())
-            except UnicodeDecodeError:
-                break
+            found.append(raw.decode(errors="surrogateescape"))
             at += 8 + size
         self.at = at
         if len(found) < count:
@@ -189,7 +209,7 @@ class _Cursor:
 
     def _value(self, type_: GGUFValueType, key: str) -> Any:
         if type_ == GGUFValueType.STRING:
-            return self.text(f"the value of `{key}`")
+            return self.text(f"the value of `{key}`", "surrogateescape")
         return self.number(type_, f"the value of `{key}`")
 
     def _type(self, key: str) -> GGUFValueType:
@@ -225,7 +245,8 @@ def _info(cursor: _Cursor) -> _Header:
     count = cursor.u32(f"the dimensions of `{name}`")
     if not 1 <= count <= MAX_DIMENSIONS:
         raise cursor.error(f"tensor `{name}` has {count} dimensions, expected 1 to 4")
-    shape = tuple(cursor.u64(f"the shape of `{name}`") for _ in range(count))[::-1]
+    sizes = [cursor.u64(f"the shape of `{name}`") for _ in range(count)]
+    shape = _without_ones(name, tuple(reversed(sizes)))
     if 0 in shape or math.prod(shape) > 1 << 62:
         raise cursor.error(f"tensor `{name}` has the invalid shape {shape}")
     format_ = BY_GGUF_ID.get(code := cursor.u32(f"the format of `{name}`"))
@@ -242,7 +263,21 @@ def _info(cursor: _Cursor) -> _Header:
     return _Header(name, format_.name, shape, row_bytes, cursor.u64(f"the offset of `{name}`"))
 
 
+def _without_ones(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Drop the outer sizes of 1 with which some writers fill all four places of a shape.
+
+    A matrix may have one row and a stack one expert: what the header gives as a matrix stays one.
+    """
+    least = 3 if "_exps." in name else 1
+    if len(shape) > 2:
+        while len(shape) > least and shape[0] == 1:
+            shape = shape[1:]
+    return shape
+
+
 def _ggml_name(code: int) -> str:
+    if code in _OTHERS:
+        return _OTHERS[code]
     try:
         return GGMLQuantizationType(code).name
     except ValueError:
@@ -282,14 +317,6 @@ def _tensor(info: _Header, data: NDArray[np.uint8], start: int) -> TensorInfo:
     begin = start + info.offset
     rows = data[begin : begin + info.bytes].reshape(info.rows, info.row_bytes)
     return TensorInfo(info.format, info.shape, rows, begin)
-
-
-def _damaged(path: Path, reason: str) -> FileFormatError:
-    return FileFormatError(
-        f"`{path}` is not a valid GGUF file: {reason}",
-        hint="download it again: an interrupted download is the usual cause",
-        path=str(path),
-    )
 
 
 def fields_of(values: Mapping[str, Any]) -> Iterator[tuple[str, Field]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fewbit.errors import FileFormatError, UnsupportedError
-from fewbit.files.gguf import Metadata
+from fewbit.files.gguf import Metadata, readable
 from fewbit.models import ARCHITECTURES, unknown_architecture
 from fewbit.models.rope import frequencies, yarn_attention
 from fewbit.plan.config import Config, Delta, Experts, Rope
@@ -92,7 +92,7 @@ def config_from_gguf(
 
     """
     field = metadata.get("general.architecture")
-    architecture = "" if field is None else str(field.value)
+    architecture = "" if field is None else readable(str(field.value))
     if architecture not in ARCHITECTURES:
         raise unknown_architecture(architecture)
     k = _Keys(metadata, architecture, path)
@@ -133,7 +133,7 @@ def config_from_gguf(
         experts=k.integer("expert_count", 0),
         routing=_routing(k, shapes),
         delta=_delta(k, layers) if architecture.startswith(("qwen35", "qwen3next")) else None,
-        name=str(name.value) if name is not None else path.stem,
+        name=readable(str(name.value)) if name is not None else path.stem,
     )
 
 

@@ -9,15 +9,31 @@ from gguf import MODEL_ARCH, MODEL_ARCH_NAMES, get_tensor_name_map
 
 from fewbit.errors import InputError, UnsupportedError, did_you_mean
 
-_LEFT_OUT = re.compile(r"rotary_emb\.inv_freq$|attention\.(masked_)?bias$")
-"""Buffers of old checkpoints that follow from the configuration; they are not weights."""
+_BUFFERS = re.compile(
+    r"(^|\.)(inv_freq|original_inv_freq|(cos|sin)_cached|position_ids|causal_mask"
+    r"|(attn|attention)\.(masked_)?bias|[kvq]_scale|kv_scale|prob_scale)$"
+)
+"""Names of tensors that are no weights: rotary tables, positions, causal masks, KV cache scales.
+
+All but the scales follow from the configuration. The scales belong to caches in 8 bits, which
+fewbit does not have; a scale of a weight (`weight_scale`) is not among them.
+"""
 _WITH_SUFFIX = re.compile(r"attn_sinks$")
 """Names to which GGUF adds `.weight`."""
 _ROTATED = re.compile(r"blk\.\d+\.attn_[qk]\.(weight|bias)")
 
 
+def is_buffer(name: str) -> bool:
+    """Whether the tensor `name` of a checkpoint is a buffer: it is no weight and is not read.
+
+    >>> is_buffer("h.0.attn.bias"), is_buffer("h.0.attn.c_attn.bias")
+    (True, False)
+    """
+    return _BUFFERS.search(name) is not None
+
+
 def gguf_names(names: Iterable[str], architecture: str, layers: int) -> dict[str, str]:
-    """Map GGUF names to the names in the checkpoint, for each of `names` that is a weight.
+    """Map GGUF names to the names in the checkpoint, for `names` of weights.
 
     Raises:
         UnsupportedError: the architecture has no tensor of a name.
@@ -30,8 +46,6 @@ def gguf_names(names: Iterable[str], architecture: str, layers: int) -> dict[str
     dense = get_tensor_name_map(dense_kind, layers)
     found: dict[str, str] = {}
     for name in names:
-        if _LEFT_OUT.search(name):
-            continue
         spelled = name.replace(".linear_attn.dt_bias", ".linear_attn.dt_proj.bias")
         renamed = table.get_name(spelled, try_suffixes=(".weight", ".bias"))
         if renamed is None:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from fewbit.errors import FileFormatError
+from fewbit.files.mapped import damaged, map_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,18 +33,18 @@ def read_safetensors(path: Path) -> dict[str, TensorInfo]:
     The data are mapped here, because the library would copy each tensor.
 
     Raises:
-        FileFormatError: the file is truncated, inconsistent or not a safetensors file.
+        InputError: the path is a pipe or a device.
+        FileFormatError: the file is truncated, inconsistent, not a safetensors file, or a pointer
+            of Git LFS.
         OSError: the file cannot be read.
 
     """
-    if path.stat().st_size == 0:
-        raise _damaged(path, "it is empty")
+    data = map_file(path, "safetensors")
     try:
         with safe_open(path, framework="numpy"):
             pass
     except SafetensorError as error:
-        raise _damaged(path, str(error)) from None
-    data = np.memmap(path, np.uint8, "r")
+        raise damaged(path, "safetensors", str(error)) from None
     size = int.from_bytes(data[:8].tobytes(), "little")
     header: Mapping[str, Any] = json.loads(data[8 : 8 + size].tobytes())
     return {
@@ -57,11 +57,3 @@ def read_safetensors(path: Path) -> dict[str, TensorInfo]:
 def _info(facts: Mapping[str, Any], data: NDArray[np.uint8]) -> TensorInfo:
     start, end = facts["data_offsets"]
     return TensorInfo(facts["dtype"], tuple(facts["shape"]), data[start:end])
-
-
-def _damaged(path: Path, reason: str) -> FileFormatError:
-    return FileFormatError(
-        f"`{path}` is not a valid safetensors file: {reason}",
-        hint="download it again: an interrupted download is the usual cause",
-        path=str(path),
-    )

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewbit.errors import FileFormatError, UnsupportedError
-from fewbit.files.names import gguf_names, rotated_heads
+from fewbit.files.names import gguf_names, is_buffer, rotated_heads
 from fewbit.files.safetensors import TensorInfo
 from fewbit.plan.config import Config, Delta
 
@@ -95,11 +95,16 @@ def gguf_tensors(infos: Mapping[str, TensorInfo], config: Config) -> dict[str, S
         FileFormatError: an expert is missing, or a shape does not fit the configuration.
 
     """
-    sources = _stacked({_name(k): t for k, t in infos.items() if not _NOT_TEXT.search(k)})
+    sources = _stacked({_name(k): t for k, t in infos.items() if _is_weight(k, t)})
     if split := _SPLITS.get(config.architecture):
         sources = split(sources, config)
     names = gguf_names(sources, config.architecture, config.layers)
     return {name: _reshaped(name, sources[source], config) for name, source in names.items()}
+
+
+def _is_weight(name: str, info: TensorInfo) -> bool:
+    """Whether a tensor is a weight of the text model; decided before its dtype is looked at."""
+    return not (_NOT_TEXT.search(name) or is_buffer(name) or 0 in info.shape)
 
 
 def _name(name: str) -> str:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from os import PathLike
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fewbit import _core
 from fewbit.demo import demo_or
-from fewbit.errors import InputError
+from fewbit.errors import FileFormatError, InputError, UnsupportedError
 from fewbit.files.checkpoint import Checkpoint, open_checkpoint
+from fewbit.files.gguf import GgufFile, readable
+from fewbit.files.gguf_pieces import gguf_file, read_pieces
 from fewbit.files.names import matching
 from fewbit.formats.blocks import read_block, scales_of
 from fewbit.formats.layouts import layout_of
@@ -23,6 +26,7 @@ from fewbit.reports.summaries import (
     Contents,
     Distribution,
     Explanation,
+    MetadataValues,
     TensorSummary,
 )
 from fewbit.tokenizer.load import tokenizer_of
@@ -53,18 +57,73 @@ def inspect(model: str | PathLike[str] | Checkpoint) -> Contents:
 
     `model` is a GGUF file, a Hugging Face folder, a name on the hub, "demo", or an opened one.
 
+    A GGUF file that fewbit cannot run (an unknown architecture, a vocabulary alone, an adapter) is
+    listed too: its `config` is None, and `problems` say what is missing, as for a tokenizer.
+
     Raises:
         InputError: there is no such model.
         FileFormatError: a file is damaged.
-        UnsupportedError: fewbit does not know the architecture or a format.
+        UnsupportedError: fewbit does not know a format, or the architecture of a folder.
 
     """
-    checkpoint = model if isinstance(model, Checkpoint) else open_checkpoint(demo_or(model))
+    if isinstance(model, Checkpoint):
+        return _contents_of(model)
+    path = demo_or(model)
+    try:
+        checkpoint = open_checkpoint(path)
+    except (FileFormatError, UnsupportedError) as error:
+        if (file := gguf_file(path)) is None:
+            raise
+        return _listed(file, read_pieces(file), error.message)
+    return _contents_of(checkpoint)
+
+
+def metadata(model: str | PathLike[str]) -> MetadataValues:
+    """List every metadata key of a GGUF file, in the order of the file.
+
+    Raises:
+        InputError: there is no such file, or it is not a GGUF file but a folder.
+        FileFormatError: the file is damaged.
+        UnsupportedError: fewbit does not know a format.
+
+    """
+    if (path := gguf_file(model)) is None:
+        raise InputError(
+            f"`{model}` has no GGUF metadata",
+            hint="name a GGUF file; a Hugging Face folder has its config.json instead",
+        )
+    fields = read_pieces(path).metadata
+    types = {
+        key: field.type.name if field.item is None else f"{field.item.name} list"
+        for key, field in fields.items()
+    }
+    return MetadataValues(str(path), types, {k: _readable(f.value) for k, f in fields.items()})
+
+
+def _readable(value: object) -> object:
+    if isinstance(value, list):
+        return [_readable(item) for item in value]
+    return readable(value) if isinstance(value, str) else value
+
+
+def _listed(path: Path, file: GgufFile, problem: str) -> Contents:
+    """List a GGUF file without its configuration and its tokenizer."""
+    tensors = tuple(
+        TensorSummary(name, info.shape, info.format, tensor_bytes(info.shape, info.format))
+        for name, info in file.tensors.items()
+    )
+    return Contents(str(path), None, {}, tensors, (problem,))
+
+
+def _contents_of(checkpoint: Checkpoint) -> Contents:
     tensors = tuple(
         TensorSummary(t.name, tuple(t.shape), t.format, tensor_bytes(t.shape, t.format))
         for t in checkpoint.tensors.values()
     )
-    tokenizer = tokenizer_of(checkpoint)
+    try:
+        tokenizer = tokenizer_of(checkpoint)
+    except (FileFormatError, UnsupportedError) as error:
+        return Contents(str(checkpoint.path), checkpoint.config, {}, tensors, (error.message,))
     facts: dict[str, object] = {
         "vocab": len(tokenizer.vocab),
         "bos": tokenizer.bos,

@@ -42,12 +42,16 @@ class Total:
 
 @dataclass(frozen=True)
 class Contents(Shown):
-    """A model's file, without the weights themselves."""
+    """A model's file, without the weights themselves.
+
+    `config` is None and `tokenizer` empty where fewbit cannot read them; `problems` say why.
+    """
 
     path: str
-    config: Config
+    config: Config | None
     tokenizer: dict[str, object]
     tensors: tuple[TensorSummary, ...]
+    problems: tuple[str, ...] = ()
 
     @property
     def weights(self) -> int:
@@ -78,6 +82,28 @@ class Contents(Shown):
     def page(self) -> Page:
         """As `fewbit inspect` prints it."""
         return contents_tables(self)
+
+
+@dataclass(frozen=True)
+class MetadataValues(Shown):
+    """The metadata of a GGUF file: each key's type (for an array that of its items) and value."""
+
+    path: str
+    types: dict[str, str]
+    values: dict[str, object]
+
+    def page(self) -> Page:
+        """As `fewbit inspect --metadata` prints it; long values are cut."""
+        table = Table(("key", "type", "value"), text=3)
+        for key, value in self.values.items():
+            table.add_row(key, self.types[key], _cut(value))
+        return [table]
+
+
+def _cut(value: object, items: int = 4) -> str:
+    if isinstance(value, list) and len(value) > items:
+        return f"{value[:items]!r:.100} and {len(value) - items:,} more"
+    return f"{value!r:.100}"
 
 
 @dataclass(frozen=True)
@@ -167,18 +193,12 @@ class Block(Shown):
 
 def contents_tables(contents: Contents) -> Page:
     """Configuration, tokenizer, tensors and totals."""
-    config, facts = contents.config, contents.tokenizer
     lines = [
         f"path           {contents.path}",
-        f"architecture   {config.architecture}",
-        f"shape          {config.layers} layers, width {config.width}, ffn {config.ffn}, "
-        f"{config.heads}/{config.kv_heads} heads of {config.head_dim}",
-        f"vocabulary     {config.vocab} tokens, BOS {facts['bos']}, EOS {facts['eos']}, "
-        f"BOS added: {_yes(facts['adds_bos'])}, chat template: {_yes(facts['chat_template'])}",
-        f"context        {config.context} tokens, rope base {config.rope.base:g}, "
-        f"scaling {config.rope.kind}",
+        *_config_lines(contents.config, contents.tokenizer),
         f"weights        {contents.weights:,} in {contents.bytes:,} bytes, "
         f"{contents.bits_per_weight:.3f} bits per weight",
+        *(f"problem        {problem}" for problem in contents.problems),
     ]
     tensors = Table(("tensor", "shape", "format", "bits per weight"), text=3)
     for entry in contents.tensors:
@@ -189,6 +209,25 @@ def contents_tables(contents: Contents) -> Page:
         sizes = (f"{total.weights:,}", f"{total.bytes:,}")
         totals.add_row(total.format, str(total.tensors), *sizes)
     return ["\n".join(lines), "", tensors, "", totals]
+
+
+def _config_lines(config: Config | None, facts: dict[str, object]) -> list[str]:
+    if config is None:
+        return []
+    tokenizer = (
+        f", BOS {facts['bos']}, EOS {facts['eos']}, "
+        f"BOS added: {_yes(facts['adds_bos'])}, chat template: {_yes(facts['chat_template'])}"
+        if facts
+        else ""
+    )
+    return [
+        f"architecture   {config.architecture}",
+        f"shape          {config.layers} layers, width {config.width}, ffn {config.ffn}, "
+        f"{config.heads}/{config.kv_heads} heads of {config.head_dim}",
+        f"vocabulary     {config.vocab} tokens{tokenizer}",
+        f"context        {config.context} tokens, rope base {config.rope.base:g}, "
+        f"scaling {config.rope.kind}",
+    ]
 
 
 def distribution_lines(d: Distribution) -> str:

@@ -58,7 +58,13 @@ def metadata_from_folder(path: Path, vocab: int) -> dict[str, Any]:
     }
     ids["unknown"] = None if unknown is None else tokenizer.vocab.get(unknown)
     for name, id_ in ids.items():
-        if id_ is not None:
+        if id_ is not None and not 0 <= id_ < vocab:
+            warnings.warn(
+                f"`{path}`: left out the {name.upper()} token {id_}, "
+                f"beyond the model's vocabulary of {vocab}",
+                stacklevel=2,
+            )
+        elif id_ is not None:
             values[f"tokenizer.ggml.{name}_token_id"] = id_
     values["tokenizer.ggml.add_bos_token"] = tokenizer.adds_bos
     if kind == "llama":
@@ -83,12 +89,16 @@ def _typed_tokens(
 ) -> tuple[list[str], list[int]]:
     """Token and type of each id; ids without a token get a placeholder of type UNUSED."""
     by_id = {id_: token for token, id_ in tokenizer.vocab.items()}
-    if by_id and max(by_id) >= vocab:
+    beyond = [added for added in facts["added_tokens"] if added["id"] >= vocab]
+    largest = max(by_id.keys() - {added["id"] for added in beyond}, default=0)
+    if largest >= vocab:
         raise FileFormatError(
-            f"`{path}`: the tokenizer has token {max(by_id)}, "
+            f"`{path}`: the tokenizer has token {largest}, "
             f"but the vocabulary of the model has {vocab} tokens",
             hint="take the tokenizer that belongs to the weights",
         )
+    if beyond:
+        _warn_beyond(beyond, vocab, path)
     tokens = [by_id.get(id_, f"[PAD{id_}]") for id_ in range(vocab)]
     types = [NORMAL if id_ in by_id else UNUSED for id_ in range(vocab)]
     if facts["model"].get("byte_fallback"):
@@ -96,10 +106,22 @@ def _typed_tokens(
             if (id_ := tokenizer.vocab.get(f"<0x{code:02X}>")) is not None:
                 types[id_] = BYTE
     for added in facts["added_tokens"]:
-        types[added["id"]] = CONTROL if added["special"] else USER_DEFINED
-    if (unknown := tokenizer.vocab.get(facts["model"].get("unk_token") or "")) is not None:
+        if added["id"] < vocab:
+            types[added["id"]] = CONTROL if added["special"] else USER_DEFINED
+    unknown = tokenizer.vocab.get(facts["model"].get("unk_token") or "")
+    if unknown is not None and unknown < vocab:
         types[unknown] = UNKNOWN
     return tokens, types
+
+
+def _warn_beyond(added: Sequence[dict[str, Any]], vocab: int, path: Path) -> None:
+    """Warn of added tokens whose ids the model has no rows for; llama.cpp drops them too."""
+    named = ", ".join(f"`{token['content']}` ({token['id']})" for token in added[:5])
+    more = f" and {len(added) - 5} more" if len(added) > 5 else ""
+    warnings.warn(
+        f"`{path}`: left out added tokens beyond the model's vocabulary of {vocab}: {named}{more}",
+        stacklevel=2,
+    )
 
 
 def _kind(facts: dict[str, Any]) -> tuple[str, str, bool]:

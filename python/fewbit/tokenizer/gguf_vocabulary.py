@@ -7,6 +7,7 @@ cannot describe is stored as its tokenizer.json in the key `tokenizer.huggingfac
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors
 
 from fewbit.errors import FileFormatError, UnsupportedError
-from fewbit.files.gguf import Metadata
+from fewbit.files.gguf import Metadata, readable
 from fewbit.tokenizer.tokenizer import Tokenizer, backend_of_json, stop_ids
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
@@ -127,7 +128,7 @@ class _Values:
         value = self.get(key)
         if value is not None and not isinstance(value, str):
             raise self.wrong(key, "a string")
-        return value
+        return None if value is None else readable(value)
 
     def flag(self, key: str, default: bool = False) -> bool:
         value = self.get(f"tokenizer.ggml.{key}")
@@ -138,8 +139,15 @@ class _Values:
         value = self.get(key)
         if value is None:
             return None
-        if not isinstance(value, int) or not 0 <= value < len(self.tokens):
+        if not isinstance(value, int):
             raise self.wrong(key, f"a token id below {len(self.tokens)}")
+        if not 0 <= value < len(self.tokens):
+            warnings.warn(
+                f"`{self.path}`: `{key}` is {value}, passed over: "
+                f"the vocabulary has {len(self.tokens)} tokens",
+                stacklevel=2,
+            )
+            return None
         return value
 
     def array(self, key: str, item: type, default: list[Any] | None = None) -> list[Any]:
@@ -147,7 +155,7 @@ class _Values:
         value = default if found is None else found
         if not isinstance(value, list) or not all(isinstance(v, item) for v in value):
             raise self.wrong(f"tokenizer.ggml.{key}", f"a list of {item.__name__}")
-        return value
+        return [readable(v) for v in value] if item is str else value
 
     def per_token(self, key: str, item: type, default: list[Any] | None = None) -> list[Any]:
         values = self.array(key, item, default)

@@ -1,0 +1,49 @@
+"""Map a file of weights, and say what it is if it cannot be one: a pipe, or a Git LFS pointer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewbit.errors import FileFormatError, InputError
+
+_LFS = b"version https://git-lfs."
+
+
+def map_file(path: Path, kind: str) -> NDArray[np.uint8]:
+    """Map the bytes of a file of `kind` ("GGUF" or "safetensors"), uint8 [bytes].
+
+    Raises:
+        InputError: the path is a pipe or a device.
+        FileFormatError: the file is empty, or is a Git LFS pointer.
+        OSError: the file cannot be read.
+
+    """
+    size = path.stat().st_size
+    if not path.is_file() and not path.is_dir():
+        raise InputError(
+            f"`{path}` is a pipe or a device, not a file",
+            hint="save it to a file first: weights are mapped from the disk, not read in order",
+            path=str(path),
+        )
+    if size == 0:
+        raise damaged(path, kind, "it is empty")
+    data = np.memmap(path, np.uint8, "r")
+    if data[: len(_LFS)].tobytes() == _LFS:
+        raise FileFormatError(
+            f"`{path}` is a Git LFS pointer, not a {kind} file",
+            hint="run `git lfs pull` in its repository, or download the file itself",
+            path=str(path),
+        )
+    return data
+
+
+def damaged(path: Path, kind: str, reason: str) -> FileFormatError:
+    """Return the error of a file that is not a valid file of `kind`."""
+    return FileFormatError(
+        f"`{path}` is not a valid {kind} file: {reason}",
+        hint="download it again: an interrupted download is the usual cause",
+        path=str(path),
+    )
