@@ -6,18 +6,19 @@ architecture serves both. Tensor data are read on demand.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fewbit.errors import FileFormatError, InputError
 from fewbit.files import gguf, hub
-from fewbit.files.gguf_config import LONG_FACTORS, ROPE_FREQS, config_from_gguf
+from fewbit.files.gguf_config import LONG_FACTORS, ROPE_FREQS, check_sizes, config_from_gguf
 from fewbit.files.hf_config import config_from_hf
 from fewbit.files.json_file import read_json
 from fewbit.files.safetensors import TensorInfo, read_safetensors
@@ -27,6 +28,8 @@ from fewbit.plan.config import Config
 from fewbit.plan.shapes import tensor_shapes
 
 INDEX = "model.safetensors.index.json"
+MANY_LAYERS = 1000
+"""More layers than any model that is known has."""
 
 
 @dataclass(frozen=True)
@@ -122,15 +125,34 @@ def _open_folder(path: Path) -> Checkpoint:
             hint="give a Hugging Face folder: it has config.json, *.safetensors and tokenizer.json",
             path=str(path),
         )
-    config = config_from_hf(read_json(config_path), config_path)
-    infos: dict[str, TensorInfo] = {}
-    for file in _weight_files(path):
-        infos |= read_safetensors(file)
+    values = read_json(config_path)
+    if _claimed_layers(values) > MANY_LAYERS:  # count tensors before anything runs to the number
+        shapes = (info.shape for info in _tensor_infos(path).values())
+        check_sizes(config_path, shapes, _claimed_layers(values), 0)
+    config = config_from_hf(values, config_path)
+    infos = _tensor_infos(path)
+    shapes = (info.shape for info in infos.values())
+    check_sizes(config_path, shapes, config.layers, max(config.head_dim, config.rope_dims))
     tensors = {
         name: LazyTensor(name, source.format, source.shape, source.read, source.read_rows)
         for name, source in gguf_tensors(infos, config).items()
     }
     return Checkpoint(path, config, tensors)
+
+
+def _claimed_layers(values: Mapping[str, Any]) -> int:
+    """The number of layers that a config.json gives, by any of its names; 0 if it has none."""
+    text = values.get("text_config")
+    known = [values, text] if isinstance(text, dict) else [values]
+    found = [level.get(key) for level in known for key in ("num_hidden_layers", "n_layer")]
+    return max((n for n in found if isinstance(n, int)), default=0)
+
+
+def _tensor_infos(folder: Path) -> dict[str, TensorInfo]:
+    infos: dict[str, TensorInfo] = {}
+    for file in _weight_files(folder):
+        infos |= read_safetensors(file)
+    return infos
 
 
 def _weight_files(folder: Path) -> list[Path]:

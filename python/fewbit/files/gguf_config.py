@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -104,7 +104,9 @@ def config_from_gguf(
     head_dim = k.size("attention.key_length", max(width // heads, 1))
     _refuse(k, head_dim)
     rotated = k.size("rope.dimension_count", head_dim)
-    layers -= k.integer("nextn_predict_layers", 0)
+    check_sizes(path, shapes.values(), layers, max(head_dim, rotated))
+    if (layers := layers - k.integer("nextn_predict_layers", 0)) < 1:
+        raise k.wrong("nextn_predict_layers", k.value("nextn_predict_layers"), "below block_count")
     gemma, eps = architecture == "gemma3", "attention.layer_norm_rms_epsilon"
     table = shapes.get("token_embd.weight", (0,))
     name = metadata.get("general.name")
@@ -139,6 +141,27 @@ def config_from_gguf(
 
 _GEMMA_27B = 62
 """Layers of Gemma 3 27B: its queries are scaled by width / heads instead of the head size."""
+
+
+def check_sizes(path: Path, shapes: Iterable[tuple[int, ...]], layers: int, head_dim: int) -> None:
+    """Hold numbers that loops run to against the tensors: a layer has one at least.
+
+    Raises:
+        FileFormatError: the file has fewer tensors than layers, or no axis as long as a head.
+
+    """
+    axes = [max(shape, default=0) for shape in shapes]
+    longest = max(axes, default=0)
+    for what, value, most in (
+        ("layers", layers, len(axes)),
+        ("elements a head", head_dim, longest),
+    ):
+        if value > most:
+            raise FileFormatError(
+                f"`{path}` cannot have {value:,} {what}: its tensors allow {most:,} at most",
+                hint="the file is damaged; download or convert it again",
+                path=str(path),
+            )
 
 
 def _refuse(k: _Keys, head_dim: int) -> None:
