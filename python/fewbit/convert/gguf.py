@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-from gguf import GGMLQuantizationType, GGUFValueType, GGUFWriter
 from numpy.typing import NDArray
 
 from fewbit.callbacks import Progress
 from fewbit.errors import FormatError
 from fewbit.files.gguf import ALIGNMENT, Field, fields_of
 from fewbit.files.gguf_config import config_to_gguf, rope_divisors
+from fewbit.files.gguf_types import GGUFValueType
 from fewbit.files.importance import imatrix_metadata
 from fewbit.files.replace import replacing
 from fewbit.formats.table import Format, find_format
@@ -86,11 +86,15 @@ def _write_header(
     file: Path, encoder: TensorEncoder, tensors: list[_FileTensor], recipe: str | None
 ) -> int:
     """All that comes before the data of the tensors; where that begins."""
+    from gguf import GGMLQuantizationType, GGUFWriter
+    from gguf import GGUFValueType as WriterType
+
     checkpoint = encoder.checkpoint
     with closing(GGUFWriter(file, checkpoint.config.architecture)) as writer:
         for key, field in _metadata(encoder, recipe).items():
             if key != "general.architecture":  # the writer has put it first
-                writer.add_key_value(key, field.value, field.type, field.item)
+                item = None if field.item is None else WriterType(field.item)
+                writer.add_key_value(key, field.value, WriterType(field.type), item)
         for tensor in tensors:
             kind = cast(GGMLQuantizationType, tensor.format.gguf_id)  # gguf-py lags: no Q2_0
             writer.add_tensor_info(tensor.name, tensor.shape, np.dtype(np.void), tensor.bytes, kind)

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gguf import GGMLQuantizationType, GGUFValueType
 from numpy.typing import NDArray
 
 from fewbit.errors import FileFormatError, ShapeError, UnsupportedError
+from fewbit.files.gguf_types import GGUFValueType
 from fewbit.formats.table import BY_GGUF_ID
 
 VERSIONS = (2, 3)
@@ -243,6 +243,8 @@ def _info(cursor: _Cursor) -> _Header:
 
 
 def _ggml_name(code: int) -> str:
+    from gguf import GGMLQuantizationType
+
     try:
         return GGMLQuantizationType(code).name
     except ValueError:
