@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from fewbit.errors import FileFormatError, InputError
 from fewbit.files import gguf, hub
-from fewbit.files.gguf_config import LONG_FACTORS, ROPE_FREQS, check_sizes, config_from_gguf
+from fewbit.files.gguf_config import LONG_FACTORS, ROPE_FREQS, config_from_gguf
+from fewbit.files.header_sizes import check_sizes
 from fewbit.files.hf_config import config_from_hf
 from fewbit.files.json_file import read_json
 from fewbit.files.safetensors import TensorInfo, read_safetensors

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from fewbit.errors import FileFormatError, UnsupportedError
 from fewbit.files.gguf import Metadata
+from fewbit.files.header_sizes import check_sizes
 from fewbit.models import ARCHITECTURES, unknown_architecture
 from fewbit.models.rope import frequencies, yarn_attention
 from fewbit.plan.config import Config, Delta, Experts, Rope
@@ -141,27 +142,6 @@ def config_from_gguf(
 
 _GEMMA_27B = 62
 """Layers of Gemma 3 27B: its queries are scaled by width / heads instead of the head size."""
-
-
-def check_sizes(path: Path, shapes: Iterable[tuple[int, ...]], layers: int, head_dim: int) -> None:
-    """Hold numbers that loops run to against the tensors: a layer has one at least.
-
-    Raises:
-        FileFormatError: the file has fewer tensors than layers, or no axis as long as a head.
-
-    """
-    axes = [max(shape, default=0) for shape in shapes]
-    longest = max(axes, default=0)
-    for what, value, most in (
-        ("layers", layers, len(axes)),
-        ("elements a head", head_dim, longest),
-    ):
-        if value > most:
-            raise FileFormatError(
-                f"`{path}` cannot have {value:,} {what}: its tensors allow {most:,} at most",
-                hint="the file is damaged; download or convert it again",
-                path=str(path),
-            )
 
 
 def _refuse(k: _Keys, head_dim: int) -> None:
