@@ -18,7 +18,7 @@
 //! ```
 //!
 //! Modules import only from those below them, top to bottom: `py`, `exec`, `kernels`, `quantize`,
-//! `formats`, then `measure`, `read_rate`, `floats` and `error`. Only `py` names pyo3; everything
+//! `formats`, then `measure`, `read_rate`, `threads`, `floats` and `error`. Only `py` names pyo3; everything
 //! else builds and tests without Python.
 
 pub mod error;
@@ -31,3 +31,4 @@ pub mod measure;
 mod py;
 pub mod quantize;
 pub mod read_rate;
+pub mod threads;

@@ -5,6 +5,7 @@
 //! its measures are NaN, never a number that hides it. One -inf is a probability of zero.
 
 use crate::error::{Error, Result};
+use crate::threads::in_pool;
 use rayon::prelude::*;
 
 /// One entry per row of logits.
@@ -29,7 +30,7 @@ pub struct Divergence {
 pub fn nll(logits: &[f32], vocab: usize, targets: &[u32]) -> Result<Vec<f64>> {
     check(logits, vocab, targets)?;
     let rows = logits.par_chunks_exact(vocab).zip(targets);
-    Ok(rows.map(|(row, &target)| Row::new(row).nll(target)).collect())
+    in_pool(0, || rows.map(|(row, &target)| Row::new(row).nll(target)).collect())
 }
 
 /// How `logits` diverge from `base`, both [targets.len(), vocab], where p is the base.
@@ -45,16 +46,14 @@ pub fn divergence(
     check(base, vocab, targets)?;
     check(logits, vocab, targets)?;
     let pairs = base.par_chunks_exact(vocab).zip(logits.par_chunks_exact(vocab));
-    let rows: Vec<_> = pairs
-        .zip(targets)
-        .map(|((p, q), &target)| {
-            let (mut p, mut q) = (Row::without_sum(p), Row::without_sum(q));
-            let kld = p.diverge(&mut q);
-            let (nll_base, nll) = (p.nll(target), q.nll(target));
-            let same_top = p.top == q.top && !p.sum.is_nan() && !q.sum.is_nan();
-            (nll_base, nll, kld, (-nll).exp() - (-nll_base).exp(), same_top)
-        })
-        .collect();
+    let rows = pairs.zip(targets).map(|((p, q), &target)| {
+        let (mut p, mut q) = (Row::without_sum(p), Row::without_sum(q));
+        let kld = p.diverge(&mut q);
+        let (nll_base, nll) = (p.nll(target), q.nll(target));
+        let same_top = p.top == q.top && !p.sum.is_nan() && !q.sum.is_nan();
+        (nll_base, nll, kld, (-nll).exp() - (-nll_base).exp(), same_top)
+    });
+    let rows: Vec<_> = in_pool(0, || rows.collect())?;
     let mut all = Divergence::default();
     for (nll_base, nll, kld, dp, same_top) in rows {
         all.nll_base.push(nll_base);

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import gguf
 import numpy as np
 import pytest
 
@@ -161,7 +162,7 @@ def test_a_failure_leaves_nothing(
     def fail(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(calibrate.GGUFWriter, "write_tensors_to_file", fail)
+    monkeypatch.setattr(gguf.GGUFWriter, "write_tensors_to_file", fail)
     with pytest.raises(KeyboardInterrupt):
         collected.save(tmp_path / "m.gguf")
     assert list(tmp_path.iterdir()) == []

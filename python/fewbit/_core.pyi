@@ -15,6 +15,7 @@ __all__ = [
     "FormatInfo",
     "Weights",
     "__version__",
+    "check_threads",
     "decode",
     "divergence",
     "encode",
@@ -139,5 +140,6 @@ def nll(logits: NDArray[np.float32], targets: NDArray[np.uint32]) -> NDArray[np.
 def divergence(
     base: NDArray[np.float32], logits: NDArray[np.float32], targets: NDArray[np.uint32]
 ) -> dict[str, NDArray[np.float64]]: ...
+def check_threads(threads: int) -> int: ...
 def read_rate(threads: int = 0) -> float: ...
 def peak_rate(threads: int = 0, isa: str | None = None) -> float: ...

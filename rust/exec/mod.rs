@@ -69,7 +69,7 @@ impl Executor {
         kernels: &'static Kernels,
     ) -> Result<Self> {
         let program = compile::compile(&plan::parse(plan)?, weights)?;
-        let pool = Pool::shared(threads);
+        let pool = Pool::shared(threads)?;
         let memory = Mutex::new(Memory::new(&program, pool.threads()));
         Ok(Self { program, kernels, pool, memory })
     }
@@ -126,6 +126,14 @@ impl Executor {
         self.walk(cache, batch, Some(collector)).map(drop)
     }
 
+    /// The pool, or in a forked child, which has none of its threads, one of the child.
+    fn pool(&self) -> Result<Arc<Pool>> {
+        if self.pool.is_ours() {
+            return Ok(Arc::clone(&self.pool));
+        }
+        Pool::shared(self.pool.threads())
+    }
+
     fn walk(
         &self,
         cache: &mut Cache,
@@ -133,6 +141,7 @@ impl Executor {
         collector: Option<&Collector>,
     ) -> Result<Vec<f32>> {
         self.check(cache, batch)?;
+        let pool = self.pool()?;
         let mut memory = self.memory.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         place(cache, batch, &mut memory.tokens)?;
         // The only allocation of a step: the caller keeps it.
@@ -146,7 +155,7 @@ impl Executor {
             memory.taken.clear();
             memory.taken.extend(outputs[..here].iter().map(|&row| row as usize - start));
             let rows = &mut logits[done * self.width()..][..here * self.width()];
-            self.step(cache, &mut memory, tokens, batch.activations, rows, collector);
+            self.step(cache, &mut memory, &pool, tokens, batch.activations, rows, collector);
             outputs = &outputs[here..];
             done += here;
         }
@@ -183,10 +192,12 @@ impl Executor {
 
     /// Runs up to `BATCH` tokens through all stages; `memory.taken` are those whose logits are
     /// wanted.
+    #[allow(clippy::too_many_arguments)] // tokens, and where they go
     fn step(
         &self,
         cache: &mut Cache,
         memory: &mut Memory,
+        pool: &Pool,
         tokens: &[Token],
         activations: Activations,
         logits: &mut [f32],
@@ -218,10 +229,10 @@ impl Executor {
             capacity: cache.capacity(),
             claims: &memory.claims,
             workspaces: &memory.workspaces,
-            barrier: self.pool.barrier(),
+            barrier: pool.barrier(),
             collector,
         };
-        self.pool.run(&|worker| step.walk(worker));
+        pool.run(&|worker| step.walk(worker));
         if makes_all {
             let width = self.width();
             for (out, &row) in logits.chunks_exact_mut(width).zip(&memory.taken) {

@@ -5,8 +5,11 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, OnceLock};
-use std::thread;
+use std::sync::{Arc, Condvar, Mutex};
+use std::{process, thread};
+
+use crate::error::{Error, Result};
+use crate::threads::{PerProcess, check_threads};
 
 /// Turns of the spinning wait before it yields; a few microseconds.
 const SPINS: usize = 2000;
@@ -71,20 +74,37 @@ struct Shared {
 pub struct Pool {
     shared: Arc<Shared>,
     threads: usize,
+    /// The process that has the threads; a forked child has none of them.
+    process: u32,
     busy: Mutex<()>,
 }
 
 impl Pool {
     /// The process's pool of `threads` threads; 0 for as many as there are cores.
-    pub fn shared(threads: usize) -> Arc<Pool> {
-        static POOLS: OnceLock<Mutex<HashMap<usize, Arc<Pool>>>> = OnceLock::new();
+    ///
+    /// # Errors
+    ///
+    /// `Input` for too many threads, or if the system does not start them.
+    pub fn shared(threads: usize) -> Result<Arc<Pool>> {
+        static POOLS: PerProcess<Mutex<HashMap<usize, Arc<Pool>>>> = PerProcess::new();
+        check_threads(threads)?;
         let cores = thread::available_parallelism().map_or(1, usize::from);
         let threads = if threads == 0 { cores } else { threads };
-        let mut pools = POOLS.get_or_init(Mutex::default).lock().expect("no thread panics here");
-        Arc::clone(pools.entry(threads).or_insert_with(|| Arc::new(Pool::new(threads))))
+        let mut pools = POOLS.get(|| Ok(Mutex::default()))?.lock().expect("no thread panics here");
+        if let Some(pool) = pools.get(&threads) {
+            return Ok(Arc::clone(pool));
+        }
+        let pool = Arc::new(Pool::new(threads)?);
+        pools.insert(threads, Arc::clone(&pool));
+        Ok(pool)
     }
 
-    fn new(threads: usize) -> Self {
+    /// True if the threads are this process's; false in a child that was forked since.
+    pub fn is_ours(&self) -> bool {
+        self.process == process::id()
+    }
+
+    fn new(threads: usize) -> Result<Self> {
         let shared = Arc::new(Shared {
             barrier: Barrier::new(threads),
             job: AtomicPtr::new(std::ptr::null_mut()),
@@ -94,14 +114,18 @@ impl Pool {
             sleepers: Mutex::new(0),
             wake: Condvar::new(),
         });
+        // Dropped on an error, it stops the workers that have been started.
+        let pool = Self { shared, threads, process: process::id(), busy: Mutex::new(()) };
         for worker in 1..threads {
-            let shared = Arc::clone(&shared);
+            let shared = Arc::clone(&pool.shared);
             thread::Builder::new()
                 .name(format!("fewbit-{worker}"))
                 .spawn(move || work(&shared, worker))
-                .expect("the system gives threads");
+                .map_err(|error| {
+                    Error::input(format!("cannot start {threads} threads: {error}"))
+                })?;
         }
-        Self { shared, threads, busy: Mutex::new(()) }
+        Ok(pool)
     }
 
     /// How many threads there are.
@@ -137,6 +161,9 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
+        if !self.is_ours() {
+            return; // a thread of the parent may have held the lock at the fork
+        }
         let _sleepers = self.shared.sleepers.lock();
         self.shared.stop.store(true, Ordering::Release);
         self.shared.wake.notify_all();
@@ -179,7 +206,7 @@ mod tests {
     #[test]
     fn every_worker_runs_and_meets_the_barrier() {
         for threads in [1, 2, 5] {
-            let pool = Pool::shared(threads);
+            let pool = Pool::shared(threads).unwrap();
             let count = AtomicUsize::new(0);
             for round in 1..=50 {
                 pool.run(&|_| {

@@ -137,12 +137,16 @@ impl Format {
         }
     }
 
-    /// Reads a row as f32 and says where its first NaN or infinity is, if it has any.
+    /// Reads a row as f32; returns its largest magnitude.
+    ///
+    /// # Errors
+    ///
+    /// The column of the first NaN or infinity.
     ///
     /// # Panics
     ///
     /// As `decode_row`.
-    pub fn decode_finite(&self, bytes: &[u8], out: &mut [f32]) -> Option<usize> {
+    pub fn decode_finite(&self, bytes: &[u8], out: &mut [f32]) -> Result<f32, usize> {
         #[cfg(target_arch = "x86_64")]
         if is_x86_feature_detected!("avx2") {
             // SAFETY: the CPU has the feature.
@@ -153,18 +157,18 @@ impl Format {
 
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2")]
-    fn decode_finite_avx2(&self, bytes: &[u8], out: &mut [f32]) -> Option<usize> {
+    fn decode_finite_avx2(&self, bytes: &[u8], out: &mut [f32]) -> Result<f32, usize> {
         self.decode_finite_anywhere(bytes, out)
     }
 
     #[inline(always)]
-    fn decode_finite_anywhere(&self, bytes: &[u8], out: &mut [f32]) -> Option<usize> {
+    fn decode_finite_anywhere(&self, bytes: &[u8], out: &mut [f32]) -> Result<f32, usize> {
         if self.codes().is_none() {
             assert_eq!(Ok(bytes.len()), self.row_bytes(out.len()));
             floats::decode_row(*self, bytes, out);
         } else {
             self.decode_row(bytes, out);
         }
-        floats::first_not_finite(out)
+        floats::largest(out)
     }
 }

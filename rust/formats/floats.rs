@@ -58,12 +58,16 @@ pub fn encode_row(format: Format, x: &[f32], out: &mut [u8]) {
     }
 }
 
-/// The first NaN or infinity: eight exponents of all ones a look.
+/// The largest |x|; or where the first NaN or infinity is, if there is one. Among positive floats
+/// the bits order as the numbers do.
 #[inline(always)]
-pub fn first_not_finite(x: &[f32]) -> Option<usize> {
-    let mut worst = 0u32;
+pub fn largest(x: &[f32]) -> Result<f32, usize> {
+    let mut most = 0u32;
     for x in x {
-        worst = worst.max(x.to_bits() & 0x7f80_0000);
+        most = most.max(x.to_bits() & 0x7fff_ffff);
     }
-    if worst < 0x7f80_0000 { None } else { x.iter().position(|x| !x.is_finite()) }
+    if most < 0x7f80_0000 {
+        return Ok(f32::from_bits(most));
+    }
+    Err(x.iter().position(|x| !x.is_finite()).unwrap_or(0))
 }

@@ -95,11 +95,12 @@ fn truncate(x: f32) -> i32 {
     unsafe { x.to_int_unchecked() }
 }
 
-/// trunc((x - low) * inverse + add), at most `top`.
+/// trunc((x - low) * inverse + add), at most `top`. `low` is 0 or the smallest of `x`, and the
+/// inverse is infinite or 0 where the range of `x` is too small or too large for a float.
 #[inline(always)]
 fn codes(x: &[f32; BLOCK], low: f32, inverse: f32, add: f32, top: i32) -> [i32; BLOCK] {
     let mut q = [0i32; BLOCK];
-    if inverse.is_finite() {
+    if inverse.is_finite() && inverse != 0.0 {
         for (x, q) in x.iter().zip(&mut q) {
             // SAFETY: finite, and a code's size: the inverse is of the largest of these numbers.
             let code: i32 = unsafe { ((x - low) * inverse + add).to_int_unchecked() };

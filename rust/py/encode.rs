@@ -9,6 +9,7 @@ use numpy::{
 use pyo3::prelude::*;
 
 use super::arrays::{bytes, vector};
+use super::machine::thread_count;
 use crate::formats::Format;
 use crate::quantize::{self, Slab, stream};
 
@@ -22,7 +23,7 @@ pub fn encode<'py>(
     columns: usize,
     format: &str,
     importance: Option<PyReadonlyArray1<'py, f32>>,
-    threads: usize,
+    #[pyo3(from_py_with = thread_count)] threads: usize,
 ) -> PyResult<Bound<'py, PyArray2<u8>>> {
     let (source, target) = (Format::parse(source)?, Format::parse(format)?);
     let rows = data.shape()[0];
@@ -53,7 +54,7 @@ pub fn encode_to_file(
     offset: u64,
     first: usize,
     importance: Option<PyReadonlyArray1<'_, f32>>,
-    threads: usize,
+    #[pyo3(from_py_with = thread_count)] threads: usize,
 ) -> PyResult<()> {
     let slab = Slab {
         data: bytes(&data)?,
@@ -75,7 +76,7 @@ pub fn decode<'py>(
     data: PyReadonlyArray2<'py, u8>,
     format: &str,
     columns: usize,
-    threads: usize,
+    #[pyo3(from_py_with = thread_count)] threads: usize,
 ) -> PyResult<Bound<'py, PyArray2<f32>>> {
     let format = Format::parse(format)?;
     let rows = data.shape()[0];

@@ -46,6 +46,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
         wrap_pyfunction!(encode::decode, module)?,
         wrap_pyfunction!(machine::isa, module)?,
         wrap_pyfunction!(machine::isas, module)?,
+        wrap_pyfunction!(machine::checked_threads, module)?,
         wrap_pyfunction!(measure::nll, module)?,
         wrap_pyfunction!(measure::divergence, module)?,
         wrap_pyfunction!(machine::stream_rate, module)?,

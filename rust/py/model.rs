@@ -7,7 +7,7 @@ use numpy::{IntoPyArray, PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1, P
 use pyo3::prelude::*;
 
 use super::arrays::{bytes, vector};
-use super::machine::kernels_of;
+use super::machine::{kernels_of, thread_count};
 use crate::error::Error;
 use crate::exec::cache::KvType;
 use crate::exec::{self, Activations, Batch};
@@ -130,7 +130,12 @@ pub struct Executor(exec::Executor);
 impl Executor {
     #[new]
     #[pyo3(signature = (plan, weights, threads=0, isa=None))]
-    fn new(plan: &str, weights: &Weights, threads: usize, isa: Option<&str>) -> PyResult<Self> {
+    fn new(
+        plan: &str,
+        weights: &Weights,
+        #[pyo3(from_py_with = thread_count)] threads: usize,
+        isa: Option<&str>,
+    ) -> PyResult<Self> {
         let kernels = kernels_of(isa)?;
         Ok(Self(exec::Executor::new(plan, &weights.get(), threads, kernels)?))
     }

@@ -2,10 +2,15 @@
 
 pub mod stream;
 
+/// Magnitudes from 2^-40 to 32,768, and weights up to 2^40, cannot overflow.
+const LEAST: f32 = 1.0 / (1u64 << 40) as f32;
+const LARGE: f32 = 32768.0;
+
 use rayon::prelude::*;
 
 use crate::error::{Error, Result};
 use crate::formats::Format;
+use crate::threads::in_pool;
 
 /// Stores `rows` rows of `columns` elements, given in format `source`, in format `target`.
 ///
@@ -86,18 +91,58 @@ impl Slab<'_> {
 
     /// Encodes row `row` by way of `x`, a row of floats.
     fn encode(&self, row: usize, src: &[u8], x: &mut [f32], dst: &mut [u8]) -> Result<()> {
-        if let Some(column) = self.source.decode_finite(src, x) {
-            return Err(Error::format(format!(
+        let largest = self.source.decode_finite(src, x).map_err(|column| {
+            Error::format(format!(
                 "cannot store {} as {}: row {}, column {column} is not finite",
                 x[column],
                 self.target.name(),
                 self.first + row
             ))
-            .hint(
-                "the checkpoint is damaged or was trained to overflow; mend it before quantizing",
-            ));
-        }
+            .hint("the checkpoint is damaged or was trained to overflow; mend it before quantizing")
+        })?;
         self.target.encode_row(x, self.importance, dst);
+        if self.may_overflow(largest) {
+            self.check_stored(row, src, dst, x)?;
+        }
+        Ok(())
+    }
+
+    /// False if no scale of a row whose largest magnitude is `largest` can overflow: every format
+    /// holds numbers of this size, and sums of their squares stay finite.
+    fn may_overflow(&self, largest: f32) -> bool {
+        let ordinary = |x: f32, most: f32| x == 0.0 || (LEAST..most).contains(&x);
+        let weights = self.importance.filter(|_| self.target.codes().is_some()).unwrap_or_default();
+        !ordinary(largest, LARGE) || !weights.iter().all(|&weight| ordinary(weight, 1.0 / LEAST))
+    }
+
+    /// Refuses a row with a block that is not finite when it is read back, or whose largest number
+    /// is large but read back as 0: a scale, or a sum to find it, has overflowed. `x` holds the row and is overwritten.
+    #[cold]
+    fn check_stored(&self, row: usize, src: &[u8], dst: &[u8], x: &mut [f32]) -> Result<()> {
+        let mut stored = vec![0f32; x.len()];
+        self.target.decode_row(dst, &mut stored);
+        // The columns are finite: `encode` has looked at them.
+        let _ = self.source.decode_finite(src, x);
+        let block = self.target.block();
+        for (index, (x, stored)) in x.chunks(block).zip(stored.chunks(block)).enumerate() {
+            let pairs = x.iter().copied().zip(stored.iter().copied());
+            let (peak, read) =
+                pairs.max_by(|a, b| a.0.abs().total_cmp(&b.0.abs())).unwrap_or_default();
+            let vanished = peak.abs() >= LARGE && read == 0.0;
+            if !vanished && stored.iter().all(|value| value.is_finite()) {
+                continue;
+            }
+            let (start, row) = (index * block, self.first + row);
+            let place = match x.len() {
+                1 => format!("column {start}"),
+                n => format!("block {index} (columns {start} to {})", start + n - 1),
+            };
+            let name = self.target.name();
+            return Err(Error::format(format!(
+                "cannot store {peak:e} as {name}: row {row}, {place} overflows"
+            ))
+            .hint("BF16 and F32 hold numbers of this size: keep the tensor in one of them"));
+        }
         Ok(())
     }
 }
@@ -171,15 +216,4 @@ fn first_of(a: Found, b: Found) -> Found {
         (Some(a), Some(b)) => Some(if a.0 <= b.0 { a } else { b }),
         (a, b) => a.or(b),
     }
-}
-
-/// Runs `work` on `threads` threads; 0 means all cores.
-pub fn in_pool<R: Send>(threads: usize, work: impl FnOnce() -> R + Send) -> Result<R> {
-    if threads == 0 {
-        return Ok(work());
-    }
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
-    Ok(pool
-        .map_err(|error| Error::input(format!("cannot start {threads} threads: {error}")))?
-        .install(work))
 }

@@ -8,8 +8,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::prelude::*;
 
-use super::{Slab, first_of, in_pool};
+use super::{Slab, first_of};
 use crate::error::{Error, Result};
+use crate::threads::in_pool;
 
 /// Bytes of a piece: many enough for one system call, few enough for the cache.
 const PIECE: usize = 256 << 10;

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-from gguf import GGMLQuantizationType, GGUFValueType, GGUFWriter
 from numpy.typing import NDArray
 
 from fewbit.callbacks import Progress
 from fewbit.errors import FormatError
 from fewbit.files.gguf import ALIGNMENT, Field, fields_of
 from fewbit.files.gguf_config import config_to_gguf, rope_divisors
+from fewbit.files.gguf_types import GGUFValueType
 from fewbit.files.importance import imatrix_metadata
 from fewbit.files.replace import replacing
 from fewbit.formats.table import Format, find_format
@@ -82,22 +82,6 @@ def write_model(
                     progress(done, total, tensor.name)
 
 
-class _Writer(GGUFWriter):
-    """gguf-py's writer, which refuses the empty arrays that llama.cpp reads and writes."""
-
-    def _pack_val(
-        self,
-        val: Any,
-        vtype: GGUFValueType,
-        add_vtype: bool,
-        sub_type: GGUFValueType | None = None,
-    ) -> bytes:
-        if vtype == GGUFValueType.ARRAY and len(val) == 0 and sub_type is not None:
-            kind = self._pack("I", vtype) if add_vtype else b""
-            return kind + self._pack("I", sub_type) + self._pack("Q", 0)
-        return super()._pack_val(val, vtype, add_vtype, sub_type)
-
-
 def _stored(value: Any) -> Any:
     """Give text as the bytes of a file, with those that were not UTF-8 when it was read."""
     if isinstance(value, str):
@@ -111,11 +95,17 @@ def _write_header(
     file: Path, encoder: TensorEncoder, tensors: list[_FileTensor], recipe: str | None
 ) -> int:
     """All that comes before the data of the tensors; where that begins."""
+    from gguf import GGMLQuantizationType  # imports slowly, and is needed only here
+    from gguf import GGUFValueType as WriterType
+
+    from fewbit.convert.gguf_writer import Writer
+
     checkpoint = encoder.checkpoint
-    with closing(_Writer(file, checkpoint.config.architecture)) as writer:
+    with closing(Writer(file, checkpoint.config.architecture)) as writer:
         for key, field in _metadata(encoder, recipe).items():
             if key != "general.architecture":  # the writer has put it first
-                writer.add_key_value(key, _stored(field.value), field.type, field.item)
+                item = None if field.item is None else WriterType(field.item)
+                writer.add_key_value(key, _stored(field.value), WriterType(field.type), item)
         for tensor in tensors:
             kind = cast(GGMLQuantizationType, tensor.format.gguf_id)  # gguf-py lags: no Q2_0
             writer.add_tensor_info(tensor.name, tensor.shape, np.dtype(np.void), tensor.bytes, kind)

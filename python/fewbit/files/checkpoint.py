@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ from fewbit.errors import FileFormatError, InputError
 from fewbit.files import gguf, hub
 from fewbit.files.gguf_config import LONG_FACTORS, ROPE_FREQS, config_from_gguf
 from fewbit.files.gguf_pieces import gguf_in, read_pieces
+from fewbit.files.header_sizes import check_sizes
 from fewbit.files.hf_config import config_from_hf
 from fewbit.files.hf_weights import read_weights, refuse_quantized
 from fewbit.files.json_file import read_json
@@ -26,6 +28,9 @@ from fewbit.files.transforms import Source, gguf_tensors
 from fewbit.models import build_plan
 from fewbit.plan.config import Config
 from fewbit.plan.shapes import tensor_shapes
+
+MANY_LAYERS = 1000
+"""More layers than any model that is known has."""
 
 
 @dataclass(frozen=True)
@@ -129,8 +134,13 @@ def _open_folder(path: Path, weights: Path | None = None) -> Checkpoint:
             path=str(path),
         )
     settings = read_json(config_path)
+    if _claimed_layers(settings) > MANY_LAYERS:  # count tensors before anything runs to the number
+        claimed = (info.shape for info in read_weights(path, weights).values())
+        check_sizes(config_path, claimed, _claimed_layers(settings), 0)
     config = config_from_hf(settings, config_path)
     infos = read_weights(path, weights)
+    shapes = (info.shape for info in infos.values())
+    check_sizes(config_path, shapes, config.layers, max(config.head_dim, config.rope_dims))
     refuse_quantized(settings, infos, config_path)
     sources = gguf_tensors(infos, config)
     if config.tied and "token_embd.weight" in sources:
@@ -155,6 +165,14 @@ def _has_own_head(sources: Mapping[str, Source]) -> bool:
     first, second = head.load(), embedding.load()
     parts = range(0, len(first), 1024)
     return not all(np.array_equal(first[i : i + 1024], second[i : i + 1024]) for i in parts)
+
+
+def _claimed_layers(values: Mapping[str, Any]) -> int:
+    """The number of layers that a config.json gives, by any of its names; 0 if it has none."""
+    text = values.get("text_config")
+    known = [values, text] if isinstance(text, dict) else [values]
+    found = [level.get(key) for level in known for key in ("num_hidden_layers", "n_layer")]
+    return max((n for n in found if isinstance(n, int)), default=0)
 
 
 def _check_tensors(checkpoint: Checkpoint) -> None:

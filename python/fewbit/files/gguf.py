@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gguf import GGMLQuantizationType, GGUFValueType
 from numpy.typing import NDArray
 
 from fewbit.errors import FileFormatError, ShapeError, UnsupportedError
+from fewbit.files.gguf_types import GGUFValueType
 from fewbit.files.mapped import damaged, map_file
 from fewbit.formats.table import BY_GGUF_ID
 
@@ -278,6 +278,8 @@ def _without_ones(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
 def _ggml_name(code: int) -> str:
     if code in _OTHERS:
         return _OTHERS[code]
+    from gguf import GGMLQuantizationType
+
     try:
         return GGMLQuantizationType(code).name
     except ValueError:

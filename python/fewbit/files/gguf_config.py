@@ -9,6 +9,7 @@ from typing import Any
 
 from fewbit.errors import FileFormatError, UnsupportedError
 from fewbit.files.gguf import Metadata, readable
+from fewbit.files.header_sizes import check_sizes
 from fewbit.models import ARCHITECTURES, unknown_architecture
 from fewbit.models.rope import frequencies, yarn_attention
 from fewbit.plan.config import Config, Delta, Experts, Rope
@@ -104,7 +105,9 @@ def config_from_gguf(
     head_dim = k.size("attention.key_length", max(width // heads, 1))
     _refuse(k, head_dim)
     rotated = k.size("rope.dimension_count", head_dim)
-    layers -= k.integer("nextn_predict_layers", 0)
+    check_sizes(path, shapes.values(), layers, max(head_dim, rotated))
+    if (layers := layers - k.integer("nextn_predict_layers", 0)) < 1:
+        raise k.wrong("nextn_predict_layers", k.value("nextn_predict_layers"), "below block_count")
     gemma, eps = architecture == "gemma3", "attention.layer_norm_rms_epsilon"
     table = shapes.get("token_embd.weight", (0,))
     name = metadata.get("general.name")

@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from gguf import MODEL_ARCH, MODEL_ARCH_NAMES, get_tensor_name_map
-
 from fewbit.errors import InputError, UnsupportedError, did_you_mean
 
 _BUFFERS = re.compile(
@@ -39,6 +37,8 @@ def gguf_names(names: Iterable[str], architecture: str, layers: int) -> dict[str
         UnsupportedError: the architecture has no tensor of a name.
 
     """
+    from gguf import MODEL_ARCH, MODEL_ARCH_NAMES, get_tensor_name_map
+
     number = {name: number for number, name in MODEL_ARCH_NAMES.items()}[architecture]
     table = get_tensor_name_map(number, layers)
     # gguf's name table for Qwen3-MoE lacks the tensors of dense layers.

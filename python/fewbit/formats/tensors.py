@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
@@ -19,11 +18,8 @@ from fewbit.formats.error_statistics import ErrorStatistics, compare_rows
 from fewbit.formats.layouts import layout_of
 from fewbit.formats.table import Format, find_format
 
-_SOURCES = {
-    np.dtype(np.float32): "F32",
-    np.dtype(np.float16): "F16",
-    np.dtype(ml_dtypes.bfloat16): "BF16",
-}
+_SOURCES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+"""Formats of arrays by dtype; bfloat16 is ml_dtypes', which this module never has to import."""
 
 Buffer = bytes | bytearray | memoryview | NDArray[np.uint8]
 
@@ -275,7 +271,8 @@ def quantize(
 
     Raises:
         FormatError: the format is unknown or needs an importance matrix, a value is NaN or
-            infinite, a weight of `imatrix` is negative or not finite, or `array` is not of floats.
+            infinite or too large for the format, a weight of `imatrix` is negative or not finite,
+            or `array` is not of floats.
         ShapeError: the array is empty, a block does not divide the last axis, or `imatrix` has
             another number of columns.
 
@@ -284,7 +281,8 @@ def quantize(
     source = np.asarray(array)
     if source.dtype == np.float64:
         source = source.astype(np.float32)
-    if source.dtype not in _SOURCES:
+    source_format = _SOURCES.get(source.dtype.name) if source.dtype.isnative else None
+    if source_format is None:
         raise FormatError(
             f"cannot quantize an array of {source.dtype}",
             hint="float32, float16, bfloat16 and float64 arrays can be quantized: "
@@ -295,7 +293,6 @@ def quantize(
     format_.row_bytes(columns)  # raises ShapeError where the format has no such rows
     floats = np.ascontiguousarray(source).reshape(-1, columns)
     weights = None if imatrix is None else np.ascontiguousarray(imatrix, np.float32)
-    source_format = _SOURCES[source.dtype]
     data = _core.encode(
         floats.view(np.uint8), source_format, columns, format_.name, weights, threads
     )

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gguf import GGUFWriter
 from numpy.typing import NDArray
 
 from fewbit import _core
@@ -70,6 +69,8 @@ class CollectedImatrix(Imatrix):
             OSError: the file cannot be written.
 
         """
+        from gguf import GGUFWriter
+
         with replacing(Path(path)) as file, closing(GGUFWriter(file, "")) as writer:
             writer.add_string("general.type", "imatrix")
             writer.add_array("imatrix.datasets", list(self.datasets))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping
 from functools import cached_property
+from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeAlias
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,7 +15,7 @@ from fewbit import _core
 from fewbit.callbacks import Progress
 from fewbit.convert.encode import TensorEncoder
 from fewbit.errors import InputError, UnsupportedError
-from fewbit.files.checkpoint import Checkpoint
+from fewbit.files.checkpoint import Checkpoint, open_checkpoint
 from fewbit.formats.table import find_format
 from fewbit.models import build_plan
 from fewbit.plan.config import Config
@@ -61,7 +62,7 @@ class LoadedModel:
         }
         self.recipe = recipe
         self._importance: Importance = importance or {}
-        self._threads, self._kv = threads, kv
+        self._threads, self._kv = _core.check_threads(threads), kv
         self._progress = progress
         self._device = device or Device()
 
@@ -73,6 +74,15 @@ class LoadedModel:
             f"<fewbit.Model {config.name!r}: {config.architecture}, {sizes.weights:,} weights, "
             f"{recipe}, {sizes.bits_per_weight:.2f} bits per weight, {device}>"
         )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the path and the formats: weights are read anew, so the files must be there."""
+        options = {
+            "importance": dict(self._importance), "threads": self._threads, "kv": self._kv,
+            "recipe": self.recipe,
+        }  # fmt: skip
+        path = Path(self.checkpoint.path).absolute()
+        return _reopened, (type(self), path, self.formats, self._device.name, options)
 
     def __enter__(self) -> Self:
         return self
@@ -292,6 +302,13 @@ class LoadedModel:
                 f"the model is quantized already: `{name}` is {self.formats[name]}",
                 hint="quantize the original; `--allow-requantize` (`requantize=True`) rounds twice",
             )
+
+
+def _reopened(
+    kind: type[LoadedModel], path: Path, formats: dict[str, str], device: str, options: Any
+) -> LoadedModel:
+    """The model that a pickle holds, from the files at `path`."""
+    return kind(open_checkpoint(path), formats, device=Device(device), **options)
 
 
 def _ids(values: ArrayLike) -> NDArray[np.uint32]:

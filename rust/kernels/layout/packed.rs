@@ -23,6 +23,7 @@ use super::words;
 use crate::error::{Error, Result};
 use crate::formats::{Codes, Format, Scales, floats};
 use crate::kernels::shape::{CHUNK, LANES, SPAN, STEP_BYTES};
+use crate::threads::in_pool;
 
 /// The bits of 2^-54 as an f32: products of bfloat16 from there up are never subnormal, see
 /// `product/bf16.rs`.
@@ -79,6 +80,16 @@ impl Packed {
                 data.len()
             )));
         }
+        in_pool(0, || Self::pack(data, format, rows, columns, keep_file_size))?
+    }
+
+    fn pack(
+        data: &[u8],
+        format: Format,
+        rows: usize,
+        columns: usize,
+        keep_file_size: bool,
+    ) -> Result<Self> {
         let words = if keep_file_size { words::codes(format) } else { None };
         let (packed, finite) = match words.or(format.codes()) {
             None => {

@@ -1,0 +1,94 @@
+"""Finite weights that a format cannot hold are refused; what is stored is finite when read back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fewbit
+from fewbit import _core
+
+FORMATS = [*fewbit.FORMATS, "sym1-g32", "sym4-g32", "asym4-g32", "asym8-g64"]
+
+
+def stored(rows: np.ndarray, format_: str, weights: np.ndarray | None = None) -> np.ndarray:
+    """The rows as `format_` holds them."""
+    if weights is None and _core.find_format(format_).needs_importance:
+        weights = np.ones(rows.shape[1], np.float32)
+    return fewbit.quantize(rows, format_, weights, measure_error=False).dequantize()
+
+
+def hostile_rows() -> np.ndarray:
+    """Rows of 256 numbers of all magnitudes that f32 has, most of them with outliers."""
+    rng = np.random.default_rng(23)
+    normal = rng.standard_normal((24, 256))
+    rows = normal * 10.0 ** np.linspace(-44, 38, 24)[:, None]
+    outliers = normal.copy()
+    outliers[np.arange(24), rng.integers(0, 256, 24)] = np.geomspace(1e3, 3e38, 24)
+    halves = np.where(np.arange(256) % 2, -3e38, 3e38) * np.ones((1, 256))
+    limit = np.finfo(np.float32).max
+    return np.clip(np.concatenate([rows, outliers, halves]), -limit, limit).astype(np.float32)
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_what_is_stored_is_finite(format_: str) -> None:
+    weights = np.ones(256, np.float32)
+    large = weights.copy()
+    large[::3] = 3e38
+    for row in hostile_rows():
+        for importance in (None, weights, large, weights * np.float32(1e-44)):
+            try:
+                found = stored(row[None], format_, importance)
+            except fewbit.FormatError as error:
+                assert "overflow" in error.message  # noqa: PT017
+            else:
+                assert np.isfinite(found).all()
+                peak = np.abs(row).argmax()
+                assert abs(row[peak]) < 32768 or found[0, peak] != 0
+
+
+@pytest.mark.parametrize(
+    ("value", "format_", "place"),
+    [
+        (7e4, "F16", "7e4 as F16: row 1, column 40 overflows"),
+        (3e38, "Q8_0", "3e38 as Q8_0: row 1, block 1 (columns 32 to 63) overflows"),
+        (-1e7, "Q4_0", "-1e7 as Q4_0: row 1, block 1 (columns 32 to 63) overflows"),
+        (3e38, "Q4_K", "3e38 as Q4_K: row 1, block 0 (columns 0 to 255) overflows"),
+        (3e38, "Q6_K", "3e38 as Q6_K: row 1, block 0 (columns 0 to 255) overflows"),
+    ],
+)
+def test_the_block_that_overflows_is_named(
+    value: float, format_: str, place: str, tmp_path: Path
+) -> None:
+    rows = np.ones((3, 256), np.float32)
+    rows[1:, 40] = value
+    with pytest.raises(fewbit.FormatError) as caught:
+        fewbit.quantize(rows, format_)
+    assert caught.value.message == f"cannot store {place}"
+    (tmp_path / "f").write_bytes(b"")
+    with pytest.raises(fewbit.FormatError) as caught:
+        _core.encode_to_file(
+            rows.view(np.uint8), "F32", 256, format_, str(tmp_path / "f"), 0, 100, None, 1
+        )
+    assert caught.value.message == f"cannot store {place.replace('row 1', 'row 101')}"
+
+
+def test_the_largest_numbers_that_fit_are_stored() -> None:
+    row = np.zeros((1, 256), np.float32)
+    row[0, 3] = 65504
+    assert stored(row, "F16")[0, 3] == 65504
+    row[0, 3] = 65504 * 127
+    assert stored(row, "Q8_0")[0, 3] == 65504 * 127
+    row[0, 3] = np.finfo(np.float32).max
+    assert stored(row, "F32")[0, 3] == row[0, 3]
+
+
+@pytest.mark.parametrize("format_", ["Q4_1", "Q5_1"])
+def test_a_range_beyond_float32_is_refused(format_: str) -> None:
+    """The difference of two finite numbers may be infinite; 0 times it is not a code."""
+    row = np.full((1, 32), 3e38, np.float32)
+    row[0, ::2] = -3e38
+    with pytest.raises(fewbit.FormatError, match="overflows"):
+        fewbit.quantize(row, format_)
