@@ -91,7 +91,9 @@ def gguf_in(folder: Path) -> Path | None:
         match = _PIECE.fullmatch(file.name)
         firsts.setdefault(f"{match['stem']} of {match['count']}" if match else file.name, file)
     found = list(firsts.values())
-    models = [file for file in found if not _COMPANION.search(file.stem)] or found
+    models = [file for file in found if not _COMPANION.search(file.stem)]
+    if not models and not (folder / "config.json").exists():
+        models = found
     if len(models) > 1:
         names = ", ".join(f"`{file.name}`" for file in sorted(models))
         raise InputError(
