@@ -118,6 +118,12 @@ def test_generation_takes_its_options_by_name(model: Model) -> None:
     assert repr(greedy) == f"<fewbit Generation: 12 tokens, length: {greedy.text!r}>"
 
 
+@pytest.mark.parametrize("token", [-1, 1 << 32, 4096])
+def test_ids_out_of_range_are_refused(model: Model, token: int) -> None:
+    with pytest.raises(InputError, match=r"ids must be|is not in the vocabulary"):
+        str(model.generate([1, token], max_tokens=2))
+
+
 def test_chat_takes_openai_s_messages(model: Model) -> None:
     messages = [
         {"role": "system", "content": "Be brief."},

@@ -47,6 +47,13 @@ def test_a_renamed_attribute_gives_its_successor() -> None:
     assert "span" not in plain(result)
 
 
+def test_a_renamed_method_gives_its_successor() -> None:
+    tokenizer = fewbit.load("demo", "cpu").tokenizer
+    with pytest.warns(DeprecationWarning, match="`stream` of Tokenizer is now called `decoder`"):
+        pieces = tokenizer.stream()
+    assert pieces.push(tokenizer.encode("The")[0])
+
+
 def test_names_of_modules_that_are_packages_now() -> None:
     from fewbit.cli import run
     from fewbit.formats import FORMATS, Format, find_format

@@ -99,8 +99,7 @@ class Session:
 
     def _forward(self, ids: Sequence[int]) -> NDArray[np.float32]:
         last = np.array([len(ids) - 1], np.uint32)
-        tokens = np.array(ids, np.uint32)
-        rows = self.model.forward(self._cache, tokens, outputs=last, acts=self.acts)
+        rows = self.model.forward(self._cache, list(ids), outputs=last, acts=self.acts)
         self.ids.extend(ids)
         row: NDArray[np.float32] = rows[0]
         return row

@@ -10,6 +10,7 @@ from typing import Any
 import tokenizers
 
 from fewbit.errors import FileFormatError
+from fewbit.moved import Renamed
 
 END_TOKENS = (
     "<|eot_id|>", "<|eom_id|>", "<|im_end|>", "<|end|>", "<|endoftext|>", "<|end_of_text|>",
@@ -60,6 +61,8 @@ class Tokenizer:
         Special tokens give no text, except those in `spelled`.
         """
         return TextDecoder(self, after, spelled)
+
+    stream = Renamed("decoder")
 
     def token(self, id_: int) -> str | None:
         """Return the text of a token in the vocabulary, None for unknown ids."""
