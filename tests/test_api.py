@@ -124,6 +124,11 @@ def test_ids_out_of_range_are_refused(model: Model, token: int) -> None:
         str(model.generate([1, token], max_tokens=2))
 
 
+def test_bytes_are_no_prompt(model: Model) -> None:
+    with pytest.raises(InputError, match="the prompt is bytes, expected text or token ids"):
+        model.generate(b"abc")  # type: ignore[arg-type]
+
+
 def test_chat_takes_openai_s_messages(model: Model) -> None:
     messages = [
         {"role": "system", "content": "Be brief."},

@@ -199,3 +199,12 @@ def test_wrong_command_lines_end_with_2(
     err = capsys.readouterr().err
     assert err.startswith(f"error: {message}")
     assert err.endswith(f"\n\nhint: {hint}\n")
+
+
+def test_a_prompt_beyond_the_context_leaves_stdout_empty(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert cli.run(["generate", "word " * 3000]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "the context holds 512" in captured.err

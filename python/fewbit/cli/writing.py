@@ -112,7 +112,8 @@ def generate(
             pass
         report.write_json(_facts(made, sampling))
         return
-    sys.stdout.write(text)
+    first = next(made, "")  # a prompt that is refused leaves nothing on stdout
+    sys.stdout.write(text + first)
     _write_pieces(made)
     _note(made, sampling)
 

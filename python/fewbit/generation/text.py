@@ -228,6 +228,8 @@ def generate(
         InputError: the prompt is empty or longer than the context, or an option out of range.
 
     """
+    if isinstance(prompt, bytes | bytearray):
+        raise InputError("the prompt is bytes, expected text or token ids", hint="decode it first")
     tokenizer = model.tokenizer
     ids = tokenizer.encode(prompt, special=True) if isinstance(prompt, str) else list(prompt)
     if isinstance(prompt, str) and len(ids) > 1 and ids[-1] == tokenizer.eos:
