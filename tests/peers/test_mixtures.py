@@ -303,12 +303,21 @@ def test_every_mixture_of_every_shape(name: str, paths: dict[str, Path]) -> None
 def test_what_is_asked_for_besides(name: str, paths: dict[str, Path]) -> None:
     """Formats for tensors by name: they are not counted, and the mixture goes on without them."""
     rng, fake = Random(name), FAKES[name]
-    patterns = [r"attn_v", r"blk\.[0-2]\.", r"ffn_(up|down)", r"per_layer", r"weight$", r"^token"]
+    known_patterns = (
+        r"attn_v",
+        r"blk\.[0-2]\.",
+        r"ffn_(up|down)",
+        r"per_layer",
+        r"weight$",
+        r"^token",
+    )
+    # fewbit refuses a pattern that matches no tensor, which llama-quantize passes over
+    patterns = [p for p in known_patterns if any(re.search(p, name) for name in fake.shapes)]
     widths = {fake.shapes.get(table, (256,))[-1] for table in (*TABLES, "output.weight")}
     fitting = [n for n, f in FORMATS.items() if not any(width % f.block for width in widths)]
     for _ in range(40):
         recipe, known = rng.choice(list(FILE_TYPES)), rng.random() < 0.7
-        some = rng.sample(patterns, rng.randint(0, 3))
+        some = rng.sample(patterns, rng.randint(0, min(3, len(patterns))))
         options = Options(
             {pattern: rng.choice(list(FORMATS)) for pattern in some},
             embedding=rng.choice([None, None, *fitting]),
