@@ -25,7 +25,7 @@ KEYS = ("name", "format", "metric", "phase")
 EXTRA = ("read GB/s", "fraction of read rate", "fraction of peak", "note")
 """Optional facts about fewbit's value: neither programs nor identity."""
 LESS_IS_BETTER = ("s", "ms", "nats", "bits")
-"""Metrics of which less is better."""
+"""Metrics whose lower values are better."""
 
 Result = dict[str, Any]
 Run = dict[str, Any]

@@ -138,7 +138,7 @@ def _split_signs(x: Row, w: Row, even: bool) -> tuple[list[float], int]:
 
 
 def _search(x: Row, w: Row, name: str) -> tuple[float, list[Point]] | None:
-    """Return the scale and the grid points for magnitudes x, of which some are not tiny."""
+    """Return the scale and the grid points for magnitudes x that are not all tiny."""
     rules, (top, size) = RULES[name], _shape(name)
     everything = name in ("IQ2_XXS", "IQ3_S")
     roots = f32s(map(math.sqrt, w))

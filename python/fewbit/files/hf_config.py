@@ -124,7 +124,7 @@ def _text_settings(s: Settings) -> tuple[str, Settings]:
 
 
 def _model_type(s: Settings) -> str:
-    """`model_type`, or that of the class in `architectures` where there is none."""
+    """`model_type`, or that of the class in `architectures` if it is absent."""
     found = s.values.get("model_type")
     classes = s.values.get("architectures")
     if found is None and isinstance(classes, list) and classes:

@@ -96,7 +96,7 @@ def _limit_memory(most: int) -> None:
 
 
 def _end_in(seconds: int) -> None:
-    """End this process in so many seconds, 0 for never."""
+    """End this process after this many seconds, 0 for never."""
     if sys.platform != "win32":
         signal.alarm(seconds)
 
