@@ -318,7 +318,7 @@ def _note(made: Generation, sampling: Sampling) -> None:
     prompt = len(made.prompt) / made.prompt_seconds if made.prompt_seconds else 0.0
     seed = "" if sampling.greedy else f", seed {sampling.seed}"
     stderr().print(
-        f"{len(made.prompt)} tokens read ({prompt:,.0f}/s), "
+        f"{len(made.prompt)} token{'s' if len(made.prompt) != 1 else ''} read ({prompt:,.0f}/s), "
         f"{len(made.tokens)} written ({made.tokens_per_second:,.0f}/s){seed}"
     )
     if made.finish == "context":
