@@ -24,14 +24,15 @@ class Table:
 
     `gap` is the space between columns. Column `folds`, counted from 1, continues on further lines
     if a terminal is too narrow. A table that is still too wide becomes several tables of some
-    columns each, or a block of lines for each row, whichever takes fewer lines: no number is ever
-    cut.
+    columns each, which all begin with the first `keys` columns, or a block of lines for each row,
+    whichever takes fewer lines: no number is ever cut.
     """
 
     columns: Sequence[str]
     text: int = 1
     gap: int = 1
     folds: int = 0
+    keys: int = 1
     rows: list[tuple[str, ...]] = field(default_factory=list)
     origin: tuple[int, ...] = ()
     """Which columns of a wider table these are, counted from 0."""
@@ -81,14 +82,15 @@ class Table:
             yield group.rich()
 
     def _groups(self, width: int) -> list[Table]:
-        """Tables of the first column beside as many others as fit; none if one does not fit."""
+        """Tables of the key columns beside as many others as fit; none if one does not fit."""
         found: list[Table] = []
-        for index in range(1, len(self.columns)):
-            longer = self._only([*(found[-1].origin if found else (0,)), index])
+        keys = range(self.keys)
+        for index in range(self.keys, len(self.columns)):
+            longer = self._only([*(found[-1].origin if found else keys), index])
             if found and longer._width() <= width:
                 found[-1] = longer
                 continue
-            found.append(self._only([0, index]))
+            found.append(self._only([*keys, index]))
             if found[-1]._width() > width:
                 return []
         return found
@@ -99,7 +101,7 @@ class Table:
         text = sum(i < self.text for i in chosen)
         folds = chosen.index(self.folds - 1) + 1 if self.folds - 1 in chosen else 0
         heads = [self.columns[i] for i in chosen]
-        return Table(heads, text, self.gap, folds, rows, tuple(chosen))
+        return Table(heads, text, self.gap, folds, self.keys, rows, tuple(chosen))
 
     def _width(self) -> int:
         """The fewest columns of text in which no cell is cut."""
@@ -119,13 +121,14 @@ class Table:
         """Lines that show each row below its first cell, one or two lines for each other cell."""
         first, *others = self.headings
         indent = max(map(len, others), default=0)
-        for index, (name, *cells) in enumerate(self.rows):
-            if index:
+        for row, (name, *cells) in enumerate(self.rows):
+            if row:
                 yield ""
             yield name or first
-            for heading, cell in zip(others, cells, strict=True):
+            for column, (heading, cell) in enumerate(zip(others, cells, strict=True), start=1):
+                words = cell.split(" ") if column < self.text else [cell]
                 if cell:
-                    yield from hanging(f"  {heading:{indent}}", cell.split(" "), width)
+                    yield from hanging(f"  {heading:{indent}}", words, width)
 
     def to_markdown(self) -> str:
         """The table in Markdown, numbers aligned to the right."""

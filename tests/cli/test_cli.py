@@ -9,19 +9,20 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
 from fewbit.cli import main as cli
 from fewbit.demo import DEMO
 from fewbit.recipes.mixtures import FILE_TYPES
+from tests.cli.running import Fewbit
 from tests.golden.loading import asset
 
 COMMANDS = (
     "inspect",
+    "formats",
     "quantize",
     "verify",
     "perplexity",
@@ -34,29 +35,6 @@ COMMANDS = (
     "devices",
 )
 SHORT = ("--ctx", "64", "--chunks", "2")
-
-
-class Ended(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-Fewbit = Callable[..., Ended]
-
-
-@pytest.fixture
-def fewbit(capsys: pytest.CaptureFixture[str]) -> Fewbit:
-    def run(*arguments: str) -> Ended:
-        code = cli.run(arguments)
-        captured = capsys.readouterr()
-        return Ended(code, captured.out, captured.err)
-
-    return run
 
 
 def process(*arguments: str, **options: Any) -> subprocess.Popen[str]:
@@ -187,8 +165,8 @@ def test_the_demo_s_text_by_name(fewbit: Fewbit, tmp_path: Path) -> None:
     assert named["ppl"] == own["ppl"]
 
 
-def test_inspect_lists_formats_and_mixtures(fewbit: Fewbit) -> None:
-    found = fewbit("inspect", "--format", "list", "--json").json["recipes"]
+def test_formats_lists_formats_and_mixtures(fewbit: Fewbit) -> None:
+    found = fewbit("formats", "--json").json["recipes"]
     recipes = {recipe["name"]: recipe for recipe in found}
     assert set(FILE_TYPES) <= set(recipes)
     assert recipes["Q4_K_M"]["main_format"] == "Q4_K"
@@ -197,7 +175,7 @@ def test_inspect_lists_formats_and_mixtures(fewbit: Fewbit) -> None:
     assert recipes["Q4_K_M"]["model_bits"] == pytest.approx(4.58 * 2**33 / 8_030_261_248, abs=0.01)
     assert recipes["IQ2_XXS"]["needs_imatrix"]
     assert not recipes["IQ4_XS"]["needs_imatrix"]
-    shown = fewbit("inspect", "-f", "list").out
+    shown = fewbit("formats").out
     assert all(name in shown for name in recipes)
 
 
@@ -354,7 +332,7 @@ def test_closed_streams_have_messages_of_their_own(tmp_path: Path) -> None:
         done = subprocess.run(["sh", "-c", command, sys.executable], capture_output=True, text=True)
         return done.returncode, done.stderr
 
-    code, err = ends("inspect -f Q4_0 >&-")
+    code, err = ends("formats Q4_0 >&-")
     assert code == 1
     assert err == (
         "error: bad file descriptor\n\n"

@@ -56,7 +56,7 @@ TABLE = [
         "name a `--base MODEL`, a `--format` or a `--kv`",
     ),
     ("perplexity --kv f8", 1, "unknown type of keys and values `f8`", "known: f32, f16, int8"),
-    ("compare --formats ,", 1, "`--formats` names no format", "for example `--formats Q8_0,Q4_0`"),
+    ("compare --formats ,", 1, "`--format` names no format", "for example `--format Q8_0,Q4_0`"),
     ("generate hi -n 0", 1, "cannot make 0 tokens", "use 1 or more"),
     ("generate hi --temperature -1", 1, "temperature is -1.0, expected 0 or more", None),
     ("generate hi --top-p 2", 1, "top_p is 2.0, expected above 0, at most 1", None),
@@ -104,10 +104,10 @@ TABLE = [
         "name a tensor that is stored in blocks; `fewbit inspect` lists the formats",
     ),
     (
-        "inspect --format Q4_K --block 3",
+        "inspect --format Q4_K --metadata",
         1,
-        "`--format` takes no model and no `--tensor`, `--block`, `--plan` or `--metadata`",
-        "for a block of a file use `--tensor REGEX --block N`",
+        "`--metadata` goes with none of `--plan`, `--tensor`, `--block`, `--format`",
+        "use one of them",
     ),
 ]
 
@@ -175,9 +175,9 @@ def test_unknown_formats_are_named(line: str, capsys: pytest.CaptureFixture[str]
         ),
         ("inspect --bogus", "no such option: --bogus", "`fewbit inspect --help` lists the options"),
         (
-            "compare --formatz Q8_0",
-            "no such option: --formatz",
-            "did you mean `--formats`? `fewbit compare --help` lists the options",
+            "compare --detials",
+            "no such option: --detials",
+            "did you mean `--details`? `fewbit compare --help` lists the options",
         ),
         (
             "perplexity --ctx many",
@@ -185,9 +185,9 @@ def test_unknown_formats_are_named(line: str, capsys: pytest.CaptureFixture[str]
             "`fewbit perplexity --help` lists the options",
         ),
         (
-            "bench --threads -1",
+            "perplexity --threads -1",
             "invalid value for '--threads'",
-            "`fewbit bench --help` lists the options",
+            "`fewbit perplexity --help` lists the options",
         ),
         ("generate", "missing argument 'prompt'", "`fewbit generate --help` lists the options"),
     ],

@@ -40,8 +40,8 @@ GGUFS = [
 MADE = {
     "model-f32.gguf": "llama.cpp's `convert_hf_to_gguf.py {folder} --outtype f32 --outfile "
     "{folder}/model-f32.gguf`",
-    "model-Q8_0.gguf": "llama.cpp's `convert_hf_to_gguf.py {folder} --outtype q8_0 --outfile "
-    "{folder}/model-Q8_0.gguf`",
+    "model-Q8_0.gguf": "llama.cpp's `llama-quantize F32.gguf {folder}/model-Q8_0.gguf Q8_0`, after "
+    "`fewbit quantize {folder} F32.gguf -f F32`,",
 }
 """Commands that make files which are too large for the repository."""
 NOISE = 1e-4

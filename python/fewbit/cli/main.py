@@ -19,7 +19,7 @@ from typing import Annotated
 import typer
 
 from fewbit import _core
-from fewbit.cli import devices, files, measuring, speed, writing
+from fewbit.cli import devices, files, formats, measuring, speed, writing
 from fewbit.cli.progress import stderr
 from fewbit.errors import FewbitError
 
@@ -35,6 +35,7 @@ app = typer.Typer(
 )
 for command in (
     files.inspect,
+    formats.formats,
     files.quantize,
     files.verify,
     measuring.perplexity,
@@ -46,7 +47,7 @@ for command in (
     speed.bench,
     devices.devices,
 ):
-    app.command()(command)
+    app.command(cls=formats.ListsFormats if command is files.quantize else None)(command)
 
 
 def _version(wanted: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +21,7 @@ from fewbit.cli.options import (
     Text,
     Threads,
     each_acts,
+    names_of,
     open_model,
     read_text,
 )
@@ -105,9 +107,13 @@ def divergence(
 def compare(
     model: ModelName = None,
     formats: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
-            "--formats", help="Comma-separated formats, for example Q8_0,Q4_0.", show_default=False
+            "--format",
+            "-f",
+            "--formats",
+            help="Formats, for example Q8_0,Q4_0: with commas or one -f each (default: nine).",
+            show_default=False,
         ),
     ] = None,
     text: Text = None,
@@ -126,7 +132,7 @@ def compare(
     The table separates the loss of the weights alone from the loss that int8 activations add.
     """
     content = read_text(text, model)
-    names = comparison.DEFAULT_FORMATS if formats is None else _names(formats)
+    names = _names(formats) if formats else comparison.DEFAULT_FORMATS
     loaded = open_model(model, None, threads, device, kv)
     with progress("compare") as update:
         rows = comparison.compare(loaded, names, content, ctx, chunks, update)
@@ -183,9 +189,5 @@ def _note_context(model: Model, ctx: int) -> None:
         )
 
 
-def _names(formats: str) -> tuple[str, ...]:
-    names = tuple(name.strip() for name in formats.split(",") if name.strip())
-    names = tuple(n.lower() if "sym" in n.lower() else n.upper() for n in names)
-    if not names:
-        raise InputError("`--formats` names no format", hint="for example `--formats Q8_0,Q4_0`")
-    return names
+def _names(formats: Sequence[str]) -> tuple[str, ...]:
+    return tuple(n.lower() if "sym" in n.lower() else n.upper() for n in names_of(formats))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, TypeAlias
 
 import typer
 
 from fewbit.api import Model, load
+from fewbit.callbacks import Progress
 from fewbit.cli.progress import progress
 from fewbit.demo import demo_or, demo_text, is_demo
 from fewbit.errors import InputError
@@ -35,6 +37,16 @@ FormatOption: TypeAlias = Annotated[
         "--format",
         "-f",
         help="Quantize the model to this format first, for example Q4_0 or Q4_K_M.",
+        show_default=False,
+    ),
+]
+FormatOptions: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--format",
+        "-f",
+        help="Quantize the model to this format first, for example Q4_0 or Q4_K_M; several with "
+        "commas or one -f each.",
         show_default=False,
     ),
 ]
@@ -75,6 +87,34 @@ def model_path(name: str | None) -> str:
     return str(demo_or(name))
 
 
+def names_of(formats: Sequence[str]) -> list[str]:
+    """The names in `formats`, each of which may be several with commas between them.
+
+    Raises:
+        InputError: there are texts, but no name in them.
+
+    """
+    names = [name.strip() for text in formats for name in text.split(",")]
+    if formats and not any(names):
+        raise InputError("`--format` names no format", hint="for example `--format Q8_0,Q4_0`")
+    return [name for name in names if name]
+
+
+def prepared(
+    name: str | None,
+    format_: str | None = None,
+    threads: int = 0,
+    device: str = "auto",
+    kv: str = "f32",
+    progress: Progress | None = None,
+) -> Model:
+    """Open the model called `name`, or the demo; weights are encoded and packed when it runs."""
+    kind = kv_type_named(kv)
+    return load(
+        model_path(name), device, recipe=format_, threads=threads, kv=kind, progress=progress
+    )
+
+
 def open_model(
     name: str | None,
     format_: str | None = None,
@@ -83,10 +123,8 @@ def open_model(
     kv: str = "f32",
 ) -> Model:
     """Load the model called `name`, or the demo, quantized to `format_` if one is given."""
-    path = model_path(name)
     with progress("loading" if format_ is None else f"quantizing to {format_}") as update:
-        kind = kv_type_named(kv)
-        model = load(path, device, recipe=format_, threads=threads, kv=kind, progress=update)
+        model = prepared(name, format_, threads, device, kv, update)
         _ = model.executor  # packs the weights now, while progress is shown
     return model
 
