@@ -12,7 +12,7 @@ from fewbit.callbacks import Progress
 from fewbit.convert.gguf import gguf_formats, write_model
 from fewbit.demo import DEMO, demo_or, demo_text
 from fewbit.errors import InputError
-from fewbit.files.checkpoint import open_checkpoint
+from fewbit.files.checkpoint import Checkpoint, open_checkpoint
 from fewbit.files.gguf_config import not_described
 from fewbit.generation.conversation import Message, Reply, reply_to
 from fewbit.generation.text import Generation, Session, generate
@@ -220,6 +220,16 @@ class Model(LoadedModel):
         )  # fmt: skip
 
 
+def is_from_demo(checkpoint: Checkpoint) -> bool:
+    """Whether a model is the built-in one or was made from it, as by `save`: its name and sizes.
+
+    The demo's text is then what it is measured on, unless another is given.
+    """
+    own = open_checkpoint(DEMO).config
+    names = ("name", "architecture", "vocab", "layers", "width", "ffn", "heads", "context")
+    return all(getattr(checkpoint.config, name) == getattr(own, name) for name in names)
+
+
 def compare(
     model: Model | str | PathLike[str] = "demo",
     formats: Sequence[str] = DEFAULT_FORMATS,
@@ -232,8 +242,8 @@ def compare(
     """Store a model in each of `formats` and measure what each costs and loses.
 
     `model` is a `Model` or what `load` takes; `text` is what they are measured on (default for the
-    built-in model: its own text), in windows as `Model.perplexity` takes them. The result is a
-    list of rows, the model as it is first, and prints as a table.
+    built-in model and those made from it: its own text), in windows as `Model.perplexity` takes
+    them. The result is a list of rows, the model as it is first, and prints as a table.
 
     Raises:
         FormatError: a format is unknown, or weights cannot be stored in it.
@@ -241,7 +251,7 @@ def compare(
 
     """
     base = model if isinstance(model, Model) else load(model)
-    if text is None and base.checkpoint.path != DEMO:
+    if text is None and not is_from_demo(base.checkpoint):
         raise InputError("there is no text to measure on", hint="give one as `text`")
     content = demo_text() if text is None else text
     return comparison.compare(base, formats, content, ctx, chunks, progress)

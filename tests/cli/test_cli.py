@@ -162,7 +162,11 @@ def test_the_demo_s_text_by_name(fewbit: Fewbit, tmp_path: Path) -> None:
     assert fewbit("quantize", "demo", str(file), "-f", "Q8_0").code == 0
     (named,) = fewbit("perplexity", str(file), "--text", "demo", *SHORT, "--json").json
     (own,) = fewbit("perplexity", "demo", "-f", "Q8_0", *SHORT, "--json").json
-    assert named["ppl"] == own["ppl"]
+    (found,) = fewbit("perplexity", str(file), *SHORT, "--json").json
+    assert named["ppl"] == own["ppl"] == found["ppl"]
+    assert fewbit("divergence", str(file), "--base", "demo", *SHORT).code == 0
+    (folder,) = fewbit("perplexity", str(DEMO), "-f", "Q8_0", *SHORT, "--json").json
+    assert folder["ppl"] == own["ppl"]
 
 
 def test_formats_lists_formats_and_mixtures(fewbit: Fewbit) -> None:

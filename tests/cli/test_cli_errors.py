@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fewbit.cli import main as cli
-from fewbit.demo import DEMO
+from tests.golden.loading import MODELS
 
 TABLE = [
     (
@@ -44,7 +44,7 @@ TABLE = [
     ),
     ("perplexity --text none.txt", 1, "no such file or directory: `none.txt`", "check the path"),
     (
-        f"perplexity {DEMO}",
+        f"perplexity {MODELS / 'llama'}",
         1,
         "no text to measure on",
         "name a file with `--text FILE`, or `--text demo`",

@@ -32,6 +32,7 @@ def inspect(
     tensor: Annotated[
         str | None,
         typer.Option(
+            metavar="REGEX",
             help="Show the distribution of values of tensors whose names match this regex.",
             show_default=False,
         ),
@@ -100,6 +101,7 @@ def quantize(
         typer.Option(
             "--format",
             "-f",
+            metavar="FORMAT",
             help="Format, for example Q8_0, or mixture, for example Q4_K_M; several with commas "
             "or one -f each. They are listed below.",
         ),
@@ -116,6 +118,7 @@ def quantize(
     imatrix: Annotated[
         Path | None,
         typer.Option(
+            metavar="FILE",
             help="Importance matrix of the columns, from `fewbit imatrix` or llama-imatrix.",
             show_default=False,
         ),
@@ -129,10 +132,12 @@ def quantize(
         ),
     ] = None,
     token_embedding_type: Annotated[
-        str | None, typer.Option(help="Format of token_embd.weight.", show_default=False)
+        str | None,
+        typer.Option(metavar="FORMAT", help="Format of token_embd.weight.", show_default=False),
     ] = None,
     output_tensor_type: Annotated[
-        str | None, typer.Option(help="Format of output.weight.", show_default=False)
+        str | None,
+        typer.Option(metavar="FORMAT", help="Format of output.weight.", show_default=False),
     ] = None,
     pure: Annotated[
         bool, typer.Option("--pure", help="Use one format for all tensors, no mixture.")
@@ -216,6 +221,7 @@ def verify(
     imatrix: Annotated[
         Path | None,
         typer.Option(
+            metavar="FILE",
             help="With --source: the importance matrix that the file was made with.",
             show_default=False,
         ),
@@ -223,7 +229,7 @@ def verify(
     tensor: Annotated[
         str | None,
         typer.Option(
-            help="Check only tensors with such names (a regular expression).", show_default=False
+            metavar="REGEX", help="Check only tensors whose names match.", show_default=False
         ),
     ] = None,
     rows: Annotated[

@@ -14,12 +14,15 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
+import typer.main
 
 from fewbit import _core
 from fewbit.cli import devices, files, formats, measuring, speed, writing
+from fewbit.cli.man import write_pages
 from fewbit.cli.progress import stderr
 from fewbit.errors import FewbitError
 
@@ -56,11 +59,29 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
+def _man(folder: Path | None) -> None:
+    if folder is not None:
+        for path in write_pages(folder, typer.main.get_command(app)):
+            sys.stdout.write(f"{path}\n")
+        raise typer.Exit
+
+
 @app.callback()
 def options(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
+    man: Annotated[
+        Path | None,
+        typer.Option(
+            "--man",
+            metavar="FOLDER",
+            callback=_man,
+            is_eager=True,
+            show_default=False,
+            help="Write manual pages into this folder, for example ~/.local/share/man/man1.",
+        ),
+    ] = None,
 ) -> None:
     """Store a language model's weights in fewer bits, prove what was lost, run the result."""
 

@@ -66,6 +66,7 @@ def divergence(
     base: Annotated[
         str | None,
         typer.Option(
+            metavar="MODEL",
             help="Model to compare with; with --format or --kv the default is MODEL itself.",
             show_default=False,
         ),
@@ -112,6 +113,7 @@ def compare(
             "--format",
             "-f",
             "--formats",
+            metavar="FORMAT",
             help="Formats, for example Q8_0,Q4_0: with commas or one -f each (default: nine).",
             show_default=False,
         ),

@@ -9,11 +9,12 @@ from typing import Annotated, TypeAlias
 
 import typer
 
-from fewbit.api import Model, load
+from fewbit.api import Model, is_from_demo, load
 from fewbit.callbacks import Progress
 from fewbit.cli.progress import progress
 from fewbit.demo import demo_or, demo_text, is_demo
 from fewbit.errors import InputError
+from fewbit.files.checkpoint import open_checkpoint
 from fewbit.run.limits import ACTIVATIONS, Activations, activations_named, kv_type_named
 
 ModelName: TypeAlias = Annotated[
@@ -36,6 +37,7 @@ FormatOption: TypeAlias = Annotated[
     typer.Option(
         "--format",
         "-f",
+        metavar="FORMAT",
         help="Quantize the model to this format first, for example Q4_0 or Q4_K_M.",
         show_default=False,
     ),
@@ -45,6 +47,7 @@ FormatOptions: TypeAlias = Annotated[
     typer.Option(
         "--format",
         "-f",
+        metavar="FORMAT",
         help="Quantize the model to this format first, for example Q4_0 or Q4_K_M; several with "
         "commas or one -f each.",
         show_default=False,
@@ -55,7 +58,9 @@ Text: TypeAlias = Annotated[
     typer.Option(
         "--text",
         "-t",
-        help="Text file to measure on (UTF-8); `demo` is the demo's own, its default.",
+        metavar="FILE",
+        help="Text file to measure on (UTF-8); `demo` is the demo's own text, the default for the "
+        "demo and models made from it.",
         show_default=False,
     ),
 ]
@@ -67,17 +72,23 @@ Chunks: TypeAlias = Annotated[
     ),
 ]
 Acts: TypeAlias = Annotated[
-    str, typer.Option("--acts", help="Activations: f32 (exact), int8 (fast) or both.")
+    str,
+    typer.Option("--acts", metavar="TYPE", help="Activations: f32 (exact), int8 (fast) or both."),
 ]
 Threads: TypeAlias = Annotated[
     int, typer.Option("--threads", help="Number of threads; 0 uses all cores.", min=0)
 ]
 Device: TypeAlias = Annotated[
     str,
-    typer.Option("--device", help="auto, cpu, gpu, or gpu:N with N from `fewbit devices`."),
+    typer.Option(
+        "--device", metavar="DEVICE", help="auto, cpu, gpu, or gpu:N with N from `fewbit devices`."
+    ),
 ]
 Kv: TypeAlias = Annotated[
-    str, typer.Option("--kv", help="Type of keys and values in the KV cache: f32, f16 or int8.")
+    str,
+    typer.Option(
+        "--kv", metavar="TYPE", help="Type of keys and values in the KV cache: f32, f16 or int8."
+    ),
 ]
 Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Write JSON to stdout.")]
 
@@ -130,13 +141,15 @@ def open_model(
 
 
 def read_text(path: Path | None, model: str | None) -> str:
-    """The text of `path`, or the demo's own text for `demo` and for the demo model.
+    """The text of `path`, or the demo's own for `demo`, the demo, and models made from it.
 
     Raises:
         InputError: another model has no text of its own, or the file is not UTF-8.
 
     """
     if is_demo(model if path is None else path):
+        return demo_text()
+    if path is None and model is not None and is_from_demo(open_checkpoint(model)):
         return demo_text()
     if path is None:
         raise InputError(

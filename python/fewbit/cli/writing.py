@@ -76,7 +76,7 @@ Seed: TypeAlias = Annotated[
     ),
 ]
 RunActs: TypeAlias = Annotated[
-    str, typer.Option("--acts", help="Activations: int8 (fast) or f32 (exact).")
+    str, typer.Option("--acts", metavar="TYPE", help="Activations: int8 (fast) or f32 (exact).")
 ]
 
 
