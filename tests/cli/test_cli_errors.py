@@ -189,7 +189,7 @@ def test_unknown_formats_are_named(line: str, capsys: pytest.CaptureFixture[str]
             "invalid value for '--threads'",
             "`fewbit perplexity --help` lists the options",
         ),
-        ("generate", "missing argument 'prompt'", "`fewbit generate --help` lists the options"),
+        ("generate", "missing argument 'PROMPT'", "`fewbit generate --help` lists the options"),
     ],
 )
 def test_wrong_command_lines_end_with_2(

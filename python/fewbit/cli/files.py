@@ -40,6 +40,7 @@ def inspect(
     block: Annotated[
         int | None,
         typer.Option(
+            metavar="N",
             help="With --tensor: show this block number by number (0 is the first; row by row).",
             show_default=False,
         ),
@@ -94,7 +95,8 @@ def inspect(
 
 def quantize(
     model: Annotated[
-        str, typer.Argument(help="GGUF file, Hugging Face folder, hub name or `demo`.")
+        str,
+        typer.Argument(metavar="MODEL", help="GGUF file, Hugging Face folder, hub name or `demo`."),
     ],
     format_: Annotated[
         list[str],
@@ -208,7 +210,7 @@ def _write(encoded: Model, plan: Quantized) -> Quantized:
 
 
 def verify(
-    file: Annotated[Path, typer.Argument(help="The GGUF file to check.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The GGUF file to check.")],
     source: Annotated[
         str | None,
         typer.Option(

@@ -1,17 +1,15 @@
-"""The command that lists and explains number formats, and their list in the help of quantize."""
+"""The command that lists and explains number formats."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperCommand
 
 from fewbit.cli.options import Json
 from fewbit.cli.outputs import show_result
 from fewbit.reports.contents import explain
 from fewbit.reports.format_list import list_formats
-from fewbit.reports.write import show
 
 
 def formats(
@@ -27,12 +25,3 @@ def formats(
 ) -> None:
     """List formats and mixtures with their bits per weight, or explain one format byte by byte."""
     show_result(list_formats() if name is None else explain(name), json)
-
-
-class ListsFormats(TyperCommand):
-    """A command whose help ends with the formats and mixtures."""
-
-    def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Print the help, then the list."""
-        super().format_help(ctx, formatter)
-        show("Formats and mixtures:\n", *list_formats().page(), "")

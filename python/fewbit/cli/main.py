@@ -22,6 +22,7 @@ import typer.main
 
 from fewbit import _core
 from fewbit.cli import devices, files, formats, measuring, speed, writing
+from fewbit.cli.help import Command, ListsFormats
 from fewbit.cli.man import write_pages
 from fewbit.cli.progress import stderr
 from fewbit.errors import FewbitError
@@ -50,7 +51,7 @@ for command in (
     speed.bench,
     devices.devices,
 ):
-    app.command(cls=formats.ListsFormats if command is files.quantize else None)(command)
+    app.command(cls=ListsFormats if command is files.quantize else Command)(command)
 
 
 def _version(wanted: bool) -> None:

@@ -124,4 +124,5 @@ def _item(head: str, text: str) -> Iterator[str]:
 def _plain(text: str) -> str:
     """Text that roff shows as it is: no escape, no request, hyphens that can be copied."""
     text = text.replace("\\", r"\e").replace("-", r"\-").replace("`", r"\(ga").replace("'", r"\(aq")
+    text = "".join(c if c.isascii() else rf"\[u{ord(c):04X}]" for c in text)
     return rf"\&{text}" if text.startswith(".") else text

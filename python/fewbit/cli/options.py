@@ -64,11 +64,16 @@ Text: TypeAlias = Annotated[
         show_default=False,
     ),
 ]
-Ctx: TypeAlias = Annotated[int, typer.Option("--ctx", "-c", help="Tokens in a window.")]
+Ctx: TypeAlias = Annotated[
+    int, typer.Option("--ctx", "-c", metavar="N", help="Tokens in a window.")
+]
 Chunks: TypeAlias = Annotated[
     int | None,
     typer.Option(
-        "--chunks", help="Number of windows to measure (default: all).", show_default=False
+        "--chunks",
+        metavar="N",
+        help="Number of windows to measure (default: all).",
+        show_default=False,
     ),
 ]
 Acts: TypeAlias = Annotated[
@@ -76,7 +81,7 @@ Acts: TypeAlias = Annotated[
     typer.Option("--acts", metavar="TYPE", help="Activations: f32 (exact), int8 (fast) or both."),
 ]
 Threads: TypeAlias = Annotated[
-    int, typer.Option("--threads", help="Number of threads; 0 uses all cores.", min=0)
+    int, typer.Option("--threads", metavar="N", help="Number of threads; 0 uses all cores.", min=0)
 ]
 Device: TypeAlias = Annotated[
     str,

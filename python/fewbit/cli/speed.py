@@ -29,29 +29,36 @@ def bench(
         ),
     ] = None,
     format_: FormatOptions = None,
-    prompt: Annotated[int, typer.Option("--prompt", "-p", help="Tokens in the prompt.")] = 512,
+    prompt: Annotated[
+        int, typer.Option("--prompt", "-p", metavar="N", help="Tokens in the prompt.")
+    ] = 512,
     generate: Annotated[
-        int, typer.Option("--generate", "-n", help="Tokens to generate one by one.")
+        int, typer.Option("--generate", "-n", metavar="N", help="Tokens to generate one by one.")
     ] = 128,
     depth: Annotated[
         str,
         typer.Option(
             "--depth",
             "-d",
+            metavar="N,...",
             help="Tokens in the KV cache beforehand, comma-separated, for example 0,2048.",
         ),
     ] = "0",
     sequences: Annotated[
-        int, typer.Option("--sequences", "-s", help="Sequences that generate at the same time.")
+        int,
+        typer.Option(
+            "--sequences", "-s", metavar="N", help="Sequences that generate at the same time."
+        ),
     ] = 1,
     repetitions: Annotated[
-        int, typer.Option("--repetitions", "-r", help="Repetitions after one warm-up.")
+        int, typer.Option("--repetitions", "-r", metavar="N", help="Repetitions after one warm-up.")
     ] = 5,
     acts: RunActs = "int8",
     threads: Annotated[
         str,
         typer.Option(
             "--threads",
+            metavar="N,...",
             help="Numbers of threads, comma-separated, for example 1,2; 0 uses all cores.",
         ),
     ] = "0",

@@ -36,7 +36,8 @@ from fewbit.run.limits import activations_named
 from fewbit.run.sampling import Sampling, sampling_from
 
 MaxTokens: TypeAlias = Annotated[
-    int, typer.Option("--max-tokens", "-n", help="Maximum number of tokens to generate.")
+    int,
+    typer.Option("--max-tokens", "-n", metavar="N", help="Maximum number of tokens to generate."),
 ]
 Temperature: TypeAlias = Annotated[
     float | None,
@@ -81,7 +82,9 @@ RunActs: TypeAlias = Annotated[
 
 
 def generate(
-    prompt: Annotated[str, typer.Argument(help="Beginning of the text; - reads it from stdin.")],
+    prompt: Annotated[
+        str, typer.Argument(metavar="PROMPT", help="Beginning of the text; - reads it from stdin.")
+    ],
     model: ModelOption = None,
     format_: FormatOption = None,
     max_tokens: MaxTokens = 256,
