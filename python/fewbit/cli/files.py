@@ -13,7 +13,7 @@ import typer
 from fewbit.api import Model, load
 from fewbit.cli.options import FormatOption, Json, ModelName, Threads, model_path, names_of
 from fewbit.cli.outputs import output_paths, refuse_replacing, show_each, show_result
-from fewbit.cli.progress import progress, stderr
+from fewbit.cli.progress import progress, tell
 from fewbit.cli.summary import Quantized, listing, planned
 from fewbit.convert.verify import verify as verify_file
 from fewbit.errors import InputError
@@ -185,7 +185,7 @@ def quantize(
         if not json:
             report.show(*(listing(source, encoded) if dry_run else ()), result.line())
             for note in result.notes():
-                stderr().print(note, markup=False, soft_wrap=True)
+                tell(note)
     if json:
         report.write_json(found if len(found) > 1 else found[0])
 
@@ -204,7 +204,7 @@ def _write(encoded: Model, plan: Quantized) -> Quantized:
         warnings.simplefilter("always", UserWarning)
         encoded.save(plan.path, progress=update)
     for warning in caught:
-        stderr().print(f"warning: {warning.message}", markup=False, soft_wrap=True)
+        tell(f"warning: {warning.message}")
     seconds = perf_counter() - start
     return replace(plan, file_bytes=plan.path.stat().st_size, seconds=seconds)
 

@@ -24,7 +24,7 @@ from fewbit import _core
 from fewbit.cli import devices, files, formats, measuring, speed, writing
 from fewbit.cli.help import Command, ListsFormats
 from fewbit.cli.man import write_pages
-from fewbit.cli.progress import stderr
+from fewbit.cli.progress import stderr, tell
 from fewbit.errors import FewbitError
 
 INTERRUPTED = 130
@@ -178,7 +178,7 @@ def _explain_usage(error: typer.TyperException) -> tuple[str, str]:
         near = [rest.partition("'")[0]]
     context = getattr(error, "ctx", None)
     command = context.command_path if context else "fewbit"
-    what = "commands" if command == "fewbit" else "options"
+    what = "commands" if message.startswith(("No such command", "Missing command")) else "options"
     suggestion = f"did you mean `{near[0]}`? " if near else ""
     return _lower(message), f"{suggestion}`{command} --help` lists the {what}"
 
@@ -199,7 +199,7 @@ def _explain(error: OSError) -> tuple[str, str | None]:
 
 def _say(message: str, hint: str | None) -> None:
     text = f"error: {message}" + (f"\n\nhint: {hint}" if hint else "")
-    stderr().print(text, markup=False, soft_wrap=True)
+    tell(text)
 
 
 def _lower(message: str) -> str:

@@ -26,7 +26,7 @@ from fewbit.cli.options import (
     read_text,
 )
 from fewbit.cli.outputs import refuse_replacing
-from fewbit.cli.progress import progress, stderr
+from fewbit.cli.progress import progress, stderr, tell
 from fewbit.errors import InputError
 from fewbit.measure import collect as calibrate
 from fewbit.measure import comparison, evaluate
@@ -173,7 +173,7 @@ def imatrix(
         )  # fmt: skip
     found.save(output)
     for warning in found.warnings:
-        stderr().print(f"warning: {warning}", markup=False, soft_wrap=True)
+        tell(f"warning: {warning}")
     _note_context(loaded, ctx)
     if json:
         report.write_json({

@@ -13,7 +13,7 @@ from fewbit.api import Model, is_from_demo, load
 from fewbit.callbacks import Progress
 from fewbit.cli.progress import progress
 from fewbit.demo import demo_or, demo_text, is_demo
-from fewbit.errors import InputError
+from fewbit.errors import InputError, did_you_mean
 from fewbit.files.checkpoint import open_checkpoint
 from fewbit.run.limits import ACTIVATIONS, Activations, activations_named, kv_type_named
 
@@ -177,4 +177,8 @@ def each_acts(acts: str) -> tuple[Activations, ...]:
         return ("f32", "int8")
     if acts in ACTIVATIONS:
         return (activations_named(acts),)
-    raise InputError(f"unknown activations `{acts}`", hint="known: f32, int8, both", acts=acts)
+    raise InputError(
+        f"unknown activations `{acts}`",
+        hint=f"{did_you_mean(acts, ('f32', 'int8', 'both'))}known: f32, int8, both",
+        acts=acts,
+    )

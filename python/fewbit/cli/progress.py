@@ -25,6 +25,12 @@ def stderr() -> Console:
     return Console(stderr=True, highlight=False)
 
 
+def tell(text: str) -> None:
+    """Print a text on stderr: lines end between words on a terminal, and nowhere else."""
+    console = stderr()
+    console.print(text, markup=False, soft_wrap=not console.is_terminal)
+
+
 @contextmanager
 def progress(title: str, in_bytes: bool = False) -> Iterator[Progress]:
     """Draw a progress bar and yield the `Progress` callback that moves it.

@@ -94,7 +94,7 @@ class MetadataValues(Shown):
 
     def page(self) -> Page:
         """As `fewbit inspect --metadata` prints it; long values are cut."""
-        table = Table(("key", "type", "value"), text=3)
+        table = Table(("key", "type", "value"), text=3, folds=3)
         for key, value in self.values.items():
             table.add_row(key, self.types[key], _cut(value))
         return [table]
