@@ -34,7 +34,51 @@ TABLE = [
         "perplexity --acts int4",
         1,
         "unknown activations `int4`",
-        "known: f32, int8, both",
+        "did you mean `int8`? known: f32, int8, both",
+    ),
+    (
+        "perplexity --kv itn8",
+        1,
+        "unknown type of keys and values `itn8`",
+        "did you mean `int8`? known: f32, f16, int8",
+    ),
+    (
+        "perplexity --device cpuu",
+        1,
+        "unknown device `cpuu`",
+        "did you mean `cpu`? known: auto, cpu, gpu, gpu:N",
+    ),
+    (
+        "generate hi --acts in8",
+        1,
+        "unknown activations `in8`",
+        "did you mean `int8`? known: f32, int8",
+    ),
+    (
+        "inspect dem",
+        1,
+        "no model at `dem`",
+        "did you mean `demo`? give a GGUF file, a Hugging Face folder, or a Hub repository as "
+        "owner/repository",
+    ),
+    (
+        "inspect empty/../jnk.gguf",
+        1,
+        "no model at `empty/../jnk.gguf`",
+        "did you mean `empty/../junk.gguf`? give a GGUF file, a Hugging Face folder, or a Hub "
+        "repository as owner/repository",
+    ),
+    (
+        "bench --threads 1,x",
+        1,
+        "`--threads` takes comma-separated numbers, got `1,x`",
+        "for example 1,2",
+    ),
+    (
+        "bench --threads 1,-1",
+        1,
+        "the number of threads is -1, expected 0 to 1024",
+        "0 takes one thread per core",
     ),
     (
         "perplexity --text latin1.txt",

@@ -80,7 +80,7 @@ def options(
             callback=_man,
             is_eager=True,
             show_default=False,
-            help="Write manual pages into this folder, for example ~/.local/share/man/man1.",
+            help="Write manual pages into this folder.",
         ),
     ] = None,
 ) -> None:
