@@ -76,7 +76,7 @@ def options(
         Path | None,
         typer.Option(
             "--man",
-            metavar="FOLDER",
+            metavar="DIR",
             callback=_man,
             is_eager=True,
             show_default=False,

@@ -1,4 +1,4 @@
-"""Manual pages from the help texts: `fewbit --man FOLDER` writes fewbit.1 and one per command."""
+"""Manual pages from the help texts: `fewbit --man DIR` writes fewbit.1 and one per command."""
 
 from __future__ import annotations
 
