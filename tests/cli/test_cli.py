@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from fewbit.cli import main as cli
+from fewbit.cli.options import complete_format
 from fewbit.demo import DEMO
 from fewbit.recipes.mixtures import FILE_TYPES
 from tests.cli.running import Fewbit
@@ -306,6 +307,18 @@ def test_shells_complete_commands() -> None:
     with process(env={**os.environ, **words}) as running:
         assert running.stdout is not None
         assert running.stdout.read().split() == ["quantize"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "found"),
+    [
+        ("q4_k", ["Q4_K_S", "Q4_K_M"]),
+        ("Q8_0,TQ", ["Q8_0,TQ1_0", "Q8_0,TQ2_0"]),
+        ("X", []),
+    ],
+)
+def test_shells_complete_formats(typed: str, found: list[str]) -> None:
+    assert complete_format(typed) == found
 
 
 def test_a_closed_pipe_ends_quietly() -> None:

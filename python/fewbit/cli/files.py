@@ -11,7 +11,15 @@ from typing import Annotated, Literal
 import typer
 
 from fewbit.api import Model, load
-from fewbit.cli.options import FormatOption, Json, ModelName, Threads, model_path, names_of
+from fewbit.cli.options import (
+    FormatOption,
+    Json,
+    ModelName,
+    Threads,
+    complete_format,
+    model_path,
+    names_of,
+)
 from fewbit.cli.outputs import output_paths, refuse_replacing, show_each, show_result
 from fewbit.cli.progress import progress, tell
 from fewbit.cli.summary import Quantized, listing, planned
@@ -104,6 +112,7 @@ def quantize(
             "--format",
             "-f",
             metavar="FORMAT",
+            autocompletion=complete_format,
             help="Format, for example Q8_0, or mixture, for example Q4_K_M; several with commas "
             "or one -f each. They are listed below.",
         ),

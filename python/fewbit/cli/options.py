@@ -15,7 +15,16 @@ from fewbit.cli.progress import progress
 from fewbit.demo import demo_or, demo_text, is_demo
 from fewbit.errors import InputError, did_you_mean
 from fewbit.files.checkpoint import open_checkpoint
+from fewbit.recipes.mixtures import FILE_TYPES, OTHER_FILE_TYPES
 from fewbit.run.limits import ACTIVATIONS, Activations, activations_named, kv_type_named
+
+
+def complete_format(incomplete: str) -> list[str]:
+    """The formats and mixtures that begin so, for completion in shells; the last of several."""
+    before, comma, start = incomplete.rpartition(",")
+    known = dict.fromkeys([*FILE_TYPES, *OTHER_FILE_TYPES])
+    return [before + comma + name for name in known if name.startswith(start.upper())]
+
 
 ModelName: TypeAlias = Annotated[
     str | None,
@@ -38,6 +47,7 @@ FormatOption: TypeAlias = Annotated[
         "--format",
         "-f",
         metavar="FORMAT",
+        autocompletion=complete_format,
         help="Quantize the model to this format first, for example Q4_0 or Q4_K_M.",
         show_default=False,
     ),
@@ -48,6 +58,7 @@ FormatOptions: TypeAlias = Annotated[
         "--format",
         "-f",
         metavar="FORMAT",
+        autocompletion=complete_format,
         help="Quantize the model to this format first, for example Q4_0 or Q4_K_M; several with "
         "commas or one -f each.",
         show_default=False,
