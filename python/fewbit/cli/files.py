@@ -69,22 +69,10 @@ def inspect(
 
     With --format it shows the model as `fewbit quantize` would store it, and writes nothing.
     """
+    _refuse_combinations(tensor, block, format_, plan, metadata)
     if metadata:
-        if plan or tensor is not None or block is not None or format_ is not None:
-            raise InputError(
-                "`--metadata` goes with none of `--plan`, `--tensor`, `--block`, `--format`",
-                hint="use one of them",
-            )
         show_result(inspect_file.metadata(model_path(model)), json)
         return
-    if plan and (tensor is not None or block is not None):
-        raise InputError(
-            "`--plan` cannot be combined with `--tensor` or `--block`", hint="use one of them"
-        )
-    if block is not None and tensor is None:
-        raise InputError(
-            f"`--block {block}` needs a tensor", hint="for example `--tensor 'blk.0.attn_q'`"
-        )
     if tensor is None and not plan and format_ is None:
         show_result(inspect_file.inspect(model_path(model)), json)
         return
@@ -99,6 +87,31 @@ def inspect(
         show_each(inspect_file.distributions(checkpoint, tensor), json)
     else:
         show_each(inspect_file.blocks(checkpoint, tensor, block), json)
+
+
+def _refuse_combinations(
+    tensor: str | None, block: int | None, format_: str | None, plan: bool, metadata: bool
+) -> None:
+    """Refuse options of `inspect` that contradict each other.
+
+    Raises:
+        InputError: they do.
+
+    """
+    of_tensors = tensor is not None or block is not None
+    if metadata and (plan or of_tensors or format_ is not None):
+        raise InputError(
+            "`--metadata` goes with none of `--plan`, `--tensor`, `--block`, `--format`",
+            hint="use one of them",
+        )
+    if plan and of_tensors:
+        raise InputError(
+            "`--plan` cannot be combined with `--tensor` or `--block`", hint="use one of them"
+        )
+    if block is not None and tensor is None:
+        raise InputError(
+            f"`--block {block}` needs a tensor", hint="for example `--tensor 'blk.0.attn_q'`"
+        )
 
 
 def quantize(

@@ -163,7 +163,7 @@ def bench(
         if repetition:
             bounds.append(Bounds(model.memory_rate(threads), model.peak_rate(threads)))
     more = Bounds(model.memory_rate(), model.peak_rate()) if threads else None
-    rates = tuple(_rate(model, test, samples[test], acts, mean_of(bounds), more) for test in tests)
+    rates = tuple(_rate(model, test, samples[test], acts, _mean_of(bounds), more) for test in tests)
     return Bench(
         rates, acts, tuple(found.memory for found in bounds),
         platform.processor() or platform.machine(), _core.isa(), _core.__version__,
@@ -177,10 +177,8 @@ def _rate(
     all_cores: Bounds | None,
 ) -> Rate:  # fmt: skip
     """The result of one case, and the bound that it is near to."""
-    read, products = (
-        sizes_of(model.plan, model.formats).bytes_per_token,
-        products_of(model.plan, model.formats),
-    )
+    read = sizes_of(model.plan, model.formats).bytes_per_token
+    products = products_of(model.plan, model.formats)
     mean = statistics.fmean(samples)
     together = test.sequences if test.kind == "tg" else min(BATCH, test.tokens)
     with_logits = together if test.kind == "tg" else 1
@@ -232,7 +230,7 @@ class Filled:
             self.model.forward(self.cache, batch, owners, last, acts=self.acts)
 
 
-def mean_of(bounds: Sequence[Bounds]) -> Bounds:
+def _mean_of(bounds: Sequence[Bounds]) -> Bounds:
     """The mean of what repetitions found."""
     peaks = [found.arithmetic for found in bounds if found.arithmetic is not None]
     return Bounds(
