@@ -38,7 +38,7 @@ raise SystemExit(code)
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_a_forked_child_computes_the_same() -> None:
     ended = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", FORKED], timeout=6000, capture_output=True, text=True
+        [sys.executable, "-W", "ignore", "-c", FORKED], timeout=600, capture_output=True, text=True
     )
     assert (ended.returncode, ended.stderr) == (0, "")
 
