@@ -15,6 +15,7 @@ from fewbit.errors import InputError
 from fewbit.files.checkpoint import open_checkpoint
 from fewbit.files.gguf_config import not_described
 from fewbit.generation.conversation import Message, Reply, reply_to
+from fewbit.generation.defaults import default_sampling, sampling_for
 from fewbit.generation.text import Generation, Session, generate
 from fewbit.measure import collect, comparison, evaluate, speed
 from fewbit.measure.collect import CollectedImatrix
@@ -24,7 +25,7 @@ from fewbit.measure.speed import Bench
 from fewbit.run.device import Device
 from fewbit.run.limits import Activations, KvType
 from fewbit.run.model import LoadedModel
-from fewbit.run.sampling import Sampling, sampling_from
+from fewbit.run.sampling import Sampling
 
 
 def load(
@@ -149,6 +150,15 @@ class Model(LoadedModel):
             self, text, ctx, chunks, output=output, dataset=dataset, progress=progress
         )
 
+    @property
+    def sampling(self) -> Sampling:
+        """How `generate` and `chat` draw tokens unless told otherwise.
+
+        It is what the model's files recommend (generation_config.json, or `general.sampling` keys
+        of GGUF), with fewbit's defaults for the rest. `dataclasses.replace` changes some options.
+        """
+        return default_sampling(self.checkpoint)
+
     def generate(
         self,
         prompt: str | Sequence[int],
@@ -158,29 +168,42 @@ class Model(LoadedModel):
         top_k: int | None = None,
         top_p: float | None = None,
         min_p: float | None = None,
+        repeat_penalty: float | None = None,
+        presence_penalty: float | None = None,
+        frequency_penalty: float | None = None,
+        logit_bias: Mapping[int, float] | None = None,
         seed: int | None = None,
         stop: str | Sequence[str] = (),
         sampling: Sampling | None = None,
         acts: Activations = "int8",
         session: Session | None = None,
+        skip_special: bool = True,
     ) -> Generation:
         """Write text that continues `prompt`, a text or token ids.
 
         Iterate over the result for pieces of text as they are made, or take `str(...)` of it for
         all of it. The text ends at an end token, at one of the `stop` strings (left out of the
-        text), after `max_tokens` tokens, or when the context is full. `temperature` (default 0.8;
-        0 takes the likeliest token), `top_k` (40), `top_p` (0.95), `min_p` (0.05) and `seed` say
-        how a token is drawn; they override those of `sampling`. A `session` keeps its KV cache
-        for the next call.
+        text), after `max_tokens` tokens, or when the context is full. A `session` keeps its KV
+        cache for the next call. Without `skip_special`, special tokens show in the text.
+
+        `temperature`, `top_k`, `top_p`, `min_p`, `repeat_penalty`, `presence_penalty`,
+        `frequency_penalty`, `logit_bias` and `seed` say how a token is drawn; `Sampling` describes
+        them and has more. They override those of `sampling`, which is by default what the model's
+        files recommend (`Model.sampling`). `temperature=0` takes the likeliest token, and then
+        no recommended penalty applies.
 
         Raises:
             InputError: the prompt is empty or longer than the context, or an option out of range.
 
         """
-        drawn = sampling_from(sampling, temperature, top_k, top_p, min_p, seed)
+        drawn = sampling_for(
+            self.checkpoint, sampling, temperature=temperature, top_k=top_k, top_p=top_p,
+            min_p=min_p, repeat_penalty=repeat_penalty, presence_penalty=presence_penalty,
+            frequency_penalty=frequency_penalty, logit_bias=logit_bias, seed=seed,
+        )  # fmt: skip
         return generate(
             self, prompt, max_tokens=max_tokens, sampling=drawn, stop=stop, acts=acts,
-            session=session,
+            session=session, skip_special=skip_special,
         )  # fmt: skip
 
     def chat(
@@ -192,6 +215,10 @@ class Model(LoadedModel):
         top_k: int | None = None,
         top_p: float | None = None,
         min_p: float | None = None,
+        repeat_penalty: float | None = None,
+        presence_penalty: float | None = None,
+        frequency_penalty: float | None = None,
+        logit_bias: Mapping[int, float] | None = None,
         seed: int | None = None,
         stop: str | Sequence[str] = (),
         sampling: Sampling | None = None,
@@ -213,7 +240,11 @@ class Model(LoadedModel):
                 does not fit the context.
 
         """
-        drawn = sampling_from(sampling, temperature, top_k, top_p, min_p, seed)
+        drawn = sampling_for(
+            self.checkpoint, sampling, temperature=temperature, top_k=top_k, top_p=top_p,
+            min_p=min_p, repeat_penalty=repeat_penalty, presence_penalty=presence_penalty,
+            frequency_penalty=frequency_penalty, logit_bias=logit_bias, seed=seed,
+        )  # fmt: skip
         return reply_to(
             self, messages, max_tokens=max_tokens, sampling=drawn, stop=stop, acts=acts,
             session=session, tools=tools, chat_template_kwargs=chat_template_kwargs,

@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 import fewbit
-from fewbit.cli import writing
+from fewbit.cli import chat
 from fewbit.cli.main import app
 from fewbit.errors import InputError
 from fewbit.generation.conversation import Conversation
@@ -60,24 +60,24 @@ def test_the_system_message_is_kept() -> None:
 
 
 def test_options_of_the_template() -> None:
-    assert writing._template_options('{"a": 1}', True) == {"a": 1, "enable_thinking": False}
+    assert chat._template_options('{"a": 1}', True) == {"a": 1, "enable_thinking": False}
     for wrong in ("{", "[1]"):
         with pytest.raises(InputError, match="is not a JSON object"):
-            writing._template_options(wrong, False)
+            chat._template_options(wrong, False)
 
 
 def test_ctrl_c_stops_the_answer_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(writing, "show_reply", interrupted)
+    monkeypatch.setattr(chat, "show_reply", interrupted)
     reply = Conversation(fewbit.load("demo")).ask("Hi")
     terminal = StringIO()
     monkeypatch.setattr(sys, "stdin", terminal)
     with pytest.raises(KeyboardInterrupt):
-        writing._show_until_interrupt(reply)
+        chat._show_until_interrupt(reply)
     monkeypatch.setattr(terminal, "isatty", lambda: True)
-    writing._show_until_interrupt(reply)
+    chat._show_until_interrupt(reply)
 
 
 def test_recommended_sampling(tmp_path: Path) -> None:
