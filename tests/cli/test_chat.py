@@ -89,5 +89,5 @@ def test_recommended_sampling(tmp_path: Path) -> None:
     args = ["generate", "Hi", "-m", str(path), "-n", "1", "--seed", "3", "--json"]
     ended = CliRunner().invoke(app, [*args, "--top-k", "5"])
     used = dataclasses.asdict(dataclasses.replace(GREEDY, temperature=0.6, top_k=5, seed=3))
-    assert json.loads(ended.stdout)["sampling"] == used
+    assert json.loads(ended.stdout)["sampling"] == json.loads(json.dumps(used))
     assert "sampling as the model recommends: temperature 0.6" in ended.stderr

@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -374,6 +375,7 @@ def test_an_interrupt_is_one_line(tmp_path: Path) -> None:
         assert running.stderr is not None
         endless.write("Once upon a time")
         endless.flush()
+        time.sleep(0.3)  # until it waits for more: Python misses a signal just before a read
         running.send_signal(signal.SIGINT)
         assert running.stderr.read() == "interrupted\n"
     assert running.returncode == 130
