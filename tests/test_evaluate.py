@@ -170,7 +170,8 @@ def test_progress_counts_windows() -> None:
         (
             {"ctx": 128},
             "the text has 205 tokens, windows of 128 need at least 256\n\n"
-            "hint: use a longer text or a smaller window (`--ctx`)",
+            "hint: use a longer text or a smaller window (`--ctx`), or `--stride` (`stride=`), "
+            "which scores every token of any text",
         ),
         ({"ctx": 3}, "a window of 3 tokens is too short\n\nhint: use 4 or more"),
         ({"chunks": 0}, "cannot measure 0 chunks\n\nhint: use 1 or more"),

@@ -90,6 +90,7 @@ class Model(LoadedModel):
         *,
         ctx: int = 512,
         chunks: int | None = None,
+        stride: int | None = None,
         acts: Activations = "int8",
         progress: Progress | None = None,
     ) -> Perplexity:
@@ -99,11 +100,21 @@ class Model(LoadedModel):
         measured; the second half of each is scored. `acts` is what products do to their
         activations: "int8" rounds them, "f32" does not.
 
+        With a `stride` windows overlap, each `stride` tokens behind the last, and every token of
+        the text is scored once; a text that one window holds is scored as a whole.
+
+        >>> import fewbit
+        >>> model = fewbit.load("demo")
+        >>> short = model.perplexity("Once upon a time there was a girl.", stride=256)
+        >>> short.sample.tokens
+        8
+
         Raises:
-            InputError: the text is too short for two windows, or an option is out of range.
+            InputError: the text is too short for two windows, with a `stride` for one token to
+                score, or an option is out of range.
 
         """
-        return evaluate.perplexity(self, text, ctx, chunks, acts, progress)
+        return evaluate.perplexity(self, text, ctx, chunks, acts, progress, stride)
 
     def divergence(
         self,
