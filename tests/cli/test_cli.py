@@ -396,5 +396,5 @@ def test_a_defect_asks_to_be_reported(fewbit: Fewbit, monkeypatch: pytest.Monkey
 
 def test_windows_beyond_the_model_s_context_are_noted(fewbit: Fewbit) -> None:
     ended = fewbit("perplexity", "--ctx", "600", "--chunks", "1", "--json")
-    assert ended.err == "note: windows of 600 tokens, the model was trained with 512\n"
+    assert ended.err == "note: windows of 600 tokens, the model was made for 512\n"
     assert ended.json[0]["sample"]["tokens"] == 299

@@ -65,8 +65,8 @@ class Reply(Iterator[Piece]):
         message: dict[str, Any] = {"role": "assistant", "content": str(self)}
         if self.tool_calls:
             message["tool_calls"] = self.tool_calls
-            if self.reasoning:
-                harmony = isinstance(self._splitter, Harmony)
+            harmony = isinstance(self._splitter, Harmony)
+            if self.reasoning and not (harmony and self.text):  # its template refuses both
                 message["thinking" if harmony else "reasoning_content"] = self.reasoning
         return message
 
