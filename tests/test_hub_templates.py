@@ -80,7 +80,7 @@ def test_qwen_3() -> None:
         f"{start}system\nBe brief.{end}{start}system\nAnd kind.{end}{asked}"
         f"{start}assistant\n<think>\n\n</think>\n\n"
     )
-    thinking = {**CALLED, "reasoning_content": "Hm."}
+    thinking = {**CALLED, "reasoning": "Hm."}
     assert written(QWEN3, [USER, thinking, RESULT, RESULT], [TOOL]) == (
         f"{start}system\n<tools>\n{json.dumps(TOOL, ensure_ascii=False)}\n</tools>{end}{asked}"
         f"{start}assistant\n<think>\nHm.\n</think>\n\n"
@@ -155,7 +155,7 @@ def test_phi_4() -> None:
 
 
 def test_gpt_oss() -> None:
-    thinking = {**CALLED, "thinking": "Hm."}
+    thinking = {**CALLED, "reasoning_content": "Hm."}
     found = written(GPT_OSS, [SYSTEM, USER, thinking, RESULT], [TOOL], reasoning_effort="high")
     assert found == (
         "<|start|>system<|message|>Reasoning: high<|end|><|start|>developer<|message|>Be brief."

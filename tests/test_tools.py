@@ -194,7 +194,7 @@ def test_reasoning_stays_with_a_call() -> None:
     call = HARMONY["the receiver before the channel"][0]
     made = Made([f"<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant{call}"])
     message = Reply(made, Harmony("<|start|>assistant", tools=True), TOOLS).message
-    assert message["thinking"] == "Hm."
+    assert message["reasoning_content"] == "Hm."
     made = Made(["<think>Hm.</think>Hi."])
     assert Reply(made, Calls(Thinking()), TOOLS).message == {"role": "assistant", "content": "Hi."}
 

@@ -59,15 +59,15 @@ class Reply(Iterator[Piece]):
     def message(self) -> dict[str, Any]:
         """The answer as a message, with `tool_calls` if there are any; it is made now if need be.
 
-        The reasoning before a call belongs to the message (`reasoning_content`, or `thinking` for
-        GPT-OSS), as templates show it to the model with the call's result.
+        The reasoning before a call belongs to the message (`reasoning_content`), as templates
+        show it to the model with the call's result.
         """
         message: dict[str, Any] = {"role": "assistant", "content": str(self)}
         if self.tool_calls:
             message["tool_calls"] = self.tool_calls
             harmony = isinstance(self._splitter, Harmony)
             if self.reasoning and not (harmony and self.text):  # its template refuses both
-                message["thinking" if harmony else "reasoning_content"] = self.reasoning
+                message["reasoning_content"] = self.reasoning
         return message
 
     def _run(self) -> Iterator[Piece]:

@@ -46,7 +46,7 @@ def render(
             "the model has no chat template", hint="use `fewbit generate`, which needs none"
         )
     values = {
-        "messages": [dict(message) for message in messages],
+        "messages": [_with_reasoning(message) for message in messages],
         "tools": None if tools is None else [dict(tool) for tool in tools],
         "documents": None,
         "add_generation_prompt": True,
@@ -72,6 +72,20 @@ def render(
             hint="some templates do not support system messages",
         )
     return found["text"]
+
+
+_REASONING = ("reasoning_content", "thinking", "reasoning")
+
+
+def _with_reasoning(message: Mapping[str, Any]) -> dict[str, Any]:
+    """A message whose reasoning has the names that templates read, as transformers gives it.
+
+    They are `reasoning_content`, and `thinking` for GPT-OSS.
+    """
+    found = next((message[name] for name in _REASONING if message.get(name) is not None), None)
+    if found is None:
+        return dict(message)
+    return {"thinking": found, **message, "reasoning_content": found}
 
 
 class _Renderer:
