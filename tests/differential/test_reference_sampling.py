@@ -58,6 +58,17 @@ def test_changed_logits(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     same_bits(changed, by_the_oracle(logits.tolist(), history, sampling, breakers))
 
 
+@pytest.mark.parametrize("seed", range(50))
+def test_what_follows_the_last_breaker(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    recent = rng.integers(0, 4, 12)
+    tails = [tuple(rng.integers(0, 4, n).tolist()) for n in (0, 1, 1, 2)]
+    rng.shuffle(tails)
+    breakers = {int(rng.integers(0, 4)): tails[int(rng.integers(0, 2)) :]}
+    expected = oracle.repeat_limit(recent.tolist(), breakers)
+    assert penalties.repeat_limit(recent, breakers) == expected
+
+
 def test_breakers_of_a_vocabulary() -> None:
     texts = ("\n", ":", '"', "*", ".\n", "the end" * 9)
     count = TOKENIZER.backend.get_vocab_size()

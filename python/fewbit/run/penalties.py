@@ -63,8 +63,6 @@ class Penalties:
 
     def _dry(self, logits: NDArray[np.float64], recent: NDArray[np.int64]) -> None:
         allowed, base = self._sampling.dry_allowed_length, self._sampling.dry_base
-        if len(recent) <= allowed:
-            return
         limit = repeat_limit(recent, self._breakers)
         if limit < allowed:
             return
