@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 
@@ -96,3 +97,18 @@ def test_options_and_tools_reach_the_template() -> None:
     assert written == "no clock"
     with pytest.raises(InputError, match="must be JSON"):
         render(tokenizer, MESSAGES, chat_template_kwargs={"x": object()})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tools": ["x"]}, "tools are ['x'], expected a list of dicts"),
+        ({"tools": {"name": "f"}}, "tools are {'name': 'f'}, expected a list of dicts"),
+        ({"chat_template_kwargs": 3}, "chat_template_kwargs is 3, expected a dict"),
+    ],
+)
+def test_shapes_of_options(options: dict[str, Any], message: str) -> None:
+    tokenizer = load_tokenizer(open_checkpoint(MODELS / "llama"))
+    with pytest.raises(InputError) as caught:
+        render(dataclasses.replace(tokenizer, chat_template="x"), MESSAGES, **options)
+    assert caught.value.message == message

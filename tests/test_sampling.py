@@ -123,6 +123,13 @@ def test_rows_without_a_softmax_are_refused(bad: list[float], sampling: Sampling
         ({"dry_base": 0.9}, "dry_base is 0.9, expected 1 or more"),
         ({"dry_allowed_length": 0}, "dry_allowed_length is 0, expected 1 or more"),
         ({"dry_penalty_last_n": -2}, "dry_penalty_last_n is -2, expected -1 or more"),
+        ({"temperature": "1"}, "temperature is '1', expected a number"),
+        ({"min_p": True}, "min_p is True, expected a number"),
+        ({"repeat_last_n": 2.5}, "repeat_last_n is 2.5, expected a whole number"),
+        ({"seed": 1.5}, "seed is 1.5, expected a whole number"),
+        ({"logit_bias": [1]}, "logit_bias is [1], expected a dict of ids to numbers"),
+        ({"logit_bias": {"a": 1}}, "the id of a logit bias is 'a', expected a whole number"),
+        ({"logit_bias": {1: "a"}}, "logit bias of token 1 is 'a', expected a number or -inf"),
         ({"logit_bias": {-1: 1.0}}, "the id of a logit bias is -1, expected 0 or more"),
         ({"logit_bias": {4: np.inf}}, "logit bias of token 4 is inf, expected a number or -inf"),
     ],
@@ -135,7 +142,7 @@ def test_options_out_of_range_are_refused(option: dict[str, Any], message: str) 
 
 def test_breakers_are_texts() -> None:
     assert Sampling(dry_sequence_breakers=["\n"]).dry_sequence_breakers == ("\n",)  # type: ignore[arg-type]
-    for wrong in ("\n", ("",)):
+    for wrong in ("\n", ("",), (3,), 3):
         with pytest.raises(InputError, match="expected texts that are not empty"):
             Sampling(dry_sequence_breakers=wrong)  # type: ignore[arg-type]
 

@@ -243,8 +243,9 @@ class Model(LoadedModel):
         The model's own chat template makes the prompt. Iterate over the result for pieces as they
         are made, or take `str(...)` of it for the whole answer; `reasoning` has what the model
         thinks before. The template sees `tools`, JSON schemas of functions, and each of
-        `chat_template_kwargs`, such as `{"enable_thinking": False}`. Options are those of
-        `generate`. `Conversation` keeps messages and KV cache from turn to turn.
+        `chat_template_kwargs`, such as `{"enable_thinking": False}`. Calls of tools that the model
+        writes are `Reply.tool_calls` and no part of the answer. Options are those of `generate`.
+        `Conversation` keeps messages and KV cache from turn to turn.
 
         Raises:
             InputError: a message has another shape, the template refuses the conversation, or it

@@ -85,7 +85,7 @@ _OPTIONS = {
     ),
     "dry_base": _option(float, "DRY: base of the penalty (default: 1.75).", PENALTIES),
     "dry_allowed_length": _option(
-        int, "DRY: longest repetition in tokens that is free, less one (default: 2).", PENALTIES
+        int, "DRY: shortest repetition in tokens that costs something (default: 2).", PENALTIES
     ),
     "dry_penalty_last_n": _option(
         int, "DRY: last tokens that are searched; -1 means all (default).", PENALTIES

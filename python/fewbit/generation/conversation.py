@@ -136,13 +136,20 @@ class Conversation:
     def remember(
         self, said: str | Message | Sequence[Message], answer: str | Message | Reply
     ) -> None:
-        """Add what `ask` was given, and its answer, to the conversation."""
-        self.messages.extend(_said(said))
+        """Add what `ask` was given, and its answer, to the conversation.
+
+        Raises:
+            InputError: one of them has another type.
+
+        """
+        turn = _said(said)
         if isinstance(answer, Reply):
             answer = answer.message
         if isinstance(answer, str):
             answer = {"role": "assistant", "content": answer}
-        self.messages.append(answer)
+        if not isinstance(answer, Mapping):
+            raise InputError(f"the answer is {answer!r}, expected a text, a message or a `Reply`")
+        self.messages += [*turn, answer]
 
     def ask(
         self,
@@ -206,7 +213,12 @@ class Conversation:
 def _said(said: str | Message | Sequence[Message]) -> list[Message]:
     if isinstance(said, str):
         return [{"role": "user", "content": said}]
-    return [said] if isinstance(said, Mapping) else list(said)
+    if isinstance(said, Mapping):
+        return [said]
+    given: Any = said
+    if not isinstance(given, Sequence):
+        raise InputError(f"what is said is {given!r}, expected a text, a message or several")
+    return list(given)
 
 
 def reply_to(
@@ -277,9 +289,12 @@ def texts_of(messages: str | Sequence[Message]) -> list[dict[str, Any]]:
     """
     if isinstance(messages, str):
         return [{"role": "user", "content": messages}]
-    if not messages:
+    listed: Any = messages
+    if not isinstance(listed, Sequence):
+        raise InputError(f"the messages are {listed!r}, expected a text or a list of dicts")
+    if not listed:
         raise InputError("there are no messages", hint="give at least one user's message")
-    return [_message(index, message) for index, message in enumerate(messages)]
+    return [_message(index, message) for index, message in enumerate(listed)]
 
 
 def _message(index: int, message: Message) -> dict[str, Any]:
@@ -297,8 +312,9 @@ def _message(index: int, message: Message) -> dict[str, Any]:
     if not isinstance(content, str):
         raise InputError(f"the content of {where} is {content!r}, expected text")
     found = {**message, "role": str(message["role"]), "content": content}
-    if message.get("tool_calls"):
-        found["tool_calls"] = [_with_arguments(where, call) for call in message["tool_calls"]]
+    if calls := message.get("tool_calls"):
+        listed = calls if isinstance(calls, Sequence) else [calls]
+        found["tool_calls"] = [_with_arguments(where, call) for call in listed]
     return found
 
 

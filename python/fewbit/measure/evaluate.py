@@ -154,7 +154,7 @@ def strided_windows(
         InputError: the stride is not from 1 to below `ctx`, or no token can be scored.
 
     """
-    if not 1 <= stride < ctx:
+    if not isinstance(stride, int) or not 1 <= stride < ctx:
         raise InputError(
             f"a stride of {stride} tokens, expected 1 to {ctx - 1}",
             hint="the stride is shorter than the window (`--ctx`)", stride=stride, ctx=ctx,

@@ -8,7 +8,7 @@ can be read and tested alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, TypeAlias
 
@@ -29,9 +29,18 @@ Row: TypeAlias = NDArray[np.float32] | NDArray[np.float64]
 """Logits [vocab]: f32 from the model, f64 once penalties have changed them."""
 
 
-def _check(name: str, value: float | None, good: bool, range_: str) -> None:
+def _check(name: str, value: Any, good: bool, range_: str) -> None:
     if not good:
-        raise InputError(f"{name} is {value}, expected {range_}", option=name, value=value)
+        said = repr(value) if isinstance(value, str | bytes) else value
+        raise InputError(f"{name} is {said}, expected {range_}", option=name, value=value)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True)
@@ -72,6 +81,7 @@ class Sampling:
     logit_bias: Mapping[int, float] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
+        self._check_types()
         _check("temperature", self.temperature, 0 <= self.temperature < math.inf, "0 or more")
         _check("top_k", self.top_k, self.top_k >= 0, "0 or more")
         _check("top_p", self.top_p, 0 < self.top_p <= 1, "above 0, at most 1")
@@ -79,9 +89,27 @@ class Sampling:
         _check("seed", self.seed, self.seed is None or self.seed >= 0, "0 or more")
         self._check_penalties()
         self._check_dry()
+        if not isinstance(self.logit_bias, Mapping):
+            raise InputError(
+                f"logit_bias is {self.logit_bias!r}, expected a dict of ids to numbers"
+            )
         for token, bias in self.logit_bias.items():
+            _check("the id of a logit bias", token, _is_whole(token), "a whole number")
+            _check(f"logit bias of token {token}", bias, _is_number(bias), "a number or -inf")
             _check("the id of a logit bias", token, token >= 0, "0 or more")
             _check(f"logit bias of token {token}", bias, bias < math.inf, "a number or -inf")
+
+    def _check_types(self) -> None:
+        for name in ("top_k", "repeat_last_n", "dry_allowed_length", "dry_penalty_last_n", "seed"):
+            value = getattr(self, name)
+            whole = _is_whole(value) or (name == "seed" and value is None)
+            _check(name, value, whole, "a whole number")
+        for name in (
+            "temperature", "top_p", "min_p", "repeat_penalty", "presence_penalty",
+            "frequency_penalty", "dry_multiplier", "dry_base",
+        ):  # fmt: skip
+            value = getattr(self, name)
+            _check(name, value, _is_number(value), "a number")
 
     def _check_penalties(self) -> None:
         repeat = self.repeat_penalty
@@ -98,13 +126,14 @@ class Sampling:
         _check("dry_allowed_length", length, length >= 1, "1 or more")
         window = self.dry_penalty_last_n
         _check("dry_penalty_last_n", window, window >= -1, "-1 or more")
-        breakers = self.dry_sequence_breakers
-        object.__setattr__(self, "dry_sequence_breakers", tuple(breakers))
-        if isinstance(breakers, str) or "" in breakers:
+        breakers: Any = self.dry_sequence_breakers
+        texts = isinstance(breakers, Sequence) and all(isinstance(b, str) and b for b in breakers)
+        if isinstance(breakers, str) or not texts:
             raise InputError(
                 f"dry_sequence_breakers is {breakers!r}, expected texts that are not empty",
                 hint='such as ("\\n", ":")',
             )
+        object.__setattr__(self, "dry_sequence_breakers", tuple(breakers))
 
     @property
     def greedy(self) -> bool:

@@ -38,13 +38,14 @@ def render(
 
     Raises:
         InputError: the model has no template, its template refuses the messages, or it takes more
-            than 10 seconds or 1 GiB.
+            than 10 seconds or 1 GiB; tools or options have another shape.
 
     """
     if tokenizer.chat_template is None:
         raise InputError(
             "the model has no chat template", hint="use `fewbit generate`, which needs none"
         )
+    _check_shapes(tools, chat_template_kwargs)
     values = {
         "messages": [_with_reasoning(message) for message in messages],
         "tools": None if tools is None else [dict(tool) for tool in tools],
@@ -72,6 +73,20 @@ def render(
             hint="some templates do not support system messages",
         )
     return found["text"]
+
+
+def _check_shapes(tools: object, options: object) -> None:
+    listed = isinstance(tools, Sequence) and all(isinstance(tool, Mapping) for tool in tools)
+    if tools is not None and not listed:
+        raise InputError(
+            f"tools are {tools!r}, expected a list of dicts",
+            hint='such as [{"type": "function", "function": {"name": "f", "parameters": {}}}]',
+        )
+    if options is not None and not isinstance(options, Mapping):
+        raise InputError(
+            f"chat_template_kwargs is {options!r}, expected a dict",
+            hint='such as {"enable_thinking": False}',
+        )
 
 
 _REASONING = ("reasoning_content", "thinking", "reasoning")
