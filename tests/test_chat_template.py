@@ -112,3 +112,18 @@ def test_shapes_of_options(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError) as caught:
         render(dataclasses.replace(tokenizer, chat_template="x"), MESSAGES, **options)
     assert caught.value.message == message
+
+
+@pytest.mark.parametrize(
+    "part", ["{% if c['type'] == 'text' %}{{ c['text'] }}{% endif %}", "{{ c.type[:0] + c.text }}"]
+)
+def test_a_template_that_knows_only_lists_of_parts(part: str) -> None:
+    """Templates of models with images may read no text that is not in a part."""
+    loop = f"{{% for c in m.content %}}{part}{{% endfor %}}"
+    template = f"{{% for m in messages %}}[{{{{ m.role }}}}]{loop}{{% endfor %}}"
+    assert rendered(template) == "[system]Be brief. [user]Hello"
+
+
+def test_a_template_that_writes_content_otherwise_has_it_as_text() -> None:
+    template = "{% if messages[0].type is defined %}x{% endif %}{{ messages[1].content | upper }}"
+    assert rendered(template) == "HELLO"

@@ -9,6 +9,8 @@ import subprocess
 import sys
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -18,7 +20,7 @@ from fewbit.cli import chat
 from fewbit.cli.main import app
 from fewbit.errors import InputError
 from fewbit.generation.conversation import Conversation
-from fewbit.generation.defaults import recommended
+from fewbit.generation.defaults import default_sampling, recommended
 from fewbit.run.sampling import GREEDY, Sampling
 from tests.golden.loading import MODELS
 
@@ -177,6 +179,15 @@ def test_recommended_penalties(tmp_path: Path) -> None:
     ended = CliRunner().invoke(app, [*args, "--temperature", "0"])
     assert json.loads(ended.stdout)["sampling"]["repeat_penalty"] == 1
     assert ended.stderr == ""
+
+
+def test_recommended_by_gguf_keys() -> None:
+    keys = {"temp": 0.5, "top_k": 7, "penalty_repeat": 1.25, "penalty_last_n": 128, "top_p": 3.0}
+    metadata = {f"general.sampling.{k}": SimpleNamespace(value=v) for k, v in keys.items()}
+    checkpoint: Any = SimpleNamespace(metadata=metadata)
+    found = {"temperature": 0.5, "top_k": 7, "repeat_penalty": 1.25, "repeat_last_n": 128}
+    assert recommended(checkpoint) == found
+    assert default_sampling(checkpoint) == Sampling(**found)
 
 
 def test_options_of_sampling_reach_it() -> None:

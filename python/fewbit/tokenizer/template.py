@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -55,24 +56,50 @@ def render(
         "eos_token": _spelled(tokenizer, tokenizer.eos),
         **(chat_template_kwargs or {}),
     }
-    try:
-        size = len(json.dumps(values))
-        request = {
-            "template": tokenizer.chat_template, "values": values, "most": _LENGTH + 4 * size
-        }  # fmt: skip
-        line = json.dumps(request).encode() + b"\n"
-    except (TypeError, ValueError, RecursionError) as error:
-        raise InputError(
-            f"messages, tools and options of the template must be JSON: {error}",
-            hint="give texts, numbers, lists and dicts",
-        ) from None
-    found = _RENDERER.ask(line)
+    found = _ask(tokenizer.chat_template, values)
+    if _LISTS.search(tokenizer.chat_template) and not _shows(found, messages):
+        listed = [_with_list(message) for message in values["messages"]]
+        again = _ask(tokenizer.chat_template, values | {"messages": listed})
+        found = again if _shows(again, messages) else found
     if "text" not in found:
         raise InputError(
             f"the model's chat template fails: {found['error']}",
             hint="some templates do not support system messages",
         )
     return found["text"]
+
+
+def _ask(template: str, values: dict[str, Any]) -> dict[str, str]:
+    """What the renderer answers: `text` or `error`."""
+    try:
+        size = len(json.dumps(values))
+        request = {"template": template, "values": values, "most": _LENGTH + 4 * size}
+        line = json.dumps(request).encode() + b"\n"
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InputError(
+            f"messages, tools and options of the template must be JSON: {error}",
+            hint="give texts, numbers, lists and dicts",
+        ) from None
+    return _RENDERER.ask(line)
+
+
+_LISTS = re.compile(r"""\[['"]type['"]\]|\.type\b""")
+"""A template that reads the type of a part of the content: some know no other content."""
+
+
+def _shows(found: Mapping[str, str], messages: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the last user's text stands in what was rendered."""
+    users = [m.get("content") for m in messages if m.get("role") == "user"]
+    asked = users[-1] if users and isinstance(users[-1], str) else ""
+    return "text" in found and asked.strip() in found["text"]
+
+
+def _with_list(message: dict[str, Any]) -> dict[str, Any]:
+    """A message whose content is a list of one part, as templates of models with images want it."""
+    content = message.get("content")
+    if not isinstance(content, str):
+        return message
+    return {**message, "content": [{"type": "text", "text": content}] if content else []}
 
 
 def _check_shapes(tools: object, options: object) -> None:
