@@ -77,6 +77,7 @@ class Bigram:
         self.formats = dict.fromkeys(self.plan.weights(), "F32")
         self.executor = None
         self.recipe = None
+        self.checkpoint = SimpleNamespace(metadata={})  # recommends no sampling
         self.calls: list[tuple[int, int]] = []
 
     def quantize(self, recipe: str) -> Bigram:

@@ -362,7 +362,10 @@ def test_closed_streams_have_messages_of_their_own(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 def test_an_interrupt_is_one_line(tmp_path: Path) -> None:
-    """The text never ends: it comes through a pipe that stays open."""
+    """The text comes through a pipe that stays open until the signal is on its way.
+
+    A signal that comes just before a read is seen only when the read ends, hence the end.
+    """
     text = tmp_path / "text"
     os.mkfifo(text)
     with process("perplexity", "--text", str(text)) as running, text.open("w") as endless:
@@ -370,6 +373,7 @@ def test_an_interrupt_is_one_line(tmp_path: Path) -> None:
         endless.write("Once upon a time")
         endless.flush()
         running.send_signal(signal.SIGINT)
+        endless.close()
         assert running.stderr.read() == "interrupted\n"
     assert running.returncode == 130
 
@@ -389,5 +393,5 @@ def test_a_defect_asks_to_be_reported(fewbit: Fewbit, monkeypatch: pytest.Monkey
 
 def test_windows_beyond_the_model_s_context_are_noted(fewbit: Fewbit) -> None:
     ended = fewbit("perplexity", "--ctx", "600", "--chunks", "1", "--json")
-    assert ended.err == "note: windows of 600 tokens, the model was trained with 512\n"
+    assert ended.err == "note: windows of 600 tokens, the model was made for 512\n"
     assert ended.json[0]["sample"]["tokens"] == 299

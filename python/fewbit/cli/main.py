@@ -21,7 +21,7 @@ import typer
 import typer.main
 
 from fewbit import _core
-from fewbit.cli import devices, files, formats, measuring, speed, writing
+from fewbit.cli import chat, devices, files, formats, measuring, speed, writing
 from fewbit.cli.help import Command, ListsFormats
 from fewbit.cli.man import write_pages
 from fewbit.cli.progress import stderr, tell
@@ -47,7 +47,7 @@ for command in (
     measuring.compare,
     measuring.imatrix,
     writing.generate,
-    writing.chat,
+    chat.chat,
     speed.bench,
     devices.devices,
 ):
@@ -93,6 +93,8 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a console without ± or é shows a ? instead
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")  # a wrong byte fails its own text alone
     signal.signal(signal.SIGTERM, _terminate)
     sys.exit(run(sys.argv[1:]))
 
