@@ -31,6 +31,7 @@ def shown(page: str) -> str:
         .replace(r"\-", "-")
         .replace(r"\(ga", "`")
         .replace(r"\[u0394]", "Δ")
+        .replace(r"\e", "\\")
     )
 
 
