@@ -22,6 +22,8 @@ _CHANNELS, _CHANNEL_END = {"<|channel|>", "<|return|>"}, "<|end|>"
 _REPLACEMENT = "\ufffd"
 _CONTEXT = 8
 """Previous tokens that are decoded with the first new one: more than any character takes."""
+_CHARACTER = 4
+"""The most tokens of one character, which are single bytes."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,8 @@ class TextDecoder:
     """Decodes tokens one by one into pieces of text that are final.
 
     A character may take several tokens, and the leading space of the first token depends on the
-    tokens before, so each piece is the difference between two decodings of the last tokens.
+    tokens before, so each piece is the difference between two decodings of the last tokens. Where
+    the tokens before end inside a character, the first piece has all of it.
     """
 
     def __init__(
@@ -87,7 +90,7 @@ class TextDecoder:
     ) -> None:
         self._tokenizer = tokenizer
         self._spelled = spelled
-        self._ids = list(after[-_CONTEXT:])
+        self._ids = self._context(after)
         self._shown = len(self._ids)
         self._first = 0
 
@@ -99,21 +102,42 @@ class TextDecoder:
             self._first = self._shown = len(self._ids)
             return before + (self._tokenizer.token(token) or "")
         self._ids.append(token)
-        text = self._pending()
+        text, start = self._pending()
         if not text or text.endswith(_REPLACEMENT):
             return ""
-        self._first, self._shown = self._shown, len(self._ids)
+        self._first, self._shown = start, len(self._ids)
         return text
 
     def finish(self) -> str:
         """Return the remaining text; incomplete characters become the replacement character."""
-        text = self._pending()
+        text, _ = self._pending()
         self._shown = len(self._ids)
         return text
 
-    def _pending(self) -> str:
-        before = self._tokenizer.decode(self._ids[self._first : self._shown])
-        return self._tokenizer.decode(self._ids[self._first :])[len(before) :]
+    def _pending(self) -> tuple[str, int]:
+        """The text that is not shown yet, and the number of tokens before its first character."""
+        text = self._tokenizer.decode(self._ids[self._first :])
+        before = self._decoded(self._shown)
+        if text.startswith(before):
+            return text[len(before) :], self._shown
+        for end in range(self._shown - 1, max(self._first, self._shown - _CHARACTER) - 1, -1):
+            whole = self._decoded(end)  # without the bytes of a character that is complete now
+            if not whole.endswith(_REPLACEMENT) and text.startswith(whole):
+                return text[len(whole) :], end
+        return text[len(before.rstrip(_REPLACEMENT)) :], self._shown
+
+    def _decoded(self, end: int) -> str:
+        return self._tokenizer.decode(self._ids[self._first : end])
+
+    def _context(self, after: Sequence[int]) -> list[int]:
+        """The last tokens of `after`, from the begin of a character on."""
+        for size in range(_CONTEXT, _CONTEXT + _CHARACTER):
+            found = list(after[-size:])
+            for cut in range(_CHARACTER):  # a decoder may take no byte of a sequence that is cut
+                text = self._tokenizer.decode(found[: len(found) - cut])
+                if text and not text.startswith(_REPLACEMENT):
+                    return found
+        return list(after[-_CONTEXT:])
 
 
 def backend_of_json(text: str, where: str) -> tokenizers.Tokenizer:
