@@ -23,7 +23,7 @@ def read_pieces(path: Path) -> GgufFile:
 
     """
     match = PIECE.fullmatch(path.name)
-    if match is None or (count := int(match["count"])) < 2:
+    if match is None or int(match["count"]) < 2:
         return _whole(path)
     found: list[GgufFile] = []
     tensors: dict[str, TensorInfo] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +13,14 @@ from fewbit.tokenizer.gguf_vocabulary import (
     BYTE,
     CONTROL,
     ENDS_KEY,
-    GPT2,
     JSON_KEY,
     NORMAL,
-    SPLITTINGS,
     UNKNOWN,
     UNUSED,
     USER_DEFINED,
 )
 from fewbit.tokenizer.load import from_folder
+from fewbit.tokenizer.pre_tokenizer import splitting_of
 from fewbit.tokenizer.tokenizer import Tokenizer, stop_ids
 
 _END_KEYS = ("eot", "eom")
@@ -134,14 +133,9 @@ def _kind(facts: dict[str, Any]) -> tuple[str, str, bool]:
             "default",
             facts["pre_tokenizer"] is None and steps == ["Prepend", "Replace"],
         )
-    found = tuple(_patterns(facts["pre_tokenizer"]))
-    normal_form, whole = normalizer == {"type": "NFC"}, model.get("ignore_merges", False)
-    alike = [splitting for splitting in SPLITTINGS if splitting.patterns == found]
-    for splitting in alike:
-        if (splitting.normal_form, splitting.ignores_merges) == (normal_form, whole):
-            return "gpt2", splitting.names[0], True
-    if alike:
-        return "gpt2", alike[0].names[0], False
+    splitting, exact = splitting_of(facts)
+    if splitting is not None:
+        return "gpt2", splitting.names[0], exact
     warnings.warn(
         "GGUF has no name for how this tokenizer splits text: the file says `default` and holds "
         "the whole tokenizer for fewbit, but other programs split text in another way",
@@ -158,31 +152,6 @@ def _adds_space(facts: dict[str, Any]) -> bool:
     ]
     metaspace = pre.get("type") == "Metaspace" and pre.get("prepend_scheme") != "never"
     return "Prepend" in steps or metaspace
-
-
-def _patterns(step: dict[str, Any] | None) -> Iterable[str]:
-    """Patterns by which a byte-level pre-tokenizer splits text, in order."""
-    match step:
-        case {"type": "Sequence", "pretokenizers": list(steps)}:
-            for inner in steps:
-                yield from _patterns(inner)
-        case {"type": "Split", "pattern": {"Regex": str(pattern)}, "behavior": "Isolated"}:
-            yield pattern
-        case {
-            "type": "Split",
-            "pattern": {"Regex": str(pattern)},
-            "behavior": "Removed",
-            "invert": True,
-        }:  # what is between matches is removed: nothing, as they cover all
-            yield pattern
-        case {"type": "Digits", "individual_digits": True}:
-            yield r"\p{N}"
-        case {"type": "ByteLevel", "use_regex": True, "add_prefix_space": False}:
-            yield GPT2
-        case {"type": "ByteLevel", "add_prefix_space": False}:
-            return
-        case _:
-            yield "unknown"
 
 
 def _scores(tokens: Sequence[str], merges: Sequence[str]) -> list[float]:

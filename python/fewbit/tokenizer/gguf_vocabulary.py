@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tok
 
 from fewbit.errors import FileFormatError, UnsupportedError
 from fewbit.files.gguf import Metadata, readable
+from fewbit.tokenizer.splittings import SPLITTINGS, Splitting
 from fewbit.tokenizer.tokenizer import Tokenizer, backend_of_json, stop_ids
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
@@ -26,66 +26,6 @@ JSON_KEY = "tokenizer.huggingface.json"
 ENDS_KEY = "tokenizer.fewbit.end_token_ids"
 """Ids that end a text besides EOS, where they are more than GGUF has keys for (EOT, EOM)."""
 SPACE = "▁"
-
-GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-_LLAMA3 = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
-    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-_TEKKEN = (
-    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"
-    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}"
-    r"| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-_GPT4O = (
-    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
-    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*"
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}"
-    r"| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-_QWEN35 = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}"
-    r"| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-_PUNCTUATION = r"[\p{P}\$\+<=>\^~\|]+"
-
-
-@dataclass(frozen=True)
-class Splitting:
-    """A rule of splitting text before byte-level BPE: GGUF's names for it, patterns in order.
-
-    `ignores_merges` takes a word that is in the vocabulary as one token, without merging.
-    `normal_form` composes characters first (NFC). `adds_bos` is the default of the file's own key.
-    """
-
-    names: tuple[str, ...]
-    patterns: tuple[str, ...]
-    ignores_merges: bool = False
-    normal_form: bool = False
-    adds_bos: bool = False
-
-
-SPLITTINGS = (
-    Splitting(("gpt-2", "phi-2", "mpt", "olmo", "jais"), (GPT2,)),
-    Splitting(
-        ("llama-bpe", "llama3", "llama-v3", "falcon3", "pixtral"),
-        (_LLAMA3,),
-        ignores_merges=True,
-        adds_bos=True,
-    ),
-    Splitting(("dbrx", "smaug-bpe"), (_LLAMA3,)),
-    Splitting(
-        ("qwen2", "deepseek-r1-qwen", "megrez"),
-        (_LLAMA3.replace("{1,3}", ""),),
-        normal_form=True,
-    ),
-    Splitting(("smollm", "codeshell", "refact", "command-r", "starcoder"), (r"\p{N}", GPT2)),
-    Splitting(("tekken",), (_TEKKEN,), ignores_merges=True, adds_bos=True),
-    Splitting(("gpt-4o", "llama4"), (_GPT4O,)),
-    Splitting(("qwen35",), (_QWEN35,), normal_form=True),
-    Splitting(("default",), (_PUNCTUATION, GPT2.removesuffix(r"|\s+"), r"\p{N}+", "[0-9]{3}")),
-)
 
 
 def build(metadata: Metadata, path: Path) -> Tokenizer:
