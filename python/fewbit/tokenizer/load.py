@@ -7,10 +7,10 @@ from typing import Any
 
 import tokenizers
 
-from fewbit.errors import FileFormatError
 from fewbit.files.checkpoint import Checkpoint
 from fewbit.files.gguf import Metadata
 from fewbit.files.json_file import read_json
+from fewbit.tokenizer.folder_files import backend_of_files
 from fewbit.tokenizer.gguf_vocabulary import build
 from fewbit.tokenizer.tokenizer import Tokenizer, backend_of_json, stop_ids
 
@@ -29,15 +29,20 @@ def tokenizer_of(checkpoint: Checkpoint) -> Tokenizer:
 
 
 def from_folder(path: Path) -> Tokenizer:
-    """Load the tokenizer of a Hugging Face folder: tokenizer.json, special tokens, chat template.
+    """Load the tokenizer of a Hugging Face folder: vocabulary, special tokens, chat template.
+
+    The vocabulary is that of tokenizer.json, or else of tokenizer.model, or else of vocab.json with
+    merges.txt.
 
     Raises:
-        FileFormatError: tokenizer.json is missing or damaged.
+        FileFormatError: the tokenizer is missing or damaged.
+        UnsupportedError: the folder has no tokenizer.json, and a tokenizer of an unknown class.
 
     """
-    backend = _read_backend(path / "tokenizer.json")
     settings = _optional(path / "tokenizer_config.json")
     model, generation = (_optional(path / f"{n}.json") for n in ("config", "generation_config"))
+    backend, named = _backend(path, settings, str(model.get("model_type")))
+    settings = named | settings
     text = model.get("text_config")
     parts = (generation, model, text if isinstance(text, dict) else {})
     config = model | generation
@@ -64,14 +69,13 @@ def from_gguf(metadata: Metadata, path: Path) -> Tokenizer:
     return build(metadata, path)
 
 
-def _read_backend(path: Path) -> tokenizers.Tokenizer:
-    if not path.exists():
-        raise FileFormatError(
-            f"`{path.parent}` has no tokenizer.json",
-            hint="download the folder again; fewbit reads no other tokenizer file",
-            path=str(path),
-        )
-    return backend_of_json(path.read_text("utf-8", errors="replace"), f"`{path}`")
+def _backend(
+    path: Path, settings: dict[str, Any], kind: str
+) -> tuple[tokenizers.Tokenizer, dict[str, str]]:
+    file = path / "tokenizer.json"
+    if not file.exists():
+        return backend_of_files(path, settings, kind)
+    return backend_of_json(file.read_text("utf-8", errors="replace"), f"`{file}`"), {}
 
 
 def _optional(path: Path) -> dict[str, Any]:
