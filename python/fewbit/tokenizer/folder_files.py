@@ -23,11 +23,12 @@ from fewbit.tokenizer.splittings import SPLITTINGS, Splitting
 from fewbit.tokenizer.tokenizer import backend_of_json
 
 _CLASSES = {
-    "GPT2Tokenizer": "gpt-2", "CodeGenTokenizer": "gpt-2", "PreTrainedTokenizer": "gpt-2",
+    "GPT2Tokenizer": "gpt-2", "CodeGenTokenizer": "gpt-2",
     "Qwen2Tokenizer": "qwen2", "Qwen2_5Tokenizer": "qwen2", "Qwen3Tokenizer": "qwen2",
     "Qwen3_5Tokenizer": "qwen35",
 }  # fmt: skip
 """How transformers' classes with `vocab.json` split text, in GGUF's words."""
+_ANY_CLASS = ("PreTrainedTokenizer", "TokenizersBackend")
 _ROLES = ("bos", "eos", "unk", "pad", "sep", "cls", "mask")
 _ALPHABET = pre_tokenizers.ByteLevel.alphabet()
 
@@ -120,8 +121,8 @@ def _byte_level(path: Path, settings: Mapping[str, Any], kind: str) -> tokenizer
 
 def _splitting(path: Path, settings: Mapping[str, Any], kind: str) -> Splitting:
     own = settings.get("tokenizer_class")
-    if isinstance(own, str):
-        name = _CLASSES.get(own.removesuffix("Fast"))
+    if isinstance(own, str) and (plain := own.removesuffix("Fast")) not in _ANY_CLASS:
+        name = _CLASSES.get(plain)
     else:
         name = "qwen35" if kind.startswith("qwen3_5") else "qwen2"
         name = name if kind.startswith("qwen") else "gpt-2"

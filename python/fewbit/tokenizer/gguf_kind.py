@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from fewbit.errors import UnsupportedError
-from fewbit.tokenizer.pre_tokenizer import normal_form, splitting_of
+from fewbit.tokenizer.pieces import SPACE
+from fewbit.tokenizer.pre_tokenizer import has_byte_level, normal_form, splitting_of
 
 _Facts = Mapping[str, Any]
 _UNUSED_SCORE = -10000.0
@@ -27,7 +28,12 @@ def kind_of(facts: _Facts) -> tuple[str, str, bool]:
     """
     model = facts["model"]
     match model.get("type"):
-        case "BPE" if model.get("byte_fallback"):
+        case "BPE" if model.get("byte_fallback") or _is_of_pieces(facts):
+            if not model.get("byte_fallback"):
+                warnings.warn(
+                    "this tokenizer has no tokens of bytes: llama.cpp fails at text without tokens",
+                    stacklevel=4,
+                )
             steps = [step["type"] for step in _steps(facts["normalizer"], "normalizers")]
             _warn_of(set(steps) - {"Prepend", "Replace"})
             return "llama", "default", facts["pre_tokenizer"] is None and steps == _STEPS
@@ -54,6 +60,14 @@ def kind_of(facts: _Facts) -> tuple[str, str, bool]:
 
 
 _STEPS = ["Prepend", "Replace"]
+
+
+def _is_of_pieces(facts: _Facts) -> bool:
+    """Whether BPE takes characters, with `▁` for spaces, and not bytes."""
+    bytes_ = has_byte_level(facts["pre_tokenizer"])
+    spaces = [step.get("content") for step in _steps(facts["normalizer"], "normalizers")]
+    split = [step["type"] for step in _steps(facts["pre_tokenizer"], "pretokenizers")]
+    return not bytes_ and (SPACE in spaces or "Metaspace" in split)
 
 
 def _byte_level(facts: _Facts) -> tuple[str, str, bool]:

@@ -63,8 +63,8 @@ class Pieces:
             token for token, type_ in zip(self.tokens, self.types, strict=True)
             if type_ in (UNKNOWN, CONTROL) and len(token) > 1
         ]  # fmt: skip
-        bytes_ = ["<(?=0x[0-9A-F]{2}>)"] if BYTE in self.types else []
-        return [*(f"{re.escape(t[0])}(?={re.escape(t[1:])})" for t in control), *bytes_]
+        bytes_ = ["(?<=<0x[0-9A-F]{2})>"] if BYTE in self.types else []
+        return [*(f"(?<={re.escape(t[:-1])}){re.escape(t[-1])}" for t in control), *bytes_]
 
     def _around(self, model: models.Model) -> tokenizers.Tokenizer:
         """The model with normalizer, decoder and added tokens."""
