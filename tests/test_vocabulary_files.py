@@ -63,7 +63,7 @@ def test_a_unigram_vocabulary_by_its_keys_alone(tmp_path: Path) -> None:
         assert tokenizer.encode(text) == [1, *ids], text
     scores = values["tokenizer.ggml.scores"]
     assert scores[:3] == [0.0, 0.0, 0.0]
-    assert len(set(scores[3:100])) > 50
+    assert len(set(scores[3:50])) > 20
     assert values["tokenizer.ggml.remove_extra_whitespaces"]
     assert values["tokenizer.ggml.precompiled_charsmap"][:4] != b""
 

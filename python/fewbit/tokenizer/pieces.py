@@ -51,7 +51,9 @@ class Pieces:
         ]
         backend = self._around(models.Unigram(found, self.unknown, self.byte_fallback))
         if hidden := self._hidden():
-            backend.pre_tokenizer = pre_tokenizers.Split(Regex("|".join(hidden)), "isolated")
+            backend.pre_tokenizer = pre_tokenizers.Split(
+                Regex("|".join(hidden)), "merged_with_next"
+            )
         return backend
 
     def _hidden(self) -> list[str]:

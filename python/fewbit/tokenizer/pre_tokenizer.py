@@ -27,7 +27,7 @@ def splitting_of(facts: Mapping[str, Any]) -> tuple[Splitting | None, bool]:
     """
     found = tuple(_canonical(pattern) for pattern in _patterns(facts["pre_tokenizer"]))
     wanted = (normal_form(facts), bool(facts["model"].get("ignore_merges")))
-    alike = [s for s in _WRITTEN if found in (_patterns_of(s), *_spellings_of(s))]
+    alike = [s for s in WRITTEN if found in (_patterns_of(s), *_spellings_of(s))]
     for splitting in alike:
         if (splitting.normal_form, splitting.ignores_merges) == wanted:
             return splitting, found == _patterns_of(splitting)
@@ -98,5 +98,5 @@ def _spellings_of(splitting: Splitting) -> Iterator[tuple[str, ...]]:
     return (tuple(map(_canonical, patterns)) for patterns in splitting.spellings)
 
 
-_WRITTEN = tuple(s for s in SPLITTINGS if s.names[0] not in ("stablelm2", "bailingmoe"))
+WRITTEN = tuple(s for s in SPLITTINGS if s.names[0] not in ("stablelm2", "bailingmoe"))
 """Splittings that a file is given; the others are the same to llama.cpp as one of these."""
