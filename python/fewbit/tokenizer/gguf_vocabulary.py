@@ -18,6 +18,7 @@ from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers
 
 from fewbit.errors import FileFormatError, UnsupportedError
 from fewbit.files.gguf import Metadata, readable
+from fewbit.tokenizer.library import guarded
 from fewbit.tokenizer.pieces import NORMAL, Pieces, add_special, ids_of, wrap
 from fewbit.tokenizer.splittings import SPLITTINGS, Splitting
 from fewbit.tokenizer.tokenizer import Tokenizer, backend_of_json, stop_ids
@@ -38,7 +39,12 @@ def build(metadata: Metadata, path: Path) -> Tokenizer:
         UnsupportedError: the kind of tokenizer is not supported.
 
     """
-    values = _Values(metadata, path)
+    hint = "convert the model to GGUF again, with its tokenizer"
+    with guarded(FileFormatError, f"`{path}`: the tokenizer is damaged", hint):
+        return _built(_Values(metadata, path), path)
+
+
+def _built(values: _Values, path: Path) -> Tokenizer:
     if (json_text := values.text(JSON_KEY)) is not None:
         backend = backend_of_json(json_text, f"`{path}`: `{JSON_KEY}`")
         adds_bos = adds_eos = False
@@ -46,7 +52,11 @@ def build(metadata: Metadata, path: Path) -> Tokenizer:
         backend, adds_bos, adds_eos = _backend(values)
     bos, eos = values.id("bos"), values.id("eos")
     listed = values.get(ENDS_KEY)
-    ends = [values.id("eot"), values.id("eom"), *(listed if isinstance(listed, list) else [])]
+    ends: list[Any] = [
+        values.id("eot"),
+        values.id("eom"),
+        *(listed if isinstance(listed, list) else []),
+    ]
     adds_bos = values.flag("add_bos_token", adds_bos) and bos is not None
     if json_text is None:
         adds_eos = values.flag("add_eos_token", adds_eos)

@@ -7,12 +7,14 @@ from typing import Any
 
 import tokenizers
 
+from fewbit.errors import FileFormatError
 from fewbit.files.checkpoint import Checkpoint
 from fewbit.files.gguf import Metadata
 from fewbit.files.json_file import read_json
 from fewbit.tokenizer.folder_files import backend_of_files
 from fewbit.tokenizer.gguf_vocabulary import build
-from fewbit.tokenizer.tokenizer import Tokenizer, backend_of_json, stop_ids
+from fewbit.tokenizer.library import guarded
+from fewbit.tokenizer.tokenizer import Tokenizer, backend_of_json, is_id, stop_ids
 
 
 def tokenizer_of(checkpoint: Checkpoint) -> Tokenizer:
@@ -74,7 +76,8 @@ def _backend(
 ) -> tuple[tokenizers.Tokenizer, dict[str, str]]:
     file = path / "tokenizer.json"
     if not file.exists():
-        return backend_of_files(path, settings, kind)
+        with guarded(FileFormatError, f"`{path}`: the tokenizer is damaged", "download it again"):
+            return backend_of_files(path, settings, kind)
     return backend_of_json(file.read_text("utf-8", errors="replace"), f"`{file}`"), {}
 
 
@@ -88,7 +91,7 @@ def _special(backend: tokenizers.Tokenizer, spelled: Any, id_: Any) -> int | Non
     if isinstance(content, str) and (found := backend.token_to_id(content)) is not None:
         return int(found)
     first = id_[0] if isinstance(id_, list) and id_ else id_
-    return first if isinstance(first, int) else None
+    return first if is_id(first) else None
 
 
 def _listed(config: dict[str, Any]) -> list[Any]:
@@ -98,7 +101,10 @@ def _listed(config: dict[str, Any]) -> list[Any]:
 
 
 def _adds(backend: tokenizers.Tokenizer, bos: int | None) -> bool:
-    return bos is not None and bos in backend.encode("", add_special_tokens=True).ids[:1]
+    what = "the tokenizer cannot put tokens around a text"
+    with guarded(FileFormatError, what, "take the original tokenizer.json"):
+        around = backend.encode("", add_special_tokens=True).ids
+    return bos is not None and bos in around[:1]
 
 
 def _template(path: Path, settings: dict[str, Any]) -> str | None:

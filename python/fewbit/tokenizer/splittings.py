@@ -62,7 +62,7 @@ class Splitting:
     `ignores_merges` takes a word that is in the vocabulary as one token, without merging.
     `normal_form` composes characters first (NFC). `adds_bos` is the default of the file's own key.
     `spellings` are other patterns that tokenizers of these names have in tokenizer.json; they
-    differ for digits, which these vocabularies do not merge.
+    differ for digits, which most of these vocabularies do not merge.
     """
 
     names: tuple[str, ...]
@@ -140,8 +140,18 @@ SPLITTINGS = (
     ),
     Splitting(("jais-2",), (_LLAMA3.removesuffix(_SPACES) + _JAIS_SPACES + r"|\s{1}",)),
     Splitting(("minicpm5",), (r"\p{N}{1,3}", _LETTERS + r"\p{N}+" + _SIGNS), ignores_merges=True),
-    Splitting(("tiny_aya", "cohere2moe"), (r"\d{1,3}(?=(?:\d{3})*\b)", _GPT4O)),
-    Splitting(("superbpe",), (r"\p{N}+", r"(?=(\d{3})+(?!\d))")),
+    # Looking ahead to the end of a number takes time that grows with the square of its length: in
+    # numbers of more than 300 digits the first ones are not grouped.
+    Splitting(
+        ("tiny_aya", "cohere2moe"),
+        (r"\d{1,3}(?=(?:\d{3}){0,100}\b)", _GPT4O),
+        spellings=((r"\d{1,3}(?=(?:\d{3})*\b)", _GPT4O),),
+    ),
+    Splitting(
+        ("superbpe",),
+        (r"\p{N}+", r"(?=(\d{3}){1,100}(?!\d))"),
+        spellings=((r"\p{N}+", r"(?=(\d{3})+(?!\d))"),),
+    ),
     Splitting(("poro-chat", "bloom", "gpt3-finnish"), (_BLOOM,)),
     Splitting(("viking",), (_BLOOM, r"\p{N}")),
     Splitting(("youtu",), (_YOUTU, _cased(r"\p{N}", _SUFFIXES + "?")), ignores_merges=True),

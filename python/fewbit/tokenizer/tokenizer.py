@@ -9,8 +9,9 @@ from typing import Any
 
 import tokenizers
 
-from fewbit.errors import FileFormatError
+from fewbit.errors import FileFormatError, InputError
 from fewbit.moved import Renamed
+from fewbit.tokenizer.library import guarded
 
 END_TOKENS = (
     "<|eot_id|>", "<|eom_id|>", "<|im_end|>", "<|end|>", "<|endoftext|>", "<|end_of_text|>",
@@ -19,6 +20,9 @@ END_TOKENS = (
 """Special tokens that end a text or a turn in any vocabulary that has them."""
 _CHANNELS, _CHANNEL_END = {"<|channel|>", "<|return|>"}, "<|end|>"
 """Tokens of a vocabulary with channels: there `<|end|>` ends the text of a channel, not a turn."""
+_IDS = 1 << 32
+"""The library counts tokens in 32 bits."""
+_SHORTER = "break up words and runs of spaces that are millions of characters long"
 _REPLACEMENT = "\ufffd"
 _CONTEXT = 8
 """Previous tokens that are decoded with the first new one: more than any character takes."""
@@ -47,13 +51,24 @@ class Tokenizer:
         `special` adds BOS and any other token that the tokenizer puts around a text.
         `parse_special` reads special tokens written in the text as tokens, as chat templates need;
         otherwise they are plain text.
+
+        Raises:
+            InputError: the library cannot encode the text, such as a word of 10 million letters.
+
         """
-        self.backend.encode_special_tokens = not parse_special
-        return list(self.backend.encode(text, add_special_tokens=special).ids)
+        with guarded(InputError, "the tokenizer cannot encode the text", _SHORTER):
+            self.backend.encode_special_tokens = not parse_special
+            return list(self.backend.encode(text, add_special_tokens=special).ids)
 
     def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
-        """Return the text of `ids`; bytes that are not UTF-8 become the replacement character."""
-        return str(self.backend.decode(list(ids), skip_special_tokens=skip_special))
+        """Return the text of `ids`; bytes that are not UTF-8 become the replacement character.
+
+        Raises:
+            InputError: an id is below 0 or above the largest that the library knows.
+
+        """
+        with guarded(InputError, "the tokenizer cannot decode the ids", "give ids of tokens"):
+            return str(self.backend.decode(list(ids), skip_special_tokens=skip_special))
 
     def decoder(
         self, after: Sequence[int] = (), spelled: frozenset[int] = frozenset()
@@ -68,7 +83,7 @@ class Tokenizer:
 
     def token(self, id_: int) -> str | None:
         """Return the text of a token in the vocabulary, None for unknown ids."""
-        found = self.backend.id_to_token(id_)
+        found = self.backend.id_to_token(id_) if 0 <= id_ < _IDS else None
         return None if found is None else str(found)
 
     @cached_property
@@ -147,12 +162,9 @@ def backend_of_json(text: str, where: str) -> tokenizers.Tokenizer:
         FileFormatError: the library refuses the text.
 
     """
-    try:
+    hint = "take the original tokenizer.json"
+    with guarded(FileFormatError, f"{where} is not a valid tokenizer", hint):
         backend = tokenizers.Tokenizer.from_str(text)
-    except Exception as error:  # the library raises plain Exception
-        raise FileFormatError(
-            f"{where} is not a valid tokenizer: {error}", hint="take the original tokenizer.json"
-        ) from None
     backend.no_truncation()
     backend.no_padding()
     return backend
@@ -166,4 +178,9 @@ def stop_ids(backend: tokenizers.Tokenizer, declared: Any, eos: int | None) -> f
     if ends.keys() >= _CHANNELS:
         ends.pop(_CHANNEL_END, None)
     known = [id_ for text, id_ in ends.items() if text in END_TOKENS]
-    return frozenset(id_ for id_ in (*listed, eos, *known) if isinstance(id_, int))
+    return frozenset(id_ for id_ in (*listed, eos, *known) if is_id(id_))
+
+
+def is_id(value: Any) -> bool:
+    """Whether a value from a file can be the id of a token: -1 and others stand for none."""
+    return type(value) is int and 0 <= value < _IDS
