@@ -117,6 +117,12 @@ def test_a_damaged_model_is_refused(data: bytes, tmp_path: Path) -> None:
         from_folder(tmp_path)
 
 
+def test_a_vocabulary_of_tiktoken_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.model").write_bytes(b"IQ== 0\nIg== 1\n")
+    with pytest.raises(UnsupportedError, match="is a vocabulary of tiktoken"):
+        from_folder(tmp_path)
+
+
 def test_every_cut_of_a_model_is_read_or_refused(tmp_path: Path) -> None:
     whole = (GOLDEN / "unigram.model").read_bytes()
     for size in range(0, len(whole), 97):

@@ -100,6 +100,13 @@ def test_a_model_is_named_by_its_repository(cached: Path) -> None:
     assert fewbit.load("hf://acme/Tiny-Llama/model.safetensors").config.name == "Tiny-Llama"
 
 
+def test_a_file_of_the_hub_is_verified(cached: Path) -> None:
+    fewbit.load(MODELS / "llama").quantize("Q8_0").save(cached / "m-Q8_0.gguf")
+    found = fewbit.verify("acme/Tiny-Llama:Q8_0", source="hf://acme/Tiny-Llama/m-Q8_0.gguf")
+    assert found.ok
+    assert found.file == "acme/Tiny-Llama:Q8_0"
+
+
 def test_names_of_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "Real Name"
     (folder / "sub").mkdir(parents=True)

@@ -135,6 +135,8 @@ def test_each_name(splitting: Splitting, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["bpe", "unigram"])
 def test_sentencepiece(name: str, tmp_path: Path) -> None:
     shutil.copy(GOLDEN / f"{name}.model", tmp_path / "tokenizer.model")
+    added = {"410": {"content": "<tool>", "special": False}}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"added_tokens_decoder": added}))
     agree(written(tmp_path))
 
 

@@ -214,7 +214,7 @@ def _write(encoded: Model, plan: Quantized) -> Quantized:
 
 
 def verify(
-    file: Annotated[Path, typer.Argument(help="The GGUF file to check.")],
+    file: Annotated[str, typer.Argument(help="The GGUF file to check, or a hub name of it.")],
     source: Annotated[
         str | None,
         typer.Option(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ _MODEL_TYPE, _BYTE_FALLBACK, _UNK, _BOS, _EOS = 3, 35, 40, 41, 42
 """Fields of `TrainerSpec`."""
 _CHARSMAP, _DUMMY_PREFIX, _EXTRA_SPACES = 2, 3, 4
 """Fields of `NormalizerSpec`."""
+_TIKTOKEN = re.compile(rb"[A-Za-z0-9+/]+={0,2} \d+\r?\n")
+"""A line of tiktoken's files: a token in base64, and its rank."""
 _Fields = dict[int, list[int | bytes]]
 
 
@@ -40,8 +43,15 @@ def read_sentencepiece(path: Path) -> SentencePieceModel:
         UnsupportedError: its model is of words or characters, not BPE or unigram.
 
     """
+    data = path.read_bytes()
+    if _TIKTOKEN.match(data):
+        raise UnsupportedError(
+            f"`{path}` is a vocabulary of tiktoken",
+            hint="take a folder with tokenizer.json",
+            path=str(path),
+        )
     try:
-        model = _fields(path.read_bytes())
+        model = _fields(data)
         trainer, normalizer = (_message(model, field) for field in (_TRAINER, _NORMALIZER))
         found = [_piece(data) for data in model.get(_PIECES, []) if isinstance(data, bytes)]
         kind, charsmap = (
