@@ -80,6 +80,20 @@ def test_what_llama_cpp_does_otherwise_is_told(name: str, what: str, tmp_path: P
         metadata_from_folder(model_folder(tmp_path, name), 450)
 
 
+def test_text_is_no_control_token(tmp_path: Path) -> None:
+    """A unigram model would take `</s>` for the token, also that of a tokenizer.json."""
+    first = from_folder(model_folder(tmp_path, "unigram"))
+    plain = json.loads(first.backend.to_str()) | {"pre_tokenizer": None}
+    for facts in (plain, json.loads(first.backend.to_str())):
+        (tmp_path / "tokenizer.json").write_text(json.dumps(facts), "utf-8")
+        tokenizer = from_folder(tmp_path)
+        assert 2 not in tokenizer.encode("a </s> b", special=False)
+        assert 2 in tokenizer.encode("a </s> b", special=False, parse_special=True)
+        for text, ids in IDS["unigram"]:
+            if "<0x" not in text:
+                assert tokenizer.encode(text, special=False) == ids, text
+
+
 def test_begin_and_end_as_the_settings_say(tmp_path: Path) -> None:
     plain = [1, *IDS["bpe"][0][1]]
     folder = model_folder(tmp_path, "bpe", add_eos_token=True)

@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 from gguf import GGUFValueType, GGUFWriter
-from tokenizers import Regex, Tokenizer, decoders, models, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, processors, trainers
 from tokenizers import pre_tokenizers as steps
 
 from fewbit import tokenizer as fewbit_tokenizer
 from fewbit.files.gguf import fields_of, read_gguf
 from fewbit.tokenizer.gguf_metadata import metadata_from_folder
 from fewbit.tokenizer.pre_tokenizer import WRITTEN
+from fewbit.tokenizer.sentencepiece import read_sentencepiece
 from fewbit.tokenizer.splittings import SPLITTINGS, Splitting
 from tests.golden.loading import SHARED, asset
 from tests.peers.peer import NEEDS
@@ -137,6 +138,28 @@ def test_sentencepiece(name: str, tmp_path: Path) -> None:
     shutil.copy(GOLDEN / f"{name}.model", tmp_path / "tokenizer.model")
     added = {"410": {"content": "<tool>", "special": False}}
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"added_tokens_decoder": added}))
+    agree(written(tmp_path))
+
+
+def test_a_tokenizer_json_like_t5_s(tmp_path: Path) -> None:
+    pieces = read_sentencepiece(GOLDEN / "unigram.model").pieces
+    vocab = list(zip(pieces.tokens, pieces.scores, strict=True))
+    tokenizer = Tokenizer(models.Unigram(vocab, pieces.unknown))
+    tokenizer.normalizer = normalizers.Sequence(
+        [
+            normalizers.Precompiled(pieces.charsmap),
+            normalizers.Strip(left=False, right=True),
+            normalizers.Replace(Regex(" {2,}"), "▁"),
+        ]
+    )
+    tokenizer.pre_tokenizer = steps.Metaspace(prepend_scheme="always")
+    tokenizer.decoder = decoders.Metaspace()
+    tokenizer.add_special_tokens(["<unk>", "<s>", "</s>"])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A </s>", special_tokens=[("</s>", 2)]
+    )
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "tokenizer_config.json").write_text('{"eos_token": "</s>"}')
     agree(written(tmp_path))
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import tokenizers
@@ -50,23 +51,12 @@ class Pieces:
             for token, score, type_ in zip(self.tokens, self.scores, self.types, strict=True)
         ]
         backend = self._around(models.Unigram(found, self.unknown, self.byte_fallback))
-        if hidden := self._hidden():
-            backend.pre_tokenizer = pre_tokenizers.Split(
-                Regex("|".join(hidden)), "merged_with_next"
-            )
+        special = [t for t, type_ in self._typed() if type_ in (UNKNOWN, CONTROL)]
+        cut_special(backend, special, BYTE in self.types)
         return backend
 
-    def _hidden(self) -> list[str]:
-        """Patterns that cut text that reads as a control token or a byte: the model would take it.
-
-        A special token that is meant is found before.
-        """
-        control = [
-            token for token, type_ in zip(self.tokens, self.types, strict=True)
-            if type_ in (UNKNOWN, CONTROL) and len(token) > 1
-        ]  # fmt: skip
-        bytes_ = ["(?<=<0x[0-9A-F]{2})>"] if BYTE in self.types else []
-        return [*(f"(?<={re.escape(t[:-1])}){re.escape(t[-1])}" for t in control), *bytes_]
+    def _typed(self) -> Iterator[tuple[str, int]]:
+        return zip(self.tokens, self.types, strict=True)
 
     def _around(self, model: models.Model) -> tokenizers.Tokenizer:
         """The model with normalizer, decoder and added tokens."""
@@ -87,6 +77,24 @@ class Pieces:
         )
         add_special(backend, self.tokens, self.types)
         return backend
+
+
+def cut_special(
+    backend: tokenizers.Tokenizer, special: Iterable[str], has_bytes: bool = False, known: str = ""
+) -> None:
+    """Cut text that reads as a control token or a byte: a unigram model would take it for one.
+
+    Special tokens that are meant are found before. `known` is the tokenizer.json, which may have
+    the cuts already.
+    """
+    patterns = [f"(?<={re.escape(t[:-1])}){re.escape(t[-1])}" for t in special if len(t) > 1]
+    patterns += ["(?<=<0x[0-9A-F]{2})>"] if has_bytes else []
+    pattern = "|".join(patterns)
+    if not pattern or json.dumps(pattern, ensure_ascii=False) in known:
+        return
+    steps = [] if backend.pre_tokenizer is None else [backend.pre_tokenizer]
+    cut = pre_tokenizers.Split(Regex(pattern), "merged_with_next")
+    backend.pre_tokenizer = pre_tokenizers.Sequence([*steps, cut])
 
 
 def add_special(backend: tokenizers.Tokenizer, tokens: Sequence[str], types: Sequence[int]) -> None:

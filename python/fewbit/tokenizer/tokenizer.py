@@ -8,10 +8,12 @@ from functools import cached_property
 from typing import Any
 
 import tokenizers
+from tokenizers import models
 
 from fewbit.errors import FileFormatError, InputError
 from fewbit.moved import Renamed
 from fewbit.tokenizer.library import guarded
+from fewbit.tokenizer.pieces import cut_special
 
 END_TOKENS = (
     "<|eot_id|>", "<|eom_id|>", "<|im_end|>", "<|end|>", "<|endoftext|>", "<|end_of_text|>",
@@ -165,6 +167,9 @@ def backend_of_json(text: str, where: str) -> tokenizers.Tokenizer:
     hint = "take the original tokenizer.json"
     with guarded(FileFormatError, f"{where} is not a valid tokenizer", hint):
         backend = tokenizers.Tokenizer.from_str(text)
+        if isinstance(backend.model, models.Unigram):
+            added = backend.get_added_tokens_decoder().values()
+            cut_special(backend, sorted(t.content for t in added if t.special), known=text)
     backend.no_truncation()
     backend.no_padding()
     return backend
