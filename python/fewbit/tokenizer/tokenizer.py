@@ -70,6 +70,11 @@ class Tokenizer:
 
         """
         with guarded(InputError, "the tokenizer cannot decode the ids", "give ids of tokens"):
+            if (wrong := next((id_ for id_ in ids if not 0 <= id_ < _IDS), None)) is not None:
+                raise InputError(
+                    f"token ids must be from 0 to {_IDS - 1}, found {wrong}",
+                    hint="give ids that this tokenizer made",
+                )
             return str(self.backend.decode(list(ids), skip_special_tokens=skip_special))
 
     def decoder(
