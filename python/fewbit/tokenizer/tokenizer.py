@@ -55,10 +55,13 @@ class Tokenizer:
         otherwise they are plain text.
 
         Raises:
-            InputError: the library cannot encode the text, such as a word of 10 million letters.
+            InputError: the text holds lone surrogates, as Python reads bytes that are not UTF-8, or
+                the library cannot encode it, such as a word of 10 million letters.
 
         """
         with guarded(InputError, "the tokenizer cannot encode the text", _SHORTER):
+            if not text.isascii():
+                _check_unicode(text)
             self.backend.encode_special_tokens = not parse_special
             return list(self.backend.encode(text, add_special_tokens=special).ids)
 
@@ -92,6 +95,12 @@ class Tokenizer:
         """Return the text of a token in the vocabulary, None for unknown ids."""
         found = self.backend.id_to_token(id_) if 0 <= id_ < _IDS else None
         return None if found is None else str(found)
+
+    @cached_property
+    def special_ids(self) -> frozenset[int]:
+        """The ids of tokens that the vocabulary calls special, and of those that end a text."""
+        added = self.backend.get_added_tokens_decoder()
+        return frozenset(id_ for id_, token in added.items() if token.special) | self.stop_ids
 
     @cached_property
     def vocab(self) -> dict[str, int]:
@@ -160,6 +169,16 @@ class TextDecoder:
                 if text and not text.startswith(_REPLACEMENT):
                     return found
         return list(after[-_CONTEXT:])
+
+
+def _check_unicode(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"the text is not valid UTF-8: it has the character {text[error.start]!r}",
+            hint="save or pipe the text as UTF-8",
+        ) from None
 
 
 def backend_of_json(text: str, where: str) -> tokenizers.Tokenizer:
