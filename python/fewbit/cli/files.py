@@ -232,7 +232,9 @@ def _write(encoded: Model, plan: Quantized) -> Quantized:
 
 
 def verify(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="The GGUF file to check.")],
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="The GGUF file to check, or a hub name of it.")
+    ],
     source: Annotated[
         str | None,
         typer.Option(

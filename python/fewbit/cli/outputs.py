@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fewbit.demo import is_demo
 from fewbit.errors import InputError
+from fewbit.files.hub import folder_name
 from fewbit.recipes.choose import canonical
 from fewbit.reports import write
 from fewbit.tables import Shown
@@ -59,7 +60,9 @@ def _stem(model: str) -> str:
     if is_demo(model):
         return "demo"
     path = Path(model)
-    name = path.resolve().name if path.exists() else path.name
+    if path.suffix == ".safetensors" or path.name == "config.json":
+        path = path.parent
+    name = folder_name(path) if path.exists() else path.name
     name = _SPLIT.sub("", name).removesuffix(".gguf").replace(":", "-")
     return _FLOAT_SUFFIX.sub("", name) or "model"
 

@@ -25,6 +25,7 @@ from fewbit.convert.findings import (
 from fewbit.convert.reencode import Bytes, Numbers, Reencoder, take_rows
 from fewbit.demo import demo_or
 from fewbit.errors import InputError
+from fewbit.files import hub
 from fewbit.files.checkpoint import open_checkpoint
 from fewbit.files.gguf import GgufFile, TensorInfo, read_gguf
 from fewbit.files.names import matching
@@ -56,6 +57,8 @@ def verify(
 ) -> Verification:
     """Compare a GGUF file with the model that it was quantized from, and look for damaged values.
 
+    The file may be one of the hub, as `owner/repository:Q4_K_M`.
+
     With a `source` (a folder, a GGUF file or a name on the hub) rows of each tensor are encoded
     again, in the format that the file has, with the importance matrix `imatrix` that it was made
     with, and must give the same bytes. In any case no block may hold a value that no encoder
@@ -74,11 +77,12 @@ def verify(
     """
     if isinstance(rows, int) and rows < 1:
         raise InputError(f"cannot check {rows} rows of each tensor", hint="use 1 or more, or `all`")
-    found = read_gguf(Path(file))
+    path = hub.resolve(file)
+    found = read_gguf(path)
     names = matching(found.tensors, tensor or "")
     origin = None
     if source is not None:
-        origin = Reencoder(file, open_checkpoint(demo_or(source)), imatrix or {}, threads)
+        origin = Reencoder(path, open_checkpoint(demo_or(source)), imatrix or {}, threads)
         origin.check(found.tensors, names, complete=tensor is None)
     wanted = rows or ("all" if origin is None else SAMPLED)
     walks = [_Walk(name, found.tensors[name], origin, wanted) for name in names]
@@ -92,7 +96,7 @@ def verify(
         str(file),
         None if source is None else str(source),
         tuple(walk.findings() for walk in walks),
-        tuple(_padding(Path(file), found)) if tensor is None else (),
+        tuple(_padding(path, found)) if tensor is None else (),
         () if origin is None else tuple(_notes(found, imatrix)),
     )
 

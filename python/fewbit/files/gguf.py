@@ -322,8 +322,14 @@ def _tensor(info: _Header, data: NDArray[np.uint8], start: int) -> TensorInfo:
 
 
 def fields_of(values: Mapping[str, Any]) -> Iterator[tuple[str, Field]]:
-    """Give plain values their GGUF types: int u32 (in lists i32), float f32, str, bool, lists."""
+    """Give plain values their GGUF types: int u32 (in lists i32), float f32, str, bool, lists.
+
+    Bytes are a list of u8.
+    """
     for key, value in values.items():
+        if isinstance(value, bytes):
+            yield key, Field(list(value), GGUFValueType.ARRAY, GGUFValueType.UINT8)
+            continue
         if isinstance(value, list):
             item = _type_of(value[0]) if value else GGUFValueType.STRING
             item = GGUFValueType.INT32 if item == GGUFValueType.UINT32 else item

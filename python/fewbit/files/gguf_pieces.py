@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from os import PathLike
 from pathlib import Path
 
 from fewbit.errors import FileFormatError, InputError
 from fewbit.files import hub
 from fewbit.files.gguf import GgufFile, TensorInfo, read_gguf
-
-_PIECE = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
-_COMPANION = re.compile(r"(^|[-_.])mmproj([-_.]|$)|^imatrix|[-_.]imatrix$", re.IGNORECASE)
-"""Files beside a model: projectors of vision encoders, importance matrices."""
+from fewbit.files.gguf_names import PIECE, is_companion, models_among, pieces_of
 
 
 def read_pieces(path: Path) -> GgufFile:
@@ -26,14 +22,13 @@ def read_pieces(path: Path) -> GgufFile:
         UnsupportedError: as `read_gguf`.
 
     """
-    match = _PIECE.fullmatch(path.name)
+    match = PIECE.fullmatch(path.name)
     if match is None or int(match["count"]) < 2:
         return _whole(path)
-    count = int(match["count"])
     found: list[GgufFile] = []
     tensors: dict[str, TensorInfo] = {}
-    for number in range(1, count + 1):
-        piece = path.with_name(f"{match['stem']}-{number:05d}-of-{count:05d}.gguf")
+    for number, name in enumerate(pieces_of(path.name), 1):
+        piece = path.with_name(name)
         if not piece.exists():
             raise _apart(path, f"`{piece.name}` is missing")
         found.append(read_gguf(piece))
@@ -85,13 +80,8 @@ def gguf_in(folder: Path) -> Path | None:
     """
     if (folder / "config.json").exists() and any(folder.glob("*.safetensors*")):
         return None
-    files = sorted(folder.glob("*.gguf"))
-    firsts: dict[str, Path] = {}
-    for file in files:
-        match = _PIECE.fullmatch(file.name)
-        firsts.setdefault(f"{match['stem']} of {match['count']}" if match else file.name, file)
-    found = list(firsts.values())
-    models = [file for file in found if not _COMPANION.search(file.stem)]
+    found = [folder / names[0] for names in models_among(f.name for f in folder.glob("*.gguf"))]
+    models = [file for file in found if not is_companion(file.name)]
     if not models and not (folder / "config.json").exists():
         models = found
     if len(models) > 1:

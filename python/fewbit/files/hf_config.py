@@ -10,6 +10,7 @@ from fewbit.errors import UnsupportedError
 from fewbit.files.hf_defaults import ALIASES, CLASSES, DEFAULTS, NULLABLE
 from fewbit.files.hf_rope import main_rope, rotated, sections, window_rope
 from fewbit.files.hf_settings import Settings
+from fewbit.files.hub import folder_name
 from fewbit.models import unknown_architecture
 from fewbit.models.gpt_oss import ALPHA, LIMIT
 from fewbit.plan.config import Config, Delta, Experts
@@ -102,7 +103,7 @@ def config_from_hf(settings: Mapping[str, Any], path: Path) -> Config:
         experts=count,
         routing=routing,
         delta=_delta(s, layers) if architecture.startswith(("qwen35", "qwen3next")) else None,
-        name=path.parent.name,
+        name=folder_name(path.parent),
     )
 
 

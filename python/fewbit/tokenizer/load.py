@@ -11,8 +11,10 @@ from fewbit.errors import FileFormatError
 from fewbit.files.checkpoint import Checkpoint
 from fewbit.files.gguf import Metadata
 from fewbit.files.json_file import read_json
+from fewbit.tokenizer.folder_files import backend_of_files
 from fewbit.tokenizer.gguf_vocabulary import build
-from fewbit.tokenizer.tokenizer import Tokenizer, backend_of_json, stop_ids
+from fewbit.tokenizer.library import guarded
+from fewbit.tokenizer.tokenizer import Tokenizer, backend_of_json, is_id, stop_ids
 
 
 def tokenizer_of(checkpoint: Checkpoint) -> Tokenizer:
@@ -29,15 +31,20 @@ def tokenizer_of(checkpoint: Checkpoint) -> Tokenizer:
 
 
 def from_folder(path: Path) -> Tokenizer:
-    """Load the tokenizer of a Hugging Face folder: tokenizer.json, special tokens, chat template.
+    """Load the tokenizer of a Hugging Face folder: vocabulary, special tokens, chat template.
+
+    The vocabulary is that of tokenizer.json, or else of tokenizer.model, or else of vocab.json with
+    merges.txt.
 
     Raises:
-        FileFormatError: tokenizer.json is missing or damaged.
+        FileFormatError: the tokenizer is missing or damaged.
+        UnsupportedError: the folder has no tokenizer.json, and a tokenizer of an unknown class.
 
     """
-    backend = _read_backend(path / "tokenizer.json")
     settings = _optional(path / "tokenizer_config.json")
     model, generation = (_optional(path / f"{n}.json") for n in ("config", "generation_config"))
+    backend, named = _backend(path, settings, str(model.get("model_type")))
+    settings = named | settings
     text = model.get("text_config")
     parts = (generation, model, text if isinstance(text, dict) else {})
     config = model | generation
@@ -64,14 +71,14 @@ def from_gguf(metadata: Metadata, path: Path) -> Tokenizer:
     return build(metadata, path)
 
 
-def _read_backend(path: Path) -> tokenizers.Tokenizer:
-    if not path.exists():
-        raise FileFormatError(
-            f"`{path.parent}` has no tokenizer.json",
-            hint="download the folder again; fewbit reads no other tokenizer file",
-            path=str(path),
-        )
-    return backend_of_json(path.read_text("utf-8", errors="replace"), f"`{path}`")
+def _backend(
+    path: Path, settings: dict[str, Any], kind: str
+) -> tuple[tokenizers.Tokenizer, dict[str, str]]:
+    file = path / "tokenizer.json"
+    if not file.exists():
+        with guarded(FileFormatError, f"`{path}`: the tokenizer is damaged", "download it again"):
+            return backend_of_files(path, settings, kind)
+    return backend_of_json(file.read_text("utf-8", errors="replace"), f"`{file}`"), {}
 
 
 def _optional(path: Path) -> dict[str, Any]:
@@ -84,7 +91,7 @@ def _special(backend: tokenizers.Tokenizer, spelled: Any, id_: Any) -> int | Non
     if isinstance(content, str) and (found := backend.token_to_id(content)) is not None:
         return int(found)
     first = id_[0] if isinstance(id_, list) and id_ else id_
-    return first if isinstance(first, int) else None
+    return first if is_id(first) else None
 
 
 def _listed(config: dict[str, Any]) -> list[Any]:
@@ -94,7 +101,10 @@ def _listed(config: dict[str, Any]) -> list[Any]:
 
 
 def _adds(backend: tokenizers.Tokenizer, bos: int | None) -> bool:
-    return bos is not None and bos in backend.encode("", add_special_tokens=True).ids[:1]
+    what = "the tokenizer cannot put tokens around a text"
+    with guarded(FileFormatError, what, "take the original tokenizer.json"):
+        around = backend.encode("", add_special_tokens=True).ids
+    return bos is not None and bos in around[:1]
 
 
 def _template(path: Path, settings: dict[str, Any]) -> str | None:
