@@ -36,7 +36,7 @@ class Run:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def lane(self, first: int, step: int) -> None:
-        """Exercise every `step`th input from `first` on; a process that ends early is followed by another."""
+        """Exercise every `step`th input from `first` on, in as many processes as it takes."""
         while first < self.inputs:
             first = self._process(first, step)
 

@@ -82,7 +82,7 @@ def _write(model: fewbit.Model) -> None:
 
 
 def _again(path: Path) -> None:
-    """Read what was written, if it was: each file that is written must load, with finite weights."""
+    """Read what was written, if it was: each file that is written must load."""
     if path.exists():
         fewbit.load(path, "cpu", threads=1).logits([0])
 

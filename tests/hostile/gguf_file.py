@@ -18,9 +18,9 @@ from tests.hostile.values import (
     to_bytes,
 )
 
-CODES = {
-    0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<B", 10: "<Q", 11: "<q", 12: "<d",
-}  # fmt: skip
+CODES = dict(
+    zip([0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12], map("<".__add__, "BbHhIifBQqd"), strict=True)
+)
 """GGUF's number of a type -> its code in `struct`."""
 TEXT, ARRAY = 8, 9
 
@@ -192,21 +192,22 @@ def change_field(file: Gguf, rng: Random) -> None:
 
 
 _KNOWN = [
-    "rope.scaling.type", "rope.scaling.factor", "rope.scaling.original_context_length", "rope.freq_base",
-    "rope.scaling.attn_factor", "rope.scaling.yarn_beta_fast", "rope.scaling.yarn_beta_slow",
-    "rope.scaling.yarn_attn_factor", "rope.scale_linear", "attention.sliding_window",
-    "attention.sliding_window_pattern", "nextn_predict_layers", "expert_count", "expert_used_count",
-    "expert_feed_forward_length", "rope.dimension_sections", "rope.dimension_count", "vocab_size",
-    "attention.key_length", "attention.value_length", "final_logit_softcapping", "rope.freq_base_swa",
-    "full_attention_interval", "attention.recurrent_layers",
-]  # fmt: skip
+    *("rope.scaling.type", "rope.scaling.factor", "rope.scaling.original_context_length"),
+    *("rope.freq_base", "rope.scaling.attn_factor", "rope.scaling.yarn_beta_fast"),
+    *("rope.scaling.yarn_beta_slow", "rope.scaling.yarn_attn_factor", "rope.scale_linear"),
+    *("attention.sliding_window", "attention.sliding_window_pattern", "nextn_predict_layers"),
+    *("expert_count", "expert_used_count", "expert_feed_forward_length", "vocab_size"),
+    *("rope.dimension_sections", "rope.dimension_count", "rope.freq_base_swa"),
+    *("attention.key_length", "attention.value_length", "final_logit_softcapping"),
+    *("full_attention_interval", "attention.recurrent_layers"),
+]
 _TOKENIZER = [
-    "tokenizer.huggingface.json", "tokenizer.fewbit.end_token_ids", "tokenizer.ggml.eot_token_id",
-    "tokenizer.ggml.eom_token_id", "tokenizer.ggml.bos_token_id", "tokenizer.ggml.add_eos_token",
-    "tokenizer.chat_template", "tokenizer.ggml.pre", "tokenizer.ggml.unknown_token_id", "split.count",
-    "split.no", "general.alignment", "general.file_type", "general.name", "imatrix.chunk_count",
-    "imatrix.datasets", "quantize.imatrix.file",
-]  # fmt: skip
+    *("tokenizer.huggingface.json", "tokenizer.fewbit.end_token_ids", "tokenizer.chat_template"),
+    *("tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id", "tokenizer.ggml.pre"),
+    *("tokenizer.ggml.bos_token_id", "tokenizer.ggml.add_eos_token", "split.count", "split.no"),
+    *("tokenizer.ggml.unknown_token_id", "general.alignment", "general.file_type"),
+    *("general.name", "imatrix.chunk_count", "imatrix.datasets", "quantize.imatrix.file"),
+]
 
 
 def _put_in(file: Gguf, rng: Random) -> None:
@@ -232,7 +233,9 @@ def change_tensor(file: Gguf, rng: Random) -> None:
         case 1 if found[1]:
             found[1][rng.randrange(len(found[1]))] = rng.choice(INTEGERS)
         case 2:
-            found[1] = rng.choice([[], [1], [0], found[1][::-1], found[1] + [1], [1] * 5, [2**32] * 2])
+            found[1] = rng.choice(
+                [[], [1], [0], found[1][::-1], found[1] + [1], [1] * 5, [2**32] * 2]
+            )
         case 3:
             found[2] = rng.choice([*range(42), 2**31, 2**32 - 1])
         case 4:
@@ -252,7 +255,9 @@ def change_data(data: bytes, rng: Random) -> bytes:
     if not data:
         return data
     found, at = bytearray(data), rng.randrange(len(data)) // 4 * 4
-    what = rng.choice([b"\0\0\x80\x7f", b"\0\0\xc0\x7f", b"\xff", b"\0\x7c", b"\0", rng.randbytes(64)])
+    what = rng.choice(
+        [b"\0\0\x80\x7f", b"\0\0\xc0\x7f", b"\xff", b"\0\x7c", b"\0", rng.randbytes(64)]
+    )
     run = (what * (rng.choice([4, 256, 65536]) // len(what) + 1))[: len(data) - at]
     found[at : at + len(run)] = run
     return bytes(found)
@@ -274,7 +279,9 @@ def change_gguf(data: bytes, rng: Random) -> bytes:
             case 11 if rng.random() < 0.5:
                 file.counts[rng.randrange(2)] = rng.choice(INTEGERS)
             case 11:
-                file.head = rng.choice([b"GGUF", b"FUGG", b"GGML"]) + _pack("<I", rng.choice(INTEGERS))
+                file.head = rng.choice([b"GGUF", b"FUGG", b"GGML"]) + _pack(
+                    "<I", rng.choice(INTEGERS)
+                )
     return file.to_bytes()
 
 
@@ -294,9 +301,13 @@ def change_safetensors(data: bytes, rng: Random) -> bytes:
     if kind == 3:
         header[name], header[other] = header[other], header[name]
     elif kind == 4:
-        header[name]["dtype"] = rng.choice(["U8", "F16", "BF16", "F64", "I64", "BOOL", "F8_E4M3", "", 5])
+        header[name]["dtype"] = rng.choice(
+            ["U8", "F16", "BF16", "F64", "I64", "BOOL", "F8_E4M3", "", 5]
+        )
     elif kind == 5:
-        header[name]["shape"] = rng.choice([[], [0], [1], header[name]["shape"][::-1], [2**32, 2**32]])
+        header[name]["shape"] = rng.choice(
+            [[], [0], [1], header[name]["shape"][::-1], [2**32, 2**32]]
+        )
     elif kind == 6:
         del header[name]
     elif kind == 7 and len(header[name]["shape"]) >= 1:

@@ -1,4 +1,4 @@
-"""Make hostile inputs: a golden model with something changed, the same for the same seed and number."""
+"""Make hostile inputs: golden models with something changed; a seed and a number give the same."""
 
 from __future__ import annotations
 
@@ -14,7 +14,14 @@ from tests.hostile.gguf_file import change_gguf, change_safetensors
 from tests.hostile.values import change_bytes, change_json
 
 WEIGHTS = "model.safetensors"
-JSON = ("config.json", "config.json", "tokenizer.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json")
+JSON = (
+    "config.json",
+    "config.json",
+    "tokenizer.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "generation_config.json",
+)
 RECIPES = ("Q8_0", "Q4_0", "Q4_K_M", "IQ4_XS", "Q2_K", "Q5_1", "TQ1_0", "F16", "BF16", "MXFP4")
 """Recipes of the GGUF files that are made of the models; a model may refuse one."""
 
@@ -61,7 +68,7 @@ def _dat(importance: fewbit.CollectedImatrix) -> bytes:
 
 
 def make(seeds: Seeds, seed: int, number: int, target: Path) -> Path:
-    """Write input `number` of `seed` into the empty folder `target`; return what a user would open."""
+    """Write input `number` of `seed` into the empty folder `target`; return its path."""
     rng = Random(f"{seed}/{number}")
     kind = rng.randrange(20)
     if kind < 9:
@@ -80,7 +87,9 @@ def make(seeds: Seeds, seed: int, number: int, target: Path) -> Path:
     for name in {*JSON, WEIGHTS, "chat_template.jinja"}:
         if (source / name).exists():
             (folder / name).symlink_to(source / name)
-    for name in {WEIGHTS} if kind < 13 else {rng.choice(JSON) for _ in range(rng.choice([1, 1, 2]))}:
+    for name in (
+        {WEIGHTS} if kind < 13 else {rng.choice(JSON) for _ in range(rng.choice([1, 1, 2]))}
+    ):
         if (source / name).exists():
             data = (source / name).read_bytes()
             (folder / name).unlink()

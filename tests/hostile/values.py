@@ -15,23 +15,26 @@ FLOATS = [
     *(float("inf"), float("-inf"), float("nan")),
 ]
 TEMPLATES = [
-    "{% for m in messages %}{{ m['content'] }}{% endfor %}",
-    "{% for i in range(10**9) %}x{% endfor %}", "{{ 'a' * 10**10 }}", "{{ 10**10**8 }}", "{{ 1/0 }}",
-    "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "{{ '{:2000000000}'.format(1) }}",
-    "{{ '%2000000000d' % 1 }}", "{{ raise_exception('no') }}", "{{ nope.nope }}", "{% if %}", "{{",
-    "{{ ''.__class__.__mro__ }}", "{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}", "{{ '\\ud800' }}",
-    "{{ 'x'.encode('nope') }}", "{{ messages|tojson(indent=10**9) }}", "{{ '%c' % 99999999999 }}",
-]  # fmt: skip
+    *("{{ 1/0 }}", "{{ 10**10**8 }}", "{{ 'a' * 10**10 }}", "{% if %}", "{{", "{{ '\\ud800' }}"),
+    *("{% for m in messages %}{{ m['content'] }}{% endfor %}", "{{ nope.nope }}"),
+    *("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "{{ ''.__class__.__mro__ }}"),
+    *("{{ '{:2000000000}'.format(1) }}", "{{ '%2000000000d' % 1 }}", "{{ 'x'.encode('nope') }}"),
+    *("{{ messages|tojson(indent=10**9) }}", "{{ '%c' % 99999999999 }}"),
+    *("{{ raise_exception('no') }}", "{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}"),
+]
 PATTERNS = [
-    "(a+)+$", "(?:(?:a*)*)*b", "(?:x+x+)+y", "a{1000}{1000}", "(?<=a+)b", "[", "(?R)", "(", "\\p{Nope}",
-    "", "$", "(?:)", "\\G", "\\K", "(?i:É)", "(.*)(.*)(.*)(.*)(.*)[^a]", "\\s+(?!\\S)|\\s+",
-]  # fmt: skip
+    *("(a+)+$", "(?:(?:a*)*)*b", "(?:x+x+)+y", "a{1000}{1000}", "(?<=a+)b", "[", "(?R)", "("),
+    *("", "$", "(?:)", "\\G", "\\K", "(?i:É)", "(.*)(.*)(.*)(.*)(.*)[^a]", "\\p{Nope}"),
+    *("\\s+(?!\\S)|\\s+", "."),
+]
 TEXTS = [
-    "", " ", "\0", "a\0b", "\ud800", "\uffff", "é" * 50, "x" * 100_000, "../../etc/passwd", "nan", "1e400",
-    "-1", "{}", "[]", "null", "%s%n", "<|endoftext|>", "▁", "\r\n", "default", "linear", "yarn", "llama3",
-    "longrope", "none", "gelu", "sliding_attention", "full_attention", "model-00001-of-99999.safetensors",
-    *TEMPLATES, *PATTERNS,
-]  # fmt: skip
+    *("", " ", "\0", "a\0b", "\ud800", "\uffff", "é" * 50, "x" * 100_000, "../../etc/passwd"),
+    *("nan", "1e400", "-1", "{}", "[]", "null", "%s%n", "<|endoftext|>", "▁", "\r\n", "default"),
+    *("linear", "yarn", "llama3", "longrope", "none", "gelu", "sliding_attention", "blk.²."),
+    *("full_attention", "model-00001-of-99999.safetensors", "9" * 5000, "$A", "<s>:1", "a b c"),
+    *TEMPLATES,
+    *PATTERNS,
+]
 
 
 def deep(levels: int) -> Any:
@@ -75,6 +78,56 @@ def _place(value: Any, rng: Random) -> tuple[Any, Any] | None:
             break
         found, value = (value, key), value[key]
     return found
+
+
+def step(rng: Random, depth: int = 0) -> Any:
+    """A step of a tokenizer.json: one that exists, with odd numbers and texts."""
+    if depth < 3 and rng.random() < 0.3:
+        kind = rng.choice(["normalizers", "pretokenizers", "processors", "decoders"])
+        inner = [step(rng, depth + 1)] * rng.choice([0, 1, 2, 40, 300])
+        return {"type": "Sequence", kind: inner}
+    text, number = rng.choice([*TEXTS, "a", "aa"]), rng.choice(INTEGERS)
+    pattern = rng.choice([{"String": rng.choice(["a", "", " "])}, {"Regex": rng.choice(PATTERNS)}])
+    behavior = rng.choice(["Isolated", "Removed", "MergedWithNext", "Contiguous"])
+    piece = {"Sequence": {"id": "A", "type_id": 0}}
+    return rng.choice(
+        [
+            {"type": "Replace", "pattern": pattern, "content": text},
+            {"type": "Prepend", "prepend": text},
+            {"type": "Split", "pattern": pattern, "behavior": behavior, "invert": False},
+            {"type": "Precompiled", "precompiled_charsmap": "AAAA"},
+            {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True},
+            {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True},
+            {"type": "FixedLength", "length": number},
+            {"type": "Strip", "content": " ", "start": number, "stop": number},
+            {"type": "Digits", "individual_digits": True},
+            {"type": "WordPiece", "prefix": text, "cleanup": True},
+            {"type": "CTC", "pad_token": text, "word_delimiter_token": text, "cleanup": True},
+            {"type": "TemplateProcessing", "single": [piece] * rng.choice([0, 2, 5000]),
+             "pair": [piece], "special_tokens": {}},
+            {"type": rng.choice(["NFC", "NFKD", "BertPreTokenizer", "Fuse", "ByteFallback", text])},
+        ]
+    )  # fmt: skip
+
+
+def change_tokenizer(document: Any, rng: Random) -> Any:
+    """A tokenizer.json with another step, or other numbers in its model or its tokens."""
+    kind = rng.randrange(8)
+    if kind < 5:
+        names = ("normalizer", "pre_tokenizer", "post_processor", "decoder")
+        document[rng.choice(names)] = step(rng)
+    elif kind == 5:
+        for token in document["added_tokens"][: rng.choice([1, 3])]:
+            token[rng.choice(list(token))] = odd_scalar(rng)
+    elif kind == 6:
+        keys = ("unk_token", "continuing_subword_prefix", "end_of_word_suffix", "dropout", "type")
+        document["model"][rng.choice(keys)] = odd_scalar(rng)
+    else:
+        document["padding"] = {
+            "strategy": {"Fixed": rng.choice(INTEGERS)}, "direction": "Right", "pad_id": 0,
+            "pad_to_multiple_of": rng.choice([None, 0]), "pad_type_id": 0, "pad_token": "x",
+        }  # fmt: skip
+    return document
 
 
 def change_document(document: Any, rng: Random) -> Any:
@@ -152,5 +205,7 @@ def change_json(data: bytes, rng: Random) -> bytes:
     """A JSON file with some places changed."""
     document = json.loads(data)
     for _ in range(rng.choice([1, 1, 1, 2, 4])):
-        document = change_document(document, rng)
+        tokenizer = isinstance(document, dict) and "added_tokens" in document
+        change = change_tokenizer if tokenizer and rng.random() < 0.6 else change_document
+        document = change(document, rng)
     return to_bytes(document, rng)

@@ -32,7 +32,9 @@ def main() -> None:
         options.add_argument(name, type=Path, required=True)
     o = options.parse_args()
     lines = (o.models / "seeds.txt").read_text("utf-8").splitlines()
-    kinds = [[Path(p) for k, p in (line.split(" ", 1) for line in lines) if k == kind] for kind in "dgi"]
+    kinds = [
+        [Path(p) for k, p in (line.split(" ", 1) for line in lines) if k == kind] for kind in "dgi"
+    ]
     faulthandler.enable()
     faulthandler.register(signal.SIGPROF, chain=True)
     _limit_memory()

@@ -77,7 +77,7 @@ def imatrix_metadata(importance: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _cut(text: str) -> str:
-    return text.encode()[:LONGEST].decode(errors="ignore")
+    return text.encode(errors="replace")[:LONGEST].decode(errors="ignore")
 
 
 def _from_gguf(path: Path) -> Imatrix:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import mmap
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +37,28 @@ def map_file(path: Path, kind: str) -> NDArray[np.uint8]:
         raise FileFormatError(
             f"`{path}` is a Git LFS pointer, not a {kind} file",
             hint="run `git lfs pull` in its repository, or download the file itself",
+            path=str(path),
+        )
+    return data
+
+
+def intact(data: NDArray[np.uint8], path: Path) -> NDArray[np.uint8]:
+    """Return `data`, a piece of the mapped file `path`, if the file is still as long as it was.
+
+    A process that touches a page behind the end of a file is ended by the system, without an
+    exception. A file that becomes shorter between this check and the reading is not noticed.
+
+    Raises:
+        FileFormatError: another program has made the file shorter.
+
+    """
+    root: Any = data
+    while not isinstance(root, mmap.mmap | None):
+        root = getattr(root, "base", None)
+    if root is not None and root.size() < len(root):
+        raise FileFormatError(
+            f"`{path}` had {len(root)} bytes when it was opened and has {root.size()} now",
+            hint="another program writes to the file: load it again when it is complete",
             path=str(path),
         )
     return data

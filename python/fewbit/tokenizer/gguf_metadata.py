@@ -54,7 +54,7 @@ def metadata_from_folder(path: Path, vocab: int) -> dict[str, Any]:
     ids = {
         "bos": tokenizer.bos,
         "eos": tokenizer.eos,
-        **dict(zip(_END_KEYS, _further_ends(tokenizer), strict=False)),
+        **dict(zip(_END_KEYS, _further_ends(tokenizer, vocab), strict=False)),
     }
     ids["unknown"] = None if unknown is None else tokenizer.vocab.get(unknown)
     for name, id_ in ids.items():
@@ -69,7 +69,7 @@ def metadata_from_folder(path: Path, vocab: int) -> dict[str, Any]:
     values["tokenizer.ggml.add_bos_token"] = tokenizer.adds_bos
     if kind == "llama":
         values["tokenizer.ggml.add_space_prefix"] = _adds_space(facts)
-    if len(ends := _further_ends(tokenizer)) > len(_END_KEYS):
+    if len(ends := _further_ends(tokenizer, vocab)) > len(_END_KEYS):
         values[ENDS_KEY] = ends
     if tokenizer.chat_template is not None:
         values["tokenizer.chat_template"] = tokenizer.chat_template
@@ -79,9 +79,10 @@ def metadata_from_folder(path: Path, vocab: int) -> dict[str, Any]:
     return values
 
 
-def _further_ends(tokenizer: Tokenizer) -> list[int]:
-    """Ids that end a text besides EOS; tokens known by their text need no key."""
-    return sorted(tokenizer.stop_ids - stop_ids(tokenizer.backend, None, tokenizer.eos))
+def _further_ends(tokenizer: Tokenizer, vocab: int) -> list[int]:
+    """Ids below `vocab` that end a text besides EOS; tokens known by their text need no key."""
+    known = stop_ids(tokenizer.backend, None, tokenizer.eos)
+    return sorted(id_ for id_ in tokenizer.stop_ids - known if id_ < vocab)
 
 
 def _typed_tokens(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tok
 
 from fewbit.errors import FileFormatError, UnsupportedError
 from fewbit.files.gguf import Metadata, readable
+from fewbit.tokenizer.library import library
 from fewbit.tokenizer.tokenizer import Tokenizer, backend_of_json, stop_ids
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
@@ -96,13 +98,18 @@ def build(metadata: Metadata, path: Path) -> Tokenizer:
         UnsupportedError: the kind of tokenizer is not supported.
 
     """
-    values = _Values(metadata, path)
+    with library(f"`{path}` has no usable tokenizer", FileFormatError):
+        return _built(_Values(metadata, path), path)
+
+
+def _built(values: _Values, path: Path) -> Tokenizer:
     if (json_text := values.text(JSON_KEY)) is not None:
         backend, adds_bos = backend_of_json(json_text, f"`{path}`: `{JSON_KEY}`"), False
     else:
         backend, adds_bos = _backend(values)
     bos, eos = values.id("bos"), values.id("eos")
-    ends = [*(values.id(kind) for kind in ("eot", "eom")), *(values.get(ENDS_KEY) or [])]
+    listed = values.get(ENDS_KEY)
+    ends = [values.id("eot"), values.id("eom"), *(listed if isinstance(listed, list) else [])]
     adds_bos = values.flag("add_bos_token", adds_bos) and bos is not None
     if json_text is None:
         _wrap(backend, bos if adds_bos else None, eos if values.flag("add_eos_token") else None)
@@ -139,7 +146,7 @@ class _Values:
         value = self.get(key)
         if value is None:
             return None
-        if not isinstance(value, int):
+        if isinstance(value, bool) or not isinstance(value, int):
             raise self.wrong(key, f"a token id below {len(self.tokens)}")
         if not 0 <= value < len(self.tokens):
             warnings.warn(
@@ -212,7 +219,11 @@ def _splitting(values: _Values) -> Splitting:
 def _byte_level(values: _Values, splitting: Splitting) -> tokenizers.Tokenizer:
     merges = [tuple(merge.split(" ", 1)) for merge in values.array("merges", str)]
     vocab = _vocab(values.tokens)
-    known = [merge for merge in merges if all(p in vocab for p in (*merge, "".join(merge)))]
+    known = [
+        merge
+        for merge in merges
+        if len(merge) == 2 and all(p in vocab for p in (*merge, "".join(merge)))
+    ]
     if len(known) != len(merges):
         raise values.wrong("tokenizer.ggml.merges", "pairs of tokens that join to a token")
     backend = tokenizers.Tokenizer(
@@ -262,11 +273,12 @@ def merges_of(
     [('a', 'b'), ('ab', 'a')]
     """
     mergeable = {token: i for i, token in enumerate(tokens) if types[i] in (NORMAL, USER_DEFINED)}
+    lengths = sorted({len(token) for token in mergeable})
     found = [
         (-scores[i], mergeable[token[:cut]], mergeable[token[cut:]])
         for token, i in mergeable.items()
-        for cut in range(1, len(token))
-        if token[:cut] in mergeable and token[cut:] in mergeable
+        for cut in takewhile(len(token).__gt__, lengths)
+        if cut and token[:cut] in mergeable and token[cut:] in mergeable
     ]
     return [(tokens[left], tokens[right]) for _, left, right in sorted(found)]
 

@@ -12,6 +12,7 @@ from fewbit.files.checkpoint import Checkpoint
 from fewbit.files.gguf import Metadata
 from fewbit.files.json_file import read_json
 from fewbit.tokenizer.gguf_vocabulary import build
+from fewbit.tokenizer.library import id_of, is_id, library
 from fewbit.tokenizer.tokenizer import Tokenizer, backend_of_json, stop_ids
 
 
@@ -81,10 +82,10 @@ def _optional(path: Path) -> dict[str, Any]:
 def _special(backend: tokenizers.Tokenizer, spelled: Any, id_: Any) -> int | None:
     """Find a special token by its text (a string, or an object with `content`), else by its id."""
     content = spelled.get("content") if isinstance(spelled, dict) else spelled
-    if isinstance(content, str) and (found := backend.token_to_id(content)) is not None:
-        return int(found)
+    if isinstance(content, str) and (found := id_of(backend, content)) is not None:
+        return found
     first = id_[0] if isinstance(id_, list) and id_ else id_
-    return first if isinstance(first, int) else None
+    return first if is_id(first) else None
 
 
 def _listed(config: dict[str, Any]) -> list[Any]:
@@ -94,7 +95,8 @@ def _listed(config: dict[str, Any]) -> list[Any]:
 
 
 def _adds(backend: tokenizers.Tokenizer, bos: int | None) -> bool:
-    return bos is not None and bos in backend.encode("", add_special_tokens=True).ids[:1]
+    with library("the tokenizer cannot encode an empty text", FileFormatError):
+        return bos is not None and bos in backend.encode("", add_special_tokens=True).ids[:1]
 
 
 def _template(path: Path, settings: dict[str, Any]) -> str | None:
@@ -105,7 +107,9 @@ def _template(path: Path, settings: dict[str, Any]) -> str | None:
     found = _optional(path / "chat_template.json").get("chat_template")
     found = settings.get("chat_template") if found is None else found
     if isinstance(found, list):  # several templates by name
-        found = {t.get("name"): t.get("template") for t in found if isinstance(t, dict)}
-    if isinstance(found, dict):
+        named = [t for t in found if isinstance(t, dict) and t.get("name") == "default"]
+        found = named[-1] if named else None
+        found = found and found.get("template")
+    elif isinstance(found, dict):
         found = found.get("default")
     return found if isinstance(found, str) else None

@@ -11,6 +11,7 @@ import tokenizers
 
 from fewbit.errors import FileFormatError
 from fewbit.moved import Renamed
+from fewbit.tokenizer.library import check_growth, is_id, library
 
 END_TOKENS = (
     "<|eot_id|>", "<|eom_id|>", "<|im_end|>", "<|end|>", "<|endoftext|>", "<|end_of_text|>",
@@ -46,12 +47,14 @@ class Tokenizer:
         `parse_special` reads special tokens written in the text as tokens, as chat templates need;
         otherwise they are plain text.
         """
-        self.backend.encode_special_tokens = not parse_special
-        return list(self.backend.encode(text, add_special_tokens=special).ids)
+        with library("the tokenizer cannot encode the text"):
+            self.backend.encode_special_tokens = not parse_special
+            return list(self.backend.encode(text, add_special_tokens=special).ids)
 
     def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
         """Return the text of `ids`; bytes that are not UTF-8 become the replacement character."""
-        return str(self.backend.decode(list(ids), skip_special_tokens=skip_special))
+        with library("the tokenizer cannot decode the ids"):
+            return str(self.backend.decode(list(ids), skip_special_tokens=skip_special))
 
     def decoder(
         self, after: Sequence[int] = (), spelled: frozenset[int] = frozenset()
@@ -66,7 +69,7 @@ class Tokenizer:
 
     def token(self, id_: int) -> str | None:
         """Return the text of a token in the vocabulary, None for unknown ids."""
-        found = self.backend.id_to_token(id_)
+        found = self.backend.id_to_token(id_) if is_id(id_) else None
         return None if found is None else str(found)
 
     @cached_property
@@ -123,14 +126,11 @@ def backend_of_json(text: str, where: str) -> tokenizers.Tokenizer:
         FileFormatError: the library refuses the text.
 
     """
-    try:
+    with library(f"{where} is not a valid tokenizer", FileFormatError):
         backend = tokenizers.Tokenizer.from_str(text)
-    except Exception as error:  # the library raises plain Exception
-        raise FileFormatError(
-            f"{where} is not a valid tokenizer: {error}", hint="take the original tokenizer.json"
-        ) from None
-    backend.no_truncation()
-    backend.no_padding()
+        backend.no_truncation()
+        backend.no_padding()
+    check_growth(backend, where)
     return backend
 
 
@@ -142,4 +142,4 @@ def stop_ids(backend: tokenizers.Tokenizer, declared: Any, eos: int | None) -> f
     if ends.keys() >= _CHANNELS:
         ends.pop(_CHANNEL_END, None)
     known = [id_ for text, id_ in ends.items() if text in END_TOKENS]
-    return frozenset(id_ for id_ in (*listed, eos, *known) if isinstance(id_, int))
+    return frozenset(id_ for id_ in (*listed, eos, *known) if is_id(id_))
