@@ -31,6 +31,8 @@ class Run:
     inputs: int
     models: Path
     kept: Path
+    exercise: str
+    seconds: float
     done: int = 0
     failures: list[str] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -42,22 +44,24 @@ class Run:
 
     def _process(self, first: int, step: int) -> int:
         """Run one process to its end; return the number of the next input."""
-        options = {"seed": self.seed, "first": first, "step": step, "end": self.inputs}
+        options = {
+            "seed": self.seed, "first": first, "step": step, "end": self.inputs,
+            "exercise": self.exercise, "seconds": self.seconds,
+        }  # fmt: skip
         words = [word for key, value in options.items() for word in (f"--{key}", str(value))]
         command = [sys.executable, "-m", "tests.hostile.worker", *words]
         with tempfile.TemporaryFile() as errors:
-            process = subprocess.Popen(
+            with subprocess.Popen(
                 [*command, "--models", str(self.models), "--keep", str(self.kept)],
                 cwd=ROOT, stdout=subprocess.PIPE, stderr=errors, text=True,
-            )  # fmt: skip
-            current = self._follow(process, first)
-            code = process.wait()
-            if code == 0:
+            ) as process:  # fmt: skip
+                current = self._follow(process, first)
+            if process.returncode == 0:
                 return self.inputs
             errors.seek(0)
-            tail = errors.read().decode(errors="replace").splitlines()
-        where = next((line for line in tail if "File " in line), "")
-        self._fail(f"{current} ended the process with {code}: {tail[:1]} {where}")
+            lines = errors.read().decode(errors="replace").splitlines()
+        where = [line.strip() for line in lines if "File " in line][:4]
+        self._fail(f"{current} ended the process with {process.returncode}: {lines[-1:]} {where}")
         return current + step
 
     def _follow(self, process: subprocess.Popen[str], current: int) -> int:
@@ -86,7 +90,16 @@ class Run:
             print(f"seed {self.seed}, input {what}", flush=True)
 
 
-def run(seed: int, inputs: int, jobs: int, kept: Path, first: int = 0) -> Run:
+def run(
+    seed: int,
+    inputs: int,
+    jobs: int,
+    kept: Path,
+    first: int = 0,
+    *,
+    exercise: str = "tests.hostile.exercise",
+    seconds: float = 5.0,
+) -> Run:
     """Exercise inputs `first` to `inputs` of a seed in `jobs` processes."""
     kept.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
@@ -95,7 +108,7 @@ def run(seed: int, inputs: int, jobs: int, kept: Path, first: int = 0) -> Run:
         kinds = zip("dgi", (seeds.folders, seeds.files, seeds.matrices), strict=True)
         lines = [f"{kind} {path}" for kind, paths in kinds for path in paths]
         (models / "seeds.txt").write_text("\n".join(lines), "utf-8")
-        found = Run(seed, inputs, models, kept)
+        found = Run(seed, inputs, models, kept, exercise, seconds)
         lanes = [
             threading.Thread(target=found.lane, args=(first + lane, jobs)) for lane in range(jobs)
         ]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import struct
+import warnings
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -35,24 +37,26 @@ class Seeds:
     matrices: list[Path]
 
 
-def prepare(target: Path) -> Seeds:
-    """Find the golden models, and write those of the repository as GGUF files into `target`."""
+def prepare(target: Path, few: bool = False) -> Seeds:
+    """Find the golden models, and write those of the repository as GGUF files into `target`.
+
+    With `few` only two of them.
+    """
     target.mkdir(parents=True, exist_ok=True)
     folders = [path for path in sorted(MODELS.iterdir()) if (path / WEIGHTS).exists()]
     shared = sorted(SHARED.glob("*/" + WEIGHTS)) if SHARED.is_dir() else []
     known = {path.name for path in folders}
     folders += [path.parent for path in shared if path.parent.name not in known]
-    files = []
+    folders, files = folders[: 2 if few else None], []
     for number, folder in enumerate(folders):
         model = fewbit.load(folder, "cpu", threads=1)
         for recipe in (None, RECIPES[number % len(RECIPES)]):
             file = target / f"{folder.name}-{recipe}.gguf"
-            try:
+            with suppress(fewbit.FewbitError), warnings.catch_warnings():  # some do not fit
+                warnings.simplefilter("ignore")
                 if not file.exists():
                     (model.quantize(recipe) if recipe else model).save(file)
                 files.append(file)
-            except fewbit.FewbitError:  # not every model fits every format
-                continue
     matrices = [MODELS / "llama" / "imatrix.gguf", target / "imatrix.dat"]
     matrices[1].write_bytes(_dat(fewbit.read_imatrix(matrices[0])))
     return Seeds(folders, files, matrices)

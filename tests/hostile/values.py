@@ -110,6 +110,13 @@ def step(rng: Random, depth: int = 0) -> Any:
     )  # fmt: skip
 
 
+def _is_tokenizer(document: Any) -> bool:
+    """Whether the places that `change_tokenizer` changes are still there."""
+    known = document if isinstance(document, dict) else {}
+    tokens, model = known.get("added_tokens"), known.get("model")
+    return isinstance(model, dict) and isinstance(tokens, list) and all(tokens)
+
+
 def change_tokenizer(document: Any, rng: Random) -> Any:
     """A tokenizer.json with another step, or other numbers in its model or its tokens."""
     kind = rng.randrange(8)
@@ -118,7 +125,8 @@ def change_tokenizer(document: Any, rng: Random) -> Any:
         document[rng.choice(names)] = step(rng)
     elif kind == 5:
         for token in document["added_tokens"][: rng.choice([1, 3])]:
-            token[rng.choice(list(token))] = odd_scalar(rng)
+            if isinstance(token, dict):
+                token[rng.choice(list(token))] = odd_scalar(rng)
     elif kind == 6:
         keys = ("unk_token", "continuing_subword_prefix", "end_of_word_suffix", "dropout", "type")
         document["model"][rng.choice(keys)] = odd_scalar(rng)
@@ -205,7 +213,7 @@ def change_json(data: bytes, rng: Random) -> bytes:
     """A JSON file with some places changed."""
     document = json.loads(data)
     for _ in range(rng.choice([1, 1, 1, 2, 4])):
-        tokenizer = isinstance(document, dict) and "added_tokens" in document
+        tokenizer = _is_tokenizer(document)
         change = change_tokenizer if tokenizer and rng.random() < 0.6 else change_document
         document = change(document, rng)
     return to_bytes(document, rng)

@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import argparse
 import faulthandler
+import importlib
 import resource
 import shutil
 import signal
 import sys
 import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
 
-from tests.hostile.exercise import exercise
 from tests.hostile.inputs import Seeds, keep, make
 
-SECONDS = 5.0
 MEMORY = 3 << 29
+Exercise = Callable[[Path, Path, Random], Iterator[str]]
+"""Use an input, with an empty folder to write to; give what went wrong."""
 
 
 def main() -> None:
@@ -28,6 +30,8 @@ def main() -> None:
     options = argparse.ArgumentParser()
     for name in ("--seed", "--first", "--step", "--end"):
         options.add_argument(name, type=int, required=True)
+    options.add_argument("--seconds", type=float, default=5.0)
+    options.add_argument("--exercise", default="tests.hostile.exercise")
     for name in ("--models", "--keep"):
         options.add_argument(name, type=Path, required=True)
     o = options.parse_args()
@@ -39,7 +43,7 @@ def main() -> None:
     faulthandler.register(signal.SIGPROF, chain=True)
     _limit_memory()
     for number in range(o.first, o.end, o.step):
-        _run(Seeds(*kinds), o.seed, number, o.keep)
+        _run(Seeds(*kinds), number, o)
 
 
 def _limit_memory() -> None:
@@ -48,16 +52,17 @@ def _limit_memory() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
 
 
-def _run(seeds: Seeds, seed: int, number: int, kept: Path) -> None:
+def _run(seeds: Seeds, number: int, o: argparse.Namespace) -> None:
+    exercise: Exercise = importlib.import_module(o.exercise).exercise
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "in").mkdir()
         (Path(folder) / "out").mkdir()
-        path = make(seeds, seed, number, Path(folder) / "in")
-        target = kept / f"{seed}-{number}"
+        path = make(seeds, o.seed, number, Path(folder) / "in")
+        target = o.keep / f"{o.seed}-{number}"
         keep(path, target)
         print(f"start {number}", flush=True)
-        signal.setitimer(signal.ITIMER_PROF, SECONDS)
-        failures = list(exercise(path, Path(folder) / "out", Random(f"{seed}:{number}")))
+        signal.setitimer(signal.ITIMER_PROF, o.seconds)
+        failures = list(exercise(path, Path(folder) / "out", Random(f"{o.seed}:{number}")))
         signal.setitimer(signal.ITIMER_PROF, 0)
         for failure in failures:
             print(f"failure {number} {failure}".replace("\n", " "), flush=True)

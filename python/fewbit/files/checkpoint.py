@@ -117,7 +117,7 @@ def _open_file(path: Path) -> Checkpoint:
             divisors[name] = [float(d) for d in info.data.reshape(-1).view("<f4")]
     config = config_from_gguf(file.metadata, shapes, divisors, path)
     tensors = {
-        name: LazyTensor(name, info.format, info.shape, partial(intact, info.data, path))
+        name: LazyTensor(name, info.format, info.shape, partial(intact, info.data))
         for name, info in file.tensors.items()
     }
     return Checkpoint(path, config, tensors, file.metadata)

@@ -42,8 +42,8 @@ def map_file(path: Path, kind: str) -> NDArray[np.uint8]:
     return data
 
 
-def intact(data: NDArray[np.uint8], path: Path) -> NDArray[np.uint8]:
-    """Return `data`, a piece of the mapped file `path`, if the file is still as long as it was.
+def intact(data: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return `data`, a piece of a mapped file, if the file is still as long as it was.
 
     A process that touches a page behind the end of a file is ended by the system, without an
     exception. A file that becomes shorter between this check and the reading is not noticed.
@@ -53,13 +53,15 @@ def intact(data: NDArray[np.uint8], path: Path) -> NDArray[np.uint8]:
 
     """
     root: Any = data
-    while not isinstance(root, mmap.mmap | None):
+    name = None
+    while root is not None and not isinstance(root, mmap.mmap):
+        name = name or getattr(root, "filename", None)
         root = getattr(root, "base", None)
     if root is not None and root.size() < len(root):
         raise FileFormatError(
-            f"`{path}` had {len(root)} bytes when it was opened and has {root.size()} now",
+            f"`{name}` had {len(root)} bytes when it was opened and has {root.size()} now",
             hint="another program writes to the file: load it again when it is complete",
-            path=str(path),
+            path=str(name),
         )
     return data
 

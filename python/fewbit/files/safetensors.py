@@ -25,12 +25,11 @@ _BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "U8": 8}
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """A tensor of a safetensors `file`: dtype ("F32", "BF16", ...), shape, mapped uint8 [bytes]."""
+    """A tensor of a safetensors file: dtype ("F32", "BF16", ...), shape, mapped uint8 [bytes]."""
 
     dtype: str
     shape: tuple[int, ...]
     data: NDArray[np.uint8]
-    file: str = ""
 
 
 def read_safetensors(path: Path) -> dict[str, TensorInfo]:
@@ -53,7 +52,7 @@ def read_safetensors(path: Path) -> dict[str, TensorInfo]:
         size = int.from_bytes(data[:8].tobytes(), "little")
         header: Mapping[str, Any] = json.loads(data[8 : 8 + size].tobytes())
         return {
-            name: _info(path, name, facts, data[8 + size :])
+            name: _info(name, facts, data[8 + size :])
             for name, facts in header.items()
             if name != "__metadata__"
         }
@@ -63,7 +62,7 @@ def read_safetensors(path: Path) -> dict[str, TensorInfo]:
         raise damaged(path, "safetensors", str(error)) from None
 
 
-def _info(path: Path, name: str, facts: Mapping[str, Any], data: NDArray[np.uint8]) -> TensorInfo:
+def _info(name: str, facts: Mapping[str, Any], data: NDArray[np.uint8]) -> TensorInfo:
     """A tensor as the header describes it; the library has read the header too, maybe otherwise."""
     start, end = facts["data_offsets"]
     if not 0 <= start <= end <= data.size:
@@ -71,4 +70,4 @@ def _info(path: Path, name: str, facts: Mapping[str, Any], data: NDArray[np.uint
     shape, bits = tuple(facts["shape"]), _BITS.get(facts["dtype"])
     if bits is not None and 8 * (end - start) != bits * math.prod(shape):
         raise ValueError(f"`{name}` of shape {list(shape)} has {end - start} bytes")
-    return TensorInfo(facts["dtype"], shape, data[start:end], str(path))
+    return TensorInfo(facts["dtype"], shape, data[start:end])

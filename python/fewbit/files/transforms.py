@@ -9,8 +9,6 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -158,9 +156,8 @@ def _stack(sources: Sequence[Source]) -> Source:
 
 
 def _source(name: str, info: TensorInfo) -> Source:
-    whole = partial(intact, info.data, Path(info.file))
     if info.dtype == "U8" and name.endswith(("_blocks", "_scales")):
-        return Source("U8", info.shape, lambda: whole().reshape(info.shape))
+        return Source("U8", info.shape, lambda: intact(info.data).reshape(info.shape))
     if info.dtype not in FORMATS:
         raise UnsupportedError(
             f"tensor `{name}` has the unsupported dtype {info.dtype}",
@@ -168,7 +165,7 @@ def _source(name: str, info: TensorInfo) -> Source:
             tensor=name,
         )
     shape, integers = info.shape or (1,), FORMATS[info.dtype]
-    return Source(info.dtype, shape, lambda: whole().view(integers).reshape(shape))
+    return Source(info.dtype, shape, lambda: intact(info.data).view(integers).reshape(shape))
 
 
 def _reshaped(name: str, source: Source, config: Config) -> Source:
