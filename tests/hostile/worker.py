@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import faulthandler
 import importlib
-import resource
 import shutil
 import signal
 import sys
@@ -48,6 +47,8 @@ def main() -> None:
 
 def _limit_memory() -> None:
     if sys.platform == "linux":
+        import resource
+
         used = int(Path("/proc/self/statm").read_text("ascii").split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
 

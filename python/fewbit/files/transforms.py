@@ -220,9 +220,9 @@ def _expect(name: str, source: Source, axis: int, size: int) -> None:
     """
     if len(source.shape) > axis and source.shape[axis] == size:
         return
+    expected = [*source.shape[:axis], size, *source.shape[axis + 1 :]]
     raise FileFormatError(
-        f"tensor `{name}` has shape {list(source.shape)}, "
-        f"expected {size} along axis {axis} by the configuration",
+        f"tensor `{name}` has shape {list(source.shape)}, expected {expected} by the configuration",
         hint="take the configuration that belongs to the weights",
         tensor=name,
     )
