@@ -185,3 +185,33 @@ def test_links_that_are_exchanged(gguf: Path, folder: Path, tmp_path: Path) -> N
     link.symlink_to(link)
     with pytest.raises((fewbit.InputError, OSError)):
         fewbit.load(link, "cpu")
+
+
+SMALL = """
+import resource, sys, numpy as np, fewbit
+kind = fewbit.find_format("Q1_0")
+count = 100_000_000 // kind.block
+data, values = bytes(count * kind.bytes), np.zeros((16, 1 << 20), np.float32)
+fewbit.dequantize(data[: kind.bytes], "Q1_0", (kind.block,), threads=1)
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + (24 << 20),) * 2)
+for call in (
+    lambda: fewbit.dequantize(data, "Q1_0", (count, kind.block), threads=1),
+    lambda: fewbit.quantize(values, "F32", threads=1),
+):
+    try:
+        call()
+    except MemoryError as error:
+        print(error)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit is one of Linux")
+def test_too_little_memory_is_a_memory_error() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", SMALL], capture_output=True, text=True, timeout=60
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.splitlines() == [
+        "no memory for 400000000 bytes", "no memory for 67108864 bytes"
+    ]  # fmt: skip
