@@ -24,6 +24,8 @@ pub enum Kind {
     Unsupported,
     /// `InputError`
     Input,
+    /// Python's `MemoryError`
+    Memory,
     /// Python's `OSError` with this number
     System(i32),
 }
@@ -50,6 +52,11 @@ impl Error {
     /// An error of class `InputError`.
     pub fn input(message: impl Into<String>) -> Self {
         Self::new(Kind::Input, message)
+    }
+
+    /// No memory for `bytes` bytes.
+    pub fn memory(bytes: usize) -> Self {
+        Self::new(Kind::Memory, format!("no memory for {bytes} bytes"))
     }
 
     /// What the operating system refused.

@@ -85,10 +85,17 @@ def write_model(
 def _stored(value: Any) -> Any:
     """Give text as the bytes of a file, with those that were not UTF-8 when it was read."""
     if isinstance(value, str):
-        return value.encode(errors="surrogateescape")
+        return _encoded(value)
     if isinstance(value, list) and value and isinstance(value[0], str):
-        return [text.encode(errors="surrogateescape") for text in value]
+        return [_encoded(text) for text in value]
     return value
+
+
+def _encoded(text: str) -> bytes:
+    try:
+        return text.encode(errors="surrogateescape")
+    except UnicodeEncodeError:  # half of a surrogate pair in JSON, which UTF-8 cannot hold
+        return text.encode(errors="replace")
 
 
 def _write_header(

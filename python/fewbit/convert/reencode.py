@@ -16,6 +16,7 @@ from fewbit.errors import FewbitError, InputError, ShapeError
 from fewbit.files.checkpoint import Checkpoint, LazyTensor
 from fewbit.files.gguf import TensorInfo
 from fewbit.files.gguf_config import ROPE_FREQS, rope_divisors
+from fewbit.files.mapped import intact
 from fewbit.formats.table import find_format
 
 Bytes = NDArray[np.uint8]
@@ -148,6 +149,7 @@ def _reader(tensor: LazyTensor) -> Callable[[Numbers], Bytes]:
 
 def take_rows(data: Bytes, rows: Numbers) -> Bytes:
     """The rows of `data` with these ascending numbers: a view if they follow each other."""
+    data = intact(data)
     if int(rows[-1] - rows[0]) + 1 == len(rows):
         return np.ascontiguousarray(data[rows[0] : rows[-1] + 1])
     return data[rows]

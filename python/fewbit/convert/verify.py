@@ -28,6 +28,7 @@ from fewbit.errors import InputError
 from fewbit.files import hub
 from fewbit.files.checkpoint import open_checkpoint
 from fewbit.files.gguf import GgufFile, TensorInfo, read_gguf
+from fewbit.files.mapped import intact, map_file
 from fewbit.files.names import matching
 from fewbit.formats.blocks import read_block
 from fewbit.formats.impossible import Check, checks_of
@@ -249,13 +250,13 @@ def _number(
 
 def _padding(path: Path, file: GgufFile) -> Iterator[Padding]:
     """Bytes between tensors and behind the last that are not zero."""
-    data = np.memmap(path, np.uint8, "r")
+    data = map_file(path, "GGUF")
     placed = sorted(file.tensors.items(), key=lambda item: item[1].offset)
     starts = [stored.offset for _, stored in placed[1:]] + [data.size]
     for (name, stored), stop in zip(placed, starts, strict=True):
         start, first, count = stored.offset + stored.data.size, None, 0
         for at in range(start, stop, SLAB):
-            stray = np.flatnonzero(data[at : min(at + SLAB, stop)])
+            stray = np.flatnonzero(intact(data)[at : min(at + SLAB, stop)])
             if stray.size and first is None:
                 first = at + int(stray[0])
             count += stray.size

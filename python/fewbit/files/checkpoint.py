@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from math import isfinite
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from fewbit.files.header_sizes import check_sizes
 from fewbit.files.hf_config import config_from_hf
 from fewbit.files.hf_weights import read_weights, refuse_quantized
 from fewbit.files.json_file import read_json
+from fewbit.files.mapped import intact
 from fewbit.files.transforms import Source, gguf_tensors
 from fewbit.models import build_plan
 from fewbit.plan.config import Config
@@ -115,14 +117,10 @@ def _open_file(path: Path) -> Checkpoint:
             divisors[name] = [float(d) for d in info.data.reshape(-1).view("<f4")]
     config = config_from_gguf(file.metadata, shapes, divisors, path)
     tensors = {
-        name: LazyTensor(name, info.format, info.shape, partial(_same, info.data))
+        name: LazyTensor(name, info.format, info.shape, partial(intact, info.data))
         for name, info in file.tensors.items()
     }
     return Checkpoint(path, config, tensors, file.metadata)
-
-
-def _same(data: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    return data
 
 
 def _open_folder(path: Path, weights: Path | None = None) -> Checkpoint:
@@ -172,7 +170,7 @@ def _claimed_layers(values: Mapping[str, Any]) -> int:
     text = values.get("text_config")
     known = [values, text] if isinstance(text, dict) else [values]
     found = [level.get(key) for level in known for key in ("num_hidden_layers", "n_layer")]
-    return max((n for n in found if isinstance(n, int)), default=0)
+    return max((int(n) for n in found if isinstance(n, int | float) and isfinite(n)), default=0)
 
 
 def _check_tensors(checkpoint: Checkpoint) -> None:

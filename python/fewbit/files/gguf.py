@@ -332,7 +332,9 @@ def fields_of(values: Mapping[str, Any]) -> Iterator[tuple[str, Field]]:
             continue
         if isinstance(value, list):
             item = _type_of(value[0]) if value else GGUFValueType.STRING
-            item = GGUFValueType.INT32 if item == GGUFValueType.UINT32 else item
+            if item in (GGUFValueType.UINT32, GGUFValueType.UINT64, GGUFValueType.INT64):
+                small = all(-(1 << 31) <= each < 1 << 31 for each in value)
+                item = GGUFValueType.INT32 if small else GGUFValueType.INT64
             yield key, Field(value, GGUFValueType.ARRAY, item)
         else:
             yield key, Field(value, _type_of(value))
@@ -343,7 +345,11 @@ def _type_of(value: Any) -> GGUFValueType:
         case bool():
             return GGUFValueType.BOOL
         case int():
-            return GGUFValueType.UINT32 if value >= 0 else GGUFValueType.INT32
+            if 0 <= value < 1 << 32:
+                return GGUFValueType.UINT32
+            if value >= 0:
+                return GGUFValueType.UINT64
+            return GGUFValueType.INT32 if value >= -(1 << 31) else GGUFValueType.INT64
         case float():
             return GGUFValueType.FLOAT32
         case str():

@@ -77,7 +77,7 @@ def config_from_hf(settings: Mapping[str, Any], path: Path) -> Config:
     head_dim = s.integer("head_dim", max(width // heads, 1))
     count, routing = _experts(s, kind, layers)
     windows = _windows(s, kind, layers)
-    query = s.number("query_pre_attn_scalar") if architecture == "gemma3" else head_dim
+    query = s.positive("query_pre_attn_scalar") if architecture == "gemma3" else head_dim
     return Config(
         architecture=architecture,
         vocab=s.integer("vocab_size"),

@@ -105,6 +105,8 @@ def _section(s: Settings, kind: str) -> Settings:
 
 def _longrope(r: Settings, base: float, context: int, original: int) -> Rope:
     factor = r.number("factor", context / original)
+    if original < 2:
+        raise r.wrong("original_max_position_embeddings", original, "an integer of 2 or more")
     attention = math.sqrt(1 + math.log(factor) / math.log(original)) if factor > 1 else 1.0
     return Rope(
         base,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import mmap
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +38,30 @@ def map_file(path: Path, kind: str) -> NDArray[np.uint8]:
             f"`{path}` is a Git LFS pointer, not a {kind} file",
             hint="run `git lfs pull` in its repository, or download the file itself",
             path=str(path),
+        )
+    return data
+
+
+def intact(data: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return `data`, a piece of a mapped file, if the file is still as long as it was.
+
+    A process that touches a page behind the end of a file is ended by the system, without an
+    exception. A file that becomes shorter between this check and the reading is not noticed.
+
+    Raises:
+        FileFormatError: another program has made the file shorter.
+
+    """
+    root: Any = data
+    name = None
+    while root is not None and not isinstance(root, mmap.mmap):
+        name = name or getattr(root, "filename", None)
+        root = getattr(root, "base", None)
+    if root is not None and root.size() < len(root):
+        raise FileFormatError(
+            f"`{name}` had {len(root)} bytes when it was opened and has {root.size()} now",
+            hint="another program writes to the file: load it again when it is complete",
+            path=str(name),
         )
     return data
 

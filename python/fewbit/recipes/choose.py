@@ -21,7 +21,7 @@ from fewbit.recipes.mixtures import ALIASES, FILE_TYPES, Place
 from fewbit.recipes.order import sort_key
 
 _BLOCK_LINEAR = re.compile(r"blk\.\d+\.(attn|ffn)_\w+\.weight")
-_BLOCK = re.compile(r"blk\.(\d+)\.")
+_BLOCK = re.compile(r"blk\.([0-9]{1,9})\.")
 
 
 class Shaped(Protocol):
