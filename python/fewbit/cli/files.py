@@ -28,9 +28,11 @@ from fewbit.errors import InputError
 from fewbit.files.checkpoint import open_checkpoint
 from fewbit.files.importance import read_imatrix
 from fewbit.formats.table import find_format
+from fewbit.measure.base_files import is_base_file
 from fewbit.recipes.choose import Options, canonical
 from fewbit.reports import contents as inspect_file
 from fewbit.reports import write as report
+from fewbit.reports.base_summary import inspect_base
 from fewbit.reports.encoded import as_encoded
 from fewbit.reports.plan_listing import list_plan
 
@@ -67,6 +69,7 @@ def inspect(
 ) -> None:
     """Show a model file: configuration, tokenizer, tensors, formats, bits per weight.
 
+    Of a base file (`fewbit divergence --save-base`) it shows windows, tokens and precision.
     With --format it shows the model as `fewbit quantize` would store it, and writes nothing.
     """
     _refuse_combinations(tensor, block, format_, plan, metadata)
@@ -74,7 +77,8 @@ def inspect(
         show_result(inspect_file.metadata(model_path(model)), json)
         return
     if tensor is None and not plan and format_ is None:
-        show_result(inspect_file.inspect(model_path(model)), json)
+        path = model_path(model)
+        show_result(inspect_base(path) if is_base_file(path) else inspect_file.inspect(path), json)
         return
     checkpoint = open_checkpoint(model_path(model))
     if format_ is not None:
