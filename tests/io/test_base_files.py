@@ -217,7 +217,7 @@ def test_another_vocabulary_is_refused(tmp_path: Path) -> None:
     path = written(tmp_path / "a.kld", Bigram())
     other = Bigram()
     other.config = Bigram().config.__class__("llama", 99, 1, 32, 64, 2, 1, 16, 1e-5, 64)
-    with pytest.raises(InputError, match="the model has 99 tokens, .* has 15"):
+    with pytest.raises(InputError, match=r"the model has 99 tokens, .* has 15"):
         from_file(other, path)
 
 
