@@ -1,0 +1,117 @@
+"""Run windows of tokens through a model segment by segment, and collect covariances on the way.
+
+Only one segment's weights and covariances are in memory, and the hidden states of all windows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewbit import _core
+from fewbit.improve.segments import HIDDEN, Segment
+from fewbit.plan.shapes import matrix_shape
+from fewbit.run.model import LoadedModel
+
+Floats = NDArray[np.float32]
+Covariance = NDArray[np.float64]
+
+WINDOWS = 32
+"""Windows whose hidden states are bound to a segment at a time."""
+SKIP = 1
+"""Positions at the start of a window that are left out of covariances: the first token of a window
+attracts attention, and its activations can be hundreds of times larger than all others."""
+
+
+@dataclass(frozen=True)
+class InputCovariance:
+    """The second moments of one product's input: `mean(matrix)` is E[x x^T], f64 [columns, columns].
+
+    `names` are the weights that multiply this input; `counts` are the tokens that met each matrix.
+    """
+
+    names: tuple[str, ...]
+    columns: int
+    counts: NDArray[np.uint64]
+    sums: Callable[[int], Covariance]
+
+    def mean(self, matrix: int = 0) -> Covariance:
+        """E[x x^T] of the tokens that met `matrix`; zeros if none did."""
+        return self.sums(matrix) / max(int(self.counts[matrix]), 1)
+
+
+class SegmentRun:
+    """A segment of `model` bound to the model's weights."""
+
+    def __init__(self, model: LoadedModel, segment: Segment, threads: int = 0) -> None:
+        self.model, self.segment, self.threads = model, segment, threads
+
+    def run(
+        self, states: Floats, tokens: NDArray[np.uint32], *, complete: bool = True
+    ) -> list[InputCovariance]:
+        """Run all windows; replaces `states` [windows, ctx, width] by the segment's results.
+
+        `tokens` [windows, ctx] are what the first segment takes instead of `states`. Without
+        `complete` the states stay, and ops behind the last product's input are left out.
+        """
+        wanted = {name for group in self.segment.groups for name in group}
+        collector: _core.Collector | None = None
+        for start in range(0, len(tokens), WINDOWS):
+            stop = min(start + WINDOWS, len(tokens))
+            executor = self._executor(states[start:stop])
+            collector = collector or executor.collector(wanted, True, SKIP)
+            cache = executor.cache(1, tokens.shape[1], "f32")
+            for window in range(start, stop):
+                ids = self._ids(tokens, window, window - start)
+                cache.reset()
+                rows = executor.collect(cache, ids, collector, complete)
+                if complete:
+                    states[window] = rows
+        return [] if collector is None else _inputs(collector)
+
+    def _ids(self, tokens: NDArray[np.uint32], window: int, row: int) -> NDArray[np.uint32]:
+        if self.segment.takes_tokens:
+            return tokens[window]
+        ctx = tokens.shape[1]
+        return np.arange(row * ctx, (row + 1) * ctx, dtype=np.uint32)
+
+    def _executor(self, states: Floats) -> _core.Executor:
+        weights = _core.Weights()
+        for name in self.segment.plan.weights():
+            if name == HIDDEN:
+                rows = np.ascontiguousarray(states).reshape(-1, states.shape[-1])
+                weights.add(HIDDEN, "F32", *rows.shape, rows.view(np.uint8))
+                continue
+            shape = self.model.checkpoint.tensors[name].shape
+            matrices = shape[0] if len(shape) == 3 else 1
+            weights.add(
+                name, self.model.formats[name], *matrix_shape(shape), self.model.data(name), matrices
+            )
+        return _core.Executor(self.segment.plan.to_json(), weights, self.threads)
+
+
+def _inputs(collector: _core.Collector) -> list[InputCovariance]:
+    """What a collector has summed, input by input."""
+
+    def sums(name: str) -> Callable[[int], Covariance]:
+        def of(matrix: int) -> Covariance:
+            found = collector.covariance(name, matrix)
+            assert found is not None
+            return found
+
+        return of
+
+    return [
+        InputCovariance(tuple(names), squares.shape[1], counts, sums(names[0]))
+        for names, squares, counts in collector.sums()
+    ]
+
+
+def each_group(found: list[InputCovariance]) -> Iterator[tuple[str, InputCovariance]]:
+    """Each weight with the covariance of its input."""
+    for covariance in found:
+        for name in covariance.names:
+            yield name, covariance
