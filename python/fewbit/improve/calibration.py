@@ -121,7 +121,8 @@ def _write(
 ) -> NDArray[np.uint32]:
     """The windows `numbers`, side by side, [windows, ctx]."""
     streams = [np.random.default_rng((seed, number)) for number in numbers]
-    ends, first = model.tokenizer.stop_ids, _first(model)
+    first = _first(model)
+    ends = [token for token in model.tokenizer.stop_ids if token != first]
     cache = model.cache(len(streams), ctx)
     sequences = np.arange(len(streams), dtype=np.uint32)
     found = np.empty((len(streams), ctx), np.uint32)
@@ -133,7 +134,7 @@ def _write(
         draws = np.array([rng.random() for rng in streams])
         found[:, at] = _drawn(logits, draws)
         if first is not None:
-            found[np.isin(found[:, at - 1], list(ends)), at] = first
+            found[np.isin(found[:, at - 1], ends), at] = first
         if progress:
             progress(numbers.start * ctx + at * len(streams), total * ctx, "writing text")
     return found

@@ -5,42 +5,22 @@ Only one segment's weights and covariances are in memory, and the hidden states 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
 from fewbit import _core
+from fewbit.improve.covariance import InputCovariance, collected
 from fewbit.improve.segments import HIDDEN, Segment
 from fewbit.plan.shapes import matrix_shape
 from fewbit.run.model import LoadedModel
 
 Floats = NDArray[np.float32]
-Covariance = NDArray[np.float64]
 
 WINDOWS = 32
 """Windows whose hidden states are bound to a segment at a time."""
 SKIP = 1
 """Positions at the start of a window that are left out of covariances: the first token of a window
 attracts attention, and its activations can be hundreds of times larger than all others."""
-
-
-@dataclass(frozen=True)
-class InputCovariance:
-    """The second moments of one product's input: `mean(matrix)` is E[x x^T], f64 [columns, columns].
-
-    `names` are the weights that multiply this input; `counts` are the tokens that met each matrix.
-    """
-
-    names: tuple[str, ...]
-    columns: int
-    counts: NDArray[np.uint64]
-    sums: Callable[[int], Covariance]
-
-    def mean(self, matrix: int = 0) -> Covariance:
-        """E[x x^T] of the tokens that met `matrix`; zeros if none did."""
-        return self.sums(matrix) / max(int(self.counts[matrix]), 1)
 
 
 class SegmentRun:
@@ -70,7 +50,7 @@ class SegmentRun:
                 rows = executor.collect(cache, ids, collector, complete)
                 if complete:
                     states[window] = rows
-        return [] if collector is None else _inputs(collector)
+        return [] if collector is None else collected(collector)
 
     def _ids(self, tokens: NDArray[np.uint32], window: int, row: int) -> NDArray[np.uint32]:
         if self.segment.takes_tokens:
@@ -91,27 +71,3 @@ class SegmentRun:
                 name, self.model.formats[name], *matrix_shape(shape), self.model.data(name), matrices
             )
         return _core.Executor(self.segment.plan.to_json(), weights, self.threads)
-
-
-def _inputs(collector: _core.Collector) -> list[InputCovariance]:
-    """What a collector has summed, input by input."""
-
-    def sums(name: str) -> Callable[[int], Covariance]:
-        def of(matrix: int) -> Covariance:
-            found = collector.covariance(name, matrix)
-            assert found is not None
-            return found
-
-        return of
-
-    return [
-        InputCovariance(tuple(names), squares.shape[1], counts, sums(names[0]))
-        for names, squares, counts in collector.sums()
-    ]
-
-
-def each_group(found: list[InputCovariance]) -> Iterator[tuple[str, InputCovariance]]:
-    """Each weight with the covariance of its input."""
-    for covariance in found:
-        for name in covariance.names:
-            yield name, covariance
