@@ -1,27 +1,20 @@
-"""Commands on model files: inspect, quantize, verify."""
+"""Commands that read model files: inspect, verify."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from time import perf_counter
 from typing import Annotated, Literal
 
 import typer
 
-from fewbit.api import Model, load
 from fewbit.cli.options import Json, ModelName, Threads, model_path
-from fewbit.cli.outputs import output_paths, refuse_replacing
-from fewbit.cli.progress import progress, stderr
-from fewbit.cli.summary import Quantized, listing, planned
+from fewbit.cli.progress import progress
 from fewbit.convert.verify import verify as verify_file
 from fewbit.errors import InputError
 from fewbit.files.checkpoint import open_checkpoint
 from fewbit.files.importance import read_imatrix
-from fewbit.formats.table import find_format
-from fewbit.recipes.choose import Options, canonical
 from fewbit.reports import contents as inspect_file
 from fewbit.reports import write as report
 from fewbit.reports.format_list import list_formats
@@ -101,116 +94,6 @@ def inspect(
         _show_each(inspect_file.distributions(checkpoint, tensor), json)
     else:
         _show_each(inspect_file.blocks(checkpoint, tensor, block), json)
-
-
-def quantize(
-    model: Annotated[
-        str, typer.Argument(help="GGUF file, Hugging Face folder, hub name or `demo`.")
-    ],
-    format_: Annotated[
-        list[str],
-        typer.Option(
-            "--format",
-            "-f",
-            help="Format, for example Q8_0, or mixture, for example Q4_K_M; can be repeated. "
-            "`fewbit inspect --format list` lists them with bits per weight.",
-        ),
-    ],
-    output: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="[OUTPUT]",
-            help="GGUF file to write; `{format}` in it becomes the format. MODEL-FORMAT.gguf in "
-            "the current folder if left out.",
-            show_default=False,
-        ),
-    ] = None,
-    imatrix: Annotated[
-        Path | None,
-        typer.Option(
-            help="Importance matrix of the columns, from `fewbit imatrix` or llama-imatrix.",
-            show_default=False,
-        ),
-    ] = None,
-    tensor_type: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="REGEX=FORMAT",
-            help="Format of the tensors whose names match; can be repeated.",
-            show_default=False,
-        ),
-    ] = None,
-    token_embedding_type: Annotated[
-        str | None, typer.Option(help="Format of token_embd.weight.", show_default=False)
-    ] = None,
-    output_tensor_type: Annotated[
-        str | None, typer.Option(help="Format of output.weight.", show_default=False)
-    ] = None,
-    pure: Annotated[
-        bool, typer.Option("--pure", help="Use one format for all tensors, no mixture.")
-    ] = False,
-    allow_requantize: Annotated[
-        bool,
-        typer.Option(
-            "--allow-requantize", help="Allow a model that is quantized already; it loses more."
-        ),
-    ] = False,
-    force: Annotated[
-        bool, typer.Option("--force", help="Replace OUTPUT even if it is a file of MODEL.")
-    ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="List formats and bytes of tensors; write nothing.")
-    ] = False,
-    threads: Threads = 0,
-    json: Json = False,
-) -> None:
-    """Store a model in fewer bits as a GGUF file.
-
-    Only a slab of rows is in memory at a time. The file appears under its name only when it is
-    complete; a file that stood there is replaced, but an input only with --force, or with
-    --allow-requantize if it is quantized already.
-    """
-    options = Options(_overrides(tensor_type or []), token_embedding_type, output_tensor_type, pure)
-    importance = None if imatrix is None else read_imatrix(imatrix)
-    paths = output_paths(output, model, format_)
-    source = load(model_path(model), threads=threads)
-    allowed = force or (allow_requantize and _is_quantized(source))
-    runs = []
-    for name, path in zip(format_, paths, strict=True):
-        refuse_replacing(path, [source.checkpoint.path], allowed)
-        refuse_replacing(path, [imatrix], force)
-        encoded = source.quantize(name, importance, options=options, requantize=allow_requantize)
-        plan = planned(source, encoded, canonical(name), path, (importance or {}).keys())
-        runs.append((encoded, plan))
-    found = []
-    for encoded, plan in runs:
-        result = plan if dry_run else _write(encoded, plan)
-        found.append(result.json())
-        if not json:
-            report.show(*(listing(source, encoded) if dry_run else ()), result.line())
-            for note in result.notes():
-                stderr().print(note, markup=False, soft_wrap=True)
-    if json:
-        report.write_json(found if len(found) > 1 else found[0])
-
-
-def _is_quantized(model: Model) -> bool:
-    return any(not find_format(format_).is_float for format_ in model.formats.values())
-
-
-def _write(encoded: Model, plan: Quantized) -> Quantized:
-    """Write a model to its file; warnings go to stderr after the progress bar."""
-    start = perf_counter()
-    with (
-        warnings.catch_warnings(record=True) as caught,
-        progress(f"quantizing to {plan.recipe}", in_bytes=True) as update,
-    ):
-        warnings.simplefilter("always", UserWarning)
-        encoded.save(plan.path, progress=update)
-    for warning in caught:
-        stderr().print(f"warning: {warning.message}", markup=False, soft_wrap=True)
-    seconds = perf_counter() - start
-    return replace(plan, file_bytes=plan.path.stat().st_size, seconds=seconds)
 
 
 def verify(
@@ -304,23 +187,3 @@ def _show_each(found: Iterable[Shown], json: bool) -> None:
         return
     for one in found:
         report.show(*one.page())
-
-
-def _overrides(pairs: list[str]) -> dict[str, str]:
-    """``REGEX=FORMAT`` pairs as a mapping.
-
-    Raises:
-        InputError: a pair has no format.
-
-    """
-    found = {}
-    for pair in pairs:
-        pattern, separator, format_ = pair.rpartition("=")
-        if not separator:
-            raise InputError(
-                f"`--tensor-type` takes REGEX=FORMAT, got `{pair}`",
-                hint="for example `--tensor-type attn_v=Q6_K`",
-                pair=pair,
-            )
-        found[pattern] = format_
-    return found

@@ -19,7 +19,7 @@ from typing import Annotated
 import typer
 
 from fewbit import _core
-from fewbit.cli import devices, files, measuring, speed, writing
+from fewbit.cli import devices, files, measuring, quantizing, speed, writing
 from fewbit.cli.progress import stderr
 from fewbit.errors import FewbitError
 
@@ -35,7 +35,8 @@ app = typer.Typer(
 )
 for command in (
     files.inspect,
-    files.quantize,
+    quantizing.quantize,
+    quantizing.calibrate,
     files.verify,
     measuring.perplexity,
     measuring.divergence,

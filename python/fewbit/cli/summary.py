@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fewbit.api import Model
 from fewbit.convert.gguf import gguf_formats
+from fewbit.improve.report import Improvement
 from fewbit.plan.shapes import tensor_bytes
 from fewbit.plan.sizes import Sizes, sizes_of
 from fewbit.recipes.choose import deviations
@@ -32,6 +33,7 @@ class Quantized:
     deviations: Mapping[str, tuple[str, str]]
     file_bytes: int | None = None
     seconds: float | None = None
+    improvement: Improvement | None = None
 
     def line(self) -> str:
         """The file, its bytes, its weights and the bits of each."""
@@ -60,7 +62,7 @@ class Quantized:
                 f"not as {self.recipe} has it, {count}: {'; '.join(named)}"
                 + (f"; {more} more (`--json` lists all)" if more else "")
             )
-        return lines
+        return lines + (self.improvement.notes() if self.improvement else [])
 
     def json(self) -> dict[str, object]:
         """The result as JSON has it; `bytes` is null if nothing was written."""
@@ -71,6 +73,7 @@ class Quantized:
                 name: {"recipe": planned, "format": own}
                 for name, (planned, own) in self.deviations.items()
             },
+            "improvement": self.improvement,
         }  # fmt: skip
 
 

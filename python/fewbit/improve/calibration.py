@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,12 @@ class Calibration:
 
     tokens: NDArray[np.uint32]
     source: str
+
+    @classmethod
+    def sampled(cls, tokens: NDArray[np.uint32]) -> Self:
+        """Windows that the model wrote itself."""
+        count, ctx = tokens.shape
+        return cls(tokens, f"{count} windows of {ctx} tokens that the model wrote")
 
     @property
     def fitted(self) -> NDArray[np.uint32]:
@@ -58,7 +65,10 @@ class Calibration:
         )
 
     def _held_out(self) -> NDArray[np.bool_]:
-        return np.arange(len(self.tokens)) % HELD_OUT == min(HELD_OUT, len(self.tokens)) - 1
+        every = min(HELD_OUT, len(self.tokens))
+        found = np.zeros(len(self.tokens), np.bool_)
+        found[every - 1 :: every] = True
+        return found
 
 
 def text_calibration(
@@ -105,8 +115,7 @@ def sampled_calibration(
             for start in range(0, count, _AT_A_TIME)
         ]
     )
-    source = f"{count} windows of {ctx} tokens that the model wrote (seed {seed})"
-    return Calibration(found, source)
+    return Calibration.sampled(found)
 
 
 def _check_count(count: int) -> None:
@@ -126,9 +135,7 @@ def _write(
     cache = model.cache(len(streams), ctx)
     sequences = np.arange(len(streams), dtype=np.uint32)
     found = np.empty((len(streams), ctx), np.uint32)
-    found[:, 0] = [
-        rng.integers(model.config.vocab) if first is None else first for rng in streams
-    ]
+    found[:, 0] = [rng.integers(model.config.vocab) if first is None else first for rng in streams]
     for at in range(1, ctx):
         logits = model.forward(cache, found[:, at - 1], sequences, sequences)
         draws = np.array([rng.random() for rng in streams])

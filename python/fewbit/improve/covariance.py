@@ -1,4 +1,4 @@
-"""The covariance of a product's input, E[x x^T]: what each column's error does beside the others'."""
+"""The covariance E[x x^T] of a product's input: how errors of its columns add up in its output."""
 
 from __future__ import annotations
 
@@ -31,6 +31,14 @@ class InputCovariance:
     def mean(self, matrix: int = 0) -> Covariance:
         """E[x x^T] of the tokens that met `matrix`; zeros if none did."""
         return self.sums(matrix) / max(int(self.counts[matrix]), 1)
+
+
+@dataclass(frozen=True)
+class Judges:
+    """Covariances of one product's input: from `fitted` windows, and from `held_out` ones."""
+
+    fitted: InputCovariance
+    held_out: InputCovariance
 
 
 def collected(collector: _core.Collector) -> list[InputCovariance]:

@@ -1,94 +1,154 @@
-"""Quantize a model layer by layer: run windows through a layer, improve its tensors, go on."""
+"""Quantize a model layer by layer: take the covariances of a layer, improve its tensors, go on."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, get_args
 
-import numpy as np
-
+from fewbit import _core
 from fewbit.callbacks import Progress
-from fewbit.improve.calibration import Calibration
-from fewbit.improve.covariance import InputCovariance
-from fewbit.improve.passes import SegmentRun
+from fewbit.errors import InputError
+from fewbit.files.checkpoint import Checkpoint, with_data
+from fewbit.improve.calibration import Calibration, sampled_calibration
+from fewbit.improve.covariance import Judges
+from fewbit.improve.covariance_file import CovarianceFile
+from fewbit.improve.passes import WindowPasses
+from fewbit.improve.report import Improvement
 from fewbit.improve.segments import Segment, segments
-from fewbit.improve.store import Store
-from fewbit.improve.tensors import Improver, Judges, targets
+from fewbit.improve.store import FolderStore, MemoryStore, Store
+from fewbit.improve.tensors import Improver, TensorGain, targets
 from fewbit.run.model import LoadedModel
+
+Effort: TypeAlias = Literal["fast", "good", "best"]
+"""How much work goes into codes: llama.cpp's encoders, feedback, feedback and gradients."""
+EFFORTS: tuple[Effort, ...] = get_args(Effort)
+OPTIONS: Mapping[Effort, Mapping[str, Any]] = {"good": {}, "best": {}}
+"""Options of `_core.improve`."""
 
 
 @dataclass(frozen=True)
-class Windows:
-    """Hidden states of fitted and of held-out windows, on their way through `model`."""
+class Work:
+    """What decides an improved model: the model, the formats of its tensors, effort, calibration.
+
+    A calibration of None is `sampled_calibration` of the model.
+    """
 
     model: LoadedModel
-    calibration: Calibration
-    store: Store
+    formats: Mapping[str, str]
+    effort: Effort
+    calibration: Calibration | CovarianceFile | None
+    threads: int = 0
 
-    def judges(
-        self, parts: list[Segment], progress: Progress | None, threads: int
+    def run(
+        self, folder: Path | None = None, progress: Progress | None = None
+    ) -> tuple[Checkpoint, Improvement]:
+        """The checkpoint with improved tensors in place of its own, and what was gained.
+
+        Finished tensors are kept in `folder`, if one is given, and taken from there.
+
+        Raises:
+            FormatError: a weight cannot be stored.
+            InputError: the folder or the file of covariances belongs to something else.
+            OSError: the folder cannot be written.
+
+        """
+        store = MemoryStore() if folder is None else FolderStore(folder, self._key())
+        calibration = self.calibration or self._sampled(store, progress)
+        wanted = dict(targets(self.model.checkpoint.tensors, self.formats))
+        self._improve(store, calibration, wanted, progress)
+        found = {name: kept for name in wanted if (kept := store.get(name)) is not None}
+        gains = [gain for _, gain in found.values()]
+        improvement = Improvement(
+            self.effort, calibration.source, tuple(gains), self._warnings(calibration, gains)
+        )
+        data = {name: data for name, (data, _) in found.items()}
+        return with_data(self.model.checkpoint, self.formats, data), improvement
+
+    def _sampled(self, store: Store, progress: Progress | None) -> Calibration:
+        tokens = store.tokens()
+        if tokens is not None:
+            return Calibration.sampled(tokens)
+        found = sampled_calibration(self.model, progress=progress)
+        store.put_tokens(found.tokens)
+        return found
+
+    def _improve(
+        self,
+        store: Store,
+        calibration: Calibration | CovarianceFile,
+        wanted: Mapping[str, str],
+        progress: Progress | None,
+    ) -> None:
+        parts = segments(self.model.plan)
+        improver = Improver(OPTIONS[self.effort], self.threads)
+        last = max((p.index for p in parts if not _names(p).isdisjoint(wanted)), default=-1)
+        for part, judges in self._judges(parts, calibration, store, progress):
+            for name in [name for name in judges if name in wanted]:
+                if store.get(name) is None:
+                    if progress:
+                        progress(part.index, len(parts), name)
+                    tensor = self.model.checkpoint.tensors[name]
+                    store.put(name, *improver.improve(tensor, wanted[name], judges[name]))
+            if part.index == last:
+                return
+
+    def _judges(
+        self,
+        parts: list[Segment],
+        calibration: Calibration | CovarianceFile,
+        store: Store,
+        progress: Progress | None,
     ) -> Iterator[tuple[Segment, dict[str, Judges]]]:
-        """Each segment with the covariances of its products' inputs, by name of the weight."""
-        tokens = np.concatenate([self.calibration.fitted, self.calibration.held_out])
-        fitted = len(self.calibration.fitted)
-        start, states = self.store.states() or (0, _first_states(parts[0], tokens.shape))
-        for part in parts[start:]:
-            run = SegmentRun(self.model, part, threads)
-            complete = part is not parts[-1]
-            found = [
-                run.run(states[rows], tokens[rows], complete=complete)
-                for rows in (slice(0, fitted), slice(fitted, None))
-            ]
-            yield part, _by_name(*found)
-            if complete:
-                self.store.put_states(part.index + 1, states)
+        if isinstance(calibration, CovarianceFile):
+            return calibration.judges(self.model)
+        passes = WindowPasses(self.model, calibration, self.threads, progress, store)
+        return passes.judges(parts)
+
+    def _key(self) -> dict[str, Any]:
+        """The facts that decide the result, as JSON has them."""
+        source = "sampled" if self.calibration is None else self.calibration.digest
+        return {
+            "version": _core.__version__,
+            "model": self.model.fingerprint,
+            "effort": self.effort,
+            "calibration": source,
+            "formats": dict(self.formats),
+        }
+
+    def _warnings(
+        self, calibration: Calibration | CovarianceFile, gains: list[TensorGain]
+    ) -> tuple[str, ...]:
+        found = list(calibration.warnings)
+        few = [gain for gain in gains if gain.tokens < 4 * gain.shape[-1] * _matrices(gain)]
+        if few:
+            worst = max(few, key=lambda gain: gain.shape[-1] / max(gain.tokens, 1))
+            found.append(
+                f"{worst.tokens:,} tokens are few for `{worst.name}` with {worst.shape[-1]:,} "
+                f"columns{' of each expert' if _matrices(worst) > 1 else ''}: 4 or more for each "
+                "column tell their inputs apart"
+            )
+        return tuple(found)
 
 
-def improve(
-    model: LoadedModel,
-    formats: Mapping[str, str],
-    calibration: Calibration,
-    improver: Improver,
-    store: Store,
-    progress: Progress | None = None,
-) -> None:
-    """Put each tensor of `model` that `formats` quantizes into `store`, where a product takes it.
+def check_effort(name: str) -> Effort:
+    """The effort called `name`.
 
     Raises:
-        FormatError: a weight cannot be stored.
+        InputError: none is called so.
 
     """
-    wanted = dict(targets(model.checkpoint.tensors, formats))
-    parts = segments(model.plan)
-    done, total = 0, sum(_weights(model, name) for part in parts for name in _names(part))
-    windows = Windows(model, calibration, store)
-    for part, judges in windows.judges(parts, progress, improver.threads):
-        for name in _names(part):
-            if name in wanted and store.get(name) is None:
-                tensor = model.checkpoint.tensors[name]
-                store.put(name, *improver.improve(tensor, wanted[name], judges[name]))
-            done += _weights(model, name)
-            if progress:
-                progress(done, total, name)
+    for effort in EFFORTS:
+        if name == effort:
+            return effort
+    raise InputError(f"unknown effort `{name}`", hint=f"known: {', '.join(EFFORTS)}", effort=name)
 
 
-def _first_states(part: Segment, shape: tuple[int, ...]) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-    return np.zeros((*shape, part.plan.ops[0].width), np.float32)
+def _names(part: Segment) -> set[str]:
+    return {name for group in part.groups for name in group}
 
 
-def _names(part: Segment) -> list[str]:
-    return [name for group in part.groups for name in group]
-
-
-def _weights(model: LoadedModel, name: str) -> int:
-    return int(np.prod(model.checkpoint.tensors[name].shape))
-
-
-def _by_name(
-    fitted: list[InputCovariance], held_out: list[InputCovariance]
-) -> dict[str, Judges]:
-    return {
-        name: Judges(first, second)
-        for first, second in zip(fitted, held_out, strict=True)
-        for name in first.names
-    }
+def _matrices(gain: TensorGain) -> int:
+    return math.prod(gain.shape[:-2])

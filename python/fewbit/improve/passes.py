@@ -5,11 +5,17 @@ Only one segment's weights and covariances are in memory, and the hidden states 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
 import numpy as np
 from numpy.typing import NDArray
 
 from fewbit import _core
-from fewbit.improve.covariance import InputCovariance, collected
+from fewbit.callbacks import Progress
+from fewbit.improve.calibration import Calibration
+from fewbit.improve.covariance import InputCovariance, Judges, collected
 from fewbit.improve.segments import HIDDEN, Segment
 from fewbit.plan.shapes import matrix_shape
 from fewbit.run.model import LoadedModel
@@ -21,6 +27,16 @@ WINDOWS = 32
 SKIP = 1
 """Positions at the start of a window that are left out of covariances: the first token of a window
 attracts attention, and its activations can be hundreds of times larger than all others."""
+
+
+class StateStore(Protocol):
+    """Where hidden states are kept, so that an interrupted run can go on."""
+
+    def states(self) -> tuple[int, Floats] | None:
+        """The index of the next segment, and the hidden states that it begins with."""
+
+    def put_states(self, index: int, states: Floats) -> None:
+        """Keep the hidden states that segment `index` begins with."""
 
 
 class SegmentRun:
@@ -54,7 +70,7 @@ class SegmentRun:
 
     def _ids(self, tokens: NDArray[np.uint32], window: int, row: int) -> NDArray[np.uint32]:
         if self.segment.takes_tokens:
-            return tokens[window]
+            return np.ascontiguousarray(tokens[window])
         ctx = tokens.shape[1]
         return np.arange(row * ctx, (row + 1) * ctx, dtype=np.uint32)
 
@@ -68,6 +84,53 @@ class SegmentRun:
             shape = self.model.checkpoint.tensors[name].shape
             matrices = shape[0] if len(shape) == 3 else 1
             weights.add(
-                name, self.model.formats[name], *matrix_shape(shape), self.model.data(name), matrices
+                name,
+                self.model.formats[name],
+                *matrix_shape(shape),
+                self.model.data(name),
+                matrices,
             )
         return _core.Executor(self.segment.plan.to_json(), weights, self.threads)
+
+
+@dataclass(frozen=True)
+class WindowPasses:
+    """Windows of a calibration on their way through `model`, segment by segment."""
+
+    model: LoadedModel
+    calibration: Calibration
+    threads: int = 0
+    progress: Progress | None = None
+    store: StateStore | None = None
+
+    def judges(self, parts: list[Segment]) -> Iterator[tuple[Segment, dict[str, Judges]]]:
+        """Each segment with the covariances of its products' inputs, by name of the weight."""
+        tokens = np.concatenate([self.calibration.fitted, self.calibration.held_out])
+        fitted = len(self.calibration.fitted)
+        stored = self.store.states() if self.store else None
+        start, states = stored or (0, np.zeros((*tokens.shape, parts[0].width), np.float32))
+        for part in parts[start:]:
+            if self.progress:
+                self.progress(part.index, len(parts), f"{_layer_of(part)}: running windows")
+            run = SegmentRun(self.model, part, self.threads)
+            complete = part is not parts[-1]
+            found = [
+                run.run(states[rows], tokens[rows], complete=complete)
+                for rows in (slice(0, fitted), slice(fitted, None))
+            ]
+            yield (
+                part,
+                {
+                    name: Judges(first, second)
+                    for first, second in zip(*found, strict=True)
+                    for name in first.names
+                },
+            )
+            if complete and self.store:
+                self.store.put_states(part.index + 1, states)
+
+
+def _layer_of(part: Segment) -> str:
+    """The layer that a segment's weights belong to."""
+    names = [name for group in part.groups for name in group]
+    return ".".join(names[0].split(".")[:2]) if names else "embedding"

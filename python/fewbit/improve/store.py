@@ -17,14 +17,16 @@ from numpy.typing import NDArray
 
 from fewbit.errors import FileFormatError, InputError
 from fewbit.files.replace import replacing
+from fewbit.improve.passes import StateStore
 from fewbit.improve.tensors import TensorGain
 
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
-KEY = "key.json"
+Tokens = NDArray[np.uint32]
+KEY, TOKENS = "key.json", "tokens.npy"
 
 
-class Store(Protocol):
+class Store(StateStore, Protocol):
     """Where finished tensors and hidden states are kept."""
 
     def get(self, name: str) -> tuple[Bytes, TensorGain] | None:
@@ -33,11 +35,11 @@ class Store(Protocol):
     def put(self, name: str, data: Bytes, gain: TensorGain) -> None:
         """Keep a finished tensor."""
 
-    def states(self) -> tuple[int, Floats] | None:
-        """The index of the next segment, and the hidden states that it begins with."""
+    def tokens(self) -> Tokens | None:
+        """The windows that the model wrote, [windows, tokens]; None if there are none yet."""
 
-    def put_states(self, index: int, states: Floats) -> None:
-        """Keep the hidden states that segment `index` begins with."""
+    def put_tokens(self, tokens: Tokens) -> None:
+        """Keep the windows that the model wrote."""
 
 
 class MemoryStore:
@@ -60,6 +62,13 @@ class MemoryStore:
 
     def put_states(self, index: int, states: Floats) -> None:
         """Do nothing: this run has the states already."""
+
+    def tokens(self) -> Tokens | None:
+        """None: nothing is left of an earlier run."""
+        return None
+
+    def put_tokens(self, tokens: Tokens) -> None:
+        """Do nothing: this run has the tokens already."""
 
 
 class FolderStore:
@@ -141,25 +150,41 @@ class FolderStore:
             temporary.write_text(json.dumps(asdict(gain) | {"data": data.shape}), "utf-8")
 
     def states(self) -> tuple[int, Floats] | None:
-        """As `Store.states`."""
+        """As `StateStore.states`."""
         files = sorted(self._folder.glob("states-*.npy"))
         if not files:
             return None
-        try:
-            return int(files[-1].stem.partition("-")[2]), np.load(files[-1])
-        except (ValueError, OSError, EOFError):
-            raise FileFormatError(
-                f"`{files[-1]}` is damaged", hint="delete it", path=str(files[-1])
-            ) from None
+        return int(files[-1].stem.partition("-")[2]), _load(files[-1])
 
     def put_states(self, index: int, states: Floats) -> None:
-        """As `Store.put_states`; those of earlier segments are deleted."""
+        """As `StateStore.put_states`; those of earlier segments are deleted."""
         file = self._folder / f"states-{index:04}.npy"
-        with replacing(file) as temporary, temporary.open("wb") as opened:
-            np.save(opened, states)
+        _save(file, states)
         for older in self._folder.glob("states-*.npy"):
             if older.name < file.name:
                 older.unlink()
+
+    def tokens(self) -> Tokens | None:
+        """As `Store.tokens`."""
+        file = self._folder / TOKENS
+        return _load(file) if file.exists() else None
+
+    def put_tokens(self, tokens: Tokens) -> None:
+        """As `Store.put_tokens`."""
+        _save(self._folder / TOKENS, tokens)
+
+
+def _save(file: Path, values: NDArray[Any]) -> None:
+    with replacing(file) as temporary, temporary.open("wb") as opened:
+        np.save(opened, values)
+
+
+def _load(file: Path) -> NDArray[Any]:
+    try:
+        found: NDArray[Any] = np.load(file)
+        return found
+    except (ValueError, OSError, EOFError):
+        raise FileFormatError(f"`{file}` is damaged", hint="delete it", path=str(file)) from None
 
 
 def _short(facts: Mapping[str, Any], name: str) -> str:

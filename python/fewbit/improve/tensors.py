@@ -18,7 +18,7 @@ from fewbit import _core
 from fewbit.errors import FewbitError, FormatError
 from fewbit.files.checkpoint import LazyTensor
 from fewbit.formats.table import find_format
-from fewbit.improve.covariance import Covariance, InputCovariance
+from fewbit.improve.covariance import Covariance, Judges
 
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -51,14 +51,6 @@ class TensorGain:
         """The output error on held-out windows over that of plain codes; 1 if those were kept."""
         plain, better = self.held_out
         return better / plain if self.improved and plain > 0 else 1.0
-
-
-@dataclass(frozen=True)
-class Judges:
-    """Covariances of one product's input: from `fitted` windows, and from `held_out` ones."""
-
-    fitted: InputCovariance
-    held_out: InputCovariance
 
 
 @dataclass(frozen=True)
@@ -118,8 +110,11 @@ class Improver:
                 except FormatError as error:  # a format without codes of its own for each weight
                     reason = error.message
             some = slice(None, None, spacing)
-            for kind, data in enumerate([plain[-1:], better[-1:] if not reason else plain[-1:]]):
-                error_of = _Errors(weights[some], _core.decode(data[0][some], format_, tensor.shape[-1]))
+            for kind, data in enumerate((plain[-1], plain[-1] if reason else better[-1])):
+                values = _core.decode(
+                    np.ascontiguousarray(data[some]), format_, tensor.shape[-1], self.threads
+                )
+                error_of = _Errors(weights[some], values)
                 errors[kind] += spacing * error_of(fitted)
                 errors[2 + kind] += spacing * error_of(held_out)
         if not reason and not errors[3] < errors[2]:
@@ -147,7 +142,9 @@ class Improver:
 
     def _better(self, weights: Floats, format_: str, covariance: Covariance) -> Bytes:
         importance = np.diagonal(covariance).astype(np.float32)
-        encoded, _ = _core.improve(
+        encoded: Bytes
+        encoded, _ = _core.improve(  # type: ignore[attr-defined]
+
             weights, format_, covariance, importance=importance, threads=self.threads,
             **self.options,
         )  # fmt: skip

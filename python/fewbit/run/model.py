@@ -15,7 +15,7 @@ from fewbit import _core
 from fewbit.callbacks import Progress
 from fewbit.convert.encode import TensorEncoder
 from fewbit.errors import InputError, UnsupportedError
-from fewbit.files.checkpoint import Checkpoint, open_checkpoint
+from fewbit.files.checkpoint import Checkpoint, fingerprint_of, open_checkpoint
 from fewbit.formats.table import find_format
 from fewbit.models import build_plan
 from fewbit.plan.config import Config
@@ -111,6 +111,11 @@ class LoadedModel:
     def sizes(self) -> Sizes:
         """Weights, bytes and bits per weight of the tensors that the plan uses."""
         return sizes_of(self.plan, self.formats)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A fingerprint of the names, shapes and formats of all tensors, and some of their rows."""
+        return fingerprint_of(self.checkpoint)
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
