@@ -114,9 +114,9 @@ class Improver:
                 values = _core.decode(
                     np.ascontiguousarray(data[some]), format_, tensor.shape[-1], self.threads
                 )
-                error_of = _Errors(weights[some], values)
-                errors[kind] += spacing * error_of(fitted)
-                errors[2 + kind] += spacing * error_of(held_out)
+                off = weights[some] - values
+                errors[kind] += spacing * output_error(off, fitted)
+                errors[2 + kind] += spacing * output_error(off, held_out)
         if not reason and not errors[3] < errors[2]:
             reason = "improved codes are no better on the held-out windows"
         chosen = np.concatenate(plain if reason else better)
@@ -151,15 +151,10 @@ class Improver:
         return encoded
 
 
-class _Errors:
-    """The output errors of some rows."""
-
-    def __init__(self, weights: Floats, values: Floats) -> None:
-        self._errors = weights - values
-
-    def __call__(self, covariance: Covariance) -> float:
-        products = self._errors @ covariance.astype(np.float32)
-        return float(np.einsum("rc,rc->", products, self._errors, dtype=np.float64))
+def output_error(errors: Floats, covariance: Covariance) -> float:
+    """tr(E H E^T) of errors [rows, columns]; the products are f32, their sum f64."""
+    products = errors @ covariance.astype(np.float32)
+    return float(np.einsum("rc,rc->", products, errors, dtype=np.float64))
 
 
 def targets(
