@@ -41,6 +41,12 @@ class Judges:
     held_out: InputCovariance
 
 
+def importance_of(covariance: Covariance) -> NDArray[np.float32]:
+    """The mean square of each column, f32 [columns]; ones if all are 0."""
+    found = np.diagonal(covariance).astype(np.float32)
+    return found if (found > 0).any() else np.ones_like(found)
+
+
 def collected(collector: _core.Collector) -> list[InputCovariance]:
     """What a collector has summed, input by input, in the plan's order."""
 

@@ -18,7 +18,7 @@ from fewbit import _core
 from fewbit.errors import FewbitError, FormatError
 from fewbit.files.checkpoint import LazyTensor
 from fewbit.formats.table import find_format
-from fewbit.improve.covariance import Covariance, Judges
+from fewbit.improve.covariance import Covariance, Judges, importance_of
 
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -129,9 +129,7 @@ class Improver:
     def _plain(
         self, tensor: LazyTensor, weights: Floats, format_: str, covariance: Covariance, first: int
     ) -> Bytes:
-        importance = np.diagonal(covariance).astype(np.float32)
-        if not (importance > 0).any():
-            importance = np.ones_like(importance)
+        importance = importance_of(covariance)
         try:
             return _core.encode(
                 weights.view(np.uint8), "F32", weights.shape[1], format_, importance, self.threads
@@ -141,7 +139,7 @@ class Improver:
             raise type(error)(f"{where}: {error.message}", hint=error.hint) from None
 
     def _better(self, weights: Floats, format_: str, covariance: Covariance) -> Bytes:
-        importance = np.diagonal(covariance).astype(np.float32)
+        importance = importance_of(covariance)
         encoded: Bytes
         encoded, _ = _core.improve(  # type: ignore[attr-defined]
 

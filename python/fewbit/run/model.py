@@ -171,6 +171,18 @@ class LoadedModel:
         self._check_name(name)
         return self._encoder(self.formats).data(name)
 
+    def encoded(
+        self, name: str, format_: str, importance: NDArray[np.float32] | None = None
+    ) -> NDArray[np.uint8]:
+        """The bytes of tensor `name` in another format, uint8 [rows, row bytes].
+
+        Raises:
+            FormatError: a weight cannot be stored in the format.
+
+        """
+        weights = {} if importance is None else {name: importance}
+        return TensorEncoder(self.checkpoint, {name: format_}, weights, self._threads).data(name)
+
     def tensor(self, name: str) -> NDArray[np.float32]:
         """The values of tensor `name` as its format holds them, f32, in the tensor's shape.
 
