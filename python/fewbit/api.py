@@ -6,32 +6,25 @@ import warnings
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any, Self
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any
 
 from fewbit.callbacks import Progress
 from fewbit.convert.gguf import gguf_formats, write_model
 from fewbit.demo import DEMO, demo_or, demo_text
 from fewbit.errors import InputError
-from fewbit.files.checkpoint import open_checkpoint, with_data
+from fewbit.files.checkpoint import open_checkpoint
 from fewbit.files.gguf_config import not_described
 from fewbit.generation.conversation import Message, Reply, reply_to
 from fewbit.generation.text import Generation, Session, generate
-from fewbit.improve.calibration import WINDOWS, Calibration, sampled_calibration, text_calibration
-from fewbit.improve.covariance_file import CovarianceFile, write_covariances
-from fewbit.improve.driver import Effort, Work, check_effort
-from fewbit.improve.report import Improvement
+from fewbit.improve.model import ImprovableModel
 from fewbit.measure import collect, comparison, evaluate, speed
 from fewbit.measure.collect import CollectedImatrix
 from fewbit.measure.comparison import DEFAULT_FORMATS, Comparison
 from fewbit.measure.results import Divergence, Perplexity
 from fewbit.measure.speed import Bench
-from fewbit.recipes.choose import Options
 from fewbit.run.device import Device
 from fewbit.run.limits import Activations, KvType
-from fewbit.run.model import Importance, LoadedModel
+from fewbit.run.model import LoadedModel
 from fewbit.run.sampling import Sampling, sampling_from
 
 
@@ -67,113 +60,13 @@ def load(
     return model.quantize(recipe, progress=progress) if recipe else model
 
 
-class Model(LoadedModel):
+class Model(ImprovableModel):
     """A language model: quantize it, save it, measure it, write and talk with it.
 
     `load` makes one. `config` has its numbers, `plan` its ops, `formats` the format of each
     tensor, `sizes` its bytes; `tensor(name)` gives the values of one tensor. `improvement` is what
     `quantize` has gained with more effort than "fast", else None.
     """
-
-    improvement: Improvement | None = None
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the path and the formats, and the bytes of improved tensors."""
-        if self.improvement is None:
-            return super().__reduce__()
-        data = {gain.name: self.data(gain.name) for gain in self.improvement.gains}
-        return _improved_again, (super().__reduce__(), self.formats, data, self.improvement)
-
-    def quantize(
-        self,
-        recipe: str,
-        imatrix: Importance | None = None,
-        *,
-        options: Options | None = None,
-        requantize: bool = False,
-        effort: Effort = "fast",
-        calibration: str | Calibration | CovarianceFile | None = None,
-        work: str | PathLike[str] | None = None,
-        progress: Progress | None = None,
-    ) -> Self:
-        """This model with its tensors stored as `recipe` says ("Q4_0", "Q4_K_M", "asym4-g32", ...).
-
-        `imatrix` gives each tensor's importance of columns, f32 [columns], of experts one after
-        another; `options` say which tensors depart from the recipe.
-
-        `effort` "good" and "best" take much longer and give the same formats and bytes with better
-        codes: errors of one column are made up for by the next, in the metric of the products'
-        inputs (GPTQ, arXiv 2210.17323). The inputs are those of `calibration`: a text, the result
-        of `calibrate`, or a file of `read_covariances`; None lets the model write windows itself.
-        Finished tensors are kept in the folder `work`, from which an interrupted call goes on.
-
-        Raises:
-            FormatError: the recipe is unknown or needs an importance matrix.
-            UnsupportedError: the model is quantized already and `requantize` is False.
-            InputError: an option contradicts `effort`, or `work` belongs to something else.
-
-        """
-        if check_effort(effort) == "fast":
-            if calibration is not None or work is not None:
-                raise InputError(
-                    'effort "fast" takes no calibration and no folder',
-                    hint='take effort "good" or "best"',
-                )
-            return super().quantize(
-                recipe, imatrix, options=options, requantize=requantize, progress=progress
-            )
-        if imatrix is not None:
-            raise InputError(
-                f'effort "{effort}" takes no importance matrix: its calibration gives one',
-                hint="leave it out, or name the text that it was made from as the calibration",
-            )
-        if isinstance(calibration, str):
-            calibration = text_calibration(self, calibration)
-        plain = super().quantize(recipe, options=options, requantize=requantize)
-        run = Work(self, plain.formats, effort, calibration, self._threads)
-        checkpoint, improvement = run.run(None if work is None else Path(work), progress)
-        model = type(self)(
-            checkpoint, plain.formats, threads=self._threads, kv=self._kv, recipe=recipe,
-            device=self._device,
-        )  # fmt: skip
-        model.improvement = improvement
-        return model
-
-    def calibrate(
-        self,
-        text: str | None = None,
-        *,
-        windows: int | None = None,
-        seed: int = 0,
-        progress: Progress | None = None,
-    ) -> Calibration:
-        """Windows of 512 tokens to calibrate on: of `text`, or written by the model itself.
-
-        `windows` is their number: all of a text, or 128 that the model writes, if None. `seed`
-        decides what it writes.
-
-        Raises:
-            InputError: the text is too short for two windows, or a number is out of range.
-
-        """
-        if text is not None:
-            return text_calibration(self, text, windows)
-        return sampled_calibration(self, windows or WINDOWS, seed, progress=progress)
-
-    def save_covariances(
-        self,
-        path: str | PathLike[str],
-        calibration: Calibration,
-        *,
-        progress: Progress | None = None,
-    ) -> None:
-        """Write the covariances of all products' inputs to a file, for `read_covariances`.
-
-        Raises:
-            OSError: the file cannot be written; nothing is left of it.
-
-        """
-        write_covariances(self, path, calibration, self._threads, progress)
 
     def save(self, path: str | PathLike[str], *, progress: Progress | None = None) -> None:
         """Write a GGUF file that fewbit and llama.cpp load; a failure leaves no file behind.
@@ -327,20 +220,6 @@ class Model(LoadedModel):
             self, messages, max_tokens=max_tokens, sampling=drawn, stop=stop, acts=acts,
             session=session, tools=tools, chat_template_kwargs=chat_template_kwargs,
         )  # fmt: skip
-
-
-def _improved_again(
-    plain: tuple[Any, ...],
-    formats: dict[str, str],
-    data: dict[str, NDArray[np.uint8]],
-    improvement: Improvement,
-) -> Model:
-    """The model that a pickle holds, with its improved tensors."""
-    reopen, arguments = plain
-    model: Model = reopen(*arguments)
-    model.checkpoint = with_data(model.checkpoint, formats, data)
-    model.improvement = improvement
-    return model
 
 
 def compare(

@@ -14,6 +14,7 @@ from fewbit.api import Model, load
 from fewbit.cli.options import Json, ModelName, Threads, model_path, read_text
 from fewbit.cli.outputs import output_paths, refuse_replacing
 from fewbit.cli.progress import progress, stderr
+from fewbit.cli.sizing import check_fit, fit
 from fewbit.cli.summary import Quantized, listing, planned
 from fewbit.errors import InputError
 from fewbit.files.importance import read_imatrix
@@ -21,6 +22,7 @@ from fewbit.formats.table import find_format
 from fewbit.improve.calibration import WINDOWS, Calibration, sampled_calibration, text_calibration
 from fewbit.improve.covariance_file import CovarianceFile, read_covariances
 from fewbit.improve.driver import Effort, check_effort
+from fewbit.improve.mixture import Mixture
 from fewbit.recipes.choose import Options, canonical
 from fewbit.reports import write as report
 
@@ -42,21 +44,38 @@ def quantize(
     model: Annotated[
         str, typer.Argument(help="GGUF file, Hugging Face folder, hub name or `demo`.")
     ],
-    format_: Annotated[
-        list[str],
-        typer.Option(
-            "--format",
-            "-f",
-            help="Format, for example Q8_0, or mixture, for example Q4_K_M; can be repeated. "
-            "`fewbit inspect --format list` lists them with bits per weight.",
-        ),
-    ],
     output: Annotated[
         Path | None,
         typer.Argument(
             metavar="[OUTPUT]",
             help="GGUF file to write; `{format}` in it becomes the format. MODEL-FORMAT.gguf in "
             "the current folder if left out.",
+            show_default=False,
+        ),
+    ] = None,
+    format_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--format",
+            "-f",
+            help="Format, for example Q8_0, or mixture, for example Q4_K_M; can be repeated. "
+            "`fewbit inspect --format list` lists them with bits per weight.",
+            show_default=False,
+        ),
+    ] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="BYTES",
+            help="Instead of a format: the file's largest size, as 4.5GB, 700MiB or a number of "
+            "bytes. Each tensor's format is chosen by the loss that is predicted for it.",
+            show_default=False,
+        ),
+    ] = None,
+    bpw: Annotated[
+        float | None,
+        typer.Option(
+            help="Instead of a format: the bits per weight of all tensors together, as --size.",
             show_default=False,
         ),
     ] = None,
@@ -147,19 +166,42 @@ def quantize(
     options = Options(_overrides(tensor_type or []), token_embedding_type, output_tensor_type, pure)
     importance = None if imatrix is None else read_imatrix(imatrix)
     level = check_effort("best" if best else effort)
-    _check_calibration(level, imatrix, calibration, statistics, windows, seed, work)
-    paths = output_paths(output, model, format_)
+    fits = size is not None or bpw is not None
+    check_fit(format_, size, bpw, imatrix, options)
+    _check_calibration(level, imatrix, calibration, statistics, windows, seed, work, fits)
+    recipes = ["mixture"] if format_ is None else format_
+    paths = output_paths(output, model, recipes, known=not fits)
     source = load(model_path(model), threads=threads)
     allowed = force or (allow_requantize and _is_quantized(source))
-    runs = []
-    for name, path in zip(format_, paths, strict=True):
+    for path in paths:
         refuse_replacing(path, [source.checkpoint.path], allowed)
         refuse_replacing(path, [imatrix, calibration, statistics], force)
-        encoded = source.quantize(name, importance, options=options, requantize=allow_requantize)
-        plan = planned(source, encoded, canonical(name), path, (importance or {}).keys())
-        runs.append((name, encoded, plan))
-    found, inputs = [], None
-    for name, encoded, plan in runs:
+    chosen: list[str | Mixture] = list(format_ or [])
+    inputs = None
+    if fits:
+        inputs = _calibration(source, calibration, statistics, windows, seed) or _default(source)
+        with progress("choosing formats") as update:
+            fitted = fit(source, size, bpw, level, inputs, update)
+        chosen = [fitted]
+        if verbose and not json:
+            report.show(*fitted.page())
+    runs = []
+    for recipe, path in zip(chosen, paths, strict=True):
+        encoded = source.quantize(
+            recipe, importance, options=None if fits else options, requantize=allow_requantize
+        )
+        name = recipe.name if isinstance(recipe, Mixture) else canonical(recipe)
+        plan = planned(
+            source,
+            encoded,
+            name,
+            path,
+            (importance or {}).keys(),
+            recipe if isinstance(recipe, Mixture) else None,
+        )
+        runs.append((recipe, encoded, plan))
+    found = []
+    for recipe, encoded, plan in runs:
         result = plan
         if not dry_run and level == "fast":
             result = _write(encoded, plan)
@@ -168,16 +210,18 @@ def quantize(
             start = perf_counter()
             with progress(f"improving {plan.recipe}") as update:
                 encoded = source.quantize(
-                    name, options=options, requantize=allow_requantize, effort=level,
-                    calibration=inputs, work=_folder(work, plan, len(runs)), progress=update,
+                    recipe, options=None if fits else options, requantize=allow_requantize,
+                    effort=level, calibration=inputs, work=_folder(work, plan, len(runs)),
+                    progress=update,
                 )  # fmt: skip
-            plan = replace(plan, improvement=encoded.improvement)
-            result = _write(encoded, plan, start)
+            result = _write(encoded, replace(plan, improvement=encoded.improvement), start)
         found.append(result.json())
         if not json:
             if verbose and result.improvement is not None:
                 report.show(*result.improvement.page()[:2])
-            report.show(*(listing(source, encoded) if dry_run else ()), result.line())
+            if dry_run:
+                report.show(*(listing(source, encoded) if not fits else fitted.page()[:2]))
+            report.show(result.line())
             for note in result.notes():
                 stderr().print(note, markup=False, soft_wrap=True)
     if json:
@@ -234,8 +278,9 @@ def _check_calibration(
     windows: int | None,
     seed: int,
     work: Path | None,
+    fits: bool,
 ) -> None:
-    """Refuse options that contradict each other.
+    """Refuse options that contradict each other; `fits` if formats are chosen for a size.
 
     Raises:
         InputError: they do.
@@ -246,7 +291,7 @@ def _check_calibration(
         "--seed": seed or None, "--work": work,
     }  # fmt: skip
     names = [name for name, value in given.items() if value is not None]
-    if effort == "fast" and names:
+    if effort == "fast" and names and not (fits and "--work" not in names):
         raise InputError(
             f"`{names[0]}` is for `--effort good` or `best`", hint="name one of these too"
         )
@@ -272,6 +317,11 @@ def _calibration(
     if text is None and windows is None and seed == 0:
         return None
     return _windows(model, text, windows, seed)
+
+
+def _default(model: Model) -> Calibration:
+    """The windows that the model writes if nothing else is named."""
+    return _windows(model, None, None, 0)
 
 
 def _windows(model: Model, text: Path | None, windows: int | None, seed: int) -> Calibration:

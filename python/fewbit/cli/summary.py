@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fewbit.api import Model
 from fewbit.convert.gguf import gguf_formats
+from fewbit.improve.mixture import Mixture
 from fewbit.improve.report import Improvement
 from fewbit.plan.shapes import tensor_bytes
 from fewbit.plan.sizes import Sizes, sizes_of
@@ -24,6 +25,7 @@ class Quantized:
 
     `source` and `sizes` are the sizes of the tensors before and after. `deviations` has, for each
     tensor that does not have the format of the recipe, the recipe's format and its own.
+    `improvement` is what more effort has gained, `mixture` the formats that were chosen for a size.
     """
 
     path: Path
@@ -31,6 +33,7 @@ class Quantized:
     source: Sizes
     sizes: Sizes
     deviations: Mapping[str, tuple[str, str]]
+    mixture: Mixture | None = None
     file_bytes: int | None = None
     seconds: float | None = None
     improvement: Improvement | None = None
@@ -51,6 +54,8 @@ class Quantized:
             f"{after.bits_per_weight:.2f} bits per weight"
             + ("" if self.seconds is None else f", in {self.seconds:.2f} s")
         ]
+        if self.mixture is not None:
+            lines.append(f"predicted KLD {self.mixture.loss:.5f} nats per token")
         if self.deviations:
             named = [
                 f"{name} is {own}, not {planned}"
@@ -74,26 +79,36 @@ class Quantized:
                 for name, (planned, own) in self.deviations.items()
             },
             "improvement": self.improvement,
+            "predicted_kld": None if self.mixture is None else self.mixture.loss,
+            "chosen": None if self.mixture is None else self.mixture.choices,
         }  # fmt: skip
 
 
 def planned(
-    source: Model, encoded: Model, recipe: str, path: Path, importance: Collection[str] = ()
+    source: Model,
+    encoded: Model,
+    recipe: str,
+    path: Path,
+    importance: Collection[str] = (),
+    mixture: Mixture | None = None,
 ) -> Quantized:
     """The result of quantizing `source` to `recipe`, before `encoded` is written to `path`.
 
-    `importance` has the names of the tensors that the importance matrix covers.
+    `importance` has the names of the tensors that the importance matrix covers. Formats that were
+    chosen for a size, as those of `mixture`, depart from no recipe.
 
     Raises:
         FormatError: GGUF cannot hold a format.
 
     """
     gguf_formats(encoded.checkpoint, encoded.formats)
-    changed = deviations(
-        recipe, encoded.formats, encoded.checkpoint.tensors, encoded.config, importance
-    )
+    changed = {}
+    if mixture is None:
+        changed = deviations(
+            recipe, encoded.formats, encoded.checkpoint.tensors, encoded.config, importance
+        )
     before, after = (sizes_of(model.plan, model.formats) for model in (source, encoded))
-    return Quantized(path, recipe, before, after, changed)
+    return Quantized(path, recipe, before, after, changed, mixture)
 
 
 def listing(source: Model, encoded: Model) -> Page:

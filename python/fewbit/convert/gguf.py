@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -80,6 +81,16 @@ def write_model(
                 done += written
                 if progress:
                     progress(done, total, tensor.name)
+
+
+def header_bytes(encoder: TensorEncoder) -> int:
+    """The bytes of a file of `encoder`'s tensors beside those of the tensors, padding included."""
+    tensors = _file_tensors(encoder)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "header"
+        file.touch()
+        start = _write_header(file, encoder, tensors, None)
+    return start + sum(_padded(tensor.bytes) - tensor.bytes for tensor in tensors)
 
 
 def _stored(value: Any) -> Any:

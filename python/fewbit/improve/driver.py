@@ -85,7 +85,7 @@ class Work:
         parts = segments(self.model.plan)
         improver = Improver(OPTIONS[self.effort], self.threads)
         last = max((p.index for p in parts if not _names(p).isdisjoint(wanted)), default=-1)
-        for part, judges in self._judges(parts, calibration, store, progress):
+        for part, judges in inputs_of(self.model, calibration, self.threads, progress, store):
             for name in [name for name in judges if name in wanted]:
                 if store.get(name) is None:
                     if progress:
@@ -94,18 +94,6 @@ class Work:
                     store.put(name, *improver.improve(tensor, wanted[name], judges[name]))
             if part.index == last:
                 return
-
-    def _judges(
-        self,
-        parts: list[Segment],
-        calibration: Calibration | CovarianceFile,
-        store: Store,
-        progress: Progress | None,
-    ) -> Iterator[tuple[Segment, dict[str, Judges]]]:
-        if isinstance(calibration, CovarianceFile):
-            return calibration.judges(self.model)
-        passes = WindowPasses(self.model, calibration, self.threads, progress, store)
-        return passes.judges(parts)
 
     def _key(self) -> dict[str, Any]:
         """The facts that decide the result, as JSON has them."""
@@ -131,6 +119,20 @@ class Work:
                 "column tell their inputs apart"
             )
         return tuple(found)
+
+
+def inputs_of(
+    model: LoadedModel,
+    calibration: Calibration | CovarianceFile,
+    threads: int = 0,
+    progress: Progress | None = None,
+    store: Store | None = None,
+) -> Iterator[tuple[Segment, dict[str, Judges]]]:
+    """Each segment of `model` with the covariances of its inputs, from windows or from a file."""
+    if isinstance(calibration, CovarianceFile):
+        return calibration.judges(model)
+    parts = segments(model.plan)
+    return WindowPasses(model, calibration, threads, progress, store).judges(parts)
 
 
 def check_effort(name: str) -> Effort:

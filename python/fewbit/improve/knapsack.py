@@ -15,7 +15,7 @@ UNITS = 1 << 17
 
 @dataclass(frozen=True)
 class Choice:
-    """A format that a tensor may have: its bytes and the loss that is predicted, in nats a token."""
+    """A format that a tensor may have: its bytes and its predicted loss, nats per token."""
 
     format: str
     bytes: int

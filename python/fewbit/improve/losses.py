@@ -1,4 +1,4 @@
-"""Predict what each tensor loses in each format: its output error times the cost of an output error.
+"""Predict what each tensor loses in each format: its output error times the cost of such an error.
 
 Output errors are measured on some rows of the tensor, in the metric of its product's input. What an
 output error costs is measured with the entire tensor in few bits (`sensitivity`).
@@ -31,8 +31,6 @@ BLOCKS = ("Q4_0", "IQ4_NL", "Q4_1", "Q5_0", "Q5_1", "Q8_0")
 """Formats for other rows, of a multiple of 32 columns."""
 SAMPLED = 256
 """Rows of a tensor whose output error is measured in each format."""
-WINDOWS = 4
-"""Windows on which the cost of an output error is measured."""
 
 
 @dataclass(frozen=True)
