@@ -6,6 +6,7 @@ mod arrays;
 mod encode;
 mod errors;
 mod formats;
+mod gradients;
 mod machine;
 mod measure;
 mod model;
@@ -38,6 +39,11 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<model::Cache>()?;
     module.add_class::<model::Executor>()?;
     module.add_class::<model::Collector>()?;
+    module.add_class::<gradients::ScaledTensor>()?;
+    module.add_class::<gradients::OutputCovariances>()?;
+    module.add_class::<gradients::ScaleGradients>()?;
+    module.add_class::<gradients::Pass>()?;
+    module.add_class::<gradients::Differentiator>()?;
     for function in [
         wrap_pyfunction!(formats::formats, module)?,
         wrap_pyfunction!(formats::find_format, module)?,

@@ -1,0 +1,132 @@
+//! G = E[g g^T]: how the gradients of a product's outputs vary together, entire or in blocks.
+//!
+//! Gradients are multiplied in f32, up to `TOKENS` tokens at a time, and these sums added in f64 in
+//! the text's order.
+
+use std::collections::{BTreeMap, HashSet};
+
+use super::Observer;
+use super::products::square;
+use crate::kernels::Kernels;
+
+/// Tokens whose products are summed in f32.
+const TOKENS: usize = 512;
+
+/// The sums of one weight's matrices.
+pub struct Sums {
+    /// Outputs of a matrix.
+    pub width: usize,
+    /// Outputs of a block; all outputs for an entire matrix. The last block may have fewer.
+    pub block: usize,
+    /// [matrix][block][outputs of the block][outputs of the block], zero above the diagonal.
+    pub sums: Vec<Vec<f64>>,
+    /// Tokens that each matrix multiplied.
+    pub counts: Vec<u64>,
+}
+
+impl Sums {
+    fn new(width: usize, block: usize) -> Self {
+        Self { width, block, sums: Vec::new(), counts: Vec::new() }
+    }
+
+    /// The outputs of each block.
+    fn blocks(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
+        let (width, block) = (self.width, self.block);
+        (0..width).step_by(block).map(move |start| (start, block.min(width - start)))
+    }
+
+    fn add(&mut self, kernels: &Kernels, matrix: usize, g: &[f32]) {
+        let floats: usize = self.blocks().map(|(_, size)| size * size).sum();
+        if self.sums.len() <= matrix {
+            self.sums.resize(matrix + 1, vec![0.0; floats]);
+            self.counts.resize(matrix + 1, 0);
+        }
+        self.counts[matrix] += (g.len() / self.width) as u64;
+        for g in g.chunks(TOKENS * self.width) {
+            let mut first = 0;
+            for (start, size) in self.blocks() {
+                let rows = g.chunks_exact(self.width).flat_map(|row| &row[start..][..size]);
+                let products = square(kernels, &rows.copied().collect::<Vec<f32>>(), size);
+                let sums = &mut self.sums[matrix][first..first + size * size];
+                for i in 0..size {
+                    for j in 0..=i {
+                        sums[i * size + j] += f64::from(products[i * size + j]);
+                    }
+                }
+                first += size * size;
+            }
+        }
+    }
+
+    /// The sums of all matrices, with what lies above the diagonal filled in.
+    pub fn symmetric(&self) -> Vec<f64> {
+        let mut out = self.sums.concat();
+        let mut first = 0;
+        for (_, size) in self.sums.iter().flat_map(|_| self.blocks()) {
+            for i in 0..size {
+                for j in 0..i {
+                    out[first + j * size + i] = out[first + i * size + j];
+                }
+            }
+            first += size * size;
+        }
+        out
+    }
+}
+
+/// Collects the covariances of the outputs of products, and of the embedding's rows.
+pub struct Covariances {
+    kernels: &'static Kernels,
+    products: HashSet<String>,
+    embeddings: HashSet<String>,
+    /// Outputs of a block for products with more outputs; 0 for entire matrices.
+    block: usize,
+    found: BTreeMap<String, Sums>,
+}
+
+impl Covariances {
+    /// For the outputs of `products` and the rows of `embeddings`, by the names of their weights.
+    pub fn new(
+        kernels: &'static Kernels,
+        products: HashSet<String>,
+        embeddings: HashSet<String>,
+        block: usize,
+    ) -> Self {
+        Self { kernels, products, embeddings, block, found: BTreeMap::new() }
+    }
+
+    /// The sums since the last call, by name.
+    pub fn take(&mut self) -> BTreeMap<String, Sums> {
+        std::mem::take(&mut self.found)
+    }
+
+    fn add(&mut self, name: &str, matrix: usize, g: &[f32], width: usize) {
+        let block = if self.block == 0 { width } else { self.block.min(width) };
+        let sums = self.found.entry(name.to_owned()).or_insert_with(|| Sums::new(width, block));
+        sums.add(self.kernels, matrix, g);
+    }
+}
+
+impl Observer for Covariances {
+    fn wants_product(&self, name: &str) -> bool {
+        self.products.contains(name)
+    }
+
+    fn product(&mut self, name: &str, matrix: usize, g: &[f32], width: usize, _x: &[f32]) {
+        if self.wants_product(name) {
+            self.add(name, matrix, g, width);
+        }
+    }
+
+    fn embedding(&mut self, name: &str, tokens: &[u32], g: &[f32]) {
+        if self.embeddings.contains(name) {
+            self.add(name, 0, g, g.len() / tokens.len());
+        }
+    }
+
+    fn wants_vector(&self, _name: &str) -> bool {
+        false
+    }
+
+    fn vector(&mut self, _name: &str, _gradient: &[f64]) {}
+}
