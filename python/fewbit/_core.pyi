@@ -11,8 +11,13 @@ __all__ = [
     "KV_TYPES",
     "Cache",
     "Collector",
+    "Differentiator",
     "Executor",
     "FormatInfo",
+    "OutputCovariances",
+    "Pass",
+    "ScaleGradients",
+    "ScaledTensor",
     "Weights",
     "__version__",
     "check_threads",
@@ -133,6 +138,76 @@ class Executor:
 @final
 class Collector:
     def sums(self) -> list[tuple[list[str], NDArray[np.float64], NDArray[np.uint64]]]: ...
+
+@final
+class ScaledTensor:
+    def __new__(
+        cls, data: NDArray[np.uint8], format: str, columns: int, d_at: int, m_at: int | None = None
+    ) -> ScaledTensor: ...
+    @property
+    def d(self) -> NDArray[np.float32]: ...
+    @property
+    def m(self) -> NDArray[np.float32]: ...
+    def set(self, d: NDArray[np.float32], m: NDArray[np.float32]) -> None: ...
+    def data(self) -> NDArray[np.uint8]: ...
+
+@final
+class OutputCovariances:
+    def __new__(
+        cls,
+        products: set[str],
+        embeddings: set[str],
+        most: int = 2048,
+        block: int = 256,
+        isa: str | None = None,
+    ) -> OutputCovariances: ...
+    def take(self) -> dict[str, tuple[int, int, NDArray[np.float64], NDArray[np.uint64]]]: ...
+
+@final
+class ScaleGradients:
+    def __new__(
+        cls, tensors: dict[str, ScaledTensor], vectors: set[str], isa: str | None = None
+    ) -> ScaleGradients: ...
+    def tensors(self) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]: ...
+    def vectors(self) -> dict[str, NDArray[np.float64]]: ...
+
+@final
+class Pass:
+    @property
+    def gradient(self) -> NDArray[np.float32]: ...
+
+@final
+class Differentiator:
+    def __new__(
+        cls,
+        plan: str,
+        weights: Weights,
+        scaled: dict[str, ScaledTensor] | None = None,
+        threads: int = 0,
+        isa: str | None = None,
+    ) -> Differentiator: ...
+    @property
+    def products(self) -> list[list[str]]: ...
+    def forward(
+        self, tokens: NDArray[np.uint32], lengths: list[int], keep: bool = True
+    ) -> Pass: ...
+    def logits(self, pass_: Pass) -> NDArray[np.float32]: ...
+    def sampled_loss(
+        self,
+        pass_: Pass,
+        uniforms: NDArray[np.float64],
+        observer: OutputCovariances | ScaleGradients | None = None,
+    ) -> NDArray[np.uint32]: ...
+    def divergence(
+        self,
+        pass_: Pass,
+        base: Differentiator,
+        base_pass: Pass,
+        observer: OutputCovariances | ScaleGradients | None = None,
+    ) -> NDArray[np.float64]: ...
+    def back(
+        self, pass_: Pass, observer: OutputCovariances | ScaleGradients | None = None
+    ) -> int | None: ...
 
 def isa() -> str: ...
 def isas() -> list[str]: ...

@@ -167,8 +167,7 @@ impl Attention<'_> {
     fn to_scores(&self, head: &mut Head, values: &Packed, g: &[f32], scratch: &mut Scratch) {
         let n = head.n;
         let products = self.pairs(g, values, n, scratch);
-        for (query, (p, dp)) in
-            head.p.chunks_exact_mut(n).zip(products.chunks_exact(n)).enumerate()
+        for (query, (p, dp)) in head.p.chunks_exact_mut(n).zip(products.chunks_exact(n)).enumerate()
         {
             let seen = self.seen(query);
             let (p, dp) = (&mut p[seen.clone()], &dp[seen]);
@@ -205,7 +204,10 @@ impl Attention<'_> {
         for (start, out) in (0..n).step_by(TILE).zip(out.chunks_mut(TILE * self.size)) {
             let end = start + out.len() / self.size;
             let columns = if side == Side::Before { 0..end } else { start..n };
-            let w = Packed::of_columns(&x[columns.start * self.size..][..columns.len() * self.size], self.size);
+            let w = Packed::of_columns(
+                &x[columns.start * self.size..][..columns.len() * self.size],
+                self.size,
+            );
             let rows = m[start * n..end * n].chunks_exact(n);
             let m: Vec<f32> = rows.flat_map(|row| &row[columns.clone()]).copied().collect();
             let blocks = w.blocks();

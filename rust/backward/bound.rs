@@ -99,7 +99,8 @@ impl Bound {
             }
         }
         let vectors = op.weights[usize::from(matrices > 0)..].iter();
-        let vectors = vectors.map(|name| vector(op, widths, name, weights)).collect::<Result<_>>()?;
+        let vectors =
+            vectors.map(|name| vector(op, widths, name, weights)).collect::<Result<_>>()?;
         Ok(Self { op: op.clone(), matrices: found, vectors, widths: widths.to_vec() })
     }
 }
@@ -117,7 +118,8 @@ fn find(
             return Err(Error::shape(format!("`{name}` has {rows} rows for {count} matrices")));
         }
         let rows = tensor.rows / count;
-        let matrix = |index| Matrix::Scaled { tensor: Arc::clone(tensor), first: index * rows, rows };
+        let matrix =
+            |index| Matrix::Scaled { tensor: Arc::clone(tensor), first: index * rows, rows };
         return Ok((0..count).map(matrix).collect());
     }
     let found = weights.matrices(name)?;

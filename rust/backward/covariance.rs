@@ -79,20 +79,21 @@ pub struct Covariances {
     kernels: &'static Kernels,
     products: HashSet<String>,
     embeddings: HashSet<String>,
-    /// Outputs of a block for products with more outputs; 0 for entire matrices.
-    block: usize,
+    /// Most outputs of an entire matrix, and outputs of a block of larger ones.
+    sizes: [usize; 2],
     found: BTreeMap<String, Sums>,
 }
 
 impl Covariances {
     /// For the outputs of `products` and the rows of `embeddings`, by the names of their weights.
+    /// Up to `sizes[0]` outputs have an entire matrix, more have blocks of `sizes[1]`.
     pub fn new(
         kernels: &'static Kernels,
         products: HashSet<String>,
         embeddings: HashSet<String>,
-        block: usize,
+        sizes: [usize; 2],
     ) -> Self {
-        Self { kernels, products, embeddings, block, found: BTreeMap::new() }
+        Self { kernels, products, embeddings, sizes, found: BTreeMap::new() }
     }
 
     /// The sums since the last call, by name.
@@ -101,7 +102,7 @@ impl Covariances {
     }
 
     fn add(&mut self, name: &str, matrix: usize, g: &[f32], width: usize) {
-        let block = if self.block == 0 { width } else { self.block.min(width) };
+        let block = if width <= self.sizes[0] { width } else { self.sizes[1].clamp(1, width) };
         let sums = self.found.entry(name.to_owned()).or_insert_with(|| Sums::new(width, block));
         sums.add(self.kernels, matrix, g);
     }

@@ -186,7 +186,8 @@ mod tests {
     #[test]
     fn labels_are_sampled_by_their_probabilities() {
         let logits = [0.0, 3f32.ln(), f32::NEG_INFINITY, 0.0];
-        for (uniform, label) in [(0.0, 0), (0.19, 0), (0.21, 1), (0.79, 1), (0.81, 3), (0.9999, 3)] {
+        for (uniform, label) in [(0.0, 0), (0.19, 0), (0.21, 1), (0.79, 1), (0.81, 3), (0.9999, 3)]
+        {
             let mut row = logits;
             assert_eq!(sample(&mut row, uniform), label);
             let expected = [0.2, 0.6, 0.0, 0.2];

@@ -150,9 +150,8 @@ impl Differentiator {
 
     /// The weights of products in each segment, the embedding first, the output layer last.
     pub fn products(&self) -> Vec<Vec<String>> {
-        let product = |bound: &&Bound| {
-            matches!(bound.op.kind, Kind::Linear {} | Kind::ExpertLinear { .. })
-        };
+        let product =
+            |bound: &&Bound| matches!(bound.op.kind, Kind::Linear {} | Kind::ExpertLinear { .. });
         let names = |segment: &Segment| {
             let ops = self.ops[segment.ops.clone()].iter().filter(product);
             ops.map(|bound| bound.op.weights[0].clone()).collect()
@@ -192,9 +191,7 @@ impl Differentiator {
         }
         if let Some(token) = tokens.iter().find(|&&token| token as usize >= self.vocab) {
             let vocab = self.vocab;
-            return Err(Error::input(format!(
-                "token {token} is not in the vocabulary of {vocab}"
-            )));
+            return Err(Error::input(format!("token {token} is not in the vocabulary of {vocab}")));
         }
         let longest = lengths.iter().copied().max().unwrap_or(0);
         if longest > self.positions {
@@ -276,8 +273,7 @@ impl Differentiator {
                 continue;
             }
             let inputs = self.inputs(segment, &bound.op.inputs, &values, x);
-            let node =
-                Node { kernels, bound, inputs: &inputs, output: &output, g: &g, rows };
+            let node = Node { kernels, bound, inputs: &inputs, output: &output, g: &g, rows };
             let gradients = node.gradients(observer);
             for (&input, gradient) in bound.op.inputs.iter().zip(gradients) {
                 match input.checked_sub(start) {
@@ -295,7 +291,11 @@ impl Differentiator {
     /// # Errors
     ///
     /// `Input` if no loss was differentiated, or the inputs of layers were not stored.
-    pub fn back(&self, pass: &mut Pass, observer: &mut (dyn Observer + Send)) -> Result<Option<usize>> {
+    pub fn back(
+        &self,
+        pass: &mut Pass,
+        observer: &mut (dyn Observer + Send),
+    ) -> Result<Option<usize>> {
         if pass.next > self.segments.len() - 1 {
             return Err(Error::input("the pass has no gradient yet: differentiate a loss first"));
         }

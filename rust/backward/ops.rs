@@ -48,7 +48,9 @@ impl Bound {
                 each_row(inputs[0], same, |_, x, out| {
                     let weights = weights.map(|weight| weight.as_ptr());
                     // SAFETY: a row, its result and both weights hold `width` floats.
-                    unsafe { (kernels.layer_norm)(x.as_ptr(), weights, out.as_mut_ptr(), width, *eps) };
+                    unsafe {
+                        (kernels.layer_norm)(x.as_ptr(), weights, out.as_mut_ptr(), width, *eps)
+                    };
                 })
             }
             Kind::L2Norm { eps, heads } => {

@@ -99,8 +99,7 @@ mod tests {
         let (n, rows, columns) = (ROWS + 9, 9 * LANES + 3, 70);
         let (x, w) = (numbers(n * columns), numbers(rows * columns));
         let bias = numbers(rows);
-        let found =
-            multiply(chosen().unwrap(), &Packed::of_rows(&w, columns), &x, Some(&bias));
+        let found = multiply(chosen().unwrap(), &Packed::of_rows(&w, columns), &x, Some(&bias));
         for (x, out) in x.chunks_exact(columns).zip(found.chunks_exact(rows)) {
             for ((w, bias), out) in w.chunks_exact(columns).zip(&bias).zip(out) {
                 let sum = x.iter().zip(w).fold(0f32, |sum, (x, w)| w.mul_add(*x, sum));

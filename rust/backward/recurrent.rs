@@ -159,10 +159,15 @@ impl DeltaRule<'_> {
         (0..self.windows.len()).flat_map(heads).collect()
     }
 
-    fn head<'a>(&self, [q, k, v, decay, beta]: Inputs<'a>, (window, head): (usize, usize)) -> Head<'a> {
+    fn head<'a>(
+        &self,
+        [q, k, v, decay, beta]: Inputs<'a>,
+        (window, head): (usize, usize),
+    ) -> Head<'a> {
         let rows = || self.windows[window].clone();
         let (own, width) = (self.owner(head) * self.key_size, self.key_heads * self.key_size);
-        let key = |x: &'a [f32]| rows().map(|row| &x[row * width + own..][..self.key_size]).collect();
+        let key =
+            |x: &'a [f32]| rows().map(|row| &x[row * width + own..][..self.key_size]).collect();
         let column = |x: &[f32]| rows().map(|row| x[row * self.heads + head]).collect();
         let v = self.head_rows(v, (window, head));
         Head { q: key(q), k: key(k), v, decay: column(decay), beta: column(beta) }

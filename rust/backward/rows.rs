@@ -128,7 +128,8 @@ impl Norm {
     /// The mean that is subtracted, and the factor r.
     fn facts(&self, x: &[f32]) -> (f64, f64) {
         let n = self.width as f64;
-        let mean = if self.centered { x.iter().map(|&x| f64::from(x)).sum::<f64>() / n } else { 0.0 };
+        let mean =
+            if self.centered { x.iter().map(|&x| f64::from(x)).sum::<f64>() / n } else { 0.0 };
         let squares: f64 = x.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum();
         let divisor = if self.mean { n } else { 1.0 };
         (mean, 1.0 / (squares / divisor + f64::from(self.eps)).sqrt())

@@ -89,7 +89,8 @@ impl Observer for ScaleGradients {
             for (row, products) in products.chunks_exact(columns).enumerate() {
                 let index = first + tile * ROWS + row;
                 let d = &mut d[row * blocks..][..blocks];
-                let m: &mut [f64] = if m.is_empty() { &mut [] } else { &mut m[row * blocks..][..blocks] };
+                let m: &mut [f64] =
+                    if m.is_empty() { &mut [] } else { &mut m[row * blocks..][..blocks] };
                 add_row(tensor, index, products, d, m);
             }
         });

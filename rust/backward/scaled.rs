@@ -58,7 +58,8 @@ impl Scaled {
                 "a block of {name} has {size} bytes, the scales lie at {places:?}"
             )));
         }
-        let floats = |at: usize| data.chunks_exact(format.block_bytes()).map(move |b| read_f16(&b[at..]));
+        let floats =
+            |at: usize| data.chunks_exact(format.block_bytes()).map(move |b| read_f16(&b[at..]));
         let d = floats(places.d).collect();
         let m = places.m.map_or_else(Vec::new, |at| floats(at).collect());
         Ok(Self { format, rows, columns, data: Arc::new(data), places, d, m })
@@ -146,9 +147,7 @@ mod tests {
     fn values_and_bytes_are_those_of_the_file() {
         let x: Vec<f32> = (0..512).map(|i| ((i * 37 % 101) as f32 - 50.0) * 0.01).collect();
         let k = Places { d: 0, m: Some(2) };
-        for (name, places) in
-            [("Q4_K", k), ("Q6_K", Places { d: 208, m: None }), ("Q4_1", k)]
-        {
+        for (name, places) in [("Q4_K", k), ("Q6_K", Places { d: 208, m: None }), ("Q4_1", k)] {
             let format = Format::parse(name).unwrap();
             let mut data = vec![0; format.row_bytes(256).unwrap() * 2];
             for (x, out) in x.chunks(256).zip(data.chunks_mut(format.row_bytes(256).unwrap())) {
@@ -167,7 +166,10 @@ mod tests {
             let (mut of_d, mut of_m) = ([0.0; 256], [0.0; 256]);
             scaled.factors(1, &mut of_d, &mut of_m);
             doubled.row(1, &mut found);
-            assert_eq!(found[200], 2.0 * scaled.d[scaled.d.len() - 1 - 56 / format.block()] * of_d[200]);
+            assert_eq!(
+                found[200],
+                2.0 * scaled.d[scaled.d.len() - 1 - 56 / format.block()] * of_d[200]
+            );
         }
     }
 }

@@ -95,18 +95,19 @@ type Collected<'py> = (usize, usize, Bound<'py, PyArray2<f64>>, Bound<'py, PyArr
 
 #[pymethods]
 impl OutputCovariances {
-    /// For the outputs of `products` and the rows of the tables `embeddings`; matrices of more than
-    /// `block` outputs are cut into blocks on the diagonal, unless it is 0.
+    /// For the outputs of `products` and the rows of the tables `embeddings`: an entire matrix for
+    /// up to `most` outputs, otherwise blocks of `block` outputs on the diagonal.
     #[new]
-    #[pyo3(signature = (products, embeddings, block=0, isa=None))]
+    #[pyo3(signature = (products, embeddings, most=2048, block=256, isa=None))]
     fn new(
         products: HashSet<String>,
         embeddings: HashSet<String>,
+        most: usize,
         block: usize,
         isa: Option<&str>,
     ) -> PyResult<Self> {
-        let kernels = kernels_of(isa)?;
-        let found = covariance::Covariances::new(kernels, products, embeddings, block);
+        let sizes = [most, block];
+        let found = covariance::Covariances::new(kernels_of(isa)?, products, embeddings, sizes);
         Ok(Self(Mutex::new(found)))
     }
 
@@ -221,8 +222,7 @@ impl Differentiator {
         isa: Option<&str>,
     ) -> PyResult<Self> {
         let (kernels, scaled) = (kernels_of(isa)?, tensors(&scaled.unwrap_or_default()));
-        let made =
-            backward::Differentiator::new(plan, &weights.get(), &scaled, threads, kernels)?;
+        let made = backward::Differentiator::new(plan, &weights.get(), &scaled, threads, kernels)?;
         Ok(Self(made))
     }
 
@@ -247,56 +247,56 @@ impl Differentiator {
     }
 
     /// f32 [tokens, vocabulary] logits.
-    fn logits<'py>(&self, py: Python<'py>, pass: &Pass) -> PyResult<Bound<'py, PyArray2<f32>>> {
-        let logits = py.detach(|| self.0.logits(&lock(&pass.0)))?;
+    fn logits<'py>(&self, py: Python<'py>, pass_: &Pass) -> PyResult<Bound<'py, PyArray2<f32>>> {
+        let logits = py.detach(|| self.0.logits(&lock(&pass_.0)))?;
         let rows = logits.len() / self.0.width();
         logits.into_pyarray(py).reshape([rows, self.0.width()])
     }
 
     /// Differentiates the sum of -ln p(label), labels sampled by `uniforms` f64 [tokens]; u32 labels.
-    #[pyo3(signature = (pass, uniforms, observer=None))]
+    #[pyo3(signature = (pass_, uniforms, observer=None))]
     fn sampled_loss<'py>(
         &self,
         py: Python<'py>,
-        pass: &Pass,
+        pass_: &Pass,
         uniforms: PyReadonlyArray1<'_, f64>,
         observer: Option<Watcher<'_>>,
     ) -> PyResult<Bound<'py, PyArray1<u32>>> {
         let uniforms = vector("uniforms", &uniforms)?;
         let labels = observed(py, observer.as_ref(), |observer| {
-            self.0.sampled_loss(&mut lock(&pass.0), uniforms, observer)
+            self.0.sampled_loss(&mut lock(&pass_.0), uniforms, observer)
         })?;
         Ok(labels.into_pyarray(py))
     }
 
     /// Differentiates the mean of KL(base || this model); f64 [tokens] divergences in nats.
-    #[pyo3(signature = (pass, base, base_pass, observer=None))]
+    #[pyo3(signature = (pass_, base, base_pass, observer=None))]
     fn divergence<'py>(
         &self,
         py: Python<'py>,
-        pass: &Pass,
+        pass_: &Pass,
         base: &Differentiator,
         base_pass: &Pass,
         observer: Option<Watcher<'_>>,
     ) -> PyResult<Bound<'py, PyArray1<f64>>> {
-        if std::ptr::eq(pass, base_pass) {
+        if std::ptr::eq(pass_, base_pass) {
             return Err(Error::input("the passes of the model and of its base are the same").into());
         }
         let found = observed(py, observer.as_ref(), |observer| {
-            let (mut pass, base_pass) = (lock(&pass.0), lock(&base_pass.0));
+            let (mut pass, base_pass) = (lock(&pass_.0), lock(&base_pass.0));
             self.0.divergence(&mut pass, &base.0, &base_pass, observer)
         })?;
         Ok(found.into_pyarray(py))
     }
 
     /// Goes back through one segment; its index, or None if the embedding was the last.
-    #[pyo3(signature = (pass, observer=None))]
+    #[pyo3(signature = (pass_, observer=None))]
     fn back(
         &self,
         py: Python<'_>,
-        pass: &Pass,
+        pass_: &Pass,
         observer: Option<Watcher<'_>>,
     ) -> PyResult<Option<usize>> {
-        observed(py, observer.as_ref(), |observer| self.0.back(&mut lock(&pass.0), observer))
+        observed(py, observer.as_ref(), |observer| self.0.back(&mut lock(&pass_.0), observer))
     }
 }

@@ -76,8 +76,12 @@ mod tests {
     fn rows_and_columns_are_those_of_the_values() {
         const COLUMNS: usize = 21;
         let values: Vec<f32> = (0..35 * COLUMNS).map(|i| i as f32 * 0.5 - 3.0).collect();
-        let (rows, turned) = (Packed::of_rows(&values, COLUMNS), Packed::of_columns(&values, COLUMNS));
-        assert_eq!((rows.rows, rows.columns, turned.rows, turned.columns), (35, COLUMNS, COLUMNS, 35));
+        let (rows, turned) =
+            (Packed::of_rows(&values, COLUMNS), Packed::of_columns(&values, COLUMNS));
+        assert_eq!(
+            (rows.rows, rows.columns, turned.rows, turned.columns),
+            (35, COLUMNS, COLUMNS, 35)
+        );
         let mut row = [0.0; COLUMNS];
         for (index, expected) in values.chunks_exact(COLUMNS).enumerate() {
             rows.row(index, &mut row);
@@ -86,7 +90,9 @@ mod tests {
         let mut column = [0.0; 35];
         for index in 0..COLUMNS {
             turned.row(index, &mut column);
-            assert!(column.iter().zip(values.iter().skip(index).step_by(COLUMNS)).all(|(a, b)| a == b));
+            assert!(
+                column.iter().zip(values.iter().skip(index).step_by(COLUMNS)).all(|(a, b)| a == b)
+            );
         }
     }
 }
