@@ -97,12 +97,14 @@ def _inputs(
         case "attend":
             attributes.pop("layer")
             sinks = vectors[0] if vectors else None
-            return gradients.attend(g, *inputs, sinks, **attributes)
+            q, k, v = inputs
+            return gradients.attend(g, q, k, v, sinks, **attributes)
         case "short_conv":
             return [gradients_recurrent.short_conv(g, stored[0].values)]
         case "delta_rule":
             attributes.pop("layer")
-            return gradients_recurrent.delta_rule(g, *inputs, **attributes)
+            q, k, v, decay, beta = inputs
+            return gradients_recurrent.delta_rule(g, q, k, v, decay, beta, **attributes)
         case "route":
             rows3 = zip(g, inputs[0], output, strict=True)
             return [[gradients_recurrent.route(a, x, r, **attributes) for a, x, r in rows3]]

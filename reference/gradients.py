@@ -113,9 +113,7 @@ def linear_weight(gs: Sequence[Row], xs: Sequence[Row]) -> Rows:
     [[3.0, 4.0], [6.0, 8.0]]
     """
     columns = list(zip(*xs, strict=True))
-    return [
-        [math.fsum(map(mul, g, column)) for column in columns] for g in zip(*gs, strict=True)
-    ]
+    return [[math.fsum(map(mul, g, column)) for column in columns] for g in zip(*gs, strict=True)]
 
 
 def rope(

@@ -21,7 +21,8 @@ def route(g: Row, logits: Row, routed: Row, *, used: int, normalize: bool) -> li
     >>> route([0.0, 0.0, 1.0, 0.0], [0.0, 9.0, 0.0, 9.0], [1, 3, 0.5, 0.5], used=2, normalize=True)
     [0.0, 0.25, 0.0, -0.25]
     """
-    weights = dict(zip(map(int, routed[:used]), zip(routed[used:], g[used:], strict=True)))
+    rows = zip(routed[:used], routed[used:], g[used:], strict=True)
+    weights = {int(expert): (w, a) for expert, w, a in rows}
     mean = math.fsum(w * a for w, a in weights.values())
     peak = max(logits)
     total = math.fsum(math.exp(v - peak) for v in logits)
@@ -70,13 +71,12 @@ def short_conv(g: Sequence[Row], weight: Sequence[Row]) -> Rows:
     [[2.5], [1.0]]
     """
     kernel = len(weight[0])
-    return [
-        [
-            math.fsum(g[s][c] * weight[c][kernel - 1 - (s - t)] for s in range(t, min(t + kernel, len(g))))
-            for c in range(len(weight))
-        ]
-        for t in range(len(g))
-    ]  # fmt: skip
+
+    def at(t: int, channel: int) -> float:
+        later = range(t, min(t + kernel, len(g)))
+        return math.fsum(g[s][channel] * weight[channel][kernel - 1 - s + t] for s in later)
+
+    return [[at(t, channel) for channel in range(len(weight))] for t in range(len(g))]
 
 
 def log_decay(g: Row, x: Row, rate: Row, bias: Row) -> list[float]:

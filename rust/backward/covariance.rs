@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use super::Observer;
+use super::observer::Observer;
 use super::products::square;
 use crate::kernels::Kernels;
 

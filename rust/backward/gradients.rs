@@ -1,8 +1,8 @@
 //! The gradient of each op with respect to its inputs, and what observers see of its weights.
 
-use super::Observer;
 use super::bound::Bound;
 use super::experts;
+use super::observer::Observer;
 use super::ops::Rows;
 use super::products::multiply;
 use super::recurrent::{log_decay_gradient, short_conv_gradient};

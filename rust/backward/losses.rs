@@ -5,8 +5,9 @@
 
 use rayon::prelude::*;
 
+use super::observer::Observer;
 use super::ops::Rows;
-use super::{Differentiator, LOGIT_ROWS, Observer, Pass};
+use super::{Differentiator, LOGIT_ROWS, Pass};
 use crate::error::{Error, Result};
 use crate::threads::in_pool;
 

@@ -11,6 +11,7 @@
 //! ops.rs         values of ops; gradients.rs: their gradients
 //! attention.rs, experts.rs, recurrent.rs, rows.rs, products.rs    the work of both
 //! losses.rs      what is differentiated: sampled log-likelihood, KL divergence
+//! observer.rs    what watches a pass, as these do:
 //! covariance.rs  E[g g^T] of each product's output; scale_gradients.rs: gradients of scales and norms
 //! ```
 
@@ -20,6 +21,7 @@ pub mod covariance;
 mod experts;
 mod gradients;
 mod losses;
+pub mod observer;
 mod ops;
 mod products;
 mod recurrent;
@@ -34,6 +36,7 @@ use std::sync::Arc;
 
 use bound::Bound;
 use gradients::Node;
+use observer::Observer;
 use ops::Rows;
 use scaled::Scaled;
 use segments::{Segment, segments};
@@ -46,40 +49,6 @@ use crate::threads::in_pool;
 
 /// Rows of logits that are in memory at a time.
 const LOGIT_ROWS: usize = 256;
-
-/// Sees the gradients of weights while the backward pass makes them.
-pub trait Observer {
-    /// True if `product` does anything for this weight.
-    fn wants_product(&self, name: &str) -> bool;
-    /// Matrix `matrix` of a weight multiplied rows `x`; `g` are the gradients of the results, rows
-    /// of `width` floats.
-    fn product(&mut self, name: &str, matrix: usize, g: &[f32], width: usize, x: &[f32]);
-    /// The table looked up `tokens`; `g` are the gradients of their rows.
-    fn embedding(&mut self, name: &str, tokens: &[u32], g: &[f32]);
-    /// True if `vector` does anything for this weight.
-    fn wants_vector(&self, name: &str) -> bool;
-    /// The gradient of the weight vector of a norm, or of a bias.
-    fn vector(&mut self, name: &str, gradient: &[f64]);
-}
-
-/// Sees nothing.
-pub struct NoObserver;
-
-impl Observer for NoObserver {
-    fn wants_product(&self, _name: &str) -> bool {
-        false
-    }
-
-    fn product(&mut self, _name: &str, _matrix: usize, _g: &[f32], _width: usize, _x: &[f32]) {}
-
-    fn embedding(&mut self, _name: &str, _tokens: &[u32], _g: &[f32]) {}
-
-    fn wants_vector(&self, _name: &str) -> bool {
-        false
-    }
-
-    fn vector(&mut self, _name: &str, _gradient: &[f64]) {}
-}
 
 /// A plan with weights, to be differentiated.
 pub struct Differentiator {

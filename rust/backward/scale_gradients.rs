@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::Observer;
+use super::observer::Observer;
 use super::products::{multiply_rows, transpose};
 use super::scaled::Scaled;
 use crate::kernels::Kernels;

@@ -9,8 +9,9 @@ use pyo3::prelude::*;
 use super::arrays::{bytes, vector};
 use super::machine::{kernels_of, thread_count};
 use super::model::Weights;
+use crate::backward::observer::{NoObserver, Observer};
 use crate::backward::scaled::{Places, Scaled};
-use crate::backward::{self, NoObserver, Observer, covariance, scale_gradients};
+use crate::backward::{self, covariance, scale_gradients};
 use crate::error::Error;
 use crate::formats::Format;
 

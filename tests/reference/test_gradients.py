@@ -44,8 +44,9 @@ def unrounded(monkeypatch: pytest.MonkeyPatch) -> None:
         if hasattr(module, "f32s"):
             monkeypatch.setattr(module, "f32s", list)
         if hasattr(module, "fmas"):
-            monkeypatch.setattr(module, "fmas", lambda a, b, c: [x * y + z for x, y, z in
-                                                                 zip(a, b, c, strict=True)])
+            monkeypatch.setattr(
+                module, "fmas", lambda a, b, c: [x * y + z for x, y, z in zip(a, b, c, strict=True)]
+            )
     monkeypatch.setattr(experts, "split", _split)
     monkeypatch.setattr("reference.gradients_recurrent.split", _split)
 
@@ -141,7 +142,9 @@ def check(plan: list[dict[str, Any]], weights: Weights, rng: random.Random) -> N
 
     def loss() -> float:
         rows = run.forward(plan, weights, tokens)  # type: ignore[arg-type]
-        return math.fsum(a * b for x, y in zip(rows, c, strict=True) for a, b in zip(x, y, strict=True))
+        return math.fsum(
+            a * b for x, y in zip(rows, c, strict=True) for a, b in zip(x, y, strict=True)
+        )
 
     found, vectors = backward.backward(plan, weights, trace, c)  # type: ignore[arg-type]
     gradients = {f"x{i}": found[i] for i in range(len(plan)) if plan[i]["op"] == "embed"}
@@ -173,7 +176,9 @@ def test_gradient_of_a_product() -> None:
 
     def loss() -> float:
         rows = run.forward(plan, weights, list(range(N)))  # type: ignore[arg-type]
-        return math.fsum(a * b for x, y in zip(rows, c, strict=True) for a, b in zip(x, y, strict=True))
+        return math.fsum(
+            a * b for x, y in zip(rows, c, strict=True) for a, b in zip(x, y, strict=True)
+        )
 
     found = backward.gradients.linear_weight(c, weights["x0"].values)
     for row, expected in zip(weights["w0"].values, found, strict=True):
@@ -187,7 +192,9 @@ def test_gradients_of_a_model(name: str) -> None:
     g, rng = load(name), random.Random(11)
     ids = g.ids[:5]
     width = g.plan[0]["width"]
-    weights: dict[str, Any] = {key: Exact([list(r) for r in w.values]) for key, w in g.weights.items()}
+    weights: dict[str, Any] = {
+        key: Exact([list(r) for r in w.values]) for key, w in g.weights.items()
+    }
     weights["rows"] = Exact([list(weights[g.plan[0]["weights"][0]].values[token]) for token in ids])
     plan = [{**g.plan[0], "weights": ["rows"]}, *g.plan[1:]]
     tokens = list(range(len(ids)))
@@ -198,13 +205,20 @@ def test_gradients_of_a_model(name: str) -> None:
     way = [[rng.uniform(-1, 1) for _ in range(width)] for _ in ids]
     rows = found[0]
     assert rows is not None
-    expected = math.fsum(a * b for x, y in zip(rows, way, strict=True) for a, b in zip(x, y, strict=True))
+    expected = math.fsum(
+        a * b for x, y in zip(rows, way, strict=True) for a, b in zip(x, y, strict=True)
+    )
     start, ends = weights["rows"].values, []
     for step in (1e-5, -1e-5):
         moved = zip(start, way, strict=True)
-        weights["rows"] = Exact([[a + step * b for a, b in zip(x, y, strict=True)] for x, y in moved])
+        weights["rows"] = Exact(
+            [[a + step * b for a, b in zip(x, y, strict=True)] for x, y in moved]
+        )
         logits = run.forward(plan, weights, tokens)
-        ends.append(math.fsum(a * b for x, y in zip(logits, c, strict=True)
-                              for a, b in zip(x, y, strict=True)))
+        ends.append(
+            math.fsum(
+                a * b for x, y in zip(logits, c, strict=True) for a, b in zip(x, y, strict=True)
+            )
+        )
     size = math.sqrt(math.fsum(v * v for row in rows for v in row))
     assert abs((ends[0] - ends[1]) / 2e-5 - expected) <= 1e-5 * size

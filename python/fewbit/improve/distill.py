@@ -62,8 +62,9 @@ class Schedule:
 class Distilled:
     """New bytes of quantized tensors, uint8 [rows, row bytes], and new norms, float32 vectors.
 
-    `before` and `after` are the mean KL(base || quantized) in nats per token of the held-out windows;
-    if it did not fall, `improved` is False and everything is as it was.
+    `before` and `after` are the mean KL(base || quantized) of the held-out windows, in nats per
+    token; if it did not fall, `improved` is False and everything is as it was. `losses` are those
+    of the steps.
     """
 
     data: dict[str, Bytes]
@@ -90,9 +91,9 @@ def distill(
 ) -> Distilled:
     """Minimize the divergence of a quantized model on `windows`, and judge it on `held_out`.
 
-    `data` gives the quantized tensors by name: their format and bytes [rows, row bytes]; the model's
-    other tensors are those of `base`. Windows are token ids [windows, tokens]. Formats without an
-    f16 scale for each block keep theirs.
+    `data` gives the quantized tensors by name: their format and bytes [rows, row bytes]; the
+    model's other tensors are those of `base`. Windows are token ids [windows, tokens]. Formats
+    without an f16 scale for each block keep theirs.
 
     Raises:
         InputError: there are no windows, or no tensor of the plan in `data`.
@@ -219,9 +220,7 @@ def _train(
         first = teacher.differentiator.forward(tokens, lengths, False)
         second = model.forward(tokens, lengths)
         found = _core.ScaleGradients(student.scaled, set(student.norms))
-        losses.append(
-            float(model.divergence(second, teacher.differentiator, first, found).mean())
-        )
+        losses.append(float(model.divergence(second, teacher.differentiator, first, found).mean()))
         while model.back(second, found) is not None:
             pass
         parameters.step(found, schedule.rate_at(step))
@@ -235,7 +234,9 @@ class _Parameters:
 
     def __init__(self, student: _Student) -> None:
         self._student = student
-        self._scales = {name: (_Adam(t.d.size), _Adam(t.m.size)) for name, t in student.scaled.items()}
+        self._scales = {
+            name: (_Adam(t.d.size), _Adam(t.m.size)) for name, t in student.scaled.items()
+        }
         self._norms = {name: _Adam(value.size) for name, value in student.norms.items()}
         self._sizes = {name: float(np.abs(v).mean()) or 1.0 for name, v in student.norms.items()}
 
@@ -243,7 +244,9 @@ class _Parameters:
         """Change all parameters along their gradients."""
         for name, gradients in found.tensors().items():
             tensor, values = self._student.scaled[name], list[NDArray[np.float32]]()
-            for old, g, adam in zip((tensor.d, tensor.m), gradients, self._scales[name], strict=True):
+            for old, g, adam in zip(
+                (tensor.d, tensor.m), gradients, self._scales[name], strict=True
+            ):
                 value = old.reshape(-1).astype(np.float64)
                 values.append((value * np.exp(-rate * adam(g * value))).astype(np.float32))
             tensor.set(*values)
