@@ -72,7 +72,7 @@ pub fn gelu(x: f32, s: f32) -> [f32; 2] {
 }
 
 /// 2 sqrt(2 / pi)
-const GELU: f32 = 1.595_769_1;
+const GELU: f32 = 1.595_769;
 /// The factor of x^3 in GELU's approximation.
 const CUBE: f32 = 0.044_715;
 
