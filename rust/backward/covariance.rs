@@ -16,9 +16,9 @@ const TOKENS: usize = 512;
 pub struct Sums {
     /// Outputs of a matrix.
     pub width: usize,
-    /// Outputs of a block; all outputs for an entire matrix. The last block may have fewer.
+    /// Outputs of a block, a divisor of `width`; all outputs for an entire matrix.
     pub block: usize,
-    /// [matrix][block][outputs of the block][outputs of the block], zero above the diagonal.
+    /// [matrix][block][output][output], zero above the diagonal.
     pub sums: Vec<Vec<f64>>,
     /// Tokens that each matrix multiplied.
     pub counts: Vec<u64>,
@@ -29,46 +29,35 @@ impl Sums {
         Self { width, block, sums: Vec::new(), counts: Vec::new() }
     }
 
-    /// The outputs of each block.
-    fn blocks(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
-        let (width, block) = (self.width, self.block);
-        (0..width).step_by(block).map(move |start| (start, block.min(width - start)))
-    }
-
     fn add(&mut self, kernels: &Kernels, matrix: usize, g: &[f32]) {
-        let floats: usize = self.blocks().map(|(_, size)| size * size).sum();
+        let (width, size) = (self.width, self.block);
         if self.sums.len() <= matrix {
-            self.sums.resize(matrix + 1, vec![0.0; floats]);
+            self.sums.resize(matrix + 1, vec![0.0; width * size]);
             self.counts.resize(matrix + 1, 0);
         }
-        self.counts[matrix] += (g.len() / self.width) as u64;
-        for g in g.chunks(TOKENS * self.width) {
-            let mut first = 0;
-            for (start, size) in self.blocks() {
-                let rows = g.chunks_exact(self.width).flat_map(|row| &row[start..][..size]);
+        self.counts[matrix] += (g.len() / width) as u64;
+        for g in g.chunks(TOKENS * width) {
+            for (block, sums) in self.sums[matrix].chunks_exact_mut(size * size).enumerate() {
+                let rows = g.chunks_exact(width).flat_map(|row| &row[block * size..][..size]);
                 let products = square(kernels, &rows.copied().collect::<Vec<f32>>(), size);
-                let sums = &mut self.sums[matrix][first..first + size * size];
                 for i in 0..size {
-                    for j in 0..=i {
-                        sums[i * size + j] += f64::from(products[i * size + j]);
+                    for j in i * size..=i * size + i {
+                        sums[j] += f64::from(products[j]);
                     }
                 }
-                first += size * size;
             }
         }
     }
 
     /// The sums of all matrices, with what lies above the diagonal filled in.
     pub fn symmetric(&self) -> Vec<f64> {
-        let mut out = self.sums.concat();
-        let mut first = 0;
-        for (_, size) in self.sums.iter().flat_map(|_| self.blocks()) {
+        let (mut out, size) = (self.sums.concat(), self.block);
+        for block in out.chunks_exact_mut(size * size) {
             for i in 0..size {
                 for j in 0..i {
-                    out[first + j * size + i] = out[first + i * size + j];
+                    block[j * size + i] = block[i * size + j];
                 }
             }
-            first += size * size;
         }
         out
     }
@@ -79,14 +68,14 @@ pub struct Covariances {
     kernels: &'static Kernels,
     products: HashSet<String>,
     embeddings: HashSet<String>,
-    /// Most outputs of an entire matrix, and outputs of a block of larger ones.
+    /// Most outputs of an entire matrix, and of a block of larger ones.
     sizes: [usize; 2],
     found: BTreeMap<String, Sums>,
 }
 
 impl Covariances {
     /// For the outputs of `products` and the rows of `embeddings`, by the names of their weights.
-    /// Up to `sizes[0]` outputs have an entire matrix, more have blocks of `sizes[1]`.
+    /// Up to `sizes[0]` outputs have an entire matrix, more have equal blocks of up to `sizes[1]`.
     pub fn new(
         kernels: &'static Kernels,
         products: HashSet<String>,
@@ -102,7 +91,8 @@ impl Covariances {
     }
 
     fn add(&mut self, name: &str, matrix: usize, g: &[f32], width: usize) {
-        let block = if width <= self.sizes[0] { width } else { self.sizes[1].clamp(1, width) };
+        let most = if width <= self.sizes[0] { width } else { self.sizes[1] };
+        let block = (1..=most).rev().find(|&size| width.is_multiple_of(size)).unwrap_or(width);
         let sums = self.found.entry(name.to_owned()).or_insert_with(|| Sums::new(width, block));
         sums.add(self.kernels, matrix, g);
     }

@@ -3,7 +3,9 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use numpy::{IntoPyArray, PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2};
+use numpy::{
+    IntoPyArray, PyArray1, PyArray2, PyArray4, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2,
+};
 use pyo3::prelude::*;
 
 use super::arrays::{bytes, vector};
@@ -91,13 +93,13 @@ fn tensors(scaled: &Tensors<'_>) -> HashMap<String, Arc<Scaled>> {
 #[pyclass(frozen, module = "fewbit._core")]
 pub struct OutputCovariances(Mutex<covariance::Covariances>);
 
-/// Outputs, outputs of a block, f64 [matrices, sum of squared block sizes], u64 [matrices] tokens.
-type Collected<'py> = (usize, usize, Bound<'py, PyArray2<f64>>, Bound<'py, PyArray1<u64>>);
+/// f64 [matrices, blocks, outputs of a block, outputs of a block], and u64 [matrices] tokens.
+type Collected<'py> = (Bound<'py, PyArray4<f64>>, Bound<'py, PyArray1<u64>>);
 
 #[pymethods]
 impl OutputCovariances {
     /// For the outputs of `products` and the rows of the tables `embeddings`: an entire matrix for
-    /// up to `most` outputs, otherwise blocks of `block` outputs on the diagonal.
+    /// up to `most` outputs, otherwise equal blocks on the diagonal of up to `block` outputs.
     #[new]
     #[pyo3(signature = (products, embeddings, most=2048, block=256, isa=None))]
     fn new(
@@ -118,11 +120,9 @@ impl OutputCovariances {
         found
             .into_iter()
             .map(|(name, sums)| {
-                let matrices = sums.counts.len();
-                let all = sums.symmetric();
-                let floats = all.len() / matrices;
-                let all = all.into_pyarray(py).reshape([matrices, floats])?;
-                Ok((name, (sums.width, sums.block, all, sums.counts.into_pyarray(py))))
+                let shape = [sums.counts.len(), sums.width / sums.block, sums.block, sums.block];
+                let all = sums.symmetric().into_pyarray(py).reshape(shape)?;
+                Ok((name, (all, sums.counts.into_pyarray(py))))
             })
             .collect()
     }

@@ -26,33 +26,35 @@ BATCH = 2048
 ENTIRE = 2048
 """Most outputs of a product whose covariance is an entire matrix."""
 BLOCK = 256
-"""Outputs of a block of larger ones: such blocks keep 93 % of the gain."""
+"""Most outputs of a block of larger ones: such blocks keep 93 % of the gain."""
 
 
 @dataclass(frozen=True)
 class OutputCovariance:
     """Second moments of the output gradients of the product with weight `name`.
 
-    `width` are the outputs of one matrix, `block` those of each block on the diagonal. `counts` are
-    the tokens that met each matrix (one, or one for each expert), uint64; `tokens` all tokens.
-    `sums` are float64 [matrices, floats of all blocks].
+    `sums` are float64 [matrices, blocks, outputs, outputs], one matrix or one for each expert: blocks
+    on the diagonal, or a single block of all outputs. `counts` are the tokens that met each matrix,
+    uint64; `tokens` all tokens.
     """
 
     name: str
-    width: int
-    block: int
+    sums: Floats
     counts: NDArray[np.uint64]
     tokens: int
-    sums: Floats
 
-    def blocks(self, matrix: int = 0) -> list[Floats]:
-        """The blocks of E[g g^T] over the tokens that met `matrix`; zeros if none did."""
-        row, found = self.sums[matrix] / max(int(self.counts[matrix]), 1), []
-        for start in range(0, self.width, self.block):
-            size = min(self.block, self.width - start)
-            found.append(row[: size * size].reshape(size, size))
-            row = row[size * size :]
-        return found
+    @property
+    def width(self) -> int:
+        """Outputs of one matrix."""
+        return self.sums.shape[1] * self.sums.shape[2]
+
+    def blocks(self, matrix: int = 0) -> Floats:
+        """E[g g^T] over the tokens that met `matrix`, [blocks, outputs, outputs]; zeros if none did.
+
+        This is what `_core.improve` takes as `output_covariance`.
+        """
+        mean: Floats = self.sums[matrix] / max(int(self.counts[matrix]), 1)
+        return mean
 
     def mean(self, matrix: int = 0) -> Floats:
         """E[g g^T] as one matrix [width, width], zero outside the blocks."""
@@ -108,8 +110,8 @@ def output_covariances(
         if progress:
             progress(len(layers) - index, len(layers), f"gradients of segment {index}")
         yield {
-            name: OutputCovariance(name, width, size, counts, windows.size, sums)
-            for name, (width, size, sums, counts) in found.take().items()
+            name: OutputCovariance(name, sums, counts, windows.size)
+            for name, (sums, counts) in found.take().items()
         }
 
 
