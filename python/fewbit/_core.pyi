@@ -1,6 +1,6 @@
 """Types of the Rust core."""
 
-from typing import final
+from typing import TypedDict, final, type_check_only
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ __all__ = [
     "encode_to_file",
     "find_format",
     "formats",
+    "improve",
     "isa",
     "isas",
     "nll",
@@ -86,6 +87,30 @@ def encode_to_file(
 def decode(
     data: NDArray[np.uint8], format: str, columns: int, threads: int = 0
 ) -> NDArray[np.float32]: ...
+def improve(
+    weights: NDArray[np.float32],
+    format: str,
+    covariance: NDArray[np.float64],
+    *,
+    output_covariance: NDArray[np.float64] | None = None,
+    held_out: NDArray[np.float64] | None = None,
+    importance: NDArray[np.float32] | None = None,
+    damping: float = 0.01,
+    sweeps: int = 8,
+    rounds: int = 2,
+    blocks: int = 1,
+    threads: int = 0,
+) -> tuple[NDArray[np.uint8], Improvement]: ...
+
+@type_check_only
+class Improvement(TypedDict):
+    before: float
+    after: float
+    predicted: float
+    changed: int
+    kept: int
+    held_out: tuple[float, float] | None
+    damping: float
 
 @final
 class Weights:

@@ -92,6 +92,19 @@ impl Affine {
         }
     }
 
+    /// Stores a group's scale, zero point (of the asymmetric kind) and codes.
+    pub(super) fn pack_group(&self, scale: f32, zero: u8, q: &[u8], out: &mut [u8]) {
+        let (head, bytes) = out.split_at_mut(self.head());
+        head[..4].copy_from_slice(&scale.to_le_bytes());
+        if !self.symmetric {
+            head[4] = zero;
+        }
+        bytes.fill(0);
+        for (i, &code) in q.iter().enumerate() {
+            pack(code, u32::from(self.bits), i, bytes);
+        }
+    }
+
     #[inline(always)]
     pub(super) fn encode_row(&self, x: &[f32], out: &mut [u8]) {
         let groups = x.chunks(self.group as usize).zip(out.chunks_exact_mut(self.group_bytes()));

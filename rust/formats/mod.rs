@@ -25,10 +25,14 @@ mod iq1_encode;
 mod k;
 mod k_encode;
 mod legacy;
+mod levels;
+mod quantized_row;
 mod search;
 mod table;
 mod ternary;
 
 pub use affine::Affine;
 pub use codes::{Codes, ScaleBytes, Scales};
+pub use levels::Levels;
+pub use quantized_row::{QuantizedRow, ScaleKind, scale_of_byte};
 pub use table::{Family, Format};

@@ -5,6 +5,7 @@
 mod arrays;
 mod encode;
 mod errors;
+mod feedback;
 mod formats;
 mod gradients;
 mod machine;
@@ -50,6 +51,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
         wrap_pyfunction!(encode::encode, module)?,
         wrap_pyfunction!(encode::encode_to_file, module)?,
         wrap_pyfunction!(encode::decode, module)?,
+        wrap_pyfunction!(feedback::improve, module)?,
         wrap_pyfunction!(machine::isa, module)?,
         wrap_pyfunction!(machine::isas, module)?,
         wrap_pyfunction!(machine::checked_threads, module)?,
