@@ -33,8 +33,8 @@ BLOCK = 256
 class OutputCovariance:
     """Second moments of the output gradients of the product with weight `name`.
 
-    `sums` are float64 [matrices, blocks, outputs, outputs], one matrix or one for each expert: blocks
-    on the diagonal, or a single block of all outputs. `counts` are the tokens that met each matrix,
+    `sums` are float64 [matrices, blocks, outputs, outputs] for one matrix or each expert: blocks on
+    the diagonal, or a single block of all outputs. `counts` are the tokens that met each matrix,
     uint64; `tokens` all tokens.
     """
 
@@ -46,12 +46,13 @@ class OutputCovariance:
     @property
     def width(self) -> int:
         """Outputs of one matrix."""
-        return self.sums.shape[1] * self.sums.shape[2]
+        _, blocks, outputs, _ = self.sums.shape
+        return int(blocks * outputs)
 
     def blocks(self, matrix: int = 0) -> Floats:
-        """E[g g^T] over the tokens that met `matrix`, [blocks, outputs, outputs]; zeros if none did.
+        """E[g g^T] over the tokens that met `matrix`, [blocks, outputs, outputs].
 
-        This is what `_core.improve` takes as `output_covariance`.
+        Zeros if none did. This is what `_core.improve` takes as `output_covariance`.
         """
         mean: Floats = self.sums[matrix] / max(int(self.counts[matrix]), 1)
         return mean
