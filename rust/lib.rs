@@ -21,6 +21,7 @@
 //! `formats`, then `measure`, `read_rate`, `threads`, `floats` and `error`. Only `py` names pyo3; everything
 //! else builds and tests without Python.
 
+pub mod backward;
 pub mod error;
 pub mod exec;
 pub mod floats;

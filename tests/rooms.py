@@ -25,11 +25,11 @@ PYTHON_ROOMS = (
 """From top to bottom: a file imports from its own room and those below."""
 
 RUST_ROOMS = (
-    ("lib.rs",), ("py/",), ("exec/",), ("quantize/",), ("kernels/peak.rs",), ("kernels/mod.rs",),
-    ("kernels/entry/",), ("kernels/table.rs",), ("kernels/product/",), ("kernels/unpack/",),
-    ("kernels/outlined.rs",), ("kernels/ops/",), ("kernels/data.rs",), ("kernels/isa/",),
-    ("kernels/layout/",), ("kernels/shape.rs",), ("formats/",), ("measure.rs", "read_rate.rs"),
-    ("threads.rs",), ("floats.rs", "error.rs"),
+    ("lib.rs",), ("py/",), ("backward/",), ("exec/",), ("quantize/",), ("kernels/peak.rs",),
+    ("kernels/mod.rs",), ("kernels/entry/",), ("kernels/table.rs",), ("kernels/product/",),
+    ("kernels/unpack/",), ("kernels/outlined.rs",), ("kernels/ops/",), ("kernels/data.rs",),
+    ("kernels/isa/",), ("kernels/layout/",), ("kernels/shape.rs",), ("formats/",),
+    ("measure.rs", "read_rate.rs"), ("threads.rs",), ("floats.rs", "error.rs"),
 )  # fmt: skip
 
 

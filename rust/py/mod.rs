@@ -7,6 +7,7 @@ mod encode;
 mod errors;
 mod feedback;
 mod formats;
+mod gradients;
 mod machine;
 mod measure;
 mod model;
@@ -39,6 +40,11 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<model::Cache>()?;
     module.add_class::<model::Executor>()?;
     module.add_class::<model::Collector>()?;
+    module.add_class::<gradients::ScaledTensor>()?;
+    module.add_class::<gradients::OutputCovariances>()?;
+    module.add_class::<gradients::ScaleGradients>()?;
+    module.add_class::<gradients::Pass>()?;
+    module.add_class::<gradients::Differentiator>()?;
     for function in [
         wrap_pyfunction!(formats::formats, module)?,
         wrap_pyfunction!(formats::find_format, module)?,

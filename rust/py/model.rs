@@ -39,7 +39,8 @@ fn find<T: Copy, const N: usize>(
 pub struct Weights(Mutex<exec::weights::Weights>);
 
 impl Weights {
-    fn get(&self) -> std::sync::MutexGuard<'_, exec::weights::Weights> {
+    /// The weights, locked.
+    pub fn get(&self) -> std::sync::MutexGuard<'_, exec::weights::Weights> {
         self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }

@@ -9,9 +9,13 @@
 
 mod descent;
 mod matrix;
+mod one_sided;
 mod rounding;
 mod scales;
 mod scheme;
+mod two_sided;
+mod two_sided_descent;
+mod two_sided_feedback;
 
 use rayon::prelude::*;
 
@@ -20,9 +24,9 @@ use crate::error::{Error, Result};
 use crate::formats::{Format, QuantizedRow};
 use crate::threads::in_pool;
 pub use descent::Effort;
-use descent::{Metric, descend};
-use rounding::{LANES, Objective, Order, Tile, feed_back};
+use rounding::Order;
 use scheme::Scheme;
+pub use two_sided::Outputs;
 
 /// A tensor to quantize, and what its errors cost.
 pub struct Problem<'a> {
@@ -33,7 +37,10 @@ pub struct Problem<'a> {
     pub format: Format,
     /// E[x x^T] of the inputs, [columns, columns], symmetric.
     pub covariance: &'a [f64],
-    /// A covariance of other inputs: rows whose cost in it rises keep the codes they started with.
+    /// E[g g^T] of the loss's gradients at the outputs, where it is known.
+    pub outputs: Option<Outputs<'a>>,
+    /// A covariance of other inputs: rows whose cost in it rises keep the codes they started with,
+    /// with `outputs` all rows of a block.
     pub held_out: Option<&'a [f64]>,
     /// For the encoder's start; None takes the diagonal of the covariance.
     pub importance: Option<&'a [f32]>,
@@ -105,8 +112,24 @@ impl Problem<'_> {
         if let Some(held_out) = self.held_out {
             check_covariance("held-out covariance", held_out, n)?;
         }
+        if let Some(outputs) = self.outputs {
+            self.check_outputs(outputs)?;
+        }
         let trace: f64 = (0..n).map(|j| self.covariance[j * n + j]).sum();
         Ok(if n == 0 { 0.0 } else { trace / n as f64 })
+    }
+
+    fn check_outputs(&self, outputs: Outputs) -> Result<()> {
+        let (rows, size) = (self.rows, outputs.size);
+        if size == 0 || !rows.is_multiple_of(size) || outputs.covariance.len() != rows * size {
+            return Err(Error::shape(format!(
+                "the output covariance has blocks of {size} rows, which must divide {rows} rows"
+            )));
+        }
+        outputs
+            .covariance
+            .chunks_exact(size * size)
+            .try_for_each(|block| check_covariance("output covariance", block, size))
     }
 
     /// The encoder's bytes.
@@ -130,7 +153,7 @@ impl Problem<'_> {
         Ok(out)
     }
 
-    /// Improves the rows of `encoded` in place, tile by tile.
+    /// Improves the rows of `encoded`.
     fn improve(
         &self,
         scheme: &Scheme,
@@ -143,102 +166,36 @@ impl Problem<'_> {
         let read = |bytes: &[u8]| QuantizedRow::read(self.format, &scheme.codes, bytes, n);
         let started: Vec<QuantizedRow> = encoded.par_chunks_exact(size).map(read).collect();
         let mut rows = started.clone();
-        let mut objectives = vec![Objective::default(); self.rows];
-        self.feed_back(scheme, mean, &mut rows, &mut objectives, report)?;
-        if self.effort.sweeps > 0 || self.effort.rounds > 0 {
-            self.descend(scheme, mean, &mut rows, &mut objectives);
-        }
-        let held_out = self.judge(scheme, &started, &rows);
-        for (index, bytes) in encoded.chunks_exact_mut(size).enumerate() {
-            let objective = &mut objectives[index];
-            let worse = held_out.as_ref().is_some_and(|h| !(h[index].after <= h[index].before));
-            if worse || !(objective.after <= objective.before) {
-                report.kept += 1;
-                objective.after = objective.before;
-                continue;
+        let orders = self.orders(mean, report)?;
+        match self.outputs {
+            None => one_sided::improve(self, scheme, orders, &mut rows, mean, report),
+            Some(outputs) => {
+                two_sided::improve(self, scheme, outputs, &orders, &mut rows, report)?;
             }
-            let pairs = rows[index].codes.iter().zip(&started[index].codes);
-            report.changed += pairs.filter(|(a, b)| a != b).count();
-            rows[index].write(self.format, &scheme.codes, bytes);
         }
-        report.before = objectives.iter().map(|o| o.before).sum();
-        report.after = objectives.iter().map(|o| o.after).sum();
-        report.held_out = held_out.map(|h| {
-            let after = |o: &Objective| if o.after <= o.before { o.after } else { o.before };
-            (h.iter().map(|o| o.before).sum(), h.iter().map(after).sum())
-        });
+        let pairs = started.iter().zip(&rows).flat_map(|(a, b)| a.codes.iter().zip(&b.codes));
+        report.changed = pairs.filter(|(a, b)| a != b).count();
+        encoded
+            .par_chunks_exact_mut(size)
+            .zip(&rows)
+            .for_each(|(bytes, row)| row.write(self.format, &scheme.codes, bytes));
         Ok(encoded)
     }
 
-    /// Error feedback in all rows.
-    fn feed_back(
-        &self,
-        scheme: &Scheme,
-        mean: f64,
-        rows: &mut [QuantizedRow],
-        objectives: &mut [Objective],
-        report: &mut Report,
-    ) -> Result<()> {
-        let n = self.columns;
-        let starts: Vec<usize> = (0..=self.blocks).map(|b| b * n / self.blocks).collect();
-        let order =
-            |pair: &[usize]| Order::new(self.covariance, n, pair[0]..pair[1], self.damping * mean);
-        let orders = starts.windows(2).map(order).collect::<Result<Vec<_>>>()?;
+    /// The orders and factors of the columns, block by block.
+    fn orders(&self, mean: f64, report: &mut Report) -> Result<Vec<Order>> {
+        let (n, blocks) = (self.columns, self.blocks);
+        let orders = (0..blocks)
+            .map(|b| {
+                let range = b * n / blocks..(b + 1) * n / blocks;
+                Order::new(self.covariance, n, range, self.damping * mean)
+            })
+            .collect::<Result<Vec<_>>>()?;
         let pivots: f64 = orders.iter().flat_map(|order| &order.factor.pivots).sum();
         let added: f64 = orders.iter().map(|order| order.added * order.columns.len() as f64).sum();
         report.predicted = pivots / (mean * n as f64 + added);
         report.damping = orders.iter().fold(0.0, |most: f64, o| most.max(o.added / mean));
-        rows.par_chunks_mut(LANES)
-            .zip(objectives.par_chunks_mut(LANES))
-            .zip(self.weights.par_chunks(LANES * n))
-            .for_each(|((rows, objectives), weights)| {
-                let mut tile = Tile { scheme, weights, columns: n, rows, objectives };
-                feed_back(&mut tile, &orders);
-            });
-        Ok(())
-    }
-
-    /// Coordinate descent in all rows.
-    fn descend(
-        &self,
-        scheme: &Scheme,
-        mean: f64,
-        rows: &mut [QuantizedRow],
-        objectives: &mut [Objective],
-    ) {
-        let n = self.columns;
-        let metric = Metric::new(self.covariance, n, 0.1 * self.damping * mean);
-        rows.par_chunks_mut(LANES)
-            .zip(objectives.par_chunks_mut(LANES))
-            .zip(self.weights.par_chunks(LANES * n))
-            .for_each(|((rows, objectives), weights)| {
-                descend(scheme, &metric, weights, rows, self.effort, objectives);
-            });
-    }
-
-    /// What the rows cost in the metric held out, if there is one.
-    fn judge(
-        &self,
-        scheme: &Scheme,
-        started: &[QuantizedRow],
-        rows: &[QuantizedRow],
-    ) -> Option<Vec<Objective>> {
-        let n = self.columns;
-        let metric = Metric::new(self.held_out?, n, 0.0);
-        let none = Effort { sweeps: 0, rounds: 0 };
-        let mut out = vec![Objective::default(); self.rows];
-        out.par_chunks_mut(LANES).enumerate().for_each(|(index, out)| {
-            let range = index * LANES..index * LANES + out.len();
-            let weights = &self.weights[range.start * n..range.end * n];
-            for (part, rows) in [started, rows].into_iter().enumerate() {
-                let mut rows = rows[range.clone()].to_vec();
-                descend(scheme, &metric, weights, &mut rows, none, out);
-                if part == 0 {
-                    out.iter_mut().for_each(|o| o.before = o.after);
-                }
-            }
-        });
-        Some(out)
+        Ok(orders)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Coordinate descent on scales and minima: the best step along each direction, rounded to what
 //! the format can store, and taken only if it lowers the objective.
 
-use super::descent::{State, subtract};
+use super::descent::{Metric, State, subtract};
 use super::matrix::{View, ViewMut, product};
 use super::scheme::{Scheme, decoded};
 use crate::floats::{from_f16, to_f16};
@@ -10,24 +10,43 @@ use crate::formats::{QuantizedRow, ScaleKind, scale_of_byte};
 /// Columns whose changes reach each other at once, at least; the others get them as a product.
 const SPAN: usize = 256;
 
-/// Columns that are stepped together, and what becomes of one row of them.
-struct Span<'a> {
-    /// The first column, and H of these columns, [width, width].
-    first: usize,
-    h: &'a [f64],
+/// Columns that are stepped together, and H of them, [width, width].
+pub struct Block {
+    pub first: usize,
     width: usize,
+    h: Vec<f64>,
+}
+
+impl Block {
+    /// The columns `first..first + width` of a metric.
+    pub fn new(metric: &Metric, first: usize, width: usize) -> Self {
+        let mut h = vec![0.0; width * width];
+        for (i, h) in h.chunks_exact_mut(width).enumerate() {
+            h.copy_from_slice(&metric.matrix[(first + i) * metric.size + first..][..width]);
+        }
+        Self { first, width, h }
+    }
+}
+
+/// A row in these columns: its errors and the gradient.
+struct Span<'a> {
+    first: usize,
+    width: usize,
+    h: &'a [f64],
     errors: &'a mut [f64],
     gradient: &'a mut [f64],
-    /// How far values have moved so far.
-    moved: &'a mut [f64],
+}
+
+/// Columns that a format steps together: groups, or the super-blocks that they lie in.
+pub fn span_width(scheme: &Scheme) -> usize {
+    let unit = scheme.group() * scheme.groups_per_block();
+    unit * (SPAN / unit).max(1)
 }
 
 /// One round: scales and minima of each group, then what super-blocks share.
 #[inline(always)]
 pub fn step_scales(state: &mut State) {
-    let size = state.metric.size;
-    let unit = state.scheme.group() * state.scheme.groups_per_block();
-    let width = unit * (SPAN / unit).max(1);
+    let (size, width) = (state.metric.size, span_width(state.scheme));
     for first in (0..size).step_by(width) {
         step_span(state, first, width.min(size - first));
     }
@@ -37,22 +56,17 @@ pub fn step_scales(state: &mut State) {
 #[inline(always)]
 fn step_span(state: &mut State, first: usize, width: usize) {
     let (size, count) = (state.metric.size, state.rows.len());
-    let mut h = vec![0.0; width * width];
-    for (i, h) in h.chunks_exact_mut(width).enumerate() {
-        h.copy_from_slice(&state.metric.matrix[(first + i) * size + first..][..width]);
-    }
+    let block = Block::new(state.metric, first, width);
     let mut moved = vec![0f64; count * width];
     for (r, row) in state.rows.iter_mut().enumerate() {
         let at = r * size + first..r * size + first + width;
-        let mut span = Span {
-            first,
-            h: &h,
-            width,
-            errors: &mut state.errors[at.clone()],
-            gradient: &mut state.gradient[at],
-            moved: &mut moved[r * width..(r + 1) * width],
-        };
-        step_row(state.scheme, row, &mut span);
+        let moved = &mut moved[r * width..(r + 1) * width];
+        moved.copy_from_slice(&state.errors[at.clone()]);
+        let (errors, gradient) = (&mut state.errors[at.clone()], &mut state.gradient[at]);
+        step_row(state.scheme, row, &block, errors, gradient);
+        for (moved, error) in moved.iter_mut().zip(errors) {
+            *moved -= *error;
+        }
     }
     let a = View { data: &moved, stride: width };
     for range in [0..first, first + width..size] {
@@ -62,8 +76,18 @@ fn step_span(state: &mut State, first: usize, width: usize) {
     }
 }
 
+/// Steps the scales of one row in the columns of a block.
 #[inline(always)]
-fn step_row(scheme: &Scheme, row: &mut QuantizedRow, span: &mut Span) {
+pub fn step_row(
+    scheme: &Scheme,
+    row: &mut QuantizedRow,
+    block: &Block,
+    errors: &mut [f64],
+    gradient: &mut [f64],
+) {
+    let Block { first, width, ref h } = *block;
+    let mut span = Span { first, width, h, errors, gradient };
+    let span = &mut span;
     let group = scheme.group();
     let (mut u, mut ones) = (vec![0.0; span.width], vec![0.0; span.width]);
     for start in (0..span.width).step_by(group) {
@@ -354,11 +378,8 @@ fn attempt(
     if !(difference < 0.0) {
         return undo(row);
     }
-    for ((moved, error), total) in
-        moved.iter().zip(&mut span.errors[range.clone()]).zip(&mut span.moved[range.clone()])
-    {
+    for (moved, error) in moved.iter().zip(&mut span.errors[range.clone()]) {
         *error -= moved;
-        *total += moved;
     }
     for (gradient, felt) in span.gradient.iter_mut().zip(&felt) {
         *gradient -= felt;
