@@ -28,6 +28,10 @@ from fewbit.formats.table import FORMATS, Format, find_format
 from fewbit.formats.tensors import QuantizedTensor, dequantize, quantize
 from fewbit.generation.conversation import Conversation, Reply
 from fewbit.generation.text import Generation, Session
+from fewbit.improve.calibration import Calibration
+from fewbit.improve.covariance_file import CovarianceFile, read_covariances
+from fewbit.improve.mixture import Mixture
+from fewbit.improve.report import Improvement
 from fewbit.measure.collect import CollectedImatrix
 from fewbit.measure.comparison import Comparison
 from fewbit.measure.evaluate import divergence, perplexity
@@ -47,11 +51,13 @@ __all__ = [
     "FORMATS",
     "Bench",
     "Cache",
+    "Calibration",
     "CollectedImatrix",
     "Comparison",
     "Config",
     "Contents",
     "Conversation",
+    "CovarianceFile",
     "DeviceError",
     "Divergence",
     "ErrorStatistics",
@@ -60,7 +66,9 @@ __all__ = [
     "Format",
     "FormatError",
     "Generation",
+    "Improvement",
     "InputError",
+    "Mixture",
     "Model",
     "Options",
     "Perplexity",
@@ -86,6 +94,7 @@ __all__ = [
     "load",
     "perplexity",
     "quantize",
+    "read_covariances",
     "read_imatrix",
     "verify",
 ]

@@ -23,6 +23,7 @@ from tests.golden.loading import asset
 COMMANDS = (
     "inspect",
     "quantize",
+    "calibrate",
     "verify",
     "perplexity",
     "divergence",

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal, TypeAlias, get_args
+
+import numpy as np
 
 from fewbit import _core
 from fewbit.callbacks import Progress
@@ -15,11 +19,13 @@ from fewbit.files.checkpoint import Checkpoint, with_data
 from fewbit.improve.calibration import Calibration, sampled_calibration
 from fewbit.improve.covariance import Judges
 from fewbit.improve.covariance_file import CovarianceFile
+from fewbit.improve.distill import Distilled, distill
+from fewbit.improve.gradients import OutputStore, table_judges
 from fewbit.improve.passes import WindowPasses
 from fewbit.improve.report import Improvement
 from fewbit.improve.segments import Segment, segments
 from fewbit.improve.store import FolderStore, MemoryStore, Store
-from fewbit.improve.tensors import Improver, TensorGain, targets
+from fewbit.improve.tensors import Bytes, Improver, TensorGain, targets
 from fewbit.run.model import LoadedModel
 
 Effort: TypeAlias = Literal["fast", "good", "best"]
@@ -55,17 +61,66 @@ class Work:
             OSError: the folder cannot be written.
 
         """
+        if self.effort == "best" and isinstance(self.calibration, CovarianceFile):
+            raise InputError(
+                'effort "best" computes gradients on windows: a file of covariances is not enough',
+                hint='take effort "good", or a text as the calibration',
+            )
         store = MemoryStore() if folder is None else FolderStore(folder, self._key())
         calibration = self.calibration or self._sampled(store, progress)
         wanted = dict(targets(self.model.checkpoint.tensors, self.formats))
-        self._improve(store, calibration, wanted, progress)
+        with self._outputs(folder, calibration, wanted, progress) as outputs:
+            self._improve(store, calibration, wanted, outputs, progress)
         found = {name: kept for name in wanted if (kept := store.get(name)) is not None}
         gains = [gain for _, gain in found.values()]
+        data = {name: data for name, (data, _) in found.items()}
         improvement = Improvement(
             self.effort, calibration.source, tuple(gains), self._warnings(calibration, gains)
         )
-        data = {name: data for name, (data, _) in found.items()}
-        return with_data(self.model.checkpoint, self.formats, data), improvement
+        formats = dict(self.formats)
+        if self.effort == "best" and isinstance(calibration, Calibration) and data:
+            distilled = self._distill(calibration, data, progress)
+            data |= distilled.data
+            data |= {name: row[None].view(np.uint8) for name, row in distilled.norms.items()}
+            formats |= dict.fromkeys(distilled.norms, "F32")
+            divergences = (distilled.before, min(distilled.before, distilled.after))
+            improvement = replace(improvement, distilled=divergences)
+        return with_data(self.model.checkpoint, formats, data), improvement
+
+    def _distill(
+        self,
+        calibration: Calibration,
+        data: Mapping[str, Bytes],
+        progress: Progress | None,
+    ) -> Distilled:
+        """Adjust scales and norms of the model as a whole."""
+        stored = {name: (self.formats[name], each) for name, each in data.items()}
+        return distill(
+            self.model, stored, calibration.fitted, calibration.held_out, threads=self.threads,
+            progress=progress,
+        )  # fmt: skip
+
+    @contextmanager
+    def _outputs(
+        self,
+        folder: Path | None,
+        calibration: Calibration | CovarianceFile,
+        wanted: Mapping[str, str],
+        progress: Progress | None,
+    ) -> Iterator[OutputStore | None]:
+        """Output covariances in a folder of their own; None if the effort has no gradients."""
+        if self.effort != "best" or not isinstance(calibration, Calibration):
+            yield None
+            return
+        with ExitStack() as stack:
+            if folder is None:
+                own = Path(stack.enter_context(TemporaryDirectory()))
+            else:
+                own = folder / "gradients"
+                own.mkdir(exist_ok=True)
+            outputs = OutputStore(own)
+            outputs.collect(self.model, calibration, wanted, self.threads, progress)
+            yield outputs
 
     def _sampled(self, store: Store, progress: Progress | None) -> Calibration:
         tokens = store.tokens()
@@ -80,20 +135,39 @@ class Work:
         store: Store,
         calibration: Calibration | CovarianceFile,
         wanted: Mapping[str, str],
+        outputs: OutputStore | None,
         progress: Progress | None,
     ) -> None:
-        parts = segments(self.model.plan)
+        parts, tables = segments(self.model.plan), _tables(self.model)
         improver = Improver(OPTIONS[self.effort], self.threads)
         last = max((p.index for p in parts if not _names(p).isdisjoint(wanted)), default=-1)
         for part, judges in inputs_of(self.model, calibration, self.threads, progress, store):
-            for name in [name for name in judges if name in wanted]:
-                if store.get(name) is None:
-                    if progress:
-                        progress(part.index, len(parts), name)
-                    tensor = self.model.checkpoint.tensors[name]
-                    store.put(name, *improver.improve(tensor, wanted[name], judges[name]))
+            for name in [name for name in judges if name in wanted and not store.get(name)]:
+                if progress:
+                    progress(part.index, len(parts), name)
+                self._put(store, improver, name, wanted[name], judges[name], outputs)
             if part.index == last:
-                return
+                break
+        for name in tables - {name for part in parts for name in _names(part)}:
+            if outputs is not None and name in wanted and not store.get(name):
+                self._put(store, improver, name, wanted[name], None, outputs)
+
+    def _put(
+        self,
+        store: Store,
+        improver: Improver,
+        name: str,
+        format_: str,
+        judges: Judges | None,
+        outputs: OutputStore | None,
+    ) -> None:
+        """Improve one tensor and keep it; None for `judges` of a table that no product has."""
+        found = None if outputs is None else outputs.get(name)
+        if found is not None and name in _tables(self.model):
+            judges, found = table_judges(judges, found), None
+        if judges is not None:
+            tensor = self.model.checkpoint.tensors[name]
+            store.put(name, *improver.improve(tensor, format_, judges, found))
 
     def _key(self) -> dict[str, Any]:
         """The facts that decide the result, as JSON has them."""
@@ -146,6 +220,11 @@ def check_effort(name: str) -> Effort:
         if name == effort:
             return effort
     raise InputError(f"unknown effort `{name}`", hint=f"known: {', '.join(EFFORTS)}", effort=name)
+
+
+def _tables(model: LoadedModel) -> set[str]:
+    """The tables that tokens are looked up in."""
+    return {op.weights[0] for op in model.plan.ops if op.kind == "embed"}
 
 
 def _names(part: Segment) -> set[str]:

@@ -150,7 +150,7 @@ class Predictor:
         """Improved codes; None for a format that has none."""
         data: NDArray[np.uint8]
         try:
-            data, _ = _core.improve(  # type: ignore[attr-defined]
+            data, _ = _core.improve(
                 weights, format_, covariance, importance=importance_of(covariance),
                 threads=self.threads, **(self.options or {}),
             )  # fmt: skip

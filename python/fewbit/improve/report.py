@@ -11,12 +11,23 @@ from fewbit.tables import Page, Shown, Table
 
 @dataclass(frozen=True)
 class Improvement(Shown):
-    """The gains of a model's tensors, made with `effort` from the windows that `source` names."""
+    """The gains of a model's tensors, made with `effort` from the windows that `source` names.
+
+    `distilled` is the KL divergence on held-out windows before and after scales and norms were
+    adjusted, nats per token; None if they were not.
+    """
 
     effort: str
     source: str
     gains: tuple[TensorGain, ...]
     warnings: tuple[str, ...] = ()
+    distilled: tuple[float, float] | None = None
+
+    @property
+    def predicted(self) -> float | None:
+        """The predicted KL divergence of all products, nats per token; None without gradients."""
+        found = [gain.predicted[1] for gain in self.gains if gain.predicted is not None]
+        return sum(found) if found else None
 
     @property
     def kept(self) -> tuple[TensorGain, ...]:
@@ -43,6 +54,11 @@ class Improvement(Shown):
             names = [gain.name for gain in self.kept if gain.reason == reason]
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""
             lines.append(f"plain codes kept for {', '.join(names[:3])}{more}: {reason}")
+        if self.predicted is not None:
+            lines.append(f"predicted KLD of the products: {self.predicted:.5f} nats per token")
+        if self.distilled is not None:
+            before, after = self.distilled
+            lines.append(f"KLD on held-out windows: {before:.5f}, with adjusted scales {after:.5f}")
         return lines + [f"warning: {warning}" for warning in self.warnings]
 
     def page(self) -> Page:
