@@ -11,7 +11,9 @@ are paired. Formats and bytes of a row are the same for all kinds.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,6 +26,7 @@ import fewbit
 from benches.saved_runs import append, result
 from fewbit import _core
 from fewbit.improve.calibration import Calibration
+from fewbit.improve.covariance import importance_of
 from fewbit.measure.evaluate import windows
 from fewbit.recipes.choose import Options
 
@@ -62,25 +65,44 @@ class Base:
             yield model.forward(cache, window[:-1], outputs=outputs, acts="f32")
 
 
-def encoded(
-    model: fewbit.Model,
-    format_: str,
-    kind: str,
-    calibration: Calibration,
-    importance: fewbit.CollectedImatrix,
-) -> fewbit.Model:
-    """`model` in a format, with one kind of codes; the embedding is the same in all kinds."""
+def encoded(model: fewbit.Model, format_: str, kind: str, inputs: Inputs) -> fewbit.Model:
+    """`model` in a format, with one kind of codes; the embedding's format is the same in all."""
     affine = fewbit.find_format(format_).family == "affine"
-    columns = model.config.width
-    table = "Q6_K" if columns % 256 == 0 else "Q8_0"
+    table = "Q6_K" if model.config.width % 256 == 0 else "Q8_0"
     options = None if affine else Options(embedding=table, output=table, pure=True)
     if kind in ("plain", "imatrix"):
-        given = importance if kind == "imatrix" else None
+        given = inputs.importance if kind == "imatrix" else None
         return model.quantize(format_, given, options=options, requantize=True)
-    effort = "good" if kind == "good" else "best"
+    if kind == "good":
+        return model.quantize(
+            format_, options=options, requantize=True, effort="good", calibration=inputs.covariances
+        )
     return model.quantize(
-        format_, options=options, requantize=True, effort=effort, calibration=calibration
+        format_, options=options, requantize=True, effort="best", calibration=inputs.windows
     )
+
+
+@dataclass
+class Inputs:
+    """What codes are made from: windows, the covariances of their inputs, and mean squares."""
+
+    windows: Calibration
+    covariances: fewbit.CovarianceFile
+    importance: dict[str, NDArray[np.float32]]
+
+
+def inputs_of(model: fewbit.Model, calibration: Calibration, folder: Path) -> Inputs:
+    """Run the windows once; the importance of the blocks' columns is that of the same windows."""
+    file = folder / "covariances.safetensors"
+    model.save_covariances(file, calibration)
+    covariances = fewbit.read_covariances(file)
+    importance = {
+        name: np.concatenate([importance_of(fitted.mean(i)) for i in range(len(fitted.counts))])
+        for _, judges in covariances.judges(model)
+        for name, fitted in ((name, each.fitted) for name, each in judges.items())
+        if name.startswith("blk.")
+    }
+    return Inputs(calibration, covariances, importance)
 
 
 def run(arguments: argparse.Namespace) -> list[dict[str, object]]:
@@ -90,29 +112,30 @@ def run(arguments: argparse.Namespace) -> list[dict[str, object]]:
     if arguments.swap:
         first, second = second, first
     if arguments.own:
-        calibration = model.calibrate(windows=arguments.windows)
-        calibrated = "its own text"
+        calibration, calibrated = model.calibrate(windows=arguments.windows), "its own text"
     else:
-        calibration = model.calibrate(first, windows=arguments.windows)
-        calibrated = "the other half" if arguments.calibrated is None else arguments.calibrated
+        text = first if arguments.calibration is None else halves(arguments.calibration)[0]
+        calibration = model.calibrate(text, windows=arguments.windows)
+        calibrated = arguments.calibrated or "the other half"
     found = windows(model, second, 512).inputs
     tokens = found[np.linspace(0, len(found) - 1, arguments.measured).round().astype(int)]
-    importance = model.imatrix(
-        model.tokenizer.decode(calibration.tokens.reshape(-1).tolist()) if arguments.own else first,
-        chunks=min(arguments.windows, 10**9) if not arguments.own else None,
-    )
-    base, results = Base(model, tokens), []
-    name = f"{arguments.name or Path(arguments.model).stem}, {arguments.measured} windows"
-    for format_ in arguments.formats.split(","):
-        measured = {}
-        for kind in arguments.kinds.split(","):
-            start = time.perf_counter()
-            with encoded(model, format_, kind, calibration, importance) as other:
-                _ = other.weights
-                seconds = time.perf_counter() - start
-                measured[kind] = Measured(base.measure(other), seconds)
-            show(format_, kind, measured)
-        results += as_results(name, format_, calibrated, measured)
+    name = arguments.name or Path(arguments.model).stem
+    results: list[dict[str, object]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        inputs = inputs_of(model, calibration, Path(folder))
+        base = Base(model, tokens)
+        for format_ in arguments.formats.split(","):
+            measured = {}
+            for kind in arguments.kinds.split(","):
+                start = time.perf_counter()
+                with encoded(model, format_, kind, inputs) as other:
+                    _ = other.weights
+                    seconds = time.perf_counter() - start
+                    measured[kind] = Measured(base.measure(other), seconds)
+                show(format_, kind, measured)
+            results += as_results(name, format_, calibrated, measured)
+            if arguments.save_run is not None:
+                append(arguments.save_run, arguments.threads or os.cpu_count() or 1, results)
     return results
 
 
@@ -176,13 +199,12 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--measured", type=int, default=24, help="windows to measure on")
     parser.add_argument("--own", action="store_true", help="calibrate on the model's own text")
     parser.add_argument("--swap", action="store_true", help="calibrate on the second half")
+    parser.add_argument("--calibration", type=Path, help="calibrate on half of another text")
     parser.add_argument("--calibrated", help="a word for the calibration, if not the other half")
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--save-run", type=Path)
     given = parser.parse_args(arguments)
-    results = run(given)
-    if given.save_run is not None:
-        append(given.save_run, given.threads or _core.check_threads(0), results)
+    run(given)
 
 
 if __name__ == "__main__":
