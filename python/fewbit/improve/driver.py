@@ -140,13 +140,16 @@ class Work:
     ) -> None:
         parts, tables = segments(self.model.plan), _tables(self.model)
         improver = Improver(OPTIONS[self.effort], self.threads)
-        last = max((p.index for p in parts if not _names(p).isdisjoint(wanted)), default=-1)
-        for part, judges in inputs_of(self.model, calibration, self.threads, progress, store):
+        left = [p.index for p in parts if any(n in wanted and not store.get(n) for n in _names(p))]
+        inputs = inputs_of(
+            self.model, calibration, self.threads, progress, store, min(left, default=0)
+        )
+        for part, judges in inputs if left else ():
             for name in [name for name in judges if name in wanted and not store.get(name)]:
                 if progress:
                     progress(part.index, len(parts), name)
                 self._put(store, improver, name, wanted[name], judges[name], outputs)
-            if part.index == last:
+            if part.index == max(left):
                 break
         for name in tables - {name for part in parts for name in _names(part)}:
             if outputs is not None and name in wanted and not store.get(name):
@@ -201,12 +204,16 @@ def inputs_of(
     threads: int = 0,
     progress: Progress | None = None,
     store: Store | None = None,
+    finished: int = 0,
 ) -> Iterator[tuple[Segment, dict[str, Judges]]]:
-    """Each segment of `model` with the covariances of its inputs, from windows or from a file."""
+    """Each segment of `model` with the covariances of its inputs, from windows or from a file.
+
+    The tensors of the first `finished` segments are in `store`.
+    """
     if isinstance(calibration, CovarianceFile):
         return calibration.judges(model)
     parts = segments(model.plan)
-    return WindowPasses(model, calibration, threads, progress, store).judges(parts)
+    return WindowPasses(model, calibration, threads, progress, store, finished).judges(parts)
 
 
 def check_effort(name: str) -> Effort:

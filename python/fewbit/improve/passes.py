@@ -95,20 +95,26 @@ class SegmentRun:
 
 @dataclass(frozen=True)
 class WindowPasses:
-    """Windows of a calibration on their way through `model`, segment by segment."""
+    """Windows of a calibration on their way through `model`, segment by segment.
+
+    They go on from the hidden states in `store` if all segments before these are `finished`.
+    """
 
     model: LoadedModel
     calibration: Calibration
     threads: int = 0
     progress: Progress | None = None
     store: StateStore | None = None
+    finished: int = 0
 
     def judges(self, parts: list[Segment]) -> Iterator[tuple[Segment, dict[str, Judges]]]:
         """Each segment with the covariances of its products' inputs, by name of the weight."""
         tokens = np.concatenate([self.calibration.fitted, self.calibration.held_out])
         fitted = len(self.calibration.fitted)
         stored = self.store.states() if self.store else None
-        start, states = stored or (0, np.zeros((*tokens.shape, parts[0].width), np.float32))
+        if stored is None or stored[0] > self.finished:
+            stored = 0, np.zeros((*tokens.shape, parts[0].width), np.float32)
+        start, states = stored
         for part in parts[start:]:
             if self.progress:
                 self.progress(part.index, len(parts), f"{_layer_of(part)}: running windows")
