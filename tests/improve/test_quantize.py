@@ -212,7 +212,7 @@ def test_formats_without_feedback_keep_their_codes(calibration: fewbit.Calibrati
 def test_experts_have_codes_of_their_own() -> None:
     model = fewbit.load(asset("qwen3_moe").parent, "cpu")
     rng = np.random.default_rng(0)
-    tokens = rng.integers(model.config.vocab, size=(8, 64)).astype(np.uint32)
+    tokens = rng.integers(model.config.vocab, size=(64, 128)).astype(np.uint32)
     few = fewbit.Calibration(tokens, "random tokens")
     found = model.quantize("Q4_0", effort="good", calibration=few)
     plain = model.quantize("Q4_0")
