@@ -1,5 +1,7 @@
 //! Matrices of f32 in the run-time layout, made from rows in memory instead of a file's bytes.
 
+use rayon::prelude::*;
+
 use super::memory::Aligned;
 use super::packed::{Packed, Storage};
 use crate::formats::Format;
@@ -52,14 +54,15 @@ impl Packed {
     }
 
     /// Calls `write` with the floats of each block of 16 rows, [columns][16], and its index.
-    fn fill(&mut self, write: impl Fn(&mut [f32], usize)) {
+    fn fill(&mut self, write: impl Fn(&mut [f32], usize) + Sync) {
         let size = self.block_bytes;
-        for (block, bytes) in self.data.as_mut_slice().chunks_exact_mut(size).enumerate() {
+        let blocks = self.data.as_mut_slice().par_chunks_exact_mut(size).enumerate();
+        blocks.with_min_len(4).for_each(|(block, bytes)| {
             // SAFETY: the memory is aligned to cache lines, and every pattern of bits is an f32.
             let (before, lanes, after) = unsafe { bytes.align_to_mut::<f32>() };
             debug_assert!(before.is_empty() && after.is_empty());
             write(lanes, block);
-        }
+        });
     }
 }
 
