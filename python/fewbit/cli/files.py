@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
@@ -12,9 +11,17 @@ from typing import Annotated, Literal
 import typer
 
 from fewbit.api import Model, load
-from fewbit.cli.options import Json, ModelName, Threads, model_path
-from fewbit.cli.outputs import output_paths, refuse_replacing
-from fewbit.cli.progress import progress, stderr
+from fewbit.cli.options import (
+    FormatOption,
+    Json,
+    ModelName,
+    Threads,
+    complete_format,
+    model_path,
+    names_of,
+)
+from fewbit.cli.outputs import output_paths, refuse_replacing, show_each, show_result
+from fewbit.cli.progress import progress, tell
 from fewbit.cli.summary import Quantized, listing, planned
 from fewbit.convert.verify import verify as verify_file
 from fewbit.errors import InputError
@@ -24,9 +31,8 @@ from fewbit.formats.table import find_format
 from fewbit.recipes.choose import Options, canonical
 from fewbit.reports import contents as inspect_file
 from fewbit.reports import write as report
-from fewbit.reports.format_list import list_formats
+from fewbit.reports.encoded import as_encoded
 from fewbit.reports.plan_listing import list_plan
-from fewbit.tables import Shown
 
 
 def inspect(
@@ -34,6 +40,7 @@ def inspect(
     tensor: Annotated[
         str | None,
         typer.Option(
+            metavar="REGEX",
             help="Show the distribution of values of tensors whose names match this regex.",
             show_default=False,
         ),
@@ -41,20 +48,12 @@ def inspect(
     block: Annotated[
         int | None,
         typer.Option(
+            metavar="N",
             help="With --tensor: show this block number by number (0 is the first; row by row).",
             show_default=False,
         ),
     ] = None,
-    format_: Annotated[
-        str | None,
-        typer.Option(
-            "--format",
-            "-f",
-            help="Explain a number format, for example Q4_K or asym4-g32; needs no model. `list` "
-            "lists formats and mixtures with their bits per weight.",
-            show_default=False,
-        ),
-    ] = None,
+    format_: FormatOption = None,
     plan: Annotated[
         bool,
         typer.Option(
@@ -66,24 +65,46 @@ def inspect(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Show a model file: configuration, tokenizer, tensors, formats, bits per weight."""
-    if format_ is not None:
-        if model is not None or tensor is not None or block is not None or plan or metadata:
-            raise InputError(
-                "`--format` takes no model and no `--tensor`, `--block`, `--plan` or `--metadata`",
-                hint="for a block of a file use `--tensor REGEX --block N`",
-            )
-        _show(list_formats() if format_ == "list" else inspect_file.explain(format_), json)
-        return
+    """Show a model file: configuration, tokenizer, tensors, formats, bits per weight.
+
+    With --format it shows the model as `fewbit quantize` would store it, and writes nothing.
+    """
+    _refuse_combinations(tensor, block, format_, plan, metadata)
     if metadata:
-        if plan or tensor is not None or block is not None:
-            raise InputError(
-                "`--metadata` cannot be combined with `--plan`, `--tensor` or `--block`",
-                hint="use one of them",
-            )
-        _show(inspect_file.metadata(model_path(model)), json)
+        show_result(inspect_file.metadata(model_path(model)), json)
         return
-    if plan and (tensor is not None or block is not None):
+    if tensor is None and not plan and format_ is None:
+        show_result(inspect_file.inspect(model_path(model)), json)
+        return
+    checkpoint = open_checkpoint(model_path(model))
+    if format_ is not None:
+        checkpoint = as_encoded(checkpoint, format_)
+    if tensor is None and not plan:
+        show_result(inspect_file.inspect(checkpoint), json)
+    elif tensor is None:
+        show_result(list_plan(checkpoint), json)
+    elif block is None:
+        show_each(inspect_file.distributions(checkpoint, tensor), json)
+    else:
+        show_each(inspect_file.blocks(checkpoint, tensor, block), json)
+
+
+def _refuse_combinations(
+    tensor: str | None, block: int | None, format_: str | None, plan: bool, metadata: bool
+) -> None:
+    """Refuse options of `inspect` that contradict each other.
+
+    Raises:
+        InputError: they do.
+
+    """
+    of_tensors = tensor is not None or block is not None
+    if metadata and (plan or of_tensors or format_ is not None):
+        raise InputError(
+            "`--metadata` goes with none of `--plan`, `--tensor`, `--block`, `--format`",
+            hint="use one of them",
+        )
+    if plan and of_tensors:
         raise InputError(
             "`--plan` cannot be combined with `--tensor` or `--block`", hint="use one of them"
         )
@@ -91,29 +112,22 @@ def inspect(
         raise InputError(
             f"`--block {block}` needs a tensor", hint="for example `--tensor 'blk.0.attn_q'`"
         )
-    if tensor is None and not plan:
-        _show(inspect_file.inspect(model_path(model)), json)
-        return
-    checkpoint = open_checkpoint(model_path(model))
-    if tensor is None:
-        _show(list_plan(checkpoint), json)
-    elif block is None:
-        _show_each(inspect_file.distributions(checkpoint, tensor), json)
-    else:
-        _show_each(inspect_file.blocks(checkpoint, tensor, block), json)
 
 
 def quantize(
     model: Annotated[
-        str, typer.Argument(help="GGUF file, Hugging Face folder, hub name or `demo`.")
+        str,
+        typer.Argument(metavar="MODEL", help="GGUF file, Hugging Face folder, hub name or `demo`."),
     ],
     format_: Annotated[
         list[str],
         typer.Option(
             "--format",
             "-f",
-            help="Format, for example Q8_0, or mixture, for example Q4_K_M; can be repeated. "
-            "`fewbit inspect --format list` lists them with bits per weight.",
+            metavar="FORMAT",
+            autocompletion=complete_format,
+            help="Format, for example Q8_0, or mixture, for example Q4_K_M; several with commas "
+            "or one -f each. They are listed below.",
         ),
     ],
     output: Annotated[
@@ -128,6 +142,7 @@ def quantize(
     imatrix: Annotated[
         Path | None,
         typer.Option(
+            metavar="FILE",
             help="Importance matrix of the columns, from `fewbit imatrix` or llama-imatrix.",
             show_default=False,
         ),
@@ -141,10 +156,12 @@ def quantize(
         ),
     ] = None,
     token_embedding_type: Annotated[
-        str | None, typer.Option(help="Format of token_embd.weight.", show_default=False)
+        str | None,
+        typer.Option(metavar="FORMAT", help="Format of token_embd.weight.", show_default=False),
     ] = None,
     output_tensor_type: Annotated[
-        str | None, typer.Option(help="Format of output.weight.", show_default=False)
+        str | None,
+        typer.Option(metavar="FORMAT", help="Format of output.weight.", show_default=False),
     ] = None,
     pure: Annotated[
         bool, typer.Option("--pure", help="Use one format for all tensors, no mixture.")
@@ -172,11 +189,12 @@ def quantize(
     """
     options = Options(_overrides(tensor_type or []), token_embedding_type, output_tensor_type, pure)
     importance = None if imatrix is None else read_imatrix(imatrix)
-    paths = output_paths(output, model, format_)
+    names = names_of(format_)
+    paths = output_paths(output, model, names)
     source = load(model_path(model), threads=threads)
     allowed = force or (allow_requantize and _is_quantized(source))
     runs = []
-    for name, path in zip(format_, paths, strict=True):
+    for name, path in zip(names, paths, strict=True):
         refuse_replacing(path, [source.checkpoint.path], allowed)
         refuse_replacing(path, [imatrix], force)
         encoded = source.quantize(name, importance, options=options, requantize=allow_requantize)
@@ -189,7 +207,7 @@ def quantize(
         if not json:
             report.show(*(listing(source, encoded) if dry_run else ()), result.line())
             for note in result.notes():
-                stderr().print(note, markup=False, soft_wrap=True)
+                tell(note)
     if json:
         report.write_json(found if len(found) > 1 else found[0])
 
@@ -208,13 +226,13 @@ def _write(encoded: Model, plan: Quantized) -> Quantized:
         warnings.simplefilter("always", UserWarning)
         encoded.save(plan.path, progress=update)
     for warning in caught:
-        stderr().print(f"warning: {warning.message}", markup=False, soft_wrap=True)
+        tell(f"warning: {warning.message}")
     seconds = perf_counter() - start
     return replace(plan, file_bytes=plan.path.stat().st_size, seconds=seconds)
 
 
 def verify(
-    file: Annotated[Path, typer.Argument(help="The GGUF file to check.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The GGUF file to check.")],
     source: Annotated[
         str | None,
         typer.Option(
@@ -227,6 +245,7 @@ def verify(
     imatrix: Annotated[
         Path | None,
         typer.Option(
+            metavar="FILE",
             help="With --source: the importance matrix that the file was made with.",
             show_default=False,
         ),
@@ -234,7 +253,7 @@ def verify(
     tensor: Annotated[
         str | None,
         typer.Option(
-            help="Check only tensors with such names (a regular expression).", show_default=False
+            metavar="REGEX", help="Check only tensors whose names match.", show_default=False
         ),
     ] = None,
     rows: Annotated[
@@ -267,7 +286,7 @@ def verify(
             threads=threads,
             progress=update,
         )
-    _show(replace(found, file=str(file), source=source), json)
+    show_result(replace(found, file=str(file), source=source), json)
     if not found.ok:
         raise typer.Exit(1)
 
@@ -288,22 +307,6 @@ def _rows(text: str | None) -> int | Literal["all"] | None:
             f"`--rows` takes a number or `all`, got `{text}`", hint="as in `--rows 64`"
         )
     return int(text)
-
-
-def _show(found: Shown, json: bool) -> None:
-    if json:
-        report.write_json(found)
-    else:
-        report.show(*found.page())
-
-
-def _show_each(found: Iterable[Shown], json: bool) -> None:
-    """Write one JSON list, or the page of each result as soon as it is computed."""
-    if json:
-        report.write_json(list(found))
-        return
-    for one in found:
-        report.show(*one.page())
 
 
 def _overrides(pairs: list[str]) -> dict[str, str]:

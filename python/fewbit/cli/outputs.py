@@ -1,4 +1,4 @@
-"""Names of the files that commands write, and the inputs that they must not replace."""
+"""Results on stdout, names of files that commands write, and inputs that they must not replace."""
 
 from __future__ import annotations
 
@@ -9,9 +9,28 @@ from pathlib import Path
 from fewbit.demo import is_demo
 from fewbit.errors import InputError
 from fewbit.recipes.choose import canonical
+from fewbit.reports import write
+from fewbit.tables import Shown
 
 _FLOAT_SUFFIX = re.compile(r"[-.](f32|f16|bf16)$", re.IGNORECASE)
 _SPLIT = re.compile(r"-\d{5}-of-\d{5}\.gguf$")
+
+
+def show_result(found: Shown, json: bool) -> None:
+    """Write a result to stdout, as JSON or as its page."""
+    if json:
+        write.write_json(found)
+    else:
+        write.show(*found.page())
+
+
+def show_each(found: Iterable[Shown], json: bool) -> None:
+    """Write one JSON list, or the page of each result as soon as it is computed."""
+    if json:
+        write.write_json(list(found))
+        return
+    for one in found:
+        write.show(*one.page())
 
 
 def output_paths(output: Path | None, model: str, recipes: Sequence[str]) -> list[Path]:
