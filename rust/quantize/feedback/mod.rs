@@ -48,7 +48,7 @@ pub fn improve(problem: &Problem) -> Result<(Vec<u8>, Report)> {
 }
 
 impl Problem<'_> {
-    /// The encoder's bytes.
+    /// The encoder's bytes; of affine formats, whose encoder knows no importance, a search's.
     fn start(&self) -> Result<Vec<u8>> {
         let n = self.columns;
         let diagonal: Vec<f32> = (0..n).map(|j| self.covariance[j * n + j] as f32).collect();
@@ -66,6 +66,14 @@ impl Problem<'_> {
             Some(importance),
             self.threads,
         )?;
+        if let (Format::Affine(affine), true) = (format, n > 0) {
+            let size = format.row_bytes(n)?;
+            in_pool(self.threads, || {
+                out.par_chunks_exact_mut(size)
+                    .zip(self.weights.par_chunks_exact(n))
+                    .for_each(|(out, weights)| affine.fit_row(weights, importance, out));
+            })?;
+        }
         Ok(out)
     }
 

@@ -31,7 +31,7 @@ pub struct Problem<'a> {
 /// What an improvement was worth: costs are the sum of e H e^T over the rows.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
-    /// With the encoder's codes.
+    /// With the codes that feedback starts from.
     pub before: f64,
     pub after: f64,
     /// after / before, as the covariance's factor predicts it: sum of D / sum of H_jj.
