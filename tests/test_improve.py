@@ -113,7 +113,7 @@ def test_blocks_of_rows_are_improved_alone() -> None:
     within_bound(report["after"], sum(r["after"] for _, r in halves), 1e-9 * report["after"])
 
 
-@pytest.mark.parametrize("name", ["Q4_0", "Q8_0", "Q3_K", "IQ4_NL", "asym4-g64"])
+@pytest.mark.parametrize("name", ["Q4_0", "Q8_0", "Q3_K", "IQ4_NL"])
 def test_inputs_without_correlation_round_each_weight_alone(name: str) -> None:
     """A diagonal H leaves nothing to feed back: each value is the one nearest to its weight."""
     weights = weights_of(5, COLUMNS)

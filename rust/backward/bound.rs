@@ -39,21 +39,30 @@ impl Matrix {
     pub fn packed(&self) -> Arc<Packed> {
         match self {
             Self::Packed(packed) => Arc::clone(packed),
-            Self::Scaled { .. } => Arc::new(Packed::of_rows(&self.values(), self.shape()[1])),
+            Self::Scaled { tensor, first, rows } => {
+                let values = values(tensor, *first, *rows);
+                Arc::new(Packed::of_rows(&values, tensor.columns))
+            }
         }
     }
 
     /// The transposed matrix, for products with rows of gradients.
     pub fn transposed(&self) -> Packed {
-        Packed::of_columns(&self.values(), self.shape()[1])
+        match self {
+            Self::Packed(packed) => packed.transposed(),
+            Self::Scaled { tensor, first, rows } => {
+                Packed::of_columns(&values(tensor, *first, *rows), tensor.columns)
+            }
+        }
     }
+}
 
-    fn values(&self) -> Vec<f32> {
-        let [rows, columns] = self.shape();
-        let mut values = vec![0.0; rows * columns];
-        values.par_chunks_exact_mut(columns).enumerate().for_each(|(row, out)| self.row(row, out));
-        values
-    }
+/// Some rows of a tensor as f32.
+fn values(tensor: &Scaled, first: usize, rows: usize) -> Vec<f32> {
+    let mut values = vec![0.0; rows * tensor.columns];
+    let all = values.par_chunks_exact_mut(tensor.columns).enumerate();
+    all.for_each(|(row, out)| tensor.row(first + row, out));
+    values
 }
 
 /// An op with its weights.

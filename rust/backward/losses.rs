@@ -1,13 +1,13 @@
 //! The losses of the backward pass, differentiated with respect to the logits, some rows at a time.
 //!
 //! With p the softmax of a row of logits: -ln p(label) has the gradient p - (1 at the label); the
-//! divergence KL(base || p) has the gradient p - base. Logits exist for `LOGIT_ROWS` rows at a time.
+//! divergence KL(base || p) has the gradient p - base. `LOGITS` of them exist at a time.
 
 use rayon::prelude::*;
 
 use super::observer::Observer;
 use super::ops::Rows;
-use super::{Differentiator, LOGIT_ROWS, Pass};
+use super::{Differentiator, LOGITS, Pass};
 use crate::error::{Error, Result};
 use crate::threads::in_pool;
 
@@ -21,7 +21,7 @@ impl Differentiator {
         let input = self.output_input(pass)?;
         let width = self.input_width(pass);
         in_pool(self.threads, || {
-            let chunks = input.chunks(LOGIT_ROWS * width);
+            let chunks = input.chunks(self.logit_rows() * width);
             chunks.flat_map(|x| self.head(x).pop().expect("a segment has ops")).collect()
         })
     }
@@ -94,10 +94,11 @@ impl Differentiator {
         let segment = self.segments.last().expect("there are two or more");
         let gradient = in_pool(self.threads, || {
             let mut gradient = Vec::with_capacity(input.len());
-            for (index, x) in input.chunks(LOGIT_ROWS * width).enumerate() {
+            let size = self.logit_rows();
+            for (index, x) in input.chunks(size * width).enumerate() {
                 let values = self.head(x);
                 let mut g = values.last().expect("a segment has ops").clone();
-                loss(index * LOGIT_ROWS, &mut g);
+                loss(index * size, &mut g);
                 let rows = no_rows();
                 gradient.extend(self.reverse(segment, (x, values), g, &rows, observer));
             }
@@ -107,6 +108,11 @@ impl Differentiator {
         pass.next = self.segments.len() - 1;
         pass.inputs[self.segments.len() - 1] = Vec::new();
         Ok(())
+    }
+
+    /// Rows whose logits are in memory at a time.
+    fn logit_rows(&self) -> usize {
+        (LOGITS / self.width()).max(64)
     }
 
     /// The values of the output layer's ops for some rows of its input.

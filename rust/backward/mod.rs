@@ -47,8 +47,8 @@ use crate::exec::weights::Weights;
 use crate::kernels::Kernels;
 use crate::threads::in_pool;
 
-/// Rows of logits that are in memory at a time.
-const LOGIT_ROWS: usize = 256;
+/// Logits that are in memory at a time.
+const LOGITS: usize = 1 << 25;
 
 /// A plan with weights, to be differentiated.
 pub struct Differentiator {

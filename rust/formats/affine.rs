@@ -71,7 +71,7 @@ impl Affine {
     }
 
     /// The code of zero in the symmetric kind.
-    fn middle(&self) -> i32 {
+    pub(super) fn middle(&self) -> i32 {
         (1 << (self.bits - 1)) - 1
     }
 

@@ -12,6 +12,7 @@
 //! `scale_bytes`, and naming them in `table.rs`, `decode.rs` and `encode.rs`.
 
 mod affine;
+mod affine_search;
 mod bits;
 mod codebook;
 mod codes;

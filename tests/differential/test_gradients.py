@@ -17,6 +17,7 @@ from reference.weights import Weight
 from tests.compare import same_bits, within_bound
 from tests.golden.loading import NAMES, Golden, load
 from tests.golden.test_models import packed
+from tests.reference.test_gradients import OPS
 
 TOKENS = 9
 """Tokens of a window: more than the sliding windows of these models have."""
@@ -43,16 +44,22 @@ def windows(g: Golden) -> tuple[list[list[int]], np.ndarray, list[int]]:
 
 def expected(g: Golden, labels: np.ndarray) -> list[tuple[list[Any], list[Any], dict[str, Any]]]:
     """For each window the oracle's values, gradients of values and of vectors."""
-    found, start = [], 0
-    both, _, lengths = windows(g)
-    for ids in both:
+    _, tokens, lengths = windows(g)
+    return expected_of(g, tokens, lengths, labels)
+
+
+def expected_of(
+    g: Golden, tokens: np.ndarray, lengths: list[int], labels: np.ndarray
+) -> list[tuple[list[Any], list[Any], dict[str, Any]]]:
+    found, start, capacity = [], 0, max(lengths)
+    for length in lengths:
+        ids, own = tokens[start : start + length].tolist(), labels[start : start + length]
+        start += length
         trace: list[Any] = []
-        logits = run.forward(g.plan, g.weights, ids, trace=trace, cache=run.Cache(max(lengths)))
+        logits = run.forward(g.plan, g.weights, ids, trace=trace, cache=run.Cache(capacity))
         p = softmax(np.float64(logits))
-        p[np.arange(len(ids)), labels[start : start + len(ids)]] -= 1.0
-        start += len(ids)
-        own = backward(g.plan, g.weights, trace, p.tolist(), capacity=max(lengths))
-        found.append((trace, *own))
+        p[np.arange(length), own] -= 1.0
+        found.append((trace, *backward(g.plan, g.weights, trace, p.tolist(), capacity=capacity)))
     return found
 
 
@@ -129,6 +136,59 @@ def gradient_rows(g: Golden, index: int, oracle: list[Any]) -> dict[int, list[li
                 size = len(row) // used
                 rows[int(expert)].append(row[slot * size : (slot + 1) * size])
     return rows
+
+
+@pytest.mark.parametrize(("name", "attributes", "inputs", "width", "shapes"), OPS)
+def test_gradient_of_one_op(
+    name: str, attributes: dict[str, Any], inputs: list[int], width: int,
+    shapes: list[tuple[int, int]],
+) -> None:  # fmt: skip
+    """A layer with the op between products: its variants, and values beyond every limit."""
+    if name == "route":
+        pytest.skip("its result is indices and weights of experts: tests of models have them")
+    g = one_op(name, attributes, inputs, width, shapes)
+    tokens, lengths = np.uint32([3, 1, 4, 1, 5, 2, 0]), [4, 3]
+    core = differentiator(g)
+    made = core.forward(tokens, lengths)
+    labels = core.sampled_loss(made, np.random.default_rng(5).random(7))
+    core.back(made)
+    rows = np.concatenate([found[0] for _, found, _ in expected_of(g, tokens, lengths, labels)])
+    within_bound(made.gradient, rows, 1e-5 * np.abs(rows).max(), name)
+
+
+def one_op(
+    name: str, attributes: dict[str, Any], inputs: list[int], width: int,
+    shapes: list[tuple[int, int]],
+) -> Golden:  # fmt: skip
+    """A model of width 5 and 6 tokens: op of products, product, sum, output layer."""
+    rng = np.random.default_rng(7)
+
+    def matrix(rows: int, columns: int) -> Weight:
+        return Weight.of(rng.uniform(-1.5, 1.5, (rows, columns)).astype(np.float32).tolist())
+
+    weights = {"token_embd.weight": matrix(6, 5), "blk.0.out": matrix(5, width)}
+    plan = [op("embed", [], ["token_embd.weight"], 5)]
+    for i, columns in enumerate(inputs):
+        weights[f"blk.0.in{i}"] = matrix(columns, 5)
+        plan.append(op("linear", [0], [f"blk.0.in{i}"], columns))
+    weights |= {f"blk.0.w{i}": matrix(*shape) for i, shape in enumerate(shapes)}
+    values = list(range(1, len(inputs) + 1))
+    names = [f"blk.0.w{i}" for i in range(len(shapes))]
+    if name == "take":
+        plan.append(op("scale", values, [], width, factor=1.0))
+    else:
+        plan.append(op(name, values, names, width, **attributes))
+    plan.append(op("linear", [len(plan) - 1], ["blk.0.out"], 5))
+    plan.append(op("add", [0, len(plan) - 1], [], 5))
+    plan.append(op("take", [len(plan) - 1], [], 5))
+    plan.append(op("linear", [len(plan) - 1], ["token_embd.weight"], 6))
+    return Golden(load("qwen2").config, plan, weights, [], np.zeros(0), [])
+
+
+def op(
+    kind: str, inputs: list[int], weights: list[str], width: int, **attributes: Any
+) -> dict[str, Any]:
+    return {"op": kind, "inputs": inputs, "weights": weights, "width": width, **attributes}
 
 
 @pytest.mark.parametrize("name", ["qwen2", "qwen3_moe", "qwen3_next", "gpt_oss"])

@@ -1,10 +1,13 @@
 """Error feedback and coordinate descent against the oracle: the same codes, the same scales."""
 
+import re
+
 import numpy as np
 import pytest
 
 from fewbit import _core
 from reference import two_sided as both
+from reference.affine_search import fit_group
 from reference.descent import descend
 from reference.error_feedback import damped, errors_of, feed_back, objective
 from reference.formats import decode_row
@@ -31,6 +34,15 @@ def case(name: str, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 def encoded(weights: np.ndarray, name: str, covariance: np.ndarray) -> list[bytes]:
     """The rows that `improve` starts with."""
     importance = np.diag(covariance).astype(np.float32)
+    if match := re.fullmatch(r"(a?sym)(\d)-g(\d+)", name):
+        kind, bits, group = match[1], int(match[2]), int(match[3])
+        return [
+            b"".join(
+                fit_group(x[i : i + group], w[i : i + group], kind, bits, group)
+                for i in range(0, len(x), group)
+            )
+            for x, w in ((row, importance.tolist()) for row in weights.tolist())
+        ]
     data = _core.encode(weights.view(np.uint8), "F32", weights.shape[1], name, importance)
     return [row.tobytes() for row in data]
 
@@ -72,6 +84,19 @@ def test_descent_on_codes(name: str) -> None:
 @pytest.mark.parametrize("name", [*SMALL, *SUPER])
 def test_descent_on_scales(name: str) -> None:
     improved(name, 2, 2)
+
+
+@pytest.mark.parametrize("name", ["sym1-g7", "sym2-g32", "sym4-g40", "asym1-g9", "asym3-g32"])
+@pytest.mark.parametrize("size", [1.0, 1e-30, 1e30])
+def test_affine_start(name: str, size: float) -> None:
+    """With a diagonal H and no descent only a tie could change what the search found."""
+    rng = np.random.default_rng([1, *name.encode()])
+    weights = (rng.standard_normal((3, 80)) * size).astype(np.float32)
+    weights[2, :40] = 0
+    h = np.diag(np.append(rng.random(79), 0))
+    got, _ = _core.improve(weights, name, h, sweeps=0, rounds=0)
+    for data, start in zip(got, encoded(weights, name, h), strict=True):
+        same_bits(data.tobytes(), start, name)
 
 
 def test_damping_is_raised_until_there_is_a_factor() -> None:

@@ -1,25 +1,38 @@
-"""Commands that read model files: inspect, verify."""
+"""Commands on model files: inspect, quantize, verify."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import warnings
 from dataclasses import replace
 from pathlib import Path
+from time import perf_counter
 from typing import Annotated, Literal
 
 import typer
 
-from fewbit.cli.options import Json, ModelName, Threads, model_path
-from fewbit.cli.progress import progress
+from fewbit.api import Model, load
+from fewbit.cli.options import (
+    FormatOption,
+    Json,
+    ModelName,
+    Threads,
+    complete_format,
+    model_path,
+    names_of,
+)
+from fewbit.cli.outputs import output_paths, refuse_replacing, show_each, show_result
+from fewbit.cli.progress import progress, tell
+from fewbit.cli.summary import Quantized, listing, planned
 from fewbit.convert.verify import verify as verify_file
 from fewbit.errors import InputError
 from fewbit.files.checkpoint import open_checkpoint
 from fewbit.files.importance import read_imatrix
+from fewbit.formats.table import find_format
+from fewbit.recipes.choose import Options, canonical
 from fewbit.reports import contents as inspect_file
 from fewbit.reports import write as report
-from fewbit.reports.format_list import list_formats
+from fewbit.reports.encoded import as_encoded
 from fewbit.reports.plan_listing import list_plan
-from fewbit.tables import Shown
 
 
 def inspect(
@@ -27,6 +40,7 @@ def inspect(
     tensor: Annotated[
         str | None,
         typer.Option(
+            metavar="REGEX",
             help="Show the distribution of values of tensors whose names match this regex.",
             show_default=False,
         ),
@@ -34,20 +48,12 @@ def inspect(
     block: Annotated[
         int | None,
         typer.Option(
+            metavar="N",
             help="With --tensor: show this block number by number (0 is the first; row by row).",
             show_default=False,
         ),
     ] = None,
-    format_: Annotated[
-        str | None,
-        typer.Option(
-            "--format",
-            "-f",
-            help="Explain a number format, for example Q4_K or asym4-g32; needs no model. `list` "
-            "lists formats and mixtures with their bits per weight.",
-            show_default=False,
-        ),
-    ] = None,
+    format_: FormatOption = None,
     plan: Annotated[
         bool,
         typer.Option(
@@ -59,24 +65,46 @@ def inspect(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Show a model file: configuration, tokenizer, tensors, formats, bits per weight."""
-    if format_ is not None:
-        if model is not None or tensor is not None or block is not None or plan or metadata:
-            raise InputError(
-                "`--format` takes no model and no `--tensor`, `--block`, `--plan` or `--metadata`",
-                hint="for a block of a file use `--tensor REGEX --block N`",
-            )
-        _show(list_formats() if format_ == "list" else inspect_file.explain(format_), json)
-        return
+    """Show a model file: configuration, tokenizer, tensors, formats, bits per weight.
+
+    With --format it shows the model as `fewbit quantize` would store it, and writes nothing.
+    """
+    _refuse_combinations(tensor, block, format_, plan, metadata)
     if metadata:
-        if plan or tensor is not None or block is not None:
-            raise InputError(
-                "`--metadata` cannot be combined with `--plan`, `--tensor` or `--block`",
-                hint="use one of them",
-            )
-        _show(inspect_file.metadata(model_path(model)), json)
+        show_result(inspect_file.metadata(model_path(model)), json)
         return
-    if plan and (tensor is not None or block is not None):
+    if tensor is None and not plan and format_ is None:
+        show_result(inspect_file.inspect(model_path(model)), json)
+        return
+    checkpoint = open_checkpoint(model_path(model))
+    if format_ is not None:
+        checkpoint = as_encoded(checkpoint, format_)
+    if tensor is None and not plan:
+        show_result(inspect_file.inspect(checkpoint), json)
+    elif tensor is None:
+        show_result(list_plan(checkpoint), json)
+    elif block is None:
+        show_each(inspect_file.distributions(checkpoint, tensor), json)
+    else:
+        show_each(inspect_file.blocks(checkpoint, tensor, block), json)
+
+
+def _refuse_combinations(
+    tensor: str | None, block: int | None, format_: str | None, plan: bool, metadata: bool
+) -> None:
+    """Refuse options of `inspect` that contradict each other.
+
+    Raises:
+        InputError: they do.
+
+    """
+    of_tensors = tensor is not None or block is not None
+    if metadata and (plan or of_tensors or format_ is not None):
+        raise InputError(
+            "`--metadata` goes with none of `--plan`, `--tensor`, `--block`, `--format`",
+            hint="use one of them",
+        )
+    if plan and of_tensors:
         raise InputError(
             "`--plan` cannot be combined with `--tensor` or `--block`", hint="use one of them"
         )
@@ -84,20 +112,127 @@ def inspect(
         raise InputError(
             f"`--block {block}` needs a tensor", hint="for example `--tensor 'blk.0.attn_q'`"
         )
-    if tensor is None and not plan:
-        _show(inspect_file.inspect(model_path(model)), json)
-        return
-    checkpoint = open_checkpoint(model_path(model))
-    if tensor is None:
-        _show(list_plan(checkpoint), json)
-    elif block is None:
-        _show_each(inspect_file.distributions(checkpoint, tensor), json)
-    else:
-        _show_each(inspect_file.blocks(checkpoint, tensor, block), json)
+
+
+def quantize(
+    model: Annotated[
+        str,
+        typer.Argument(metavar="MODEL", help="GGUF file, Hugging Face folder, hub name or `demo`."),
+    ],
+    format_: Annotated[
+        list[str],
+        typer.Option(
+            "--format",
+            "-f",
+            metavar="FORMAT",
+            autocompletion=complete_format,
+            help="Format, for example Q8_0, or mixture, for example Q4_K_M; several with commas "
+            "or one -f each. They are listed below.",
+        ),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[OUTPUT]",
+            help="GGUF file to write; `{format}` in it becomes the format. MODEL-FORMAT.gguf in "
+            "the current folder if left out.",
+            show_default=False,
+        ),
+    ] = None,
+    imatrix: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Importance matrix of the columns, from `fewbit imatrix` or llama-imatrix.",
+            show_default=False,
+        ),
+    ] = None,
+    tensor_type: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="REGEX=FORMAT",
+            help="Format of the tensors whose names match; can be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    token_embedding_type: Annotated[
+        str | None,
+        typer.Option(metavar="FORMAT", help="Format of token_embd.weight.", show_default=False),
+    ] = None,
+    output_tensor_type: Annotated[
+        str | None,
+        typer.Option(metavar="FORMAT", help="Format of output.weight.", show_default=False),
+    ] = None,
+    pure: Annotated[
+        bool, typer.Option("--pure", help="Use one format for all tensors, no mixture.")
+    ] = False,
+    allow_requantize: Annotated[
+        bool,
+        typer.Option(
+            "--allow-requantize", help="Allow a model that is quantized already; it loses more."
+        ),
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace OUTPUT even if it is a file of MODEL.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List formats and bytes of tensors; write nothing.")
+    ] = False,
+    threads: Threads = 0,
+    json: Json = False,
+) -> None:
+    """Store a model in fewer bits as a GGUF file.
+
+    Only a slab of rows is in memory at a time. The file appears under its name only when it is
+    complete; a file that stood there is replaced, but an input only with --force, or with
+    --allow-requantize if it is quantized already.
+    """
+    options = Options(_overrides(tensor_type or []), token_embedding_type, output_tensor_type, pure)
+    importance = None if imatrix is None else read_imatrix(imatrix)
+    names = names_of(format_)
+    paths = output_paths(output, model, names)
+    source = load(model_path(model), threads=threads)
+    allowed = force or (allow_requantize and _is_quantized(source))
+    runs = []
+    for name, path in zip(names, paths, strict=True):
+        refuse_replacing(path, [source.checkpoint.path], allowed)
+        refuse_replacing(path, [imatrix], force)
+        encoded = source.quantize(name, importance, options=options, requantize=allow_requantize)
+        plan = planned(source, encoded, canonical(name), path, (importance or {}).keys())
+        runs.append((encoded, plan))
+    found = []
+    for encoded, plan in runs:
+        result = plan if dry_run else _write(encoded, plan)
+        found.append(result.json())
+        if not json:
+            report.show(*(listing(source, encoded) if dry_run else ()), result.line())
+            for note in result.notes():
+                tell(note)
+    if json:
+        report.write_json(found if len(found) > 1 else found[0])
+
+
+def _is_quantized(model: Model) -> bool:
+    return any(not find_format(format_).is_float for format_ in model.formats.values())
+
+
+def _write(encoded: Model, plan: Quantized) -> Quantized:
+    """Write a model to its file; warnings go to stderr after the progress bar."""
+    start = perf_counter()
+    with (
+        warnings.catch_warnings(record=True) as caught,
+        progress(f"quantizing to {plan.recipe}", in_bytes=True) as update,
+    ):
+        warnings.simplefilter("always", UserWarning)
+        encoded.save(plan.path, progress=update)
+    for warning in caught:
+        tell(f"warning: {warning.message}")
+    seconds = perf_counter() - start
+    return replace(plan, file_bytes=plan.path.stat().st_size, seconds=seconds)
 
 
 def verify(
-    file: Annotated[Path, typer.Argument(help="The GGUF file to check.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The GGUF file to check.")],
     source: Annotated[
         str | None,
         typer.Option(
@@ -110,6 +245,7 @@ def verify(
     imatrix: Annotated[
         Path | None,
         typer.Option(
+            metavar="FILE",
             help="With --source: the importance matrix that the file was made with.",
             show_default=False,
         ),
@@ -117,7 +253,7 @@ def verify(
     tensor: Annotated[
         str | None,
         typer.Option(
-            help="Check only tensors with such names (a regular expression).", show_default=False
+            metavar="REGEX", help="Check only tensors whose names match.", show_default=False
         ),
     ] = None,
     rows: Annotated[
@@ -150,7 +286,7 @@ def verify(
             threads=threads,
             progress=update,
         )
-    _show(replace(found, file=str(file), source=source), json)
+    show_result(replace(found, file=str(file), source=source), json)
     if not found.ok:
         raise typer.Exit(1)
 
@@ -173,17 +309,21 @@ def _rows(text: str | None) -> int | Literal["all"] | None:
     return int(text)
 
 
-def _show(found: Shown, json: bool) -> None:
-    if json:
-        report.write_json(found)
-    else:
-        report.show(*found.page())
+def _overrides(pairs: list[str]) -> dict[str, str]:
+    """``REGEX=FORMAT`` pairs as a mapping.
 
+    Raises:
+        InputError: a pair has no format.
 
-def _show_each(found: Iterable[Shown], json: bool) -> None:
-    """Write one JSON list, or the page of each result as soon as it is computed."""
-    if json:
-        report.write_json(list(found))
-        return
-    for one in found:
-        report.show(*one.page())
+    """
+    found = {}
+    for pair in pairs:
+        pattern, separator, format_ = pair.rpartition("=")
+        if not separator:
+            raise InputError(
+                f"`--tensor-type` takes REGEX=FORMAT, got `{pair}`",
+                hint="for example `--tensor-type attn_v=Q6_K`",
+                pair=pair,
+            )
+        found[pattern] = format_
+    return found

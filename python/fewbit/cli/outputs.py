@@ -1,4 +1,4 @@
-"""Names of the files that commands write, and the inputs that they must not replace."""
+"""Results on stdout, names of files that commands write, and inputs that they must not replace."""
 
 from __future__ import annotations
 
@@ -9,17 +9,32 @@ from pathlib import Path
 from fewbit.demo import is_demo
 from fewbit.errors import InputError
 from fewbit.recipes.choose import canonical
+from fewbit.reports import write
+from fewbit.tables import Shown
 
 _FLOAT_SUFFIX = re.compile(r"[-.](f32|f16|bf16)$", re.IGNORECASE)
 _SPLIT = re.compile(r"-\d{5}-of-\d{5}\.gguf$")
 
 
-def output_paths(
-    output: Path | None, model: str, recipes: Sequence[str], known: bool = True
-) -> list[Path]:
-    """The file of each of `recipes`: `output` with its `{format}`, or MODEL-FORMAT.gguf here.
+def show_result(found: Shown, json: bool) -> None:
+    """Write a result to stdout, as JSON or as its page."""
+    if json:
+        write.write_json(found)
+    else:
+        write.show(*found.page())
 
-    With `known` False they are words, not recipes.
+
+def show_each(found: Iterable[Shown], json: bool) -> None:
+    """Write one JSON list, or the page of each result as soon as it is computed."""
+    if json:
+        write.write_json(list(found))
+        return
+    for one in found:
+        write.show(*one.page())
+
+
+def output_paths(output: Path | None, model: str, recipes: Sequence[str]) -> list[Path]:
+    """The file of each of `recipes`: `output` with its `{format}`, or MODEL-FORMAT.gguf here.
 
     Raises:
         FormatError: a recipe is unknown.
@@ -27,7 +42,7 @@ def output_paths(
 
     """
     pattern = f"{_stem(model)}-{{format}}.gguf" if output is None else str(output)
-    names = [canonical(recipe) if known else recipe for recipe in recipes]
+    names = [canonical(recipe) for recipe in recipes]
     found = [Path(pattern.replace("{format}", name)) for name in names]
     if len(set(names)) < len(names):
         raise InputError(f"a format is named twice: {', '.join(names)}", hint="name each once")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from glob import escape
 from os import PathLike
 from pathlib import Path
 
-from fewbit.errors import InputError
+from fewbit.errors import InputError, did_you_mean
 from fewbit.files.hf_weights import PATTERN, file_of_tensors
 
 _REPOSITORY = re.compile(r"(?P<id>[\w.-]+/[\w.-]+)(/(?P<file>.+\.gguf))?")
@@ -29,13 +30,37 @@ def resolve(name: str | PathLike[str]) -> Path:
     if path.exists():
         return path
     match = _REPOSITORY.fullmatch(str(name))
-    if match is None or (match["file"] is None and path.suffix in (".gguf", ".safetensors")):
+    if match is None or _is_local(path, match["id"], match["file"]):
         raise InputError(
             f"no model at `{name}`",
-            hint="give a GGUF file, a Hugging Face folder, or a Hub repository as owner/repository",
+            hint=f"{_similar(path)}give a GGUF file, a Hugging Face folder, or a Hub repository as "
+            "owner/repository",
             path=str(name),
         )
     return _download(match["id"], match["file"])
+
+
+def _is_local(path: Path, repository: str, file: str | None) -> bool:
+    """Whether a name that could be a repository's is a path: of a file beside others, or with dots.
+
+    >>> _is_local(Path("../x/y.gguf"), "../x", "y.gguf"), _is_local(Path("a/b"), "a/b", None)
+    (True, False)
+    """
+    if file is None:
+        return path.suffix in (".gguf", ".safetensors") or repository.startswith(".")
+    return repository.startswith(".") or path.parent.is_dir()
+
+
+def _similar(path: Path) -> str:
+    """A hint at a file, a folder or the demo whose name is like that of `path`, or ""."""
+    with contextlib.suppress(OSError, ValueError):
+        beside = {str(other): other.name for other in path.parent.iterdir() if path.name}
+        if str(path) == path.name:
+            beside["demo"] = "demo"
+        if found := did_you_mean(path.name, beside.values()):
+            near = found.split("`")[1]
+            return f"did you mean `{next(k for k, v in beside.items() if v == near)}`? "
+    return ""
 
 
 def _download(repository: str, file: str | None) -> Path:

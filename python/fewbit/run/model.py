@@ -218,6 +218,10 @@ class LoadedModel:
         """GB/s (10^9 bytes) of the memory that holds the weights: reading it, on a card copying."""
         return self.backend.memory_rate(self.weights, threads)
 
+    def peak_rate(self, threads: int = 0) -> float | None:
+        """Billions of int8 multiply-adds per second: the CPU's peak; None on a card."""
+        return self.backend.peak_rate(threads)
+
     def forward(
         self,
         cache: Cache,

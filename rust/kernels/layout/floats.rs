@@ -1,7 +1,10 @@
 //! Matrices of f32 in the run-time layout, made from rows in memory instead of a file's bytes.
 
+use rayon::prelude::*;
+
 use super::memory::Aligned;
 use super::packed::{Packed, Storage};
+use crate::floats::{from_bf16, from_f16};
 use crate::formats::Format;
 use crate::kernels::shape::LANES;
 
@@ -44,6 +47,40 @@ impl Packed {
         packed
     }
 
+    /// The transposed matrix, as f32.
+    pub fn transposed(&self) -> Self {
+        match self.storage {
+            Storage::Floats(Format::BF16) => self.turned::<2>(|b| from_bf16(u16::from_le_bytes(b))),
+            Storage::Floats(Format::F16) => self.turned::<2>(|b| from_f16(u16::from_le_bytes(b))),
+            Storage::Floats(_) => self.turned::<4>(f32::from_le_bytes),
+            _ => {
+                let mut values = vec![0.0; self.rows * self.columns];
+                let rows = values.par_chunks_exact_mut(self.columns).enumerate();
+                rows.for_each(|(row, out)| self.row(row, out));
+                Self::of_columns(&values, self.columns)
+            }
+        }
+    }
+
+    /// `transposed` of elements of `N` bytes, 16 rows and 16 columns at a time.
+    fn turned<const N: usize>(&self, read: impl Fn([u8; N]) -> f32 + Sync) -> Self {
+        let mut packed = Self::floats(self.columns, self.rows);
+        packed.fill(|lanes, block| {
+            let columns = block * LANES..self.columns.min((block + 1) * LANES);
+            let blocks = self.data.as_slice().chunks_exact(self.block_bytes);
+            for (out, rows) in lanes.chunks_mut(LANES * LANES).zip(blocks) {
+                let (rows, _) = rows.as_chunks::<N>();
+                for (lane, column) in columns.clone().enumerate() {
+                    let elements = &rows[column * LANES..][..LANES];
+                    for (out, element) in out.chunks_exact_mut(LANES).zip(elements) {
+                        out[lane] = read(*element);
+                    }
+                }
+            }
+        });
+        packed
+    }
+
     fn floats(rows: usize, columns: usize) -> Self {
         let mut packed = Self::empty(Storage::Floats(Format::F32), rows, columns);
         packed.block_bytes = LANES * columns * size_of::<f32>();
@@ -52,14 +89,15 @@ impl Packed {
     }
 
     /// Calls `write` with the floats of each block of 16 rows, [columns][16], and its index.
-    fn fill(&mut self, write: impl Fn(&mut [f32], usize)) {
+    fn fill(&mut self, write: impl Fn(&mut [f32], usize) + Sync) {
         let size = self.block_bytes;
-        for (block, bytes) in self.data.as_mut_slice().chunks_exact_mut(size).enumerate() {
+        let blocks = self.data.as_mut_slice().par_chunks_exact_mut(size).enumerate();
+        blocks.with_min_len(4).for_each(|(block, bytes)| {
             // SAFETY: the memory is aligned to cache lines, and every pattern of bits is an f32.
             let (before, lanes, after) = unsafe { bytes.align_to_mut::<f32>() };
             debug_assert!(before.is_empty() && after.is_empty());
             write(lanes, block);
-        }
+        });
     }
 }
 
@@ -71,6 +109,31 @@ fn count(values: &[f32], width: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn transposed_matrices_have_the_elements_of_rows() {
+        const ROWS: usize = 35;
+        for (name, columns) in [("F32", 21), ("BF16", 21), ("F16", 18), ("Q8_0", 64)] {
+            let values: Vec<f32> = (0..ROWS * columns).map(|i| i as f32 * 0.37 - 5.0).collect();
+            let format = Format::parse(name).unwrap();
+            let size = format.row_bytes(columns).unwrap();
+            let mut data = vec![0; ROWS * size];
+            for (x, out) in values.chunks_exact(columns).zip(data.chunks_exact_mut(size)) {
+                format.encode_row(x, None, out);
+            }
+            let packed = Packed::new(&data, format, ROWS, columns, false).unwrap();
+            let turned = packed.transposed();
+            assert_eq!((turned.rows, turned.columns), (columns, ROWS));
+            let (mut row, mut column) = (vec![0.0; columns], vec![0.0; ROWS]);
+            for i in 0..ROWS {
+                packed.row(i, &mut row);
+                for (j, expected) in row.iter().enumerate() {
+                    turned.row(j, &mut column);
+                    assert_eq!(column[i].to_bits(), expected.to_bits(), "{name} {i} {j}");
+                }
+            }
+        }
+    }
 
     #[test]
     fn rows_and_columns_are_those_of_the_values() {

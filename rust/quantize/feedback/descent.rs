@@ -4,52 +4,12 @@
 //! V + (E H)_j / H_jj, and a change costs one row of H.
 
 use super::matrix::{View, ViewMut, multiversion, product};
+use super::metric::{Metric, State, subtract};
+use super::problem::Effort;
 use super::rounding::Objective;
 use super::scales::step_scales;
 use super::scheme::{Scheme, decoded};
 use crate::formats::QuantizedRow;
-
-/// A symmetric matrix H of [size, size] with what was added to its diagonal.
-pub struct Metric {
-    pub matrix: Vec<f64>,
-    pub size: usize,
-    /// 1 / H_jj, 0 where H_jj is.
-    pub inverse: Vec<f64>,
-    pub added: f64,
-}
-
-impl Metric {
-    /// The `covariance` with `added` to its diagonal.
-    pub fn new(covariance: &[f64], size: usize, added: f64) -> Self {
-        let mut matrix = covariance.to_vec();
-        let inverse = |x: f64| if x > 0.0 { 1.0 / x } else { 0.0 };
-        for j in 0..size {
-            matrix[j * size + j] += added;
-        }
-        let inverse = (0..size).map(|j| inverse(matrix[j * size + j])).collect();
-        Self { matrix, size, inverse, added }
-    }
-}
-
-/// Rows with their errors and the gradient, [rows, columns].
-pub struct State<'a> {
-    pub scheme: &'a Scheme,
-    pub metric: &'a Metric,
-    pub weights: &'a [f32],
-    pub rows: &'a mut [QuantizedRow],
-    pub errors: Vec<f64>,
-    /// E H.
-    pub gradient: Vec<f64>,
-}
-
-/// How often to go over codes and scales.
-#[derive(Clone, Copy, Debug)]
-pub struct Effort {
-    /// The most sweeps over the codes each time.
-    pub sweeps: usize,
-    /// How often scales follow, and codes again.
-    pub rounds: usize,
-}
 
 multiversion! {
     /// Improves rows of `weights` by descent; returns their objectives in `after`.
@@ -166,12 +126,4 @@ fn sweep(
         }
     }
     changed
-}
-
-/// out -= line * factor.
-#[inline(always)]
-pub fn subtract(out: &mut [f64], line: &[f64], factor: f64) {
-    for (out, x) in out.iter_mut().zip(line) {
-        *out -= x * factor;
-    }
 }

@@ -1,6 +1,8 @@
 //! Products and factors of f64 matrices: row-major, each sum in one order whatever the CPU and the
 //! number of threads, as no multiply-add is fused.
 
+#![allow(clippy::needless_range_loop)] // i, j and k count across several arrays
+
 use rayon::prelude::*;
 
 /// Rows and columns of a tile of sums that stays in registers.

@@ -9,7 +9,9 @@
 
 mod descent;
 mod matrix;
+mod metric;
 mod one_sided;
+mod problem;
 mod rounding;
 mod scales;
 mod scheme;
@@ -20,57 +22,12 @@ mod two_sided_feedback;
 use rayon::prelude::*;
 
 use super::encode_tensor;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::formats::{Format, QuantizedRow};
 use crate::threads::in_pool;
-pub use descent::Effort;
+pub use problem::{Effort, Outputs, Problem, Report};
 use rounding::Order;
 use scheme::Scheme;
-pub use two_sided::Outputs;
-
-/// A tensor to quantize, and what its errors cost.
-pub struct Problem<'a> {
-    /// [rows, columns]
-    pub weights: &'a [f32],
-    pub rows: usize,
-    pub columns: usize,
-    pub format: Format,
-    /// E[x x^T] of the inputs, [columns, columns], symmetric.
-    pub covariance: &'a [f64],
-    /// E[g g^T] of the loss's gradients at the outputs, where it is known.
-    pub outputs: Option<Outputs<'a>>,
-    /// A covariance of other inputs: rows whose cost in it rises keep the codes they started with,
-    /// with `outputs` all rows of a block.
-    pub held_out: Option<&'a [f64]>,
-    /// For the encoder's start; None takes the diagonal of the covariance.
-    pub importance: Option<&'a [f32]>,
-    /// Added to the diagonal for feedback, in units of its mean; a tenth of it for descent.
-    pub damping: f64,
-    pub effort: Effort,
-    /// Feedback and its factor see this many diagonal blocks of the covariance.
-    pub blocks: usize,
-    /// 0 means all cores; the bytes do not depend on it.
-    pub threads: usize,
-}
-
-/// What an improvement was worth: costs are the sum of e H e^T over the rows.
-#[derive(Clone, Debug, Default)]
-pub struct Report {
-    /// With the encoder's codes.
-    pub before: f64,
-    pub after: f64,
-    /// after / before, as the covariance's factor predicts it: sum of D / sum of H_jj.
-    pub predicted: f64,
-    /// Codes that differ from the encoder's.
-    pub changed: usize,
-    /// Rows that kept the encoder's codes.
-    pub kept: usize,
-    /// `before` and `after` in the metric held out.
-    pub held_out: Option<(f64, f64)>,
-    /// What was added to the diagonal, in units of its mean: more than asked for where the
-    /// covariance had no factor.
-    pub damping: f64,
-}
 
 /// Encodes a tensor, then improves its codes and scales; returns the bytes.
 ///
@@ -91,48 +48,7 @@ pub fn improve(problem: &Problem) -> Result<(Vec<u8>, Report)> {
 }
 
 impl Problem<'_> {
-    /// Checks sizes and values; returns the mean of the covariance's diagonal.
-    fn check(&self) -> Result<f64> {
-        let n = self.columns;
-        if self.weights.len() != self.rows * n {
-            let (rows, found) = (self.rows, self.weights.len());
-            return Err(Error::shape(format!("{rows} rows of {n} weights, found {found} weights")));
-        }
-        if self.blocks == 0 || self.blocks > n.max(1) {
-            let blocks = self.blocks;
-            return Err(Error::input(format!("cannot cut {n} columns into {blocks} blocks")));
-        }
-        if !(self.damping.is_finite() && self.damping >= 0.0) {
-            let found = self.damping;
-            return Err(Error::input(format!(
-                "damping is {found}, expected a number of 0 or more"
-            )));
-        }
-        check_covariance("covariance", self.covariance, n)?;
-        if let Some(held_out) = self.held_out {
-            check_covariance("held-out covariance", held_out, n)?;
-        }
-        if let Some(outputs) = self.outputs {
-            self.check_outputs(outputs)?;
-        }
-        let trace: f64 = (0..n).map(|j| self.covariance[j * n + j]).sum();
-        Ok(if n == 0 { 0.0 } else { trace / n as f64 })
-    }
-
-    fn check_outputs(&self, outputs: Outputs) -> Result<()> {
-        let (rows, size) = (self.rows, outputs.size);
-        if size == 0 || !rows.is_multiple_of(size) || outputs.covariance.len() != rows * size {
-            return Err(Error::shape(format!(
-                "the output covariance has blocks of {size} rows, which must divide {rows} rows"
-            )));
-        }
-        outputs
-            .covariance
-            .chunks_exact(size * size)
-            .try_for_each(|block| check_covariance("output covariance", block, size))
-    }
-
-    /// The encoder's bytes.
+    /// The encoder's bytes; of affine formats, whose encoder knows no importance, a search's.
     fn start(&self) -> Result<Vec<u8>> {
         let n = self.columns;
         let diagonal: Vec<f32> = (0..n).map(|j| self.covariance[j * n + j] as f32).collect();
@@ -150,6 +66,14 @@ impl Problem<'_> {
             Some(importance),
             self.threads,
         )?;
+        if let (Format::Affine(affine), true) = (format, n > 0) {
+            let size = format.row_bytes(n)?;
+            in_pool(self.threads, || {
+                out.par_chunks_exact_mut(size)
+                    .zip(self.weights.par_chunks_exact(n))
+                    .for_each(|(out, weights)| affine.fit_row(weights, importance, out));
+            })?;
+        }
         Ok(out)
     }
 
@@ -196,23 +120,5 @@ impl Problem<'_> {
         report.predicted = pivots / (mean * n as f64 + added);
         report.damping = orders.iter().fold(0.0, |most: f64, o| most.max(o.added / mean));
         Ok(orders)
-    }
-}
-
-fn check_covariance(name: &str, covariance: &[f64], n: usize) -> Result<()> {
-    if covariance.len() != n * n {
-        let found = covariance.len();
-        return Err(Error::shape(format!("the {name} must be [{n}, {n}], found {found} numbers")));
-    }
-    if let Some(at) = covariance.iter().position(|x| !x.is_finite()) {
-        let (i, j, x) = (at / n, at % n, covariance[at]);
-        return Err(Error::format(format!("the {name} has {x} at [{i}, {j}], expected a number")));
-    }
-    match (0..n).find(|j| covariance[j * n + j] < 0.0) {
-        None => Ok(()),
-        Some(j) => Err(Error::format(format!(
-            "the {name} has {} at [{j}, {j}], expected 0 or more",
-            covariance[j * n + j]
-        ))),
     }
 }

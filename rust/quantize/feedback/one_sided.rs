@@ -2,10 +2,11 @@
 
 use rayon::prelude::*;
 
-use super::descent::{Effort, Metric, descend};
+use super::descent::descend;
+use super::metric::Metric;
+use super::problem::{Effort, Problem, Report};
 use super::rounding::{LANES, Objective, Order, Tile, feed_back};
 use super::scheme::Scheme;
-use super::{Problem, Report};
 use crate::formats::QuantizedRow;
 
 /// Improves `rows` one by one; those that do not get better stay as they are.

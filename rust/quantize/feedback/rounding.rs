@@ -5,6 +5,8 @@
 //! to w_p + sum over k > p of E_k L_kp, so that each term is least given those before it. The
 //! columns with the largest diagonals come last, that is first to be rounded.
 
+#![allow(clippy::needless_range_loop)] // lanes count across several arrays
+
 use super::matrix::{Factor, View, ViewMut, factor, multiversion, product};
 use super::scheme::{Scheme, decoded};
 use crate::error::{Error, Result};

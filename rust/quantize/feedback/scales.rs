@@ -1,8 +1,8 @@
 //! Coordinate descent on scales and minima: the best step along each direction, rounded to what
 //! the format can store, and taken only if it lowers the objective.
 
-use super::descent::{Metric, State, subtract};
 use super::matrix::{View, ViewMut, product};
+use super::metric::{Metric, State, subtract};
 use super::scheme::{Scheme, decoded};
 use crate::floats::{from_f16, to_f16};
 use crate::formats::{QuantizedRow, ScaleKind, scale_of_byte};
@@ -375,7 +375,8 @@ fn attempt(
     for ((moved, felt), gradient) in moved.iter().zip(&felt[range.clone()]).zip(gradient) {
         difference += moved * (felt - 2.0 * gradient);
     }
-    if !(difference < 0.0) {
+    let falls = difference < 0.0;
+    if !falls {
         return undo(row);
     }
     for (moved, error) in moved.iter().zip(&mut span.errors[range.clone()]) {

@@ -6,22 +6,14 @@
 
 use rayon::prelude::*;
 
-use super::descent::Metric;
+use super::metric::Metric;
+use super::problem::{Outputs, Problem, Report};
 use super::rounding::{Objective, Order};
 use super::scheme::Scheme;
 use super::two_sided_descent::Rows;
 use super::two_sided_feedback::{self, feed_back};
-use super::{Problem, Report};
 use crate::error::Result;
 use crate::formats::QuantizedRow;
-
-/// Diagonal blocks of G: rows of different blocks do not make up for each other.
-#[derive(Clone, Copy)]
-pub struct Outputs<'a> {
-    /// [blocks, size, size]; `blocks * size` is the number of rows.
-    pub covariance: &'a [f64],
-    pub size: usize,
-}
 
 /// What all blocks of rows share.
 struct Shared<'a> {

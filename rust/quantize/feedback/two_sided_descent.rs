@@ -1,10 +1,13 @@
 //! Coordinate descent in tr(G E H E^T): as `descent.rs` and `scales.rs`, but a change in one row
 //! moves the gradient G E H of all rows, so rows follow one another.
 
+#![allow(clippy::needless_range_loop)] // r and j count across several arrays
+
 use rayon::prelude::*;
 
-use super::descent::{Effort, Metric, subtract};
 use super::matrix::{View, ViewMut, multiversion, product};
+use super::metric::{Metric, subtract};
+use super::problem::Effort;
 use super::scales::{Block, span_width, step_row};
 use super::scheme::{Scheme, decoded};
 use crate::formats::QuantizedRow;

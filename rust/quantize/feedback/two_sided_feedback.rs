@@ -6,6 +6,8 @@
 //! the last column to the first, in each from the last row to the first, so that each term is
 //! least given those before it. Tiles on a diagonal do not depend on each other.
 
+#![allow(clippy::needless_range_loop)] // i and j count across several arrays
+
 use std::ops::Range;
 use std::sync::OnceLock;
 
