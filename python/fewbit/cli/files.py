@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
@@ -11,19 +11,23 @@ from typing import Annotated, Literal
 
 import typer
 
-from fewbit.api import Model, load
 from fewbit.cli.options import Json, ModelName, Threads, model_path
 from fewbit.cli.outputs import output_paths, refuse_replacing
-from fewbit.cli.progress import progress, stderr
-from fewbit.cli.summary import Quantized, listing, planned
+from fewbit.cli.progress import LateProgress, progress, stderr
+from fewbit.cli.summary import Quantized, listing, pieces_of, planned
+from fewbit.convert.quantization import Quantization, quantized
+from fewbit.convert.split import Split, split_of
 from fewbit.convert.verify import verify as verify_file
+from fewbit.demo import demo_or
 from fewbit.errors import InputError
 from fewbit.files.checkpoint import open_checkpoint
 from fewbit.files.importance import read_imatrix
+from fewbit.files.tensor_file import Source, TensorFile, open_tensors
 from fewbit.formats.table import find_format
 from fewbit.recipes.choose import Options, canonical
 from fewbit.reports import contents as inspect_file
 from fewbit.reports import write as report
+from fewbit.reports.distributions import distributions
 from fewbit.reports.format_list import list_formats
 from fewbit.reports.plan_listing import list_plan
 from fewbit.tables import Shown
@@ -94,13 +98,14 @@ def inspect(
     if tensor is None and not plan:
         _show(inspect_file.inspect(model_path(model)), json)
         return
-    checkpoint = open_checkpoint(model_path(model))
     if tensor is None:
-        _show(list_plan(checkpoint), json)
-    elif block is None:
-        _show_each(inspect_file.distributions(checkpoint, tensor), json)
+        _show(list_plan(open_checkpoint(model_path(model))), json)
+        return
+    source, bar = open_tensors(demo_or(model_path(model)), damaged=True), LateProgress()
+    if block is None:
+        _show_each(distributions(source, tensor, bar), json, bar)
     else:
-        _show_each(inspect_file.blocks(checkpoint, tensor, block), json)
+        _show_each(inspect_file.blocks(source, tensor, block), json, bar)
 
 
 def quantize(
@@ -161,30 +166,57 @@ def quantize(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="List formats and bytes of tensors; write nothing.")
     ] = False,
+    split_max_size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="Write pieces of at most this size of tensors, for example 500M or 2G (10^9 "
+            "bytes): NAME-00001-of-00003.gguf and so on.",
+            show_default=False,
+        ),
+    ] = None,
+    split_max_tensors: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="Write pieces of at most this many tensors.", show_default=False
+        ),
+    ] = None,
     threads: Threads = 0,
     json: Json = False,
 ) -> None:
     """Store a model in fewer bits as a GGUF file.
 
     Only a slab of rows is in memory at a time. The file appears under its name only when it is
-    complete; a file that stood there is replaced, but an input only with --force, or with
-    --allow-requantize if it is quantized already.
+    complete, pieces all at once; a file that stood there is replaced, but an input only with
+    --force, or with --allow-requantize if it is quantized already.
+
+    MODEL may also be a GGUF file that fewbit cannot run: of another architecture, a vision
+    projector, an adapter. Its tensors are chosen by name and shape as llama-quantize does.
     """
+    split = split_of(split_max_size, split_max_tensors)
     options = Options(_overrides(tensor_type or []), token_embedding_type, output_tensor_type, pure)
     importance = None if imatrix is None else read_imatrix(imatrix)
     paths = output_paths(output, model, format_)
-    source = load(model_path(model), threads=threads)
+    source = open_tensors(demo_or(model_path(model)))
     allowed = force or (allow_requantize and _is_quantized(source))
     runs = []
     for name, path in zip(format_, paths, strict=True):
-        refuse_replacing(path, [source.checkpoint.path], allowed)
-        refuse_replacing(path, [imatrix], force)
-        encoded = source.quantize(name, importance, options=options, requantize=allow_requantize)
-        plan = planned(source, encoded, canonical(name), path, (importance or {}).keys())
-        runs.append((encoded, plan))
+        encoded = quantized(
+            source, name, importance,
+            options=options, requantize=allow_requantize, threads=threads,
+        )  # fmt: skip
+        pieces = pieces_of(encoded, path, split)
+        for piece in pieces:
+            refuse_replacing(piece, [source.path], allowed)
+            refuse_replacing(piece, [imatrix], force)
+        plan = planned(source, encoded, canonical(name), path)
+        runs.append((encoded, plan if split is None else replace(plan, pieces=tuple(pieces))))
+    if isinstance(source, TensorFile):
+        what = f"`{source.path}` is quantized by the names of its tensors, fewbit cannot run it"
+        _warn(f"{what}: {source.problem}")
     found = []
     for encoded, plan in runs:
-        result = plan if dry_run else _write(encoded, plan)
+        result = plan if dry_run else _write(encoded, plan, split)
         found.append(result.json())
         if not json:
             report.show(*(listing(source, encoded) if dry_run else ()), result.line())
@@ -194,11 +226,15 @@ def quantize(
         report.write_json(found if len(found) > 1 else found[0])
 
 
-def _is_quantized(model: Model) -> bool:
-    return any(not find_format(format_).is_float for format_ in model.formats.values())
+def _is_quantized(source: Source) -> bool:
+    return any(not find_format(tensor.format).is_float for tensor in source.tensors.values())
 
 
-def _write(encoded: Model, plan: Quantized) -> Quantized:
+def _warn(text: object) -> None:
+    stderr().print(f"warning: {text}", markup=False, soft_wrap=True)
+
+
+def _write(encoded: Quantization, plan: Quantized, split: Split | None) -> Quantized:
     """Write a model to its file; warnings go to stderr after the progress bar."""
     start = perf_counter()
     with (
@@ -206,11 +242,11 @@ def _write(encoded: Model, plan: Quantized) -> Quantized:
         progress(f"quantizing to {plan.recipe}", in_bytes=True) as update,
     ):
         warnings.simplefilter("always", UserWarning)
-        encoded.save(plan.path, progress=update)
+        files = encoded.save(plan.path, split=split, progress=update)
     for warning in caught:
-        stderr().print(f"warning: {warning.message}", markup=False, soft_wrap=True)
+        _warn(warning.message)
     seconds = perf_counter() - start
-    return replace(plan, file_bytes=plan.path.stat().st_size, seconds=seconds)
+    return replace(plan, file_bytes=sum(f.stat().st_size for f in files), seconds=seconds)
 
 
 def verify(
@@ -297,13 +333,21 @@ def _show(found: Shown, json: bool) -> None:
         report.show(*found.page())
 
 
-def _show_each(found: Iterable[Shown], json: bool) -> None:
+def _show_each(found: Iterator[Shown], json: bool, bar: LateProgress) -> None:
     """Write one JSON list, or the page of each result as soon as it is computed."""
+    results = []
+    while True:
+        with progress("reading") as update:  # ends before the page is written
+            bar.update = update
+            one = next(found, None)
+        if one is None:
+            break
+        if json:
+            results.append(one)
+        else:
+            report.show(*one.page())
     if json:
-        report.write_json(list(found))
-        return
-    for one in found:
-        report.show(*one.page())
+        report.write_json(results)
 
 
 def _overrides(pairs: list[str]) -> dict[str, str]:
