@@ -91,3 +91,45 @@ def test_a_command_starts_without_the_modules_that_it_may_not_need() -> None:
         [sys.executable, "-c", LIGHT], check=True, timeout=60, capture_output=True, text=True
     )
     assert ended.stdout == "\n"
+
+
+BUSY = """
+import os, threading, time, fewbit
+model = fewbit.load("demo", "cpu", threads=2)
+expected = model.logits([1, 2, 3]).tobytes()
+cache, stop = model.cache(1, 512), threading.Event()
+
+def compute():
+    while not stop.is_set():
+        cache.reset()
+        model.forward(cache, list(range(1, 400)))
+
+thread = threading.Thread(target=compute)
+thread.start()
+codes = []
+for _ in range(6):
+    time.sleep(0.03)
+    if (child := os.fork()) == 0:
+        start, refused = time.monotonic(), False
+        same = [model.logits([1, 2, 3]).tobytes() == expected for _ in range(3)]
+        try:
+            cache.length()
+        except fewbit.InputError as error:
+            refused = "when this process was forked" in str(error)
+        late = time.monotonic() - start > 20
+        os._exit(9 if late or not all(same) else 1 if refused else 0)
+    codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+stop.set()
+thread.join()
+assert model.logits([1, 2, 3]).tobytes() == expected
+raise SystemExit(0 if max(codes) == 1 else 8)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_child_forked_while_a_thread_computes_does_not_wait_for_it() -> None:
+    """The child computes in a cache of its own; the cache that was in use is refused."""
+    ended = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", BUSY], timeout=120, capture_output=True, text=True
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
