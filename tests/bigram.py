@@ -76,6 +76,7 @@ class Bigram:
         self.plan = build_plan(self.config)
         self.formats = dict.fromkeys(self.plan.weights(), "F32")
         self.executor = None
+        self.checkpoint = SimpleNamespace(metadata={})  # recommends no sampling
         self.calls: list[tuple[int, int]] = []
 
     def quantize(self, recipe: str) -> Bigram:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 
@@ -96,3 +97,33 @@ def test_options_and_tools_reach_the_template() -> None:
     assert written == "no clock"
     with pytest.raises(InputError, match="must be JSON"):
         render(tokenizer, MESSAGES, chat_template_kwargs={"x": object()})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tools": ["x"]}, "tools are ['x'], expected a list of dicts"),
+        ({"tools": {"name": "f"}}, "tools are {'name': 'f'}, expected a list of dicts"),
+        ({"chat_template_kwargs": 3}, "chat_template_kwargs is 3, expected a dict"),
+    ],
+)
+def test_shapes_of_options(options: dict[str, Any], message: str) -> None:
+    tokenizer = load_tokenizer(open_checkpoint(MODELS / "llama"))
+    with pytest.raises(InputError) as caught:
+        render(dataclasses.replace(tokenizer, chat_template="x"), MESSAGES, **options)
+    assert caught.value.message == message
+
+
+@pytest.mark.parametrize(
+    "part", ["{% if c['type'] == 'text' %}{{ c['text'] }}{% endif %}", "{{ c.type[:0] + c.text }}"]
+)
+def test_a_template_that_knows_only_lists_of_parts(part: str) -> None:
+    """Templates of models with images may read no text that is not in a part."""
+    loop = f"{{% for c in m.content %}}{part}{{% endfor %}}"
+    template = f"{{% for m in messages %}}[{{{{ m.role }}}}]{loop}{{% endfor %}}"
+    assert rendered(template) == "[system]Be brief. [user]Hello"
+
+
+def test_a_template_that_writes_content_otherwise_has_it_as_text() -> None:
+    template = "{% if messages[0].type is defined %}x{% endif %}{{ messages[1].content | upper }}"
+    assert rendered(template) == "HELLO"

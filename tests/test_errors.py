@@ -266,7 +266,8 @@ TABLE: list[tuple[Callable[[Path], Any], type[FewbitError], str, str | None]] = 
     (
         lambda m: model(m).perplexity("short"), errors.InputError,
         "the text has 5 tokens, windows of 512 need at least 1024",
-        "use a longer text or a smaller window (`--ctx`)",
+        "use a longer text or a smaller window (`--ctx`), or `--stride` (`stride=`), which scores "
+        "every token of any text",
     ),
     (
         lambda m: render(model(m).tokenizer, []), errors.InputError,

@@ -15,6 +15,7 @@ from fewbit.errors import InputError
 from fewbit.files.checkpoint import open_checkpoint
 from fewbit.files.tensor_file import open_tensors
 from fewbit.generation.conversation import Message, Reply, reply_to
+from fewbit.generation.defaults import default_sampling, sampling_for
 from fewbit.generation.text import Generation, Session, generate
 from fewbit.measure import collect, comparison, evaluate, speed
 from fewbit.measure.collect import CollectedImatrix
@@ -25,7 +26,7 @@ from fewbit.recipes.choose import Options
 from fewbit.run.device import Device
 from fewbit.run.limits import Activations, KvType
 from fewbit.run.model import Importance, LoadedModel
-from fewbit.run.sampling import Sampling, sampling_from
+from fewbit.run.sampling import Sampling
 
 
 def load(
@@ -137,6 +138,7 @@ class Model(LoadedModel):
         *,
         ctx: int = 512,
         chunks: int | None = None,
+        stride: int | None = None,
         acts: Activations = "int8",
         progress: Progress | None = None,
     ) -> Perplexity:
@@ -146,11 +148,21 @@ class Model(LoadedModel):
         measured; the second half of each is scored. `acts` is what products do to their
         activations: "int8" rounds them, "f32" does not.
 
+        With a `stride` windows overlap, each `stride` tokens behind the last, and every token of
+        the text is scored once; a text that one window holds is scored as a whole.
+
+        >>> import fewbit
+        >>> model = fewbit.load("demo")
+        >>> short = model.perplexity("Once upon a time there was a girl.", stride=256)
+        >>> short.sample.tokens
+        8
+
         Raises:
-            InputError: the text is too short for two windows, or an option is out of range.
+            InputError: the text is too short for two windows, with a `stride` for one token to
+                score, or an option is out of range.
 
         """
-        return evaluate.perplexity(self, text, ctx, chunks, acts, progress)
+        return evaluate.perplexity(self, text, ctx, chunks, acts, progress, stride)
 
     def divergence(
         self,
@@ -197,6 +209,15 @@ class Model(LoadedModel):
             self, text, ctx, chunks, output=output, dataset=dataset, progress=progress
         )
 
+    @property
+    def sampling(self) -> Sampling:
+        """How `generate` and `chat` draw tokens unless told otherwise.
+
+        It is what the model's files recommend (generation_config.json, or `general.sampling` keys
+        of GGUF), with fewbit's defaults for the rest. `dataclasses.replace` changes some options.
+        """
+        return default_sampling(self.checkpoint)
+
     def generate(
         self,
         prompt: str | Sequence[int],
@@ -206,29 +227,42 @@ class Model(LoadedModel):
         top_k: int | None = None,
         top_p: float | None = None,
         min_p: float | None = None,
+        repeat_penalty: float | None = None,
+        presence_penalty: float | None = None,
+        frequency_penalty: float | None = None,
+        logit_bias: Mapping[int, float] | None = None,
         seed: int | None = None,
         stop: str | Sequence[str] = (),
         sampling: Sampling | None = None,
         acts: Activations = "int8",
         session: Session | None = None,
+        skip_special: bool = True,
     ) -> Generation:
         """Write text that continues `prompt`, a text or token ids.
 
         Iterate over the result for pieces of text as they are made, or take `str(...)` of it for
         all of it. The text ends at an end token, at one of the `stop` strings (left out of the
-        text), after `max_tokens` tokens, or when the context is full. `temperature` (default 0.8;
-        0 takes the likeliest token), `top_k` (40), `top_p` (0.95), `min_p` (0.05) and `seed` say
-        how a token is drawn; they override those of `sampling`. A `session` keeps its KV cache
-        for the next call.
+        text), after `max_tokens` tokens, or when the context is full. A `session` keeps its KV
+        cache for the next call. Without `skip_special`, special tokens show in the text.
+
+        `temperature`, `top_k`, `top_p`, `min_p`, `repeat_penalty`, `presence_penalty`,
+        `frequency_penalty`, `logit_bias` and `seed` say how a token is drawn; `Sampling` describes
+        them and has more. They override those of `sampling`, which is by default what the model's
+        files recommend (`Model.sampling`). `temperature=0` takes the likeliest token, and then
+        no recommended penalty applies.
 
         Raises:
             InputError: the prompt is empty or longer than the context, or an option out of range.
 
         """
-        drawn = sampling_from(sampling, temperature, top_k, top_p, min_p, seed)
+        drawn = sampling_for(
+            self.checkpoint, sampling, temperature=temperature, top_k=top_k, top_p=top_p,
+            min_p=min_p, repeat_penalty=repeat_penalty, presence_penalty=presence_penalty,
+            frequency_penalty=frequency_penalty, logit_bias=logit_bias, seed=seed,
+        )  # fmt: skip
         return generate(
             self, prompt, max_tokens=max_tokens, sampling=drawn, stop=stop, acts=acts,
-            session=session,
+            session=session, skip_special=skip_special,
         )  # fmt: skip
 
     def chat(
@@ -240,6 +274,10 @@ class Model(LoadedModel):
         top_k: int | None = None,
         top_p: float | None = None,
         min_p: float | None = None,
+        repeat_penalty: float | None = None,
+        presence_penalty: float | None = None,
+        frequency_penalty: float | None = None,
+        logit_bias: Mapping[int, float] | None = None,
         seed: int | None = None,
         stop: str | Sequence[str] = (),
         sampling: Sampling | None = None,
@@ -253,15 +291,20 @@ class Model(LoadedModel):
         The model's own chat template makes the prompt. Iterate over the result for pieces as they
         are made, or take `str(...)` of it for the whole answer; `reasoning` has what the model
         thinks before. The template sees `tools`, JSON schemas of functions, and each of
-        `chat_template_kwargs`, such as `{"enable_thinking": False}`. Options are those of
-        `generate`. `Conversation` keeps messages and KV cache from turn to turn.
+        `chat_template_kwargs`, such as `{"enable_thinking": False}`. Calls of tools that the model
+        writes are `Reply.tool_calls` and no part of the answer. Options are those of `generate`.
+        `Conversation` keeps messages and KV cache from turn to turn.
 
         Raises:
             InputError: a message has another shape, the template refuses the conversation, or it
                 does not fit the context.
 
         """
-        drawn = sampling_from(sampling, temperature, top_k, top_p, min_p, seed)
+        drawn = sampling_for(
+            self.checkpoint, sampling, temperature=temperature, top_k=top_k, top_p=top_p,
+            min_p=min_p, repeat_penalty=repeat_penalty, presence_penalty=presence_penalty,
+            frequency_penalty=frequency_penalty, logit_bias=logit_bias, seed=seed,
+        )  # fmt: skip
         return reply_to(
             self, messages, max_tokens=max_tokens, sampling=drawn, stop=stop, acts=acts,
             session=session, tools=tools, chat_template_kwargs=chat_template_kwargs,

@@ -14,15 +14,36 @@ TABLE = [
         "perplexity --text short.txt --ctx 8",
         1,
         "the text has 4 tokens, windows of 8 need at least 16",
-        "use a longer text or a smaller window (`--ctx`)",
+        "use a longer text or a smaller window (`--ctx`), or `--stride` (`stride=`), which scores "
+        "every token of any text",
     ),
     (
         "perplexity --ctx 20000",
         1,
         "the text has 24580 tokens, windows of 20000 need at least 40000",
-        "use a longer text or a smaller window (`--ctx`)",
+        "use a longer text or a smaller window (`--ctx`), or `--stride` (`stride=`), which scores "
+        "every token of any text",
     ),
     ("perplexity --ctx 3", 1, "a window of 3 tokens is too short", "use 4 or more"),
+    (
+        "perplexity --stride 512",
+        1,
+        "a stride of 512 tokens, expected 1 to 511",
+        "the stride is shorter than the window (`--ctx`)",
+    ),
+    (
+        "generate x --logit-bias 3",
+        1,
+        "`--logit-bias 3` is not an id with a number",
+        "such as 15043+1, 15043-2.5 or 15043-inf",
+    ),
+    (
+        "generate x -n 1 --logit-bias 4096+1",
+        1,
+        "logit bias of token 4096, the vocabulary has 4096 tokens",
+        "ids run from 0 to 4095",
+    ),
+    ("generate x --dry-base 0.5", 1, "dry_base is 0.5, expected 1 or more", None),
     ("perplexity --chunks 0", 1, "cannot measure 0 chunks", "use 1 or more"),
     (
         "inspect --plan --tensor attn_q",

@@ -19,7 +19,7 @@ from typing import Annotated
 import typer
 
 from fewbit import _core
-from fewbit.cli import devices, files, measuring, speed, writing
+from fewbit.cli import chat, devices, files, measuring, speed, writing
 from fewbit.cli.progress import stderr
 from fewbit.errors import FewbitError
 
@@ -42,7 +42,7 @@ for command in (
     measuring.compare,
     measuring.imatrix,
     writing.generate,
-    writing.chat,
+    chat.chat,
     speed.bench,
     devices.devices,
 ):
@@ -70,6 +70,8 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a console without ± or é shows a ? instead
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")  # a wrong byte fails its own text alone
     signal.signal(signal.SIGTERM, _terminate)
     sys.exit(run(sys.argv[1:]))
 

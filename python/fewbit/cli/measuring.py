@@ -39,19 +39,30 @@ def perplexity(
     format_: FormatOption = None,
     ctx: Ctx = 512,
     chunks: Chunks = None,
+    stride: Annotated[
+        int | None,
+        typer.Option(
+            help="Begin a window every STRIDE tokens and score every token of the text once, "
+            "also of a short text; a text that one window holds is scored as a whole.",
+            show_default=False,
+        ),
+    ] = None,
     acts: Acts = "int8",
     threads: Threads = 0,
     device: Device = "auto",
     kv: Kv = "f32",
     json: Json = False,
 ) -> None:
-    """Measure how well a model predicts a text, in llama.cpp's windows (second half scored)."""
+    """Measure how well a model predicts a text, in llama.cpp's windows (second half scored).
+
+    With --stride windows overlap and every token is scored.
+    """
     kinds, content = each_acts(acts), read_text(text, model)
     loaded = open_model(model, format_, threads, device, kv)
     results = []
     for kind in kinds:
         with progress(f"perplexity, acts {kind}") as update:
-            results.append(evaluate.perplexity(loaded, content, ctx, chunks, kind, update))
+            results.append(evaluate.perplexity(loaded, content, ctx, chunks, kind, update, stride))
     _note_context(loaded, ctx)
     if json:
         report.write_json(results)
@@ -179,7 +190,7 @@ def imatrix(
 def _note_context(model: Model, ctx: int) -> None:
     if ctx > model.config.context:
         stderr().print(
-            f"note: windows of {ctx} tokens, the model was trained with {model.config.context}"
+            f"note: windows of {ctx} tokens, the model was made for {model.config.context}"
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -38,15 +39,16 @@ def render(
 
     Raises:
         InputError: the model has no template, its template refuses the messages, or it takes more
-            than 10 seconds or 1 GiB.
+            than 10 seconds or 1 GiB; tools or options have another shape.
 
     """
     if tokenizer.chat_template is None:
         raise InputError(
             "the model has no chat template", hint="use `fewbit generate`, which needs none"
         )
+    _check_shapes(tools, chat_template_kwargs)
     values = {
-        "messages": [dict(message) for message in messages],
+        "messages": [_with_reasoning(message) for message in messages],
         "tools": None if tools is None else [dict(tool) for tool in tools],
         "documents": None,
         "add_generation_prompt": True,
@@ -54,24 +56,78 @@ def render(
         "eos_token": _spelled(tokenizer, tokenizer.eos),
         **(chat_template_kwargs or {}),
     }
-    try:
-        size = len(json.dumps(values))
-        request = {
-            "template": tokenizer.chat_template, "values": values, "most": _LENGTH + 4 * size
-        }  # fmt: skip
-        line = json.dumps(request).encode() + b"\n"
-    except (TypeError, ValueError, RecursionError) as error:
-        raise InputError(
-            f"messages, tools and options of the template must be JSON: {error}",
-            hint="give texts, numbers, lists and dicts",
-        ) from None
-    found = _RENDERER.ask(line)
+    found = _ask(tokenizer.chat_template, values)
+    if _LISTS.search(tokenizer.chat_template) and not _shows(found, messages):
+        listed = [_with_list(message) for message in values["messages"]]
+        again = _ask(tokenizer.chat_template, values | {"messages": listed})
+        found = again if _shows(again, messages) else found
     if "text" not in found:
         raise InputError(
             f"the model's chat template fails: {found['error']}",
             hint="some templates do not support system messages",
         )
     return found["text"]
+
+
+def _ask(template: str, values: dict[str, Any]) -> dict[str, str]:
+    """What the renderer answers: `text` or `error`."""
+    try:
+        size = len(json.dumps(values))
+        request = {"template": template, "values": values, "most": _LENGTH + 4 * size}
+        line = json.dumps(request).encode() + b"\n"
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InputError(
+            f"messages, tools and options of the template must be JSON: {error}",
+            hint="give texts, numbers, lists and dicts",
+        ) from None
+    return _RENDERER.ask(line)
+
+
+_LISTS = re.compile(r"""\[['"]type['"]\]|\.type\b""")
+"""A template that reads the type of a part of the content: some know no other content."""
+
+
+def _shows(found: Mapping[str, str], messages: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the last user's text stands in what was rendered."""
+    users = [m.get("content") for m in messages if m.get("role") == "user"]
+    asked = users[-1] if users and isinstance(users[-1], str) else ""
+    return "text" in found and asked.strip() in found["text"]
+
+
+def _with_list(message: dict[str, Any]) -> dict[str, Any]:
+    """A message whose content is a list of one part, as templates of models with images want it."""
+    content = message.get("content")
+    if not isinstance(content, str):
+        return message
+    return {**message, "content": [{"type": "text", "text": content}] if content else []}
+
+
+def _check_shapes(tools: object, options: object) -> None:
+    listed = isinstance(tools, Sequence) and all(isinstance(tool, Mapping) for tool in tools)
+    if tools is not None and not listed:
+        raise InputError(
+            f"tools are {tools!r}, expected a list of dicts",
+            hint='such as [{"type": "function", "function": {"name": "f", "parameters": {}}}]',
+        )
+    if options is not None and not isinstance(options, Mapping):
+        raise InputError(
+            f"chat_template_kwargs is {options!r}, expected a dict",
+            hint='such as {"enable_thinking": False}',
+        )
+
+
+_REASONING = ("reasoning_content", "thinking", "reasoning")
+
+
+def _with_reasoning(message: Mapping[str, Any]) -> dict[str, Any]:
+    """A message whose reasoning has the names that templates read, as transformers gives it.
+
+    They are `reasoning_content`, and `thinking` for GPT-OSS.
+    """
+    found = next((message[name] for name in _REASONING if message.get(name) is not None), None)
+    if found is None:
+        return dict(message)
+    return {"thinking": found, **message, "reasoning_content": found}
 
 
 class _Renderer:

@@ -64,7 +64,7 @@ def answer(request: dict[str, Any]) -> dict[str, str]:
     except RecursionError:
         return {"error": "it calls itself without end"}
     except Exception as error:  # a template can raise anything
-        return {"error": str(error)[:1000] or type(error).__name__}
+        return {"error": " ".join(str(error).split())[:1000] or type(error).__name__}
     return {"text": "".join(pieces)}
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import tokenizers
 
-from fewbit.errors import FileFormatError
+from fewbit.errors import FileFormatError, InputError
 from fewbit.moved import Renamed
 
 END_TOKENS = (
@@ -51,7 +51,13 @@ class Tokenizer:
         `special` adds BOS and any other token that the tokenizer puts around a text.
         `parse_special` reads special tokens written in the text as tokens, as chat templates need;
         otherwise they are plain text.
+
+        Raises:
+            InputError: the text holds lone surrogates, as Python reads bytes that are not UTF-8.
+
         """
+        if not text.isascii():
+            _check_unicode(text)
         self.backend.encode_special_tokens = not parse_special
         return list(self.backend.encode(text, add_special_tokens=special).ids)
 
@@ -74,6 +80,12 @@ class Tokenizer:
         """Return the text of a token in the vocabulary, None for unknown ids."""
         found = self.backend.id_to_token(id_)
         return None if found is None else str(found)
+
+    @cached_property
+    def special_ids(self) -> frozenset[int]:
+        """The ids of tokens that the vocabulary calls special, and of those that end a text."""
+        added = self.backend.get_added_tokens_decoder()
+        return frozenset(id_ for id_, token in added.items() if token.special) | self.stop_ids
 
     @cached_property
     def vocab(self) -> dict[str, int]:
@@ -120,6 +132,16 @@ class TextDecoder:
     def _pending(self) -> str:
         before = self._tokenizer.decode(self._ids[self._first : self._shown])
         return self._tokenizer.decode(self._ids[self._first :])[len(before) :]
+
+
+def _check_unicode(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"the text is not valid UTF-8: it has the character {text[error.start]!r}",
+            hint="save or pipe the text as UTF-8",
+        ) from None
 
 
 def backend_of_json(text: str, where: str) -> tokenizers.Tokenizer:
