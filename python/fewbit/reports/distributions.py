@@ -152,12 +152,13 @@ def _made(
     counts: Counts,
     outliers: NDArray[np.float64],
 ) -> Distribution:
+    percentiles = [value + 0.0 for value in percentiles]  # of two zeros the one without a sign
     return Distribution(
         name=name,
         format=format_,
         shape=tuple(shape),
-        min=ends[0],
-        max=ends[1],
+        min=ends[0] + 0.0,
+        max=ends[1] + 0.0,
         mean=mean,
         deviation=deviation,
         percentiles=dict(zip(PERCENTILES, percentiles, strict=True)),
