@@ -11,7 +11,8 @@ from typing import Protocol, TypeVar
 from fewbit.convert.gguf_header import padded
 from fewbit.errors import InputError
 from fewbit.files.gguf import Field
-from fewbit.files.gguf_names import PIECE, piece_files
+from fewbit.files.gguf_names import PIECE
+from fewbit.files.gguf_pieces import piece_files
 from fewbit.files.gguf_types import GGUFValueType
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([KMGT])B?", re.IGNORECASE)
