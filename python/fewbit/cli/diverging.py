@@ -50,6 +50,8 @@ def measured(asked: Asked) -> list[Divergence]:
     if asked.top is not None and asked.save_base is None:
         raise InputError("`--top` needs a file to write", hint="name it with `--save-base FILE`")
     from_file = asked.base and not is_demo(asked.base) and base_files.is_base_file(asked.base)
+    if asked.base and Path(asked.base).suffix in (".kld", base_files.COMPACT) and not from_file:
+        base_files.open_base(asked.base)  # says that it is missing, or no base file
     if from_file:
         return _from_file(asked, formula)
     if formula != "fewbit":

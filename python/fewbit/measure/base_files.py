@@ -287,18 +287,30 @@ def _measures_of(ln_p: Logits, kld: Values, logits: Logits, targets: Ids) -> Mea
 
 
 def kld_of_uncut(ln_p: Logits, logits: Logits) -> Values:
-    """The divergence among the tokens that a row of a base file has not cut, f64 [rows].
+    """The divergence of a row of a base file, its cut tokens taken together, f64 [rows].
 
-    Both distributions are normalised over these tokens. The cut ones have together at most as much
-    probability as the file gives them, far less than what their raised values would add.
+    Both distributions are normalised over the tokens that are not cut. The cut ones have a
+    probability between 0 and what the file gives them: within that range, the one is taken that
+    brings the divergence nearest to 0. So raised values add nothing, and a model that gives much
+    probability to the cut tokens diverges by it. The result is too small by at most about that
+    range, which is 1e-4 with thousands of tokens, and as large a fraction of itself.
     """
     least, largest = ln_p.min(1, keepdims=True), ln_p.max(1, keepdims=True)
     with np.errstate(invalid="ignore"):
         cut = (ln_p == least) & (largest - least > base_file.CUT - ROUNDING)
     if not cut.any():
-        return np.asarray(_divergence(ln_p, logits))
+        return _divergence(ln_p, logits)["kld"]
     nothing = np.float32(-np.inf)
-    return np.asarray(_divergence(np.where(cut, nothing, ln_p), np.where(cut, nothing, logits)))
+    uncut = _divergence(np.where(cut, nothing, ln_p), np.where(cut, nothing, logits), ln_p)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        outside = -np.expm1(uncut["nll"] - _core.nll(logits, _top(ln_p)))
+        most = cut.sum(1) * np.exp(least[:, 0].astype(np.float64))
+        p = np.clip(outside, 0.0, np.minimum(most, 1.0))
+        pair = np.where(p > 0, p * np.log(p / outside), 0.0) + (1 - p) * np.log(
+            (1 - p) / (1 - outside)
+        )
+        found: Values = (1 - p) * uncut["kld"] + pair
+    return found
 
 
 def kld_of_stored(ln_p: Logits, logits: Logits) -> Values:
@@ -316,8 +328,15 @@ def kld_of_stored(ln_p: Logits, logits: Logits) -> Values:
     return found
 
 
-def _divergence(base: Logits, logits: Logits) -> Values:
-    return _core.divergence(base, logits, np.zeros(len(base), np.uint32))["kld"]
+def _divergence(base: Logits, logits: Logits, top_of: Logits | None = None) -> dict[str, Values]:
+    """The core's measures; the target is the likeliest token of `top_of` (the base)."""
+    found = _core.divergence(base, logits, _top(base if top_of is None else top_of))
+    return {"kld": found["kld"], "nll": found["nll"]}
+
+
+def _top(ln_p: Logits) -> Ids:
+    found: Ids = ln_p.argmax(1).astype(np.uint32)
+    return found
 
 
 class _Note:
