@@ -11,7 +11,11 @@ mod descent;
 mod matrix;
 mod metric;
 mod one_sided;
+mod one_sided_points;
+mod point_search;
+mod points;
 mod problem;
+mod quadratic;
 mod rounding;
 mod scales;
 mod scheme;
@@ -23,7 +27,7 @@ use rayon::prelude::*;
 
 use super::encode_tensor;
 use crate::error::Result;
-use crate::formats::{Format, QuantizedRow};
+use crate::formats::{Format, Points, QuantizedRow};
 use crate::threads::in_pool;
 pub use problem::{Effort, Outputs, Problem, Report};
 use rounding::Order;
@@ -36,15 +40,21 @@ use scheme::Scheme;
 /// As `encode_tensor`; `Shape` for a covariance of another size, `Format` for one that is not
 /// finite, has a negative diagonal or no factor, and for a format that cannot be improved.
 pub fn improve(problem: &Problem) -> Result<(Vec<u8>, Report)> {
-    let scheme = Scheme::new(problem.format)?;
+    let points = Points::of(problem.format);
+    let scheme = if points.is_none() { Some(Scheme::new(problem.format)?) } else { None };
     let mean = problem.check()?;
     let encoded = problem.start()?;
     let mut report = Report { predicted: 1.0, damping: problem.damping, ..Report::default() };
     if mean == 0.0 || problem.rows == 0 {
         return Ok((encoded, report));
     }
-    in_pool(problem.threads, || problem.improve(&scheme, encoded, mean, &mut report))?
-        .map(|bytes| (bytes, report))
+    let report = &mut report;
+    let bytes = in_pool(problem.threads, || match (points, scheme) {
+        (Some(points), _) => one_sided_points::improve(problem, &points, encoded, mean, report),
+        (_, Some(scheme)) => problem.improve(&scheme, encoded, mean, report),
+        _ => Ok(encoded),
+    })??;
+    Ok((bytes, report.clone()))
 }
 
 impl Problem<'_> {

@@ -32,21 +32,35 @@ pub fn improve(
         });
     }
     let mut held_out = judge(problem, scheme, &started, rows);
+    report.kept = keep_better(&started, rows, &mut objectives, &mut held_out);
+    (report.before, report.after) = sums(&objectives);
+    report.held_out = problem.held_out.map(|_| sums(&held_out));
+}
+
+/// Gives rows that cost more than before back what they were; returns how many.
+fn keep_better(
+    started: &[QuantizedRow],
+    rows: &mut [QuantizedRow],
+    objectives: &mut [Objective],
+    held_out: &mut [Objective],
+) -> usize {
+    let mut kept = 0;
     for (index, row) in rows.iter_mut().enumerate() {
-        let mut found = [Some(&mut objectives[index]), held_out.get_mut(index)];
+        let mut found = [objectives.get_mut(index), held_out.get_mut(index)];
         if found.iter().flatten().all(|o| o.after <= o.before) {
             continue;
         }
-        report.kept += 1;
+        kept += 1;
         row.clone_from(&started[index]);
         found.iter_mut().flatten().for_each(|o| o.after = o.before);
     }
-    let sums = |objectives: &[Objective]| {
-        let (before, after) = (|o: &Objective| o.before, |o: &Objective| o.after);
-        (objectives.iter().map(before).sum(), objectives.iter().map(after).sum())
-    };
-    (report.before, report.after) = sums(&objectives);
-    report.held_out = problem.held_out.map(|_| sums(&held_out));
+    kept
+}
+
+/// The sums before and after.
+fn sums(objectives: &[Objective]) -> (f64, f64) {
+    let (before, after) = (|o: &Objective| o.before, |o: &Objective| o.after);
+    (objectives.iter().map(before).sum(), objectives.iter().map(after).sum())
 }
 
 /// Calls `work` with the weights, rows and objectives of each tile of rows, in parallel.

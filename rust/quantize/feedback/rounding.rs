@@ -41,10 +41,19 @@ impl Order {
         range: std::ops::Range<usize>,
         added: f64,
     ) -> Result<Self> {
-        let count = range.len();
         let diagonal = |j: usize| covariance[j * size + j];
         let mut columns: Vec<usize> = range.collect();
         columns.sort_by(|&a, &b| diagonal(a).total_cmp(&diagonal(b)).then(b.cmp(&a)));
+        Self::of(covariance, size, columns, added)
+    }
+
+    /// As `new`, of columns in an order of the caller's.
+    ///
+    /// # Errors
+    ///
+    /// As `new`.
+    pub fn of(covariance: &[f64], size: usize, columns: Vec<usize>, added: f64) -> Result<Self> {
+        let count = columns.len();
         let mut added = added;
         for _ in 0..ATTEMPTS {
             let mut matrix = vec![0.0; count * count];
@@ -201,29 +210,9 @@ fn round_block(
         }
     }
     for p in range.rev() {
-        let (column, k) = (order.columns[p], order.columns[p] / tile.scheme.group());
-        let mut weights = [0f64; LANES];
+        let error = round_column(tile, groups, order, p, &fed[p - first]);
         for lane in 0..tile.rows.len() {
-            weights[lane] = f64::from(tile.weights[lane * tile.columns + column]);
-        }
-        let mut target = fed[p - first];
-        for lane in 0..LANES {
-            target[lane] += weights[lane];
-        }
-        let (places, values) = nearest(tile.scheme, &target, groups, k);
-        for (lane, row) in tile.rows.iter_mut().enumerate() {
-            if groups.scale[k][lane] != 0.0 {
-                row.codes[column] = tile.scheme.levels.codes[usize::from(places[lane])];
-            }
-        }
-        let mut error = [0f64; LANES];
-        for lane in 0..LANES {
-            error[lane] = weights[lane] - values[lane];
-        }
-        for (lane, objective) in tile.objectives.iter_mut().enumerate() {
-            let (rest, e) = (target[lane] - values[lane], error[lane]);
-            objective.after += order.factor.pivots[p] * rest * rest - order.added * e * e;
-            errors[lane * count + p] = e;
+            errors[lane * count + p] = error[lane];
         }
         let factors = &order.factor.lower[p * count + first..p * count + p];
         for (fed, &factor) in fed.iter_mut().zip(factors) {
@@ -234,44 +223,87 @@ fn round_block(
     }
 }
 
-/// The levels next to the targets, as places among the levels and as values.
+/// Rounds column `p` of the order with what other columns feed into it; returns its errors.
 #[inline(always)]
-fn nearest(
+fn round_column(
+    tile: &mut Tile,
+    groups: &Groups,
+    order: &Order,
+    p: usize,
+    fed: &[f64; LANES],
+) -> [f64; LANES] {
+    let (column, k) = (order.columns[p], order.columns[p] / tile.scheme.group());
+    let (mut weights, mut target, mut error) = ([0f64; LANES], *fed, [0f64; LANES]);
+    for lane in 0..tile.rows.len() {
+        weights[lane] = f64::from(tile.weights[lane * tile.columns + column]);
+    }
+    for lane in 0..LANES {
+        target[lane] += weights[lane];
+    }
+    let (places, levels) = if tile.scheme.levels.uniform {
+        next_integers(tile.scheme, &target, groups, k)
+    } else {
+        next_of_table(tile.scheme, &target, groups, k)
+    };
+    for lane in 0..LANES {
+        let (scale, min) = (groups.scale[k][lane], groups.min[k][lane]);
+        error[lane] = weights[lane] - decoded(scale, levels[lane] as f32, min);
+    }
+    for (lane, row) in tile.rows.iter_mut().enumerate() {
+        if groups.scale[k][lane] != 0.0 {
+            row.codes[column] = tile.scheme.levels.codes[usize::from(places[lane])];
+        }
+    }
+    for (lane, objective) in tile.objectives.iter_mut().enumerate() {
+        let (rest, e) = (target[lane] - weights[lane] + error[lane], error[lane]);
+        objective.after += order.factor.pivots[p] * rest * rest - order.added * e * e;
+    }
+    error
+}
+
+/// The integers next to the targets, as places among the levels and as levels.
+#[inline(always)]
+fn next_integers(
     scheme: &Scheme,
     target: &[f64; LANES],
     groups: &Groups,
     k: usize,
 ) -> ([u8; LANES], [f64; LANES]) {
-    let (scale, min, inverse) = (&groups.scale[k], &groups.min[k], &groups.inverse[k]);
-    let (mut places, mut values) = ([0u8; LANES], [0f64; LANES]);
-    let mut levels = [0f64; LANES];
+    let (min, inverse) = (&groups.min[k], &groups.inverse[k]);
+    let (mut places, mut levels) = ([0u8; LANES], [0f64; LANES]);
     let (low, high) = scheme.levels.ends();
-    if scheme.levels.uniform {
-        for lane in 0..LANES {
-            let x = (target[lane] - f64::from(min[lane])) * inverse[lane];
-            let x = if x > low { x } else { low };
-            let x = if x < high { x } else { high };
-            // Adding 1.5 * 2^52 rounds to an integer, ties to even.
-            levels[lane] = x + 6_755_399_441_055_744.0 - 6_755_399_441_055_744.0;
-        }
-        for lane in 0..LANES {
-            places[lane] = (levels[lane] - low) as u8;
-        }
-    } else {
-        levels = [low; LANES];
-        let steps = scheme.levels.values.windows(2);
-        for (&middle, pair) in scheme.levels.middles.iter().zip(steps) {
-            let step = f64::from(pair[1] - pair[0]);
-            for lane in 0..LANES {
-                let x = (target[lane] - f64::from(min[lane])) * inverse[lane];
-                let beyond = x >= middle;
-                levels[lane] += if beyond { step } else { 0.0 };
-                places[lane] += u8::from(beyond);
-            }
-        }
+    for lane in 0..LANES {
+        let x = (target[lane] - f64::from(min[lane])) * inverse[lane];
+        let x = if x > low { x } else { low };
+        let x = if x < high { x } else { high };
+        // Adding 1.5 * 2^52 rounds to an integer, ties to even.
+        levels[lane] = x + 6_755_399_441_055_744.0 - 6_755_399_441_055_744.0;
     }
     for lane in 0..LANES {
-        values[lane] = decoded(scale[lane], levels[lane] as f32, min[lane]);
+        places[lane] = (levels[lane] - low) as u8;
     }
-    (places, values)
+    (places, levels)
+}
+
+/// As `next_integers`, of a table of levels.
+#[inline(always)]
+fn next_of_table(
+    scheme: &Scheme,
+    target: &[f64; LANES],
+    groups: &Groups,
+    k: usize,
+) -> ([u8; LANES], [f64; LANES]) {
+    let (min, inverse) = (&groups.min[k], &groups.inverse[k]);
+    let (mut places, mut levels) = ([0u8; LANES], [scheme.levels.ends().0; LANES]);
+    let steps = scheme.levels.values.windows(2);
+    for (&middle, pair) in scheme.levels.middles.iter().zip(steps) {
+        let step = f64::from(pair[1] - pair[0]);
+        for lane in 0..LANES {
+            let x = (target[lane] - f64::from(min[lane])) * inverse[lane];
+            let beyond = x >= middle;
+            levels[lane] += if beyond { step } else { 0.0 };
+            places[lane] += u8::from(beyond);
+        }
+    }
+    (places, levels)
 }

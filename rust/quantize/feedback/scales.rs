@@ -1,8 +1,11 @@
 //! Coordinate descent on scales and minima: the best step along each direction, rounded to what
 //! the format can store, and taken only if it lowers the objective.
 
+use std::ops::Range;
+
 use super::matrix::{View, ViewMut, product};
 use super::metric::{Metric, State, subtract};
+use super::quadratic::Quadratic;
 use super::scheme::{Scheme, decoded};
 use crate::floats::{from_f16, to_f16};
 use crate::formats::{QuantizedRow, ScaleKind, scale_of_byte};
@@ -102,78 +105,17 @@ pub fn step_row(
     }
 }
 
-/// The best steps along two directions, of a quadratic with these sums.
-struct Quadratic {
-    /// u H u, u H v, v H v.
-    uu: f64,
-    uv: f64,
-    vv: f64,
-    /// u and v times the gradient.
-    u: f64,
-    v: f64,
-}
-
-impl Quadratic {
-    /// Of the directions u and v in the columns `range` of a span.
-    #[inline(always)]
-    fn new(span: &Span, range: &std::ops::Range<usize>, u: &[f64], v: &[f64], both: bool) -> Self {
-        let hu = spread(span, range, range, u);
-        let hv = if both { spread(span, range, range, v) } else { vec![] };
-        let gradient = &span.gradient[range.clone()];
-        Self {
-            uu: dot(u, &hu),
-            uv: dot(u, &hv),
-            vv: dot(v, &hv),
-            u: dot(u, gradient),
-            v: if both { dot(v, gradient) } else { 0.0 },
-        }
-    }
-
-    /// The best step along u, with that along v free if there is one.
-    #[inline(always)]
-    fn along_u(&self) -> f64 {
-        let determinant = self.uu * self.vv - self.uv * self.uv;
-        if determinant > 1e-9 * self.uu * self.vv {
-            return (self.u * self.vv - self.v * self.uv) / determinant;
-        }
-        if self.uu > 0.0 { self.u / self.uu } else { 0.0 }
-    }
-
-    /// The best step along v after the step `taken` along u.
-    #[inline(always)]
-    fn along_v(&self, taken: f64) -> f64 {
-        if self.vv > 0.0 { (self.v - taken * self.uv) / self.vv } else { 0.0 }
-    }
-
-    /// By how much the step along u alone changes the objective.
-    #[inline(always)]
-    fn change(&self, step: f64) -> f64 {
-        step * (step * self.uu - 2.0 * self.u)
-    }
-}
-
+/// The quadratic of steps along u and v in the columns `range` of a span.
 #[inline(always)]
-fn dot(a: &[f64], b: &[f64]) -> f64 {
-    // Eight sums side by side, as one would wait for each addition.
-    let mut sums = [0f64; 8];
-    let (eights, others) = (a.as_chunks::<8>(), b.as_chunks::<8>());
-    for (a, b) in eights.0.iter().zip(others.0) {
-        for lane in 0..8 {
-            sums[lane] += a[lane] * b[lane];
-        }
-    }
-    let rest: f64 = eights.1.iter().zip(others.1).map(|(a, b)| a * b).sum();
-    rest + sums.iter().sum::<f64>()
+fn quadratic(span: &Span, range: &Range<usize>, u: &[f64], v: &[f64], both: bool) -> Quadratic {
+    let hu = spread(span, range, range, u);
+    let hv = if both { spread(span, range, range, v) } else { vec![] };
+    Quadratic::new([u, v], [&hu, &hv], &span.gradient[range.clone()], both)
 }
 
 /// H x in the rows `to`, of an x that is not 0 in the columns `from`.
 #[inline(always)]
-fn spread(
-    span: &Span,
-    from: &std::ops::Range<usize>,
-    to: &std::ops::Range<usize>,
-    x: &[f64],
-) -> Vec<f64> {
+fn spread(span: &Span, from: &Range<usize>, to: &Range<usize>, x: &[f64]) -> Vec<f64> {
     let mut out = vec![0.0; to.len()];
     for (j, &x) in from.clone().zip(x) {
         if x != 0.0 {
@@ -189,7 +131,7 @@ fn step_group(
     scheme: &Scheme,
     row: &mut QuantizedRow,
     span: &mut Span,
-    range: std::ops::Range<usize>,
+    range: Range<usize>,
     u: &mut [f64],
     ones: &mut [f64],
 ) {
@@ -200,7 +142,7 @@ fn step_group(
         *u = f64::from(scheme.level(row.codes[span.first + j]) - f32::from(zero));
     }
     ones.fill(1.0);
-    let fit = Quadratic::new(span, &range, u, ones, scheme.has_min);
+    let fit = quadratic(span, &range, u, ones, scheme.has_min);
     let old = Stored::of(row, k);
     let new = stepped(scheme, row, k, &fit);
     if new != old {
@@ -251,34 +193,45 @@ fn stepped(scheme: &Scheme, row: &QuantizedRow, k: usize, fit: &Quadratic) -> St
             new.scale = usable(wanted as f32, new.scale);
             new.min = -(new.scale * f32::from(new.low));
         }
-        ScaleKind::Integers { low, high, top } => {
-            let block = k / scheme.groups_per_block();
-            let (d, dmin) = (row.d[block], row.dmin[block]);
-            if d == 0.0 {
-                return new;
-            }
-            new.step = integer(wanted / f64::from(d), low, high);
-            new.scale = d * f32::from(new.step);
-            if dmin != 0.0 {
-                let taken = f64::from(new.scale) - scale;
-                let wanted = -(min + fit.along_v(taken)) / f64::from(dmin);
-                new.low = integer(wanted, 0, i16::from(top)) as u8;
-                new.min = -(dmin * f32::from(new.low));
-            }
-        }
-        ScaleKind::Power | ScaleKind::Float8 => {
-            let highest = if scheme.kind == ScaleKind::Power { 254 } else { 126 };
-            let mut best = 0.0;
-            for byte in (new.step - 4).max(0)..=(new.step + 4).min(highest) {
-                let tried = scale_of_byte(scheme.kind, byte as u8);
-                let change = fit.change(f64::from(tried) - scale);
-                if change < best {
-                    (best, new.step, new.scale) = (change, byte, tried);
-                }
-            }
-        }
+        ScaleKind::Integers { .. } => step_integers(scheme, row, k, fit, &mut new),
+        ScaleKind::Power | ScaleKind::Float8 => step_byte(scheme.kind, fit, &mut new),
     }
     new
+}
+
+/// Steps the integers of a group in a super-block.
+#[inline(always)]
+fn step_integers(scheme: &Scheme, row: &QuantizedRow, k: usize, fit: &Quadratic, new: &mut Stored) {
+    let ScaleKind::Integers { low, high, top } = scheme.kind else { return };
+    let (scale, min) = (f64::from(new.scale), f64::from(new.min));
+    let block = k / scheme.groups_per_block();
+    let (d, dmin) = (row.d[block], row.dmin[block]);
+    if d == 0.0 {
+        return;
+    }
+    new.step = integer((scale + fit.along_u()) / f64::from(d), low, high);
+    new.scale = d * f32::from(new.step);
+    if dmin != 0.0 {
+        let taken = f64::from(new.scale) - scale;
+        let wanted = -(min + fit.along_v(taken)) / f64::from(dmin);
+        new.low = integer(wanted, 0, i16::from(top)) as u8;
+        new.min = -(dmin * f32::from(new.low));
+    }
+}
+
+/// Takes the best of the bytes around the one that stands for the scale.
+#[inline(always)]
+fn step_byte(kind: ScaleKind, fit: &Quadratic, new: &mut Stored) {
+    let (old, center) = (f64::from(new.scale), new.step);
+    let highest = if kind == ScaleKind::Power { 254 } else { 126 };
+    let mut best = 0.0;
+    for byte in (center - 4).max(0)..=(center + 4).min(highest) {
+        let tried = scale_of_byte(kind, byte as u8);
+        let change = fit.change(f64::from(tried) - old);
+        if change < best {
+            (best, new.step, new.scale) = (change, byte, tried);
+        }
+    }
 }
 
 /// `new`, or `old` where `new` is 0 or not finite.
@@ -299,11 +252,11 @@ fn step_zero(
     scheme: &Scheme,
     row: &mut QuantizedRow,
     span: &mut Span,
-    range: &std::ops::Range<usize>,
+    range: &Range<usize>,
     (k, top): (usize, u8),
 ) {
     let u = vec![-f64::from(row.scale[k]); range.len()];
-    let fit = Quadratic::new(span, range, &u, &[], false);
+    let fit = quadratic(span, range, &u, &[], false);
     let old = Stored::of(row, k);
     let mut new = old;
     new.low = integer(f64::from(old.low) + fit.along_u(), 0, i16::from(top)) as u8;
@@ -319,7 +272,7 @@ fn step_block(
     scheme: &Scheme,
     row: &mut QuantizedRow,
     span: &mut Span,
-    range: std::ops::Range<usize>,
+    range: Range<usize>,
     u: &mut [f64],
     v: &mut [f64],
 ) {
@@ -332,7 +285,7 @@ fn step_block(
         let level = f64::from(scheme.level(row.codes[span.first + j]));
         (u[i], v[i]) = (f64::from(row.steps[k]) * level, -f64::from(row.lows[k]));
     }
-    let fit = Quadratic::new(span, &range, u, v, scheme.has_min);
+    let fit = quadratic(span, &range, u, v, scheme.has_min);
     let old = (row.d[block], row.dmin[block]);
     let d = usable(from_f16(to_f16((f64::from(old.0) + fit.along_u()) as f32)), old.0);
     let taken = f64::from(d) - f64::from(old.0);
@@ -356,7 +309,7 @@ fn attempt(
     scheme: &Scheme,
     row: &mut QuantizedRow,
     span: &mut Span,
-    range: &std::ops::Range<usize>,
+    range: &Range<usize>,
     change: impl Fn(&mut QuantizedRow),
     undo: impl Fn(&mut QuantizedRow),
 ) {

@@ -93,19 +93,7 @@ impl Shared<'_> {
             trace: trace + order.added * size as f64,
             kept: 0,
         };
-        for inputs in self.orders {
-            let codes = feed_back(&two_sided_feedback::Problem {
-                scheme: self.scheme,
-                weights,
-                columns: self.problem.columns,
-                rows,
-                inputs,
-                outputs: &order,
-            });
-            for (row, codes) in rows.iter_mut().zip(codes) {
-                row.codes = codes;
-            }
-        }
+        self.feed_back(rows, weights, &order);
         let mut state = Rows::new(self.scheme, weights, rows, &self.metric, &metric);
         state.descend(self.problem.effort);
         costs.objective.after = state.objective();
@@ -118,6 +106,23 @@ impl Shared<'_> {
             costs.held_out.after = costs.held_out.before;
         }
         Ok(costs)
+    }
+
+    /// Error feedback, one block of columns after the other.
+    fn feed_back(&self, rows: &mut [QuantizedRow], weights: &[f32], outputs: &Order) {
+        for inputs in self.orders {
+            let codes = feed_back(&two_sided_feedback::Problem {
+                scheme: self.scheme,
+                weights,
+                columns: self.problem.columns,
+                rows,
+                inputs,
+                outputs,
+            });
+            for (row, codes) in rows.iter_mut().zip(codes) {
+                row.codes = codes;
+            }
+        }
     }
 
     /// The cost of rows as they are.
