@@ -21,7 +21,17 @@ import typer
 import typer.main
 
 from fewbit import _core
-from fewbit.cli import chat, devices, files, formats, measuring, speed, writing
+from fewbit.cli import (
+    calibrating,
+    chat,
+    devices,
+    files,
+    formats,
+    measuring,
+    quantizing,
+    speed,
+    writing,
+)
 from fewbit.cli.help import Command, ListsFormats
 from fewbit.cli.man import write_pages
 from fewbit.cli.progress import stderr, tell
@@ -40,7 +50,8 @@ app = typer.Typer(
 for command in (
     files.inspect,
     formats.formats,
-    files.quantize,
+    quantizing.quantize,
+    calibrating.calibrate,
     files.verify,
     measuring.perplexity,
     measuring.divergence,
@@ -51,7 +62,7 @@ for command in (
     speed.bench,
     devices.devices,
 ):
-    app.command(cls=ListsFormats if command is files.quantize else Command)(command)
+    app.command(cls=ListsFormats if command is quantizing.quantize else Command)(command)
 
 
 def _version(wanted: bool) -> None:
