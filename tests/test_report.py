@@ -27,7 +27,12 @@ def test_json_has_fields_and_properties(capsys: pytest.CaptureFixture[str]) -> N
     found = evaluate.perplexity(Bigram(), TEXT, ctx=20)
     report.write_json([found])
     (read,) = json.loads(capsys.readouterr().out)
-    assert read["ppl"] == {"value": found.ppl.value, "error": found.ppl.error}
+    assert read["ppl"] == {
+        "value": found.ppl.value,
+        "error": found.ppl.error,
+        "windows": 6,
+        "interval": list(found.ppl.interval),
+    }
     assert read["sample"]["tokens"] == 54
     assert read["sample"]["tokens_per_second"] == found.sample.tokens_per_second
     assert read["acts"] == "int8"

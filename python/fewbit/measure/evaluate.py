@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from fewbit.callbacks import Progress
 from fewbit.errors import InputError
 from fewbit.measure import statistics as measures
+from fewbit.measure.clusters import joined
 from fewbit.measure.results import Divergence, Perplexity, Sample
 from fewbit.measure.statistics import Values
 from fewbit.run.executor import Cache
@@ -129,18 +130,18 @@ def perplexity(
     cache = model.cache(1, max(len(inputs) for inputs, _, _ in pieces))
     start, scored = time.perf_counter(), list[Values]()
     for done, (inputs, targets, first) in enumerate(pieces, 1):
-        for rows, wanted in _scored_rows(Variant(model, acts), cache, inputs, targets, first):
-            scored.append(rows.nll(wanted))
+        batches = _scored_rows(Variant(model, acts), cache, inputs, targets, first)
+        scored.append(np.concatenate([rows.nll(wanted) for rows, wanted in batches]))
         if progress:
             mean = measures.mean(np.concatenate(scored))
             progress(done, len(pieces), f"PPL {mean.exp().value:.4f}")
-    nll = np.concatenate(scored)
+    nll, sizes = joined(scored)
     processed = None if stride is None else sum(len(inputs) - 1 for inputs, _, _ in pieces)
     sample = Sample(
         ctx, len(pieces), nll.size, time.perf_counter() - start,
         nll.size - int(np.isfinite(nll).sum()), stride, processed,
     )  # fmt: skip
-    return measures.perplexity(nll, acts, sample)
+    return measures.perplexity(nll, acts, sample, sizes)
 
 
 def strided_windows(
