@@ -1,4 +1,4 @@
-"""fewbit's errors by windows and p values against the oracle's, and against SciPy's if it is here."""
+"""fewbit's errors by windows and p values against the oracle's, and SciPy's if it is installed."""
 
 from __future__ import annotations
 

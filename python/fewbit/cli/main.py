@@ -19,7 +19,7 @@ from typing import Annotated
 import typer
 
 from fewbit import _core
-from fewbit.cli import chat, devices, files, measuring, speed, writing
+from fewbit.cli import chat, comparing, devices, files, measuring, speed, writing
 from fewbit.cli.progress import stderr
 from fewbit.errors import FewbitError
 
@@ -39,7 +39,7 @@ for command in (
     files.verify,
     measuring.perplexity,
     measuring.divergence,
-    measuring.compare,
+    comparing.compare,
     measuring.imatrix,
     writing.generate,
     chat.chat,

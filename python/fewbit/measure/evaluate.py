@@ -130,7 +130,7 @@ def perplexity(
     cache = model.cache(1, max(len(inputs) for inputs, _, _ in pieces))
     start, scored = time.perf_counter(), list[Values]()
     for done, (inputs, targets, first) in enumerate(pieces, 1):
-        batches = _scored_rows(Variant(model, acts), cache, inputs, targets, first)
+        batches = scored_rows(Variant(model, acts), cache, inputs, targets, first)
         scored.append(np.concatenate([rows.nll(wanted) for rows, wanted in batches]))
         if progress:
             mean = measures.mean(np.concatenate(scored))
@@ -215,7 +215,7 @@ def divergences(
     for variant in (*variants, base):
         _check_acts(variant.acts)
     for variant in variants:
-        _check_vocabulary(variant.model, base.model)
+        check_vocabulary(variant.model, base.model)
     found = windows(base.model, text, ctx, chunks)
     base_run = _Run(base, found)
     tallies = [_Tally(None if v == base else _Run(v, found)) for v in variants]
@@ -274,12 +274,12 @@ class _Run:
         Rows are good until the next are asked for.
         """
         found = self.windows
-        yield from _scored_rows(
+        yield from scored_rows(
             self.variant, self.cache, found.inputs[chunk], found.targets[chunk], found.first
         )
 
 
-def _scored_rows(
+def scored_rows(
     variant: Variant, cache: Cache, inputs: Ids, targets: Ids, first: int
 ) -> Iterator[tuple[Predictions, Ids]]:
     """The rows of a window from `first` on, and the tokens they predict, batch by batch."""
@@ -315,7 +315,13 @@ def _check_acts(acts: str) -> None:
         raise InputError(f"unknown activations `{acts}`", hint="known: f32, int8", acts=acts)
 
 
-def _check_vocabulary(model: LoadedModel, base: LoadedModel) -> None:
+def check_vocabulary(model: LoadedModel, base: LoadedModel) -> None:
+    """Refuse to compare models of different vocabularies.
+
+    Raises:
+        InputError: they have different numbers of tokens.
+
+    """
     if model.config.vocab != base.config.vocab:
         raise InputError(
             f"the models have {model.config.vocab} and {base.config.vocab} tokens",
