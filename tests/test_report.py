@@ -78,8 +78,9 @@ def test_a_comparison_has_a_line_per_format(
 ) -> None:
     rows = compare.compare(Bigram(), ["Q8_0", "Q4_0"], TEXT, ctx=20)
     text = shown(capsys, rows.page(details))
-    lines = [line for line in text.splitlines() if line.strip().startswith("Q4_0")]
+    *lines, verdict = [line for line in text.splitlines() if line.strip().startswith("Q4_0")]
     assert len(lines) == (2 if details else 1)
+    assert verdict.split()[:3] == ["Q4_0", "worse", "Q8_0"]
     digits = "{:.6f}" if details else "{:.5f}"
     for line, found in zip(lines, (rows[2].weights, rows[2].fast), strict=False):
         assert digits.format(found.kld.value) in line
