@@ -1,14 +1,14 @@
 """How often 95 % intervals hold on a real text, and how many tokens tell two formats apart.
 
-    python benches/intervals.py [--model demo] [--text FILE] [--ctx 128] [--chunks N] [--save-run FILE]
+    python benches/intervals.py [--model demo] [--text FILE] [--ctx 128] [--save-run FILE]
 
 A model without float weights is decoded to BF16 first, beside its file.
 
-All windows of the text are the truth. Coverage: windows are drawn from them, again and again, and an
-interval should hold the mean of all in 95 % of the draws; intervals that count tokens as independent
-stand beside those that count windows. Tokens needed: windows are taken in random orders, until a
-paired test finds a difference (p <= 0.05), and until separate 95 % intervals of the two KL
-divergences are disjoint; both must stay so in the rest of the text.
+All windows of the text are the truth. Coverage: windows are drawn from them, again and again, and
+an interval should hold the mean of all in 95 % of the draws; intervals that count tokens as
+independent stand beside those that count windows. Tokens needed: windows are taken in random
+orders, until a paired test finds a difference (p <= 0.05), and until separate 95 % intervals of the
+two KL divergences are disjoint; both must stay so in the rest of the text.
 """
 
 from __future__ import annotations

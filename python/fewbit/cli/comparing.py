@@ -157,7 +157,7 @@ def _rows_of(
     paths = list(dict.fromkeys(map(model_path, [base, *names])))
     if len(paths) < 2:
         return None
-    short = {path: Path(path).name.removesuffix(".gguf") for path in paths}
+    short = {path: Path(path).name for path in paths}
     count = Counter(short.values())
     return {
         short[path] if count[short[path]] == 1 else path: opened[path] for path in paths

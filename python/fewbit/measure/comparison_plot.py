@@ -30,16 +30,20 @@ def plot(rows: Sequence[Row]) -> Figure:
     shown = [row for row in rows if row.fast.kld.value > 0]
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.add_subplot()
+    front = pareto(shown)
     for row in shown:
         bits, kld = row.sizes.bits_per_weight, row.fast.kld
         reach = max(kld.interval[1] - kld.value, 0.0)
         axes.errorbar(bits, kld.value, yerr=min(reach, 0.9 * kld.value), fmt="o", capsize=3)
-        axes.annotate(row.format, (bits, kld.value), xytext=(6, 4), textcoords="offset points")
-    front = pareto(shown)
+        place, side = ((-6, -12), "right") if row in front else ((6, 4), "left")
+        axes.annotate(
+            row.format, (bits, kld.value), xytext=place, textcoords="offset points", ha=side
+        )
     axes.plot(
         [row.sizes.bits_per_weight for row in front], [row.fast.kld.value for row in front],
         color="0.6", linewidth=1, zorder=0,
     )  # fmt: skip
+    axes.margins(x=0.12)
     axes.set(xlabel="bits per weight", ylabel="mean KL divergence (nats per token)")
     if shown:
         axes.set_yscale("log")
