@@ -298,7 +298,7 @@ def compare(
     later call that is interrupted, or asks for more formats or windows, takes them from there.
 
     >>> import fewbit
-    >>> found = fewbit.compare("demo", ["Q8_0", "Q2_K"], ctx=64, chunks=8)
+    >>> found = fewbit.compare("demo", ["Q8_0", "Q2_K"], ctx=32, chunks=4)
     >>> found.paired("Q2_K", "Q8_0").verdict
     'worse'
 
