@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from fewbit.callbacks import Progress
-from fewbit.convert.gguf import gguf_formats, write_model
-from fewbit.demo import DEMO, demo_or, demo_text
-from fewbit.errors import InputError
-from fewbit.files.checkpoint import open_checkpoint
-from fewbit.files.gguf_config import not_described
+from fewbit.convert.quantization import Quantization, quantized
+from fewbit.convert.split import split_of
+from fewbit.demo import DEMO, demo_or
+from fewbit.files.checkpoint import Checkpoint, open_checkpoint
+from fewbit.files.tensor_file import open_tensors
 from fewbit.generation.conversation import Message, Reply, reply_to
 from fewbit.generation.defaults import default_sampling, sampling_for
 from fewbit.generation.text import Generation, Session, generate
-from fewbit.measure import collect, comparison, evaluate, speed
+from fewbit.improve.model import ImprovableModel
+from fewbit.measure import collect, evaluate, speed
 from fewbit.measure.collect import CollectedImatrix
-from fewbit.measure.comparison import DEFAULT_FORMATS, Comparison
 from fewbit.measure.results import Divergence, Perplexity
 from fewbit.measure.speed import Bench
+from fewbit.recipes.choose import Options
 from fewbit.run.device import Device
 from fewbit.run.limits import Activations, KvType
 from fewbit.run.model import Importance, LoadedModel
@@ -60,29 +60,77 @@ def load(
     return model.quantize(recipe, progress=progress) if recipe else model
 
 
-class Model(LoadedModel):
+def quantize_file(
+    source: str | PathLike[str],
+    path: str | PathLike[str],
+    recipe: str,
+    imatrix: Importance | None = None,
+    *,
+    options: Options | None = None,
+    requantize: bool = False,
+    split_max_size: str | None = None,
+    split_max_tensors: int | None = None,
+    threads: int = 0,
+    progress: Progress | None = None,
+) -> list[Path]:
+    """Write the model at `source` to the GGUF file `path`, its tensors stored as `recipe` says.
+
+    `source` is what `load` takes, or any other GGUF file with matrices: of an architecture that
+    fewbit does not run, a vision projector, an adapter. Tensors are chosen by name and shape, all
+    metadata are kept. Options are those of `Model.quantize` and `Model.save`; returns the paths of
+    the files.
+
+    Raises:
+        InputError: there is no such model, or it holds nothing to quantize.
+        FileFormatError: a file is damaged.
+        FormatError: the recipe is unknown, needs an importance matrix, or cannot hold a weight.
+        UnsupportedError: the model is quantized already and `requantize` is False, or a folder has
+            an unknown architecture.
+        OSError: a file cannot be written.
+
+    """
+    split = split_of(split_max_size, split_max_tensors)
+    made = quantized(
+        open_tensors(demo_or(source)), recipe, imatrix,
+        options=options, requantize=requantize, threads=threads,
+    )  # fmt: skip
+    return made.save(path, split=split, progress=progress)
+
+
+class Model(ImprovableModel):
     """A language model: quantize it, save it, measure it, write and talk with it.
 
     `load` makes one. `config` has its numbers, `plan` its ops, `formats` the format of each
-    tensor, `sizes` its bytes; `tensor(name)` gives the values of one tensor.
+    tensor, `sizes` its bytes; `tensor(name)` gives the values of one tensor. `improvement` is what
+    `quantize` has gained with more effort than "fast", else None.
     """
 
-    def save(self, path: str | PathLike[str], *, progress: Progress | None = None) -> None:
+    def save(
+        self,
+        path: str | PathLike[str],
+        *,
+        split_max_size: str | None = None,
+        split_max_tensors: int | None = None,
+        progress: Progress | None = None,
+    ) -> list[Path]:
         """Write a GGUF file that fewbit and llama.cpp load; a failure leaves no file behind.
 
-        Warns of what GGUF cannot describe, if the file then predicts something slightly different.
+        With `split_max_size` ("500M", "2G") or `split_max_tensors` the model is written in pieces,
+        NAME-00001-of-00003.gguf and so on. Returns the paths of the files. Warns of what GGUF
+        cannot describe, if the file then predicts something slightly different.
 
         Raises:
             FormatError: GGUF cannot hold one of the formats.
+            InputError: a size of pieces is not valid.
             UnsupportedError: GGUF cannot describe something that the model does not run without.
             OSError: the file cannot be written.
 
         """
-        if self.checkpoint.metadata is None:
-            for what in not_described(self.config):
-                warnings.warn(what, stacklevel=2)
-        encoder = self._encoder(gguf_formats(self.checkpoint, self.formats))
-        write_model(Path(path), encoder, self.recipe, progress)
+        split = split_of(split_max_size, split_max_tensors)
+        stored = Quantization(
+            self.checkpoint, self.formats, self.recipe, self._importance, self._threads
+        )
+        return stored.save(path, split=split, progress=progress)
 
     def perplexity(
         self,
@@ -263,67 +311,14 @@ class Model(LoadedModel):
         )  # fmt: skip
 
 
-def compare(
-    model: Model | str | PathLike[str] = "demo",
-    formats: Sequence[str] = DEFAULT_FORMATS,
-    text: str | None = None,
-    *,
-    models: Mapping[str, Model | str | PathLike[str]] | None = None,
-    imatrix: Importance | Sequence[Importance | None] | None = None,
-    ctx: int = 512,
-    chunks: int | None = None,
-    against: str | None = None,
-    until_significant: bool = False,
-    one_by_one: bool | None = None,
-    results: str | PathLike[str] | None = None,
-    progress: Progress | None = None,
-    on_row: Callable[[Comparison], None] | None = None,
-) -> Comparison:
-    """Measure what models and formats cost and lose, and which differences are certain.
+def is_from_demo(checkpoint: Checkpoint) -> bool:
+    """Whether a model is the built-in one or was made from it, as by `save`: its name and sizes.
 
-    `model`, a `Model` or what `load` takes, is the base: everything is measured against its
-    predictions. It is stored in each of `formats`, once for each `imatrix` (None encodes without);
-    `models` are further models of the same vocabulary, by the names of their rows. `text` is what
-    they are measured on (default for the built-in model: its own text), in windows as
-    `Model.perplexity` takes them. The result is a list of rows, the base first.
-
-    Rows are compared pairwise on the same tokens, each with the row before it or with row
-    `against`: `Row.versus` says better, worse or tie, with p values by Holm's correction.
-    `until_significant` looks after 8, 12, 18, 27... windows and stops when the order of all rows by
-    KL divergence is certain at a level of 5 %, the looks included.
-
-    Models that do not fit into memory together run one after the other, with the base's logits in a
-    temporary file; `one_by_one` decides otherwise. `on_row` then gets the comparison so far after
-    each model, whose memory is freed. `results` is a folder where measured windows are kept: a
-    later call that is interrupted, or asks for more formats or windows, takes them from there.
-
-    >>> import fewbit
-    >>> found = fewbit.compare("demo", ["Q8_0", "Q2_K"], ctx=32, chunks=4)
-    >>> found.paired("Q2_K", "Q8_0").verdict
-    'worse'
-
-    Raises:
-        FormatError: a format is unknown, or weights cannot be stored in it.
-        InputError: there is no text, it is too short for two windows, vocabularies differ, or
-            another process writes to `results`.
-        OSError: `results` cannot be written.
-
+    The demo's text is then what it is measured on, unless another is given.
     """
-    base = _opened(model)
-    if text is None and base.checkpoint.path != DEMO:
-        raise InputError("there is no text to measure on", hint="give one as `text`")
-    content = demo_text() if text is None else text
-    matrices = list(imatrix) if isinstance(imatrix, Sequence) else [imatrix]
-    return comparison.compare(
-        base, formats, content, ctx, chunks, progress,
-        models={name: _opened(each) for name, each in (models or {}).items()},
-        imatrices=matrices, folder=None if results is None else Path(results),
-        until_significant=until_significant, against=against, one_by_one=one_by_one, on_row=on_row,
-    )  # fmt: skip
-
-
-def _opened(model: Model | str | PathLike[str]) -> Model:
-    return model if isinstance(model, Model) else load(model)
+    own = open_checkpoint(DEMO).config
+    names = ("name", "architecture", "vocab", "layers", "width", "ffn", "heads", "context")
+    return all(getattr(checkpoint.config, name) == getattr(own, name) for name in names)
 
 
 def bench(

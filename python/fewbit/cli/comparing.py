@@ -9,12 +9,24 @@ from typing import Annotated
 
 import typer
 
-from fewbit import api
+from fewbit import api_compare
 from fewbit.api import Model, load
 from fewbit.cli.measuring import note_context
-from fewbit.cli.options import Chunks, Ctx, Device, Json, Kv, Text, Threads, model_path, read_text
+from fewbit.cli.options import (
+    Chunks,
+    Ctx,
+    Device,
+    Json,
+    Kv,
+    Text,
+    Threads,
+    complete_format,
+    model_path,
+    names_of,
+    read_text,
+)
 from fewbit.cli.outputs import refuse_replacing
-from fewbit.cli.progress import progress, stderr
+from fewbit.cli.progress import progress, tell
 from fewbit.errors import InputError
 from fewbit.files.importance import read_imatrix
 from fewbit.files.replace import replacing
@@ -37,11 +49,15 @@ def compare(
         ),
     ] = None,
     formats: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
+            "--format",
+            "-f",
             "--formats",
-            help="Comma-separated formats in which the base is stored, for example Q8_0,Q4_0. "
-            "Default: nine formats of a single MODEL, none beside several.",
+            metavar="FORMAT",
+            autocompletion=complete_format,
+            help="Formats in which the base is stored, for example Q8_0,Q4_0: with commas or one "
+            "-f each (default: nine of a single MODEL, none beside several).",
             show_default=False,
         ),
     ] = None,
@@ -131,11 +147,11 @@ def compare(
 
     def on_row(found: Comparison) -> None:
         row = found[-1]
-        stderr().print(f"{row.format}: KLD {row.fast.kld.value:.6f}, {len(found)} rows measured")
+        tell(f"{row.format}: KLD {row.fast.kld.value:.6f}, {len(found)} rows measured")
         _write(out, found.ordered(sort), details)
 
     with progress("compare") as update:
-        rows = api.compare(
+        rows = api_compare.compare(
             opened[model_path(first)], wanted, content, ctx=ctx, chunks=chunks, progress=update,
             models=_rows_of(names, first, opened), imatrix=matrices, against=against,
             until_significant=until_significant, one_by_one=one_by_one, on_row=on_row,
@@ -164,14 +180,10 @@ def _rows_of(
     }  # fmt: skip
 
 
-def _formats(formats: str | None, *, alone: bool) -> tuple[str, ...]:
-    if formats is None:
+def _formats(formats: Sequence[str] | None, *, alone: bool) -> tuple[str, ...]:
+    if not formats:
         return DEFAULT_FORMATS if alone else ()
-    names = tuple(name.strip() for name in formats.split(",") if name.strip())
-    names = tuple(n.lower() if "sym" in n.lower() else n.upper() for n in names)
-    if not names:
-        raise InputError("`--formats` names no format", hint="for example `--formats Q8_0,Q4_0`")
-    return names
+    return tuple(n.lower() if "sym" in n.lower() else n.upper() for n in names_of(formats))
 
 
 def _check_order(sort: str) -> None:

@@ -24,7 +24,7 @@ from fewbit.cli.options import (
     read_text,
 )
 from fewbit.cli.outputs import refuse_replacing
-from fewbit.cli.progress import progress, stderr
+from fewbit.cli.progress import progress, stderr, tell
 from fewbit.errors import InputError
 from fewbit.measure import collect as calibrate
 from fewbit.measure import evaluate
@@ -75,6 +75,7 @@ def divergence(
     base: Annotated[
         str | None,
         typer.Option(
+            metavar="MODEL",
             help="Model to compare with; with --format or --kv the default is MODEL itself.",
             show_default=False,
         ),
@@ -141,7 +142,7 @@ def imatrix(
         )  # fmt: skip
     found.save(output)
     for warning in found.warnings:
-        stderr().print(f"warning: {warning}", markup=False, soft_wrap=True)
+        tell(f"warning: {warning}")
     note_context(loaded, ctx)
     if json:
         report.write_json({

@@ -24,16 +24,19 @@ from fewbit.reports import write as report
 from fewbit.run.limits import activations_named
 
 MaxTokens: TypeAlias = Annotated[
-    int, typer.Option("--max-tokens", "-n", help="Maximum number of tokens to generate.")
+    int,
+    typer.Option("--max-tokens", "-n", metavar="N", help="Maximum number of tokens to generate."),
 ]
 RunActs: TypeAlias = Annotated[
-    str, typer.Option("--acts", help="Activations: int8 (fast) or f32 (exact).")
+    str, typer.Option("--acts", metavar="TYPE", help="Activations: int8 (fast) or f32 (exact).")
 ]
 
 
 @with_sampling
 def generate(
-    prompt: Annotated[str, typer.Argument(help="Beginning of the text; - reads it from stdin.")],
+    prompt: Annotated[
+        str, typer.Argument(metavar="PROMPT", help="Beginning of the text; - reads it from stdin.")
+    ],
     given: Given,
     model: ModelOption = None,
     format_: FormatOption = None,
@@ -86,7 +89,7 @@ def note(made: Generation) -> None:
     prompt = len(made.prompt) / made.prompt_seconds if made.prompt_seconds else 0.0
     seed = "" if made.sampling.greedy else f", seed {made.sampling.seed}"
     stderr().print(
-        f"{len(made.prompt)} tokens read ({prompt:,.0f}/s), "
+        f"{len(made.prompt)} token{'s' if len(made.prompt) != 1 else ''} read ({prompt:,.0f}/s), "
         f"{len(made.tokens)} written ({made.tokens_per_second:,.0f}/s){seed}"
     )
     if made.finish == "context":

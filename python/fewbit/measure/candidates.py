@@ -10,6 +10,7 @@ from fewbit.errors import InputError
 from fewbit.files.importance import Imatrix
 from fewbit.formats.table import find_format
 from fewbit.measure.evaluate import Variant, check_vocabulary
+from fewbit.measure.limits import main_format
 from fewbit.plan.sizes import Sizes, sizes_of
 from fewbit.run.limits import Activations
 from fewbit.run.model import Importance, LoadedModel
@@ -73,12 +74,7 @@ def candidates(
 
 def base_name(model: LoadedModel) -> str:
     """The format of most of a model's linear weights."""
-    counts: dict[str, int] = {}
-    for op in model.plan.ops:
-        for name in op.weights if op.kind == "linear" else ():
-            format_ = model.formats[name]
-            counts[format_] = counts.get(format_, 0) + op.width
-    return max(counts, key=lambda name: counts[name])
+    return main_format(model.plan, model.formats)
 
 
 def fit_together(found: Iterable[Candidate]) -> bool:

@@ -131,7 +131,7 @@ def _versus(v: Paired | None) -> list[object]:
 def comparison_html(page: Page) -> str:
     """A page that needs no other file and allows no script."""
     body = "".join(
-        item.to_html() if isinstance(item, Table) else f"<p>{html.escape(item)}</p>"
+        item.to_html() if isinstance(item, Table) else f"<p>{html.escape(str(item))}</p>"
         for item in page
         if item
     )
