@@ -8,7 +8,8 @@
 
 from fewbit import moved
 from fewbit._core import __version__
-from fewbit.api import Model, bench, compare, load, quantize_file
+from fewbit.api import Model, bench, load, quantize_file
+from fewbit.api_compare import compare
 from fewbit.callbacks import Progress
 from fewbit.convert.findings import Verification
 from fewbit.convert.verify import verify

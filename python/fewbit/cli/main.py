@@ -24,6 +24,7 @@ from fewbit import _core
 from fewbit.cli import (
     calibrating,
     chat,
+    comparing,
     devices,
     files,
     formats,
@@ -55,7 +56,7 @@ for command in (
     files.verify,
     measuring.perplexity,
     measuring.divergence,
-    measuring.compare,
+    comparing.compare,
     measuring.imatrix,
     writing.generate,
     chat.chat,
