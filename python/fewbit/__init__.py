@@ -27,11 +27,17 @@ from fewbit.formats.error_statistics import ErrorStatistics
 from fewbit.formats.table import FORMATS, Format, find_format
 from fewbit.formats.tensors import QuantizedTensor, dequantize, quantize
 from fewbit.generation.conversation import Conversation, Reply
+from fewbit.generation.many import Written
 from fewbit.generation.text import Generation, Session
 from fewbit.measure.collect import CollectedImatrix
 from fewbit.measure.comparison import Comparison
 from fewbit.measure.evaluate import divergence, perplexity
+from fewbit.measure.multiple_choice.endpoint import Endpoint
+from fewbit.measure.multiple_choice.results import Benchmark
+from fewbit.measure.multiple_choice.run import benchmark
+from fewbit.measure.next_tokens import NextTokens
 from fewbit.measure.results import Divergence, Perplexity
+from fewbit.measure.score import Score
 from fewbit.measure.speed import Bench
 from fewbit.plan.config import Config, Rope
 from fewbit.plan.plan import Plan
@@ -46,6 +52,7 @@ __all__ = [
     "DEMO",
     "FORMATS",
     "Bench",
+    "Benchmark",
     "Cache",
     "CollectedImatrix",
     "Comparison",
@@ -54,6 +61,7 @@ __all__ = [
     "Conversation",
     "DeviceError",
     "Divergence",
+    "Endpoint",
     "ErrorStatistics",
     "FewbitError",
     "FileFormatError",
@@ -62,6 +70,7 @@ __all__ = [
     "Generation",
     "InputError",
     "Model",
+    "NextTokens",
     "Options",
     "Perplexity",
     "Plan",
@@ -70,13 +79,16 @@ __all__ = [
     "Reply",
     "Rope",
     "Sampling",
+    "Score",
     "Session",
     "ShapeError",
     "Tokenizer",
     "UnsupportedError",
     "Verification",
+    "Written",
     "__version__",
     "bench",
+    "benchmark",
     "compare",
     "demo_text",
     "dequantize",

@@ -20,6 +20,7 @@ from fewbit.generation.text import Generation, Session, generate
 from fewbit.measure import collect, comparison, evaluate, speed
 from fewbit.measure.collect import CollectedImatrix
 from fewbit.measure.comparison import DEFAULT_FORMATS, Comparison
+from fewbit.measure.many import BatchedModel
 from fewbit.measure.results import Divergence, Perplexity
 from fewbit.measure.speed import Bench
 from fewbit.run.device import Device
@@ -60,7 +61,7 @@ def load(
     return model.quantize(recipe, progress=progress) if recipe else model
 
 
-class Model(LoadedModel):
+class Model(BatchedModel):
     """A language model: quantize it, save it, measure it, write and talk with it.
 
     `load` makes one. `config` has its numbers, `plan` its ops, `formats` the format of each

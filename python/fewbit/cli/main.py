@@ -21,7 +21,7 @@ import typer
 import typer.main
 
 from fewbit import _core
-from fewbit.cli import chat, devices, files, formats, measuring, speed, writing
+from fewbit.cli import benchmarks, chat, devices, files, formats, measuring, speed, writing
 from fewbit.cli.help import Command, ListsFormats
 from fewbit.cli.man import write_pages
 from fewbit.cli.progress import stderr, tell
@@ -46,12 +46,17 @@ for command in (
     measuring.divergence,
     measuring.compare,
     measuring.imatrix,
+    benchmarks.benchmark,
+    benchmarks.next_,
     writing.generate,
     chat.chat,
     speed.bench,
     devices.devices,
 ):
-    app.command(cls=ListsFormats if command is files.quantize else Command)(command)
+    app.command(
+        name=command.__name__.rstrip("_"),
+        cls=ListsFormats if command is files.quantize else Command,
+    )(command)
 
 
 def _version(wanted: bool) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,12 +42,16 @@ class Request:
 
 @dataclass(frozen=True)
 class Written:
-    """A text that is complete: the ids of its prompt and its own, and why it ended."""
+    """A text that is complete: the ids of its prompt and its own, and why it ended.
+
+    `seconds` is the time from its first step to its last, which it shared with other texts.
+    """
 
     prompt: tuple[int, ...]
     tokens: tuple[int, ...]
     text: str
     finish: Finish
+    seconds: float = field(default=0.0, compare=False)
 
     def __str__(self) -> str:
         return self.text
@@ -174,6 +179,7 @@ class _Text:
         self._tokens: list[int] = []
         self._text = self._held = ""
         self._finish: Finish | None = None
+        self._start = time.perf_counter()
         self._penalties = (
             Penalties(request.sampling, model.tokenizer, model.config.vocab)
             if request.sampling.changes_logits
@@ -218,7 +224,10 @@ class _Text:
     def written(self) -> Written:
         """The complete text."""
         assert self._finish is not None
-        return Written(tuple(self.request.prompt), tuple(self._tokens), self._text, self._finish)
+        return Written(
+            tuple(self.request.prompt), tuple(self._tokens), self._text, self._finish,
+            time.perf_counter() - self._start,
+        )  # fmt: skip
 
     def _take(self, piece: str) -> bool:
         """Add a piece; True at a stop string. What may begin one waits."""
@@ -258,7 +267,7 @@ def _likeliest(found: Sequence[Rows]) -> dict[int, int]:
     """The likeliest token of each slot, of all rows at once."""
     if not found:
         return {}
-    rows = np.concatenate([rows.logits[-1:] for rows in found]) if len(found) > 1 else found[0].logits
+    rows = np.concatenate([each.logits[-1:] for each in found])
     best = rows.argmax(axis=1)
     highest = rows[np.arange(len(rows)), best]
     if not np.isfinite(highest).all():

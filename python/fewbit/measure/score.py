@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fewbit import _core
 from fewbit.callbacks import Progress
@@ -202,7 +203,7 @@ class _Group:
         return True
 
 
-def _logprobs(logits: np.ndarray, targets: Sequence[int]) -> list[tuple[float, bool]]:  # type: ignore[type-arg]
+def _logprobs(logits: NDArray[np.float32], targets: Sequence[int]) -> list[tuple[float, bool]]:
     """For each row the target's log-probability, and whether it is the likeliest token."""
     ids = np.array(targets, np.uint32)
     values = -_core.nll(np.ascontiguousarray(logits), ids)
