@@ -1,4 +1,4 @@
-"""Commands that put questions to a model: benchmark and next."""
+"""Commands that put questions to a model: benchmark, evaluate and next."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from fewbit.cli.options import (
     FormatOptions,
     Json,
     Kv,
+    ModelName,
     ModelOption,
     Threads,
     names_of,
@@ -23,7 +24,7 @@ from fewbit.cli.options import (
 from fewbit.cli.progress import progress, stderr
 from fewbit.cli.writing import RunActs
 from fewbit.errors import InputError
-from fewbit.measure import next_tokens
+from fewbit.measure import harness, next_tokens
 from fewbit.measure.multiple_choice.endpoint import Endpoint
 from fewbit.measure.multiple_choice.results import Answers, Benchmark
 from fewbit.measure.multiple_choice.run import BUDGET, ORIGINAL
@@ -205,6 +206,86 @@ def next_(
     names = [_name(name) for name in names_of(formats or ())]
     loaded = open_model(model, None, threads, device, kv)
     found = next_tokens.next_tokens(loaded, prompt, names, top, activations_named(acts))
+    if json:
+        report.write_json(found)
+    else:
+        report.show(*found.page())
+
+
+def evaluate(
+    model: ModelName = None,
+    tasks: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--tasks", metavar="TASK,...", show_default=False,
+            help="Tasks of lm-eval, with commas or one --tasks each, for example "
+            "hellaswag,arc_easy.",
+        ),
+    ] = None,
+    format_: FormatOptions = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=1, show_default=False, help="Score the first N samples of each task."
+        ),
+    ] = None,
+    num_fewshot: Annotated[
+        int | None,
+        typer.Option(
+            metavar="K", min=0, show_default=False,
+            help="Examples before each sample (default: the task's).",
+        ),
+    ] = None,
+    apply_chat_template: Annotated[
+        bool, typer.Option("--apply-chat-template", help="Ask by the model's chat template.")
+    ] = False,
+    include_path: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", show_default=False, help="Folder with tasks of your own."),
+    ] = None,
+    gen_kwargs: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME=VALUE,...", show_default=False,
+            help="Options of generation in place of the tasks' own.",
+        ),
+    ] = None,
+    bos: Annotated[
+        bool | None,
+        typer.Option(
+            "--bos/--no-bos", show_default=False,
+            help="Begin texts with BOS or not (default: as the tokenizer does).",
+        ),
+    ] = None,
+    parallel: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=1, show_default=False,
+            help="Texts in each step (default: as many as a quarter of the memory holds, at most "
+            "32).",
+        ),
+    ] = None,
+    acts: RunActs = "int8",
+    threads: Threads = 0,
+    device: Device = "auto",
+    kv: Kv = "f32",
+    json: Json = False,
+) -> None:  # fmt: skip
+    """Score a model on tasks of lm-evaluation-harness, in one or several formats.
+
+    Needs `pip install 'fewbit[eval]'`; neither torch nor transformers. Formats are compared sample
+    by sample. `-f original` is the model as it is.
+    """
+    names = [_name(each) for each in names_of(format_ or ())]
+    listed = [each.strip() for text in tasks or () for each in text.split(",") if each.strip()]
+    loaded = open_model(model, None, threads, device, kv)
+    with progress("evaluate") as update:
+        found = harness.evaluate_tasks(
+            loaded, listed, formats=names, limit=limit, num_fewshot=num_fewshot,
+            apply_chat_template=apply_chat_template, include_path=include_path,
+            gen_kwargs=gen_kwargs, add_bos=bos, acts=activations_named(acts), parallel=parallel,
+            progress=update,
+        )  # fmt: skip
     if json:
         report.write_json(found)
     else:

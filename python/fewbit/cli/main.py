@@ -47,6 +47,7 @@ for command in (
     measuring.compare,
     measuring.imatrix,
     benchmarks.benchmark,
+    benchmarks.evaluate,
     benchmarks.next_,
     writing.generate,
     chat.chat,
