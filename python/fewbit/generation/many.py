@@ -76,7 +76,7 @@ def write_many(
         _check(index, request, context)
     capacity = max(min(context, len(r.prompt) + r.max_tokens) for r in requests)
     slots = Slots(model, len(requests), capacity, acts, parallel)
-    slots.share(request.prompt for request in requests)
+    slots.share([request.prompt for request in requests])
     waiting = deque(enumerate(requests))
     running: dict[int, _Text] = {}
     while waiting or running:

@@ -73,9 +73,12 @@ class Slots:
         self._cache = model.cache(self.count, max(capacity, 2))
         self._most_rows = max(_ROW_BYTES // (4 * model.config.vocab), 1)
 
-    def share(self, texts: Iterable[Sequence[int]]) -> None:
-        """Compute the ids that all `texts` begin with once, and copy them to every slot."""
-        prefix = common_prefix(texts)[:-1]
+    def share(self, texts: Sequence[Sequence[int]]) -> None:
+        """Compute the ids that all `texts` begin with once, and copy them to every slot.
+
+        A token of each text is left, whose logits are wanted.
+        """
+        prefix = common_prefix(texts)[: min(map(len, texts)) - 1]
         if self.count < 2 or len(prefix) < _WORTH_SHARING:
             return
         reading = Reading(0, list(prefix), len(prefix))
@@ -135,8 +138,9 @@ def fitting_slots(model: LoadedModel, capacity: int) -> int:
     """How many sequences of `capacity` tokens a cache should have: 1 to `MOST_SLOTS`."""
     config = model.config
     token = 2 * 4 * config.layers * config.kv_heads * config.head_dim
-    fit = int(_MEMORY_FRACTION * machine_memory() / (token * max(capacity, 1)))
-    return max(min(fit or MOST_SLOTS, MOST_SLOTS), 1)
+    memory = machine_memory()
+    fit = int(_MEMORY_FRACTION * memory / (token * max(capacity, 1)))
+    return max(min(fit, MOST_SLOTS), 1) if memory else MOST_SLOTS
 
 
 def shared_prefix(a: Sequence[int], b: Sequence[int]) -> int:

@@ -124,7 +124,7 @@ def score_ids(
         groups.setdefault(context, _Group(context)).endings.append(ending)
     capacity = max(len(context) + len(ending) - 1 for context, ending in pairs)
     slots = Slots(model, len(groups), capacity, acts, parallel)
-    slots.share(groups)
+    slots.share(list(groups))
     waiting = deque(groups.values())
     running: dict[int, _Group] = {}
     done = 0

@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-import http.client
-import ipaddress
-import json
 import time
-import urllib.error
 import urllib.parse
-import urllib.request
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any
 
 from fewbit.errors import InputError
 from fewbit.measure.multiple_choice.answers import Answer, Prompted, Writing
 
-_ATTEMPTS = 6
-_LONGEST_WAIT = 60.0
-_RETRIED = (408, 409, 429, 500, 502, 503, 504)
-_MOST_BYTES = 1 << 26
 PARALLEL = 8
 
 
@@ -51,6 +41,8 @@ class Endpoint:
     @property
     def local(self) -> bool:
         """Whether the server runs on this machine, so that nothing leaves it."""
+        import ipaddress
+
         host = urllib.parse.urlsplit(self.url).hostname or ""
         try:
             return ipaddress.ip_address(host).is_loopback
@@ -64,75 +56,9 @@ class Endpoint:
             InputError: the server refuses, cannot be reached, or answers something else.
 
         """
-        for attempt in range(_ATTEMPTS):
-            try:
-                return self._post(path, body)
-            except _BusyError as busy:
-                if attempt + 1 == _ATTEMPTS:
-                    raise InputError(
-                        f"`{self.url}` does not answer: {busy}",
-                        hint="check that the server runs; the same command goes on from here "
-                        "if it has `--out`",
-                    ) from None
-                time.sleep(min(busy.wait or 0.5 * 2**attempt, _LONGEST_WAIT))
-        raise AssertionError("the loop ends by returning or raising")
+        from fewbit.measure.multiple_choice.post import post  # imports urllib and ssl
 
-    def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        headers = {"content-type": "application/json", "accept": "application/json"}
-        if self.key:
-            headers["authorization"] = f"Bearer {self.key}"
-        request = urllib.request.Request(
-            self.url.rstrip("/") + path, json.dumps(body).encode(), headers, method="POST"
-        )
-        handlers: list[Any] = [_NoRedirect]
-        if self.local:
-            handlers.append(urllib.request.ProxyHandler({}))
-        try:
-            opener = urllib.request.build_opener(*handlers)
-            with opener.open(request, timeout=self.timeout) as response:
-                data = response.read(_MOST_BYTES)
-        except urllib.error.HTTPError as error:
-            raise self._refused(error) from None
-        except (OSError, http.client.HTTPException) as error:
-            raise _BusyError(str(getattr(error, "reason", error)) or repr(error)) from None
-        try:
-            found = json.loads(data)
-        except ValueError:
-            found = None
-        if not isinstance(found, dict):
-            raise InputError(f"`{self.url}{path}` answers no JSON object: {data[:100]!r}")
-        return found
-
-    def _refused(self, error: urllib.error.HTTPError) -> Exception:
-        with error:
-            text = error.read(4096).decode(errors="replace")
-        try:
-            told = json.loads(text)["error"]
-            said = str(told["message"] if isinstance(told, dict) else told)
-        except (ValueError, KeyError, TypeError):
-            said = text[:200]
-        if error.code in _RETRIED:
-            after = error.headers.get("retry-after", "")
-            return _BusyError(
-                f"status {error.code}: {said}", float(after) if after.isdigit() else None
-            )
-        hint = "give the key in FEWBIT_API_KEY or OPENAI_API_KEY" if error.code == 401 else None
-        return InputError(f"`{self.url}` refuses with status {error.code}: {said}", hint=hint)
-
-
-class _BusyError(Exception):
-    """The server may answer later, after `wait` seconds if it says so."""
-
-    def __init__(self, message: str, wait: float | None = None) -> None:
-        super().__init__(message)
-        self.wait = wait
-
-
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """Refuses redirects: questions go to the server that was named and to no other."""
-
-    def redirect_request(self, *_: Any) -> None:
-        """None, which makes a redirect an error."""
+        return post(self.url, path, body, self.key, self.timeout, proxies=not self.local)
 
 
 class EndpointAnswerer:
@@ -154,6 +80,8 @@ class EndpointAnswerer:
 
     def answers(self, questions: Sequence[Prompted]) -> Iterator[tuple[int, Answer]]:
         """As `Answerer`, over several connections."""
+        from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+
         waiting = iter(enumerate(questions))
         running: dict[Future[Answer], int] = {}
         with ThreadPoolExecutor(self._writing.parallel or PARALLEL) as pool:

@@ -5,9 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import jinja2
-from jinja2.sandbox import ImmutableSandboxedEnvironment
-
 from fewbit.errors import InputError, did_you_mean
 from fewbit.measure.multiple_choice.questions import Asked
 
@@ -41,6 +38,9 @@ class Prompt:
             InputError: there is neither, or the template is not valid Jinja.
 
         """
+        import jinja2
+        from jinja2.sandbox import ImmutableSandboxedEnvironment
+
         source = PROMPTS.get(name)
         if source is None:
             source = _read(name)
