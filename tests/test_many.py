@@ -18,7 +18,9 @@ from fewbit.measure.score import pair_ids
 from fewbit.run.sampling import GREEDY
 from tests.golden.loading import MODELS
 
-WORDS = "The old house A small dog river My brother town Her letter stood came went home".split()
+WORDS = """
+The old house A small dog river My brother town Her letter stood came went home
+""".split()  # noqa: SIM905
 
 
 @pytest.fixture(scope="module")
@@ -157,9 +159,7 @@ def test_an_empty_context_is_the_beginning_of_a_text(demo: fewbit.Model) -> None
         ([([1], [2]), ([1] * 600, [2])], "pair 2 has 600 + 1 tokens, the context holds 512"),
     ],
 )
-def test_wrong_pairs_are_named(
-    demo: fewbit.Model, pairs: Sequence[Any], message: str
-) -> None:
+def test_wrong_pairs_are_named(demo: fewbit.Model, pairs: Sequence[Any], message: str) -> None:
     with pytest.raises(InputError) as caught:
         demo.score(pairs)
     assert message in caught.value.message

@@ -41,7 +41,11 @@ class Outcome:
 
     def facts(self, shown: bool) -> dict[str, Any]:
         """The fields that are known; the choices' texts only if `shown`."""
-        found = {name: value for name, value in vars(self).items() if value is not None}
+        found = {
+            name: value
+            for name, value in vars(self).items()
+            if value is not None or name == "answer"
+        }
         return found if shown else {n: v for n, v in found.items() if n not in _TEXTS}
 
 
