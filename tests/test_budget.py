@@ -13,10 +13,7 @@ from fewbit.generation.many import Request, write_many
 from fewbit.generation.reasoning import CHANNEL, CLOSING, MESSAGE, OPENING, START
 from fewbit.run.sampling import GREEDY
 
-PROMPTS = {
-    "think": f"<user>Why?{OPENING}",
-    "harmony": f"Why?{START}assistant{CHANNEL}analysis{MESSAGE}",
-}
+HARMONY = f"Why?{START}assistant{CHANNEL}analysis{MESSAGE}"
 
 
 def tokenizer(kind: str) -> Any:
@@ -27,54 +24,43 @@ def tokenizer(kind: str) -> Any:
     )
 
 
-def written(budget: Budget, text: str, most: int = 200) -> str:
-    """What comes out if the model would write `text`; forced characters come before its next."""
-    out, rest = "", list(text)
-    while rest and len(out) < most:
-        chosen = ord(rest[0])
-        token = budget.next(chosen)
-        if token == chosen and not budget.forced:
-            rest.pop(0)
-        elif budget.forced and not out.endswith(("\n\n", MESSAGE)):
-            pass
-        else:
-            rest.pop(0)
-        out += chr(token)
-        budget.push(chr(token))
+def written(budget: Budget, digits: str) -> str:
+    """What comes out if the model would write `digits`, each until it is taken."""
+    out = ""
+    while digits:
+        token = chr(budget.next(ord(digits[0])))
+        digits = digits[token == digits[0] :]
+        out += token
+        budget.push(token)
     budget.finish()
     return out
 
 
 def test_a_thought_ends_after_its_budget() -> None:
-    budget = Budget(tokenizer("think"), PROMPTS["think"], 5)
-    out = written(budget, "abcdefghi")
-    assert out.startswith(f"abcde\n{CLOSING}\n\n")
+    budget = Budget(tokenizer("think"), f"Why?{OPENING}", 5)
+    assert written(budget, "123456789") == f"12345\n{CLOSING}\n\n6789"
+    assert (budget.reasoning, budget.answer) == ("12345", "6789")
     assert (budget.tokens, budget.forced) == (5, True)
-    assert budget.reasoning == "abcde"
-    assert budget.answer == out.removeprefix(f"abcde\n{CLOSING}\n\n")
 
 
 def test_harmony_goes_on_with_its_final_message() -> None:
-    budget = Budget(tokenizer("harmony"), PROMPTS["harmony"], 3)
-    out = written(budget, "abcdef", 70)
-    assert out.startswith(f"abc<|end|>{START}assistant{CHANNEL}final{MESSAGE}")
-    assert budget.reasoning == "abc"
-    assert budget.answer
+    budget = Budget(tokenizer("harmony"), HARMONY, 3)
+    assert written(budget, "12345") == f"123<|end|>{START}assistant{CHANNEL}final{MESSAGE}45"
+    assert (budget.reasoning, budget.answer) == ("123", "45")
 
 
-@pytest.mark.parametrize("limit", [None, 9])
+@pytest.mark.parametrize("limit", [None, 4])
 def test_a_thought_within_its_budget_is_left_alone(limit: int | None) -> None:
-    budget = Budget(tokenizer("think"), PROMPTS["think"], limit)
-    text = f"abc{CLOSING}yes"
-    assert written(budget, text) == text if limit is None else True
-    if limit is None:
-        assert (budget.reasoning, budget.answer, budget.forced) == ("abc", "yes", False)
+    budget = Budget(tokenizer("think"), f"Why?{OPENING}", limit)
+    assert written(budget, "1234") == "1234"
+    assert (budget.reasoning, budget.answer, budget.forced) == ("1234", "", False)
+    assert budget.tokens == 4
 
 
 def test_an_answer_without_reasoning_has_no_budget() -> None:
     budget = Budget(tokenizer("think"), "Why?", 0)
-    assert written(budget, "because") == "because"
-    assert (budget.answer, budget.reasoning, budget.tokens) == ("because", "", 0)
+    assert written(budget, "12345678") == "12345678"
+    assert (budget.answer, budget.reasoning, budget.tokens) == ("12345678", "", 0)
 
 
 def test_a_model_s_thought_is_ended() -> None:

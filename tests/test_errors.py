@@ -196,7 +196,8 @@ TABLE: list[tuple[Callable[[Path], Any], type[FewbitError], str, str | None]] = 
     (
         no_tokenizer, errors.FileFormatError,
         "`m` has no tokenizer.json",
-        "download the folder again; fewbit reads no other tokenizer file",
+        "download the folder again, with tokenizer.json, with tokenizer.model, or with "
+        "vocab.json and merges.txt",
     ),
     (
         no_weights, errors.FileFormatError,

@@ -8,7 +8,7 @@
 
 from fewbit import moved
 from fewbit._core import __version__
-from fewbit.api import Model, bench, compare, load
+from fewbit.api import Model, bench, compare, load, quantize_file
 from fewbit.callbacks import Progress
 from fewbit.convert.findings import Verification
 from fewbit.convert.verify import verify
@@ -29,6 +29,10 @@ from fewbit.formats.tensors import QuantizedTensor, dequantize, quantize
 from fewbit.generation.conversation import Conversation, Reply
 from fewbit.generation.many import Written
 from fewbit.generation.text import Generation, Session
+from fewbit.improve.calibration import Calibration
+from fewbit.improve.covariance_file import CovarianceFile, read_covariances
+from fewbit.improve.mixture import Mixture
+from fewbit.improve.report import Improvement
 from fewbit.measure.collect import CollectedImatrix
 from fewbit.measure.comparison import Comparison
 from fewbit.measure.evaluate import divergence, perplexity
@@ -54,11 +58,13 @@ __all__ = [
     "Bench",
     "Benchmark",
     "Cache",
+    "Calibration",
     "CollectedImatrix",
     "Comparison",
     "Config",
     "Contents",
     "Conversation",
+    "CovarianceFile",
     "DeviceError",
     "Divergence",
     "Endpoint",
@@ -68,7 +74,9 @@ __all__ = [
     "Format",
     "FormatError",
     "Generation",
+    "Improvement",
     "InputError",
+    "Mixture",
     "Model",
     "NextTokens",
     "Options",
@@ -98,6 +106,8 @@ __all__ = [
     "load",
     "perplexity",
     "quantize",
+    "quantize_file",
+    "read_covariances",
     "read_imatrix",
     "verify",
 ]

@@ -30,7 +30,8 @@ ModelName: TypeAlias = Annotated[
     str | None,
     typer.Argument(
         metavar="[MODEL]",
-        help="A GGUF file, a Hugging Face folder or a hub name; the built-in demo if left out.",
+        help="A GGUF file, a Hugging Face folder or a hub name (owner/repository, "
+        "owner/repository:Q4_K_M); the built-in demo if left out.",
         show_default=False,
     ),
 ]
@@ -38,7 +39,8 @@ ModelOption: TypeAlias = Annotated[
     str | None,
     typer.Option(
         "--model", "-m", metavar="MODEL", show_default=False,
-        help="A GGUF file, a Hugging Face folder or a hub name; the built-in demo if left out.",
+        help="A GGUF file, a Hugging Face folder or a hub name (owner/repository, "
+        "owner/repository:Q4_K_M); the built-in demo if left out.",
     ),
 ]  # fmt: skip
 FormatOption: TypeAlias = Annotated[
