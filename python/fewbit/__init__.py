@@ -28,6 +28,7 @@ from fewbit.formats.error_statistics import ErrorStatistics
 from fewbit.formats.table import FORMATS, Format, find_format
 from fewbit.formats.tensors import QuantizedTensor, dequantize, quantize
 from fewbit.generation.conversation import Conversation, Reply
+from fewbit.generation.many import Written
 from fewbit.generation.text import Generation, Session
 from fewbit.improve.calibration import Calibration
 from fewbit.improve.covariance_file import CovarianceFile, read_covariances
@@ -36,7 +37,12 @@ from fewbit.improve.report import Improvement
 from fewbit.measure.collect import CollectedImatrix
 from fewbit.measure.comparison import Comparison
 from fewbit.measure.evaluate import divergence, perplexity
+from fewbit.measure.multiple_choice.endpoint import Endpoint
+from fewbit.measure.multiple_choice.results import Benchmark
+from fewbit.measure.multiple_choice.run import benchmark
+from fewbit.measure.next_tokens import NextTokens
 from fewbit.measure.results import Divergence, Perplexity
+from fewbit.measure.score import Score
 from fewbit.measure.speed import Bench
 from fewbit.plan.config import Config, Rope
 from fewbit.plan.plan import Plan
@@ -51,6 +57,7 @@ __all__ = [
     "DEMO",
     "FORMATS",
     "Bench",
+    "Benchmark",
     "Cache",
     "Calibration",
     "CollectedImatrix",
@@ -61,6 +68,7 @@ __all__ = [
     "CovarianceFile",
     "DeviceError",
     "Divergence",
+    "Endpoint",
     "ErrorStatistics",
     "FewbitError",
     "FileFormatError",
@@ -71,6 +79,7 @@ __all__ = [
     "InputError",
     "Mixture",
     "Model",
+    "NextTokens",
     "Options",
     "Perplexity",
     "Plan",
@@ -79,13 +88,16 @@ __all__ = [
     "Reply",
     "Rope",
     "Sampling",
+    "Score",
     "Session",
     "ShapeError",
     "Tokenizer",
     "UnsupportedError",
     "Verification",
+    "Written",
     "__version__",
     "bench",
+    "benchmark",
     "compare",
     "demo_text",
     "dequantize",

@@ -19,6 +19,7 @@ from fewbit.generation.text import Generation, Session, generate
 from fewbit.improve.model import ImprovableModel
 from fewbit.measure import collect, evaluate, speed
 from fewbit.measure.collect import CollectedImatrix
+from fewbit.measure.many import BatchedModel
 from fewbit.measure.results import Divergence, Perplexity
 from fewbit.measure.speed import Bench
 from fewbit.recipes.choose import Options
@@ -97,7 +98,7 @@ def quantize_file(
     return made.save(path, split=split, progress=progress)
 
 
-class Model(ImprovableModel):
+class Model(ImprovableModel, BatchedModel):
     """A language model: quantize it, save it, measure it, write and talk with it.
 
     `load` makes one. `config` has its numbers, `plan` its ops, `formats` the format of each

@@ -31,6 +31,7 @@ COMMANDS = (
     "divergence",
     "compare",
     "imatrix",
+    *("benchmark", "evaluate", "next"),
     "generate",
     "chat",
     "bench",

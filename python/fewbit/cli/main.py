@@ -22,6 +22,7 @@ import typer.main
 
 from fewbit import _core
 from fewbit.cli import (
+    benchmarks,
     calibrating,
     chat,
     comparing,
@@ -58,12 +59,18 @@ for command in (
     measuring.divergence,
     comparing.compare,
     measuring.imatrix,
+    benchmarks.benchmark,
+    benchmarks.evaluate,
+    benchmarks.next_,
     writing.generate,
     chat.chat,
     speed.bench,
     devices.devices,
 ):
-    app.command(cls=ListsFormats if command is quantizing.quantize else Command)(command)
+    app.command(
+        name=command.__name__.rstrip("_"),
+        cls=ListsFormats if command is quantizing.quantize else Command,
+    )(command)
 
 
 def _version(wanted: bool) -> None:
