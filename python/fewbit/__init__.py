@@ -37,6 +37,8 @@ from fewbit.plan.config import Config, Rope
 from fewbit.plan.plan import Plan
 from fewbit.recipes.choose import Options
 from fewbit.reports.contents import inspect
+from fewbit.reports.number_table import NumberTable, represent
+from fewbit.reports.rounding import RoundedLists, round_numbers
 from fewbit.reports.summaries import Contents
 from fewbit.run.executor import Cache
 from fewbit.run.sampling import Sampling
@@ -62,6 +64,7 @@ __all__ = [
     "Generation",
     "InputError",
     "Model",
+    "NumberTable",
     "Options",
     "Perplexity",
     "Plan",
@@ -69,6 +72,7 @@ __all__ = [
     "QuantizedTensor",
     "Reply",
     "Rope",
+    "RoundedLists",
     "Sampling",
     "Session",
     "ShapeError",
@@ -87,6 +91,8 @@ __all__ = [
     "perplexity",
     "quantize",
     "read_imatrix",
+    "represent",
+    "round_numbers",
     "verify",
 ]
 

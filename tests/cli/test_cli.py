@@ -24,6 +24,8 @@ from tests.golden.loading import asset
 COMMANDS = (
     "inspect",
     "formats",
+    "float",
+    "round",
     "quantize",
     "verify",
     "perplexity",

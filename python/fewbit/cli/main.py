@@ -21,7 +21,7 @@ import typer
 import typer.main
 
 from fewbit import _core
-from fewbit.cli import chat, devices, files, formats, measuring, speed, writing
+from fewbit.cli import chat, devices, files, formats, measuring, numbers, speed, writing
 from fewbit.cli.help import Command, ListsFormats
 from fewbit.cli.man import write_pages
 from fewbit.cli.progress import stderr, tell
@@ -37,9 +37,16 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
+CLASSES = {
+    files.quantize: ListsFormats,
+    numbers.float: numbers.Numbers,
+    numbers.round: numbers.Numbers,
+}
 for command in (
     files.inspect,
     formats.formats,
+    numbers.float,
+    numbers.round,
     files.quantize,
     files.verify,
     measuring.perplexity,
@@ -51,7 +58,7 @@ for command in (
     speed.bench,
     devices.devices,
 ):
-    app.command(cls=ListsFormats if command is files.quantize else Command)(command)
+    app.command(cls=CLASSES.get(command, Command))(command)
 
 
 def _version(wanted: bool) -> None:
