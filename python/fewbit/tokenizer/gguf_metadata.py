@@ -45,7 +45,7 @@ def metadata_from_folder(path: Path, vocab: int) -> dict[str, Any]:
         values["tokenizer.ggml.add_eos_token"] = adds_eos
     if kind != "gpt2":
         values["tokenizer.ggml.add_space_prefix"] = adds_space(facts)
-    if len(ends := _further_ends(tokenizer)) > len(_END_KEYS):
+    if len(ends := _further_ends(tokenizer, vocab)) > len(_END_KEYS):
         values[ENDS_KEY] = ends
     if tokenizer.chat_template is not None:
         values["tokenizer.chat_template"] = tokenizer.chat_template
@@ -58,7 +58,7 @@ def metadata_from_folder(path: Path, vocab: int) -> dict[str, Any]:
 
 def _ids(tokenizer: Tokenizer, unknown: int | None, vocab: int, path: Path) -> dict[str, int]:
     """The keys of special tokens that the model has rows for; a warning tells of others."""
-    ends = dict(zip(_END_KEYS, _further_ends(tokenizer), strict=False))
+    ends = dict(zip(_END_KEYS, _further_ends(tokenizer, vocab), strict=False))
     ids = {"bos": tokenizer.bos, "eos": tokenizer.eos, **ends, "unknown": unknown}
     values: dict[str, int] = {}
     for name, id_ in ids.items():
@@ -73,9 +73,10 @@ def _ids(tokenizer: Tokenizer, unknown: int | None, vocab: int, path: Path) -> d
     return values
 
 
-def _further_ends(tokenizer: Tokenizer) -> list[int]:
-    """Ids that end a text besides EOS; tokens known by their text need no key."""
-    return sorted(tokenizer.stop_ids - stop_ids(tokenizer.backend, None, tokenizer.eos))
+def _further_ends(tokenizer: Tokenizer, vocab: int) -> list[int]:
+    """Ids below `vocab` that end a text besides EOS; tokens known by their text need no key."""
+    known = stop_ids(tokenizer.backend, None, tokenizer.eos)
+    return sorted(id_ for id_ in tokenizer.stop_ids - known if id_ < vocab)
 
 
 def _typed_tokens(

@@ -94,7 +94,7 @@ class _Values:
         value = self.get(key)
         if value is None:
             return None
-        if not isinstance(value, int):
+        if isinstance(value, bool) or not isinstance(value, int):
             raise self.wrong(key, f"a token id below {len(self.tokens)}")
         if not 0 <= value < len(self.tokens):
             warnings.warn(
@@ -181,7 +181,11 @@ def _splitting(values: _Values) -> Splitting:
 def _byte_level(values: _Values, splitting: Splitting) -> tokenizers.Tokenizer:
     merges = [tuple(merge.split(" ", 1)) for merge in values.array("merges", str)]
     vocab = ids_of(values.tokens)
-    known = [merge for merge in merges if all(p in vocab for p in (*merge, "".join(merge)))]
+    known = [
+        merge
+        for merge in merges
+        if len(merge) == 2 and all(p in vocab for p in (*merge, "".join(merge)))
+    ]
     if len(known) != len(merges):
         raise values.wrong("tokenizer.ggml.merges", "pairs of tokens that join to a token")
     backend = tokenizers.Tokenizer(

@@ -13,8 +13,8 @@ from fewbit.files.gguf import Metadata
 from fewbit.files.json_file import read_json
 from fewbit.tokenizer.folder_files import backend_of_files
 from fewbit.tokenizer.gguf_vocabulary import build
-from fewbit.tokenizer.library import guarded
-from fewbit.tokenizer.tokenizer import Tokenizer, backend_of_json, is_id, stop_ids
+from fewbit.tokenizer.library import guarded, id_of, is_id
+from fewbit.tokenizer.tokenizer import Tokenizer, backend_of_json, stop_ids
 
 
 def tokenizer_of(checkpoint: Checkpoint) -> Tokenizer:
@@ -88,8 +88,8 @@ def _optional(path: Path) -> dict[str, Any]:
 def _special(backend: tokenizers.Tokenizer, spelled: Any, id_: Any) -> int | None:
     """Find a special token by its text (a string, or an object with `content`), else by its id."""
     content = spelled.get("content") if isinstance(spelled, dict) else spelled
-    if isinstance(content, str) and (found := backend.token_to_id(content)) is not None:
-        return int(found)
+    if isinstance(content, str) and (found := id_of(backend, content)) is not None:
+        return found
     first = id_[0] if isinstance(id_, list) and id_ else id_
     return first if is_id(first) else None
 
@@ -115,7 +115,8 @@ def _template(path: Path, settings: dict[str, Any]) -> str | None:
     found = _optional(path / "chat_template.json").get("chat_template")
     found = settings.get("chat_template") if found is None else found
     if isinstance(found, list):  # several templates by name
-        found = {t.get("name"): t.get("template") for t in found if isinstance(t, dict)}
-    if isinstance(found, dict):
+        named = [t for t in found if isinstance(t, dict) and t.get("name") == "default"]
+        found = named[-1].get("template") if named else None
+    elif isinstance(found, dict):
         found = found.get("default")
     return found if isinstance(found, str) else None

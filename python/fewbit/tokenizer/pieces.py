@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors
@@ -117,11 +118,12 @@ def merges_of(
     [('a', 'b'), ('ab', 'a')]
     """
     mergeable = {token: i for i, token in enumerate(tokens) if types[i] in (NORMAL, USER_DEFINED)}
+    lengths = sorted({len(token) for token in mergeable})
     found = [
         (-scores[i], mergeable[token[:cut]], mergeable[token[cut:]])
         for token, i in mergeable.items()
-        for cut in range(1, len(token))
-        if token[:cut] in mergeable and token[cut:] in mergeable
+        for cut in takewhile(len(token).__gt__, lengths)
+        if cut and token[:cut] in mergeable and token[cut:] in mergeable
     ]
     return [(tokens[left], tokens[right]) for _, left, right in sorted(found)]
 

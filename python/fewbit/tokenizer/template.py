@@ -6,6 +6,7 @@ import atexit
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -18,8 +19,10 @@ from fewbit.errors import InputError
 if TYPE_CHECKING:
     from fewbit.tokenizer.tokenizer import Tokenizer
 
-_SECONDS = 10.0
-"""A template takes milliseconds; the first one also waits for the process to start."""
+_SECONDS = 3.0
+"""Seconds that a template may compute; known ones take milliseconds."""
+_WAIT = 10.0
+"""Seconds by the clock: for a busy machine, and for Windows, which has no other limit."""
 _MEMORY = 1 << 30
 _LENGTH = 4_000_000
 """Characters a template may write besides 4 times what it is given: the JSON of many tools fits."""
@@ -39,7 +42,7 @@ def render(
 
     Raises:
         InputError: the model has no template, its template refuses the messages, or it takes more
-            than 10 seconds or 1 GiB; tools or options have another shape.
+            than 3 seconds or 1 GiB; tools or options have another shape.
 
     """
     if tokenizer.chat_template is None:
@@ -137,12 +140,18 @@ class _Renderer:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._owner = 0
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._forked)
+
+    def _forked(self) -> None:
+        """Take a lock of the child's own: a thread of the parent may have held this one."""
+        self._lock = threading.Lock()
 
     def ask(self, line: bytes) -> dict[str, str]:
         with self._lock:
             late = threading.Event()
             process = self._running()
-            timer = threading.Timer(_SECONDS, _end_late, (process, late))
+            timer = threading.Timer(_WAIT, _end_late, (process, late))
             timer.daemon = True
             timer.start()
             try:
@@ -153,8 +162,9 @@ class _Renderer:
             finally:
                 timer.cancel()
             if found is None:
+                timed_out = late.is_set() or _has_computed_too_long(process)
                 self._stop()
-                return {"error": f"no end in {_SECONDS:g} seconds" if late.is_set() else _DIED}
+                return {"error": f"no end in {_SECONDS:g} seconds" if timed_out else _DIED}
             answer: dict[str, str] = json.loads(found)
             return answer
 
@@ -167,7 +177,7 @@ class _Renderer:
         if self._process is None or self._owner != os.getpid():  # a fork has its own process
             file = Path(__file__).with_name("template_child.py")
             self._process = subprocess.Popen(
-                [sys.executable, "-P", str(file), str(_MEMORY)],
+                [sys.executable, "-P", str(file), str(_MEMORY), str(_SECONDS)],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
                 start_new_session=True, env={**os.environ, "PYTHONPATH": _search_path()},
             )  # fmt: skip
@@ -203,6 +213,14 @@ def _exchange(process: subprocess.Popen[bytes], line: bytes) -> bytes | None:
 def _end_late(process: subprocess.Popen[bytes], late: threading.Event) -> None:
     late.set()
     process.kill()
+
+
+def _has_computed_too_long(process: subprocess.Popen[bytes]) -> bool:
+    """Whether the system has ended the process because its time was over."""
+    try:
+        return process.wait(1) == -getattr(signal, "SIGPROF", 0) != 0
+    except subprocess.TimeoutExpired:
+        return False
 
 
 def _search_path() -> str:

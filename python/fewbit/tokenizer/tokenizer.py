@@ -12,7 +12,7 @@ from tokenizers import models
 
 from fewbit.errors import FileFormatError, InputError
 from fewbit.moved import Renamed
-from fewbit.tokenizer.library import guarded
+from fewbit.tokenizer.library import IDS, check_growth, guarded, is_id
 from fewbit.tokenizer.pieces import cut_special
 
 END_TOKENS = (
@@ -22,8 +22,6 @@ END_TOKENS = (
 """Special tokens that end a text or a turn in any vocabulary that has them."""
 _CHANNELS, _CHANNEL_END = {"<|channel|>", "<|return|>"}, "<|end|>"
 """Tokens of a vocabulary with channels: there `<|end|>` ends the text of a channel, not a turn."""
-_IDS = 1 << 32
-"""The library counts tokens in 32 bits."""
 _SHORTER = "break up words and runs of spaces that are millions of characters long"
 _REPLACEMENT = "\ufffd"
 _CONTEXT = 8
@@ -46,6 +44,12 @@ class Tokenizer:
     stop_ids: frozenset[int] = frozenset()
     adds_bos: bool = False
     chat_template: str | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        """Give up the cache of merged words, which `tokenizers` never frees, not even with it."""
+        resize = getattr(self.backend.model, "_resize_cache", None)
+        if resize is not None:
+            resize(0)
 
     def encode(self, text: str, special: bool = True, parse_special: bool = False) -> list[int]:
         """Return the token ids of `text`.
@@ -73,9 +77,9 @@ class Tokenizer:
 
         """
         with guarded(InputError, "the tokenizer cannot decode the ids", "give ids of tokens"):
-            if (wrong := next((id_ for id_ in ids if not 0 <= id_ < _IDS), None)) is not None:
+            if (wrong := next((id_ for id_ in ids if not 0 <= id_ < IDS), None)) is not None:
                 raise InputError(
-                    f"token ids must be from 0 to {_IDS - 1}, found {wrong}",
+                    f"token ids must be from 0 to {IDS - 1}, found {wrong}",
                     hint="give ids that this tokenizer made",
                 )
             return str(self.backend.decode(list(ids), skip_special_tokens=skip_special))
@@ -93,7 +97,7 @@ class Tokenizer:
 
     def token(self, id_: int) -> str | None:
         """Return the text of a token in the vocabulary, None for unknown ids."""
-        found = self.backend.id_to_token(id_) if 0 <= id_ < _IDS else None
+        found = self.backend.id_to_token(id_) if is_id(id_) else None
         return None if found is None else str(found)
 
     @cached_property
@@ -196,6 +200,7 @@ def backend_of_json(text: str, where: str) -> tokenizers.Tokenizer:
             cut_special(backend, sorted(t.content for t in added if t.special), known=text)
     backend.no_truncation()
     backend.no_padding()
+    check_growth(backend, where)
     return backend
 
 
@@ -208,8 +213,3 @@ def stop_ids(backend: tokenizers.Tokenizer, declared: Any, eos: int | None) -> f
         ends.pop(_CHANNEL_END, None)
     known = [id_ for text, id_ in ends.items() if text in END_TOKENS]
     return frozenset(id_ for id_ in (*listed, eos, *known) if is_id(id_))
-
-
-def is_id(value: Any) -> bool:
-    """Whether a value from a file can be the id of a token: -1 and others stand for none."""
-    return type(value) is int and 0 <= value < _IDS
