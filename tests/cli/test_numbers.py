@@ -85,6 +85,15 @@ def test_the_small_network() -> None:
     assert found[3].outputs[0] == 0
 
 
+def test_one_line_per_format(fewbit: Fewbit) -> None:
+    ended = fewbit("round", *SIX, "--as", "float4,asym4", "--network", "1,3,1", "--brief")
+    rows = [line.split() for line in ended.out.splitlines()[2:]]
+    assert rows[0] == ["as", "given", "0.0981", "0.0", "%"]
+    assert rows[2] == ["asym4", "10.67", "8.5", "%", "0.1078", "9.9", "%"]
+    lines = fewbit("round", *SIX, "--as", "float4,asym4", "--brief").out.splitlines()
+    assert lines[3].split() == ["asym4", "10.67", "8.5", "%"]
+
+
 @given(lists, st.integers(2, 8), st.integers(1, 9))
 def test_blocks_are_those_of_the_oracle(x: list[float], bits: int, block: int) -> None:
     sym, asym = fewbit.round_numbers(x, [f"sym{bits}", f"asym{bits}"], block).lists

@@ -16,6 +16,7 @@ from fewbit.cli.options import Json, names_of
 from fewbit.cli.outputs import show_result
 from fewbit.errors import InputError
 from fewbit.floats.number_format import as_numbers
+from fewbit.reports import write
 from fewbit.reports.number_table import represent
 from fewbit.reports.rounding import round_numbers
 
@@ -106,6 +107,9 @@ def round(
             show_default=False,
         ),
     ] = None,
+    brief: Annotated[
+        bool, typer.Option("--brief", help="Show one line per format, not each number.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Round numbers to formats and show codes, scale, zero point, and the error of each.
@@ -124,6 +128,9 @@ def round(
         [int(size) for size in layers],
         [] if inputs is None else _read([inputs]),
     )
+    if brief and not json:
+        write.show(found.summary())
+        return
     show_result(found, json)
 
 

@@ -129,12 +129,32 @@ class RoundedLists(Shown):
         for each in self.lists:
             page += [*([""] if page else []), *each.page()]
         if self.network:
-            table = Table(("parameters", "output", "off by"))
+            table = Table(("parameters", *OUTPUTS))
             for n in self.network:
-                outputs = ", ".join(f"{v:.4g}" for v in n.outputs)
-                table.add_row(n.format, outputs, f"{100 * n.relative:.1f} %")
+                table.add_row(n.format, *_output(n))
             page += ["", table]
         return page
+
+    def summary(self) -> Table:
+        """One line per format: size, average error, and the network's output if there is one."""
+        heads = ("format", "bits per weight", "average error", *(OUTPUTS if self.network else ()))
+        table = Table(heads)
+        if self.network:
+            table.add_row(self.network[0].format, "", "", *_output(self.network[0]))
+        for index, each in enumerate(self.lists, start=1):
+            found = _output(self.network[index]) if self.network else ()
+            table.add_row(
+                each.format, f"{each.bits_per_weight:.4g}", f"{100 * each.mean_relative:.1f} %",
+                *found,
+            )  # fmt: skip
+        return table
+
+
+OUTPUTS = ("output", "off by")
+
+
+def _output(found: NetworkOutput) -> tuple[str, str]:
+    return ", ".join(f"{v:.4g}" for v in found.outputs), f"{100 * found.relative:.1f} %"
 
 
 def round_numbers(
