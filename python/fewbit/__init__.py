@@ -37,6 +37,7 @@ from fewbit.plan.config import Config, Rope
 from fewbit.plan.plan import Plan
 from fewbit.recipes.choose import Options
 from fewbit.reports.contents import inspect
+from fewbit.reports.explain import Explained, explain
 from fewbit.reports.number_table import NumberTable, represent
 from fewbit.reports.rounding import RoundedLists, round_numbers
 from fewbit.reports.summaries import Contents
@@ -57,6 +58,7 @@ __all__ = [
     "DeviceError",
     "Divergence",
     "ErrorStatistics",
+    "Explained",
     "FewbitError",
     "FileFormatError",
     "Format",
@@ -85,6 +87,7 @@ __all__ = [
     "demo_text",
     "dequantize",
     "divergence",
+    "explain",
     "find_format",
     "inspect",
     "load",

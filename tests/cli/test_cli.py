@@ -24,6 +24,7 @@ from tests.golden.loading import asset
 COMMANDS = (
     "inspect",
     "formats",
+    "explain",
     "float",
     "round",
     "quantize",

@@ -45,6 +45,7 @@ CLASSES = {
 for command in (
     files.inspect,
     formats.formats,
+    formats.explain,
     numbers.float,
     numbers.round,
     files.quantize,

@@ -20,7 +20,7 @@ from fewbit.floats import number_format
 from fewbit.floats.number_format import as_numbers
 from fewbit.formats.table import find_format
 from fewbit.formats.tensors import quantize
-from fewbit.reports.number_table import digits_of
+from fewbit.recipes.mixtures import DEMANDING
 from fewbit.tables import Page, Shown, Table
 
 SCALE_BITS = 32
@@ -73,7 +73,7 @@ class RoundedList(Shown):
 
     def page(self) -> Page:
         """A heading, one line per number, the average."""
-        return [self._heading(), *self._scales(), "", self._table(), "", self._total()]
+        return [self._heading(), *self._scales(), "", self.table(), "", self._total()]
 
     def _heading(self) -> str:
         groups = "" if self.block is None else f", blocks of {self.block}"
@@ -89,16 +89,19 @@ class RoundedList(Shown):
             if b.scale is not None
         ]
 
-    def _table(self) -> Table:
+    def table(self, count: int | None = None) -> Table:
+        """The first `count` numbers, or all: code, value and error of each."""
         codes = [code for b in self.blocks for code in b.codes or ()]
         table = Table(
             ("number", *(["code"] if codes else []), "value", "delta", "delta %", ""), text=0
         )
-        for index, (x, v, d) in enumerate(zip(self.numbers, self.values, self.deltas, strict=True)):
+        for index, (x, v, d) in enumerate(
+            zip(self.numbers[:count], self.values, self.deltas, strict=False)
+        ):
             apart = index in self.kept
             code = ["" if apart else str(codes[index])] if codes else []
             table.add_row(
-                digits_of(x), *code, f"{v:.4g}", f"{d:.3g}",
+                f"{x:.6g}", *code, f"{v:.4g}", f"{d:.3g}",
                 f"{abs(d / x):.1%}" if x else "", "apart" if apart else "",
             )  # fmt: skip
         return table
@@ -299,7 +302,9 @@ def _stored(x: Values, name: str) -> RoundedList:
     """The numbers in a format of fewbit's, padded with zeros to full blocks."""
     kind = find_format(name)
     pad = 0 if kind.family == "affine" else -x.size % kind.block
-    tensor = quantize(np.float32(np.pad(x, (0, pad))[None]), kind.name)
+    padded = np.float32(np.pad(x, (0, pad))[None])
+    even = np.ones(padded.size, np.float32) if kind.name in DEMANDING else None
+    tensor = quantize(padded, kind.name, even)
     values = tensor.dequantize()[0, : x.size].astype(np.float64)
     note = f"{kind.bytes} bytes for {kind.block} numbers" if kind.block > 1 else "floats"
     note += f"; {pad} zeros follow" if pad else ""

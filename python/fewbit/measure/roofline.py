@@ -1,4 +1,4 @@
-"""Time products of a matrix with one token's activations, beside the rate at which memory reads."""
+"""The roofline of a format: how fast its kernel multiplies, and how fast memory delivers it."""
 
 from __future__ import annotations
 
@@ -19,79 +19,70 @@ _ROWS_OF_TABLE = 16
 
 
 @dataclass(frozen=True)
-class ProductSpeed:
-    """The best of several products of a [rows, columns] matrix with one row of activations.
+class Roofline:
+    """Weights per second in one format, multiplied with one token's activations.
 
-    `bytes` are those of the matrix as a file stores it, `read_rate` is the memory's rate in bytes
-    per second, measured in the same run.
+    `arithmetic` was timed on a matrix that fits into the processor's caches: what unpacking and
+    multiplying allow. `memory` is the read rate of the memory, measured in the same run, divided by
+    the bytes of a weight. A large model is no faster than the lower of both.
     """
 
     format: str
-    rows: int
-    columns: int
-    bytes: int
-    seconds: float
-    read_rate: float
+    bits_per_weight: float
+    arithmetic: float
+    memory: float
 
     @property
-    def weights_per_second(self) -> float:
-        """Weights multiplied in a second."""
-        return self.rows * self.columns / self.seconds
+    def reached(self) -> float:
+        """The lower of both bounds."""
+        return min(self.arithmetic, self.memory)
 
     @property
-    def bits_per_weight(self) -> float:
-        """Bits of the file per weight."""
-        return 8 * self.bytes / (self.rows * self.columns)
-
-    @property
-    def bound(self) -> float:
-        """Weights per second if reading them took all the time: the roofline of this format."""
-        return 8 * self.read_rate / self.bits_per_weight
-
-    @property
-    def fraction(self) -> float:
-        """Speed as a fraction of `bound`; above 1 if the processor's cache holds the matrix."""
-        return self.weights_per_second / self.bound
+    def limit(self) -> str:
+        """The name of the lower bound."""
+        return "memory" if self.memory <= self.arithmetic else "arithmetic"
 
 
-def product_speeds(
+def rooflines(
     formats: Sequence[str],
-    rows: int = 16_384,
-    columns: int = 8192,
-    rounds: int = 5,
+    rounds: int = 15,
     threads: int = 0,
-) -> list[ProductSpeed]:
-    """Time a product of one token in each of `formats`, in turns, and the memory's read rate.
+    shape: tuple[int, int] = (2048, 4096),
+) -> list[Roofline]:
+    """Measure the roofline of each of `formats`, in turns.
 
-    The matrix has random weights; activations are rounded to int8 as in generation. Each format is
-    timed `rounds` times after one product that is not counted; the best time stands.
+    Matrices of `shape` have random weights; activations are rounded to int8 as in generation. Each
+    format is timed `rounds` times after one product that is not counted; the best time stands.
 
     Raises:
         FormatError: a format is unknown.
-        ShapeError: `columns` is not a multiple of a format's block.
+        ShapeError: a row is not a multiple of a format's block.
         InputError: a size is below 1, or `threads` is not a number of threads.
 
     """
-    if min(rows, columns, rounds) < 1:
+    if min(*shape, rounds) < 1:
         raise InputError("rows, columns and rounds are at least 1", hint="leave them out")
+    rows, columns = shape
     kinds = [find_format(name) for name in formats]
     executors = [_product(kind.name, rows, columns, threads) for kind in kinds]
+    rate = 1e9 * _core.read_rate(threads)
     best = [float("inf")] * len(kinds)
-    rate = 0.0
     for turn in range(rounds + 1):
-        rate = max(rate, 1e9 * _core.read_rate(threads))
         for index, executor in enumerate(executors):
+            _timed(executor)  # brings the matrix back into the caches
             seconds = _timed(executor)
             best[index] = min(best[index], seconds) if turn else best[index]
-    return [
-        ProductSpeed(kind.name, rows, columns, rows * kind.row_bytes(columns), seconds, rate)
-        for kind, seconds in zip(kinds, best, strict=True)
-    ]
+    found = []
+    for kind, seconds in zip(kinds, best, strict=True):
+        size = 8 * kind.row_bytes(columns) / columns
+        found.append(Roofline(kind.name, size, rows * columns / seconds, 8 * rate / size))
+    return found
 
 
 def _product(format_: str, rows: int, columns: int, threads: int) -> _core.Executor:
     x = np.random.default_rng(0).normal(0, 0.02, (_DISTINCT, columns)).astype(np.float32)
-    encoded = _core.encode(x.view(np.uint8), "F32", columns, format_)
+    even = np.ones(columns, np.float32)  # IQ1 and IQ2 need an importance of each column
+    encoded = _core.encode(x.view(np.uint8), "F32", columns, format_, even)
     ones = np.ones((_ROWS_OF_TABLE, columns), np.float32).view(np.uint8)
     weights = _core.Weights()
     weights.add("x", "F32", _ROWS_OF_TABLE, columns, ones)
