@@ -27,7 +27,7 @@ TERMS = {
                 "A block never crosses rows. Smaller blocks mean smaller errors and more bits, "
                 "because each block stores its own scale.",
             ),
-            "bits per weight = bits of a code + bits of scale and zero point / weights that share them",
+            "bits per weight = code bits + (scale bits + zero point bits) / weights of the block",
             ("group",),
             ("super-block", "scale", "outlier"),
         ),
