@@ -28,6 +28,10 @@ from fewbit.formats.table import FORMATS, Format, find_format
 from fewbit.formats.tensors import QuantizedTensor, dequantize, quantize
 from fewbit.generation.conversation import Conversation, Reply
 from fewbit.generation.text import Generation, Session
+from fewbit.improve.calibration import Calibration
+from fewbit.improve.covariance_file import CovarianceFile, read_covariances
+from fewbit.improve.mixture import Mixture
+from fewbit.improve.report import Improvement
 from fewbit.measure.collect import CollectedImatrix
 from fewbit.measure.comparison import Comparison
 from fewbit.measure.evaluate import divergence, perplexity
@@ -50,11 +54,13 @@ __all__ = [
     "FORMATS",
     "Bench",
     "Cache",
+    "Calibration",
     "CollectedImatrix",
     "Comparison",
     "Config",
     "Contents",
     "Conversation",
+    "CovarianceFile",
     "DeviceError",
     "Divergence",
     "ErrorStatistics",
@@ -64,7 +70,9 @@ __all__ = [
     "Format",
     "FormatError",
     "Generation",
+    "Improvement",
     "InputError",
+    "Mixture",
     "Model",
     "NumberTable",
     "Options",
@@ -94,6 +102,7 @@ __all__ = [
     "perplexity",
     "quantize",
     "quantize_file",
+    "read_covariances",
     "read_imatrix",
     "represent",
     "round_numbers",

@@ -17,6 +17,7 @@ from fewbit.files.tensor_file import open_tensors
 from fewbit.generation.conversation import Message, Reply, reply_to
 from fewbit.generation.defaults import default_sampling, sampling_for
 from fewbit.generation.text import Generation, Session, generate
+from fewbit.improve.model import ImprovableModel
 from fewbit.measure import collect, comparison, evaluate, speed
 from fewbit.measure.collect import CollectedImatrix
 from fewbit.measure.comparison import DEFAULT_FORMATS, Comparison
@@ -98,11 +99,12 @@ def quantize_file(
     return made.save(path, split=split, progress=progress)
 
 
-class Model(LoadedModel):
+class Model(ImprovableModel):
     """A language model: quantize it, save it, measure it, write and talk with it.
 
     `load` makes one. `config` has its numbers, `plan` its ops, `formats` the format of each
-    tensor, `sizes` its bytes; `tensor(name)` gives the values of one tensor.
+    tensor, `sizes` its bytes; `tensor(name)` gives the values of one tensor. `improvement` is what
+    `quantize` has gained with more effort than "fast", else None.
     """
 
     def save(

@@ -4,6 +4,7 @@ pub mod cache;
 pub mod collect;
 mod compile;
 mod compile_stateful;
+mod covariance;
 mod ops;
 pub mod plan;
 mod program;
@@ -17,7 +18,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use cache::{Cache, KvType, LayerPointers};
-use collect::Collector;
+use collect::{Collection, Collector};
 use program::Program;
 use state::StatePointers;
 use step::{Step, Token, Workspace};
@@ -112,21 +113,34 @@ impl Executor {
     /// Appends the tokens to their sequences; returns logits [outputs, width]. On an error the
     /// cache is as before.
     pub fn forward(&self, cache: &mut Cache, batch: &Batch) -> Result<Vec<f32>> {
-        self.walk(cache, batch, None)
+        self.walk(cache, batch, None, self.program.stages.len())
     }
 
     /// An empty collector of the inputs of those products whose weights `wanted` names.
-    pub fn collector(&self, wanted: impl Fn(&str) -> bool) -> Collector {
-        Collector::new(&self.program, wanted)
+    pub fn collector(
+        &self,
+        wanted: impl Fn(&str) -> bool,
+        collection: Collection,
+    ) -> Result<Collector> {
+        Collector::new(&self.program, wanted, collection)
     }
 
-    /// Appends the tokens to their sequences and adds the squared inputs of the collector's
-    /// products to its sums. Ops after the last of these products are not computed.
-    pub fn collect(&self, cache: &mut Cache, batch: &Batch, collector: &Collector) -> Result<()> {
+    /// Appends the tokens to their sequences and adds the inputs of the collector's products to its
+    /// sums. Ops after the last of these products are computed only if `complete`; then the result
+    /// is that of `forward`.
+    pub fn collect(
+        &self,
+        cache: &mut Cache,
+        batch: &Batch,
+        collector: &Collector,
+        complete: bool,
+    ) -> Result<Vec<f32>> {
         if !collector.fits(&self.program) {
             return Err(Error::input("the collector was made for another plan"));
         }
-        self.walk(cache, batch, Some(collector)).map(drop)
+        let stages = if complete { self.program.stages.len() } else { collector.walked };
+        let logits = self.walk(cache, batch, Some(collector), stages)?;
+        Ok(if complete { logits } else { Vec::new() })
     }
 
     /// The pool, or in a forked child, which has none of its threads, one of the child.
@@ -151,13 +165,15 @@ impl Executor {
         cache: &mut Cache,
         batch: &Batch,
         collector: Option<&Collector>,
+        stages: usize,
     ) -> Result<Vec<f32>> {
         self.check(cache, batch)?;
         let pool = self.pool()?;
         let mut memory = self.memory(&pool)?;
         place(cache, batch, &mut memory.tokens)?;
         // The only allocation of a step: the caller keeps it.
-        let mut logits = vec![0f32; batch.outputs.len() * self.width()];
+        let made = if stages == self.program.stages.len() { batch.outputs.len() } else { 0 };
+        let mut logits = vec![0f32; made * self.width()];
         let all = std::mem::take(&mut memory.tokens);
         let mut done = 0;
         let mut outputs = batch.outputs;
@@ -166,8 +182,13 @@ impl Executor {
             let here = outputs.partition_point(|&row| (row as usize) < start + tokens.len());
             memory.taken.clear();
             memory.taken.extend(outputs[..here].iter().map(|&row| row as usize - start));
-            let rows = &mut logits[done * self.width()..][..here * self.width()];
-            self.step(cache, &mut memory, &pool, tokens, batch.activations, rows, collector);
+            let rows = if made == 0 {
+                &mut []
+            } else {
+                &mut logits[done * self.width()..][..here * self.width()]
+            };
+            let observer = (collector, stages);
+            self.step(cache, &mut memory, &pool, tokens, batch.activations, rows, observer);
             outputs = &outputs[here..];
             done += here;
         }
@@ -213,7 +234,7 @@ impl Executor {
         tokens: &[Token],
         activations: Activations,
         logits: &mut [f32],
-        collector: Option<&Collector>,
+        (collector, stages): (Option<&Collector>, usize),
     ) {
         // A plan without `take` makes logits of all tokens; the wanted ones are copied.
         let makes_all = !self.program.takes();
@@ -243,9 +264,10 @@ impl Executor {
             workspaces: &memory.workspaces,
             barrier: pool.barrier(),
             collector,
+            stages,
         };
         pool.run(&|worker| step.walk(worker));
-        if makes_all {
+        if makes_all && !logits.is_empty() {
             let width = self.width();
             for (out, &row) in logits.chunks_exact_mut(width).zip(&memory.taken) {
                 out.copy_from_slice(&memory.slots[self.program.logits][row * width..][..width]);

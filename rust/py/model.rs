@@ -10,6 +10,7 @@ use super::arrays::{bytes, vector};
 use super::machine::{kernels_of, thread_count};
 use crate::error::Error;
 use crate::exec::cache::KvType;
+use crate::exec::collect::Collection;
 use crate::exec::{self, Activations, Batch};
 use crate::formats::Format;
 use crate::threads::ForkMutex;
@@ -39,7 +40,8 @@ fn find<T: Copy, const N: usize>(
 pub struct Weights(ForkMutex<exec::weights::Weights>);
 
 impl Weights {
-    fn get(&self) -> Result<MutexGuard<'_, exec::weights::Weights>, Error> {
+    /// The weights, locked.
+    pub fn get(&self) -> Result<MutexGuard<'_, exec::weights::Weights>, Error> {
         self.0.lock().ok_or_else(|| Error::held_at_fork("the set of weights"))
     }
 }
@@ -160,19 +162,30 @@ impl Executor {
         Ok(Cache(ForkMutex::new(self.0.cache(sequences, capacity, kv_type)?)))
     }
 
-    /// Empty sums of the squared inputs of products, by the names of their weights.
-    fn collector(&self, names: HashSet<String>) -> Collector {
-        Collector(self.0.collector(|name| names.contains(name)))
+    /// Empty sums of the inputs of products, by the names of their weights: of squares, or with
+    /// `covariance` of the products of each two columns; tokens below position `skip` are left out.
+    #[pyo3(signature = (names, covariance=false, skip=0))]
+    fn collector(
+        &self,
+        names: HashSet<String>,
+        covariance: bool,
+        skip: usize,
+    ) -> PyResult<Collector> {
+        let collection = Collection { covariance, skip };
+        Ok(Collector(self.0.collector(|name| names.contains(name), collection)?))
     }
 
-    /// Appends tokens to sequence 0 and adds their squared inputs of products to the collector.
-    fn collect(
+    /// Appends tokens to sequence 0 and adds their inputs of products to the collector; with
+    /// `complete` also computes their logits, f32 [tokens, width], else [0, width].
+    #[pyo3(signature = (cache, tokens, collector, complete=false))]
+    fn collect<'py>(
         &self,
-        py: Python<'_>,
+        py: Python<'py>,
         cache: &Cache,
-        tokens: PyReadonlyArray1<'_, u32>,
+        tokens: PyReadonlyArray1<'py, u32>,
         collector: &Collector,
-    ) -> PyResult<()> {
+        complete: bool,
+    ) -> PyResult<Bound<'py, PyArray2<f32>>> {
         let tokens = vector("tokens", &tokens)?;
         let batch = Batch {
             tokens,
@@ -180,7 +193,10 @@ impl Executor {
             outputs: &(0..tokens.len() as u32).collect::<Vec<_>>(),
             activations: Activations::F32,
         };
-        Ok(py.detach(|| self.0.collect(&mut *cache.get()?, &batch, &collector.0))?)
+        let rows = if complete { tokens.len() } else { 0 };
+        let logits =
+            py.detach(|| self.0.collect(&mut *cache.get()?, &batch, &collector.0, complete))?;
+        logits.into_pyarray(py).reshape([rows, self.0.width()])
     }
 
     /// Appends tokens to their sequences; f32 [outputs, width] logits.
@@ -205,7 +221,7 @@ impl Executor {
     }
 }
 
-/// Sums of the squared inputs of products.
+/// Sums of the squared inputs of products, or of the products of their columns.
 #[pyclass(frozen, module = "fewbit._core")]
 pub struct Collector(exec::collect::Collector);
 
@@ -225,5 +241,21 @@ impl Collector {
                 Ok((found.names.clone(), sums, counts.into_pyarray(py)))
             })
             .collect()
+    }
+
+    /// The sums of the products of each two columns, f64 [columns, columns], of the input of matrix
+    /// `matrix` of weight `name`; None if they are not collected.
+    #[pyo3(signature = (name, matrix=0))]
+    fn covariance<'py>(
+        &self,
+        py: Python<'py>,
+        name: &str,
+        matrix: usize,
+    ) -> PyResult<Option<Bound<'py, PyArray2<f64>>>> {
+        let found = self.0.all().find(|sums| sums.names.iter().any(|known| known == name));
+        let Some(sums) = found else { return Ok(None) };
+        let columns = sums.columns();
+        let covariance = py.detach(|| sums.covariance(matrix));
+        covariance.map(|c| c.into_pyarray(py).reshape([columns, columns])).transpose()
     }
 }

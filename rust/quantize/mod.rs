@@ -1,5 +1,6 @@
 //! Tensors from one format into another: rows in parallel, each by way of f32.
 
+pub mod feedback;
 pub mod stream;
 
 /// Magnitudes from 2^-40 to 32,768, and weights up to 2^40, cannot overflow.

@@ -28,6 +28,7 @@ COMMANDS = (
     "float",
     "round",
     "quantize",
+    "calibrate",
     "verify",
     "perplexity",
     "divergence",

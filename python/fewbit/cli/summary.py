@@ -12,6 +12,8 @@ from fewbit.convert.quantization import Quantization, as_stored
 from fewbit.convert.split import Split, piece_paths
 from fewbit.files.gguf import readable
 from fewbit.files.tensor_file import Source
+from fewbit.improve.mixture import Mixture
+from fewbit.improve.report import Improvement
 from fewbit.plan.shapes import tensor_bytes
 from fewbit.plan.sizes import Sizes
 from fewbit.tables import Page, Table
@@ -26,7 +28,8 @@ class Quantized:
 
     `pieces` are the files of a model that is split. `source` and `sizes` are the sizes of the
     tensors before and after. `deviations` has, for each tensor that does not have the format of
-    the recipe, the recipe's format and its own.
+    the recipe, the recipe's format and its own. `improvement` is what more effort has gained,
+    `mixture` the formats that were chosen for a size.
     """
 
     path: Path
@@ -37,6 +40,8 @@ class Quantized:
     pieces: tuple[Path, ...] = ()
     file_bytes: int | None = None
     seconds: float | None = None
+    improvement: Improvement | None = None
+    mixture: Mixture | None = None
 
     def line(self) -> str:
         """The file, its bytes, its weights and the bits of each."""
@@ -57,6 +62,8 @@ class Quantized:
             f"{after.bits_per_weight:.2f} bits per weight"
             + ("" if self.seconds is None else f", in {self.seconds:.2f} s")
         ]
+        if self.mixture is not None:
+            lines.append(f"predicted KLD {self.mixture.loss:.5f} nats per token")
         if self.deviations:
             named = [
                 f"{name} is {own}, not {planned}"
@@ -68,7 +75,7 @@ class Quantized:
                 f"not as {self.recipe} has it, {count}: {'; '.join(named)}"
                 + (f"; {more} more (`--json` lists all)" if more else "")
             )
-        return lines
+        return lines + (self.improvement.notes() if self.improvement else [])
 
     def json(self) -> dict[str, object]:
         """The result as JSON has it; `bytes` is null if nothing was written."""
@@ -81,11 +88,16 @@ class Quantized:
                 name: {"recipe": planned, "format": own}
                 for name, (planned, own) in self.deviations.items()
             },
+            "improvement": self.improvement,
+            "predicted_kld": None if self.mixture is None else self.mixture.loss,
+            "chosen": None if self.mixture is None else self.mixture.choices,
         }  # fmt: skip
 
 
 def planned(source: Source, encoded: Quantization, recipe: str, path: Path) -> Quantized:
     """The result of quantizing `source` to `recipe`, before `encoded` is written to `path`.
+
+    Formats that were chosen for a size depart from no recipe.
 
     Raises:
         FormatError: GGUF cannot hold a format.
@@ -93,7 +105,8 @@ def planned(source: Source, encoded: Quantization, recipe: str, path: Path) -> Q
     """
     gguf_formats(source, encoded.formats)
     before = Quantization(source, as_stored(source)).sizes
-    return Quantized(path, recipe, before, encoded.sizes, encoded.deviations())
+    changed = {} if encoded.recipe is None else encoded.deviations()
+    return Quantized(path, recipe, before, encoded.sizes, changed)
 
 
 def pieces_of(encoded: Quantization, path: Path, split: Split | None) -> list[Path]:

@@ -97,6 +97,15 @@ def write_model(
     return paths
 
 
+def header_bytes(encoder: TensorEncoder) -> int:
+    """The bytes of a file of `encoder`'s tensors beside those of the tensors, padding included."""
+    tensors = file_tensors(encoder)
+    places = placed((tensor.name, tensor.shape, tensor.format) for tensor in tensors)
+    before = len(header(_metadata(encoder, None), places))
+    data = places[-1].end if places else 0
+    return before + data - sum(tensor.bytes for tensor in tensors)
+
+
 def _write_header(
     file: Path, metadata: Mapping[str, Field], tensors: Sequence[FileTensor]
 ) -> list[int]:

@@ -6,6 +6,7 @@ architecture serves both. Tensor data are read on demand.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -34,7 +35,7 @@ from fewbit.files.mapped import Maps, intact, maps_of
 from fewbit.files.transforms import Source, gguf_tensors
 from fewbit.models import build_plan
 from fewbit.plan.config import Config
-from fewbit.plan.shapes import tensor_shapes
+from fewbit.plan.shapes import matrix_shape, tensor_shapes
 
 MANY_LAYERS = 1000
 """More layers than any model that is known has."""
@@ -121,6 +122,32 @@ def open_checkpoint(path: str | PathLike[str]) -> Checkpoint:
         checkpoint = _open_file(found)
     _check_tensors(checkpoint)
     return checkpoint
+
+
+def with_data(
+    checkpoint: Checkpoint, formats: Mapping[str, str], data: Mapping[str, NDArray[np.uint8]]
+) -> Checkpoint:
+    """`checkpoint` with other data for some tensors, by name, in their `formats`."""
+    tensors = dict(checkpoint.tensors)
+    for name, rows in data.items():
+        read = partial(_held, rows)
+        tensors[name] = replace(tensors[name], format=formats[name], read=read, read_rows=None)
+    return replace(checkpoint, tensors=tensors)
+
+
+def _held(data: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return data
+
+
+def fingerprint_of(checkpoint: Checkpoint) -> str:
+    """A fingerprint of the names, shapes and formats of all tensors, and of some of their rows."""
+    found = hashlib.sha256()
+    for name, tensor in sorted(checkpoint.tensors.items()):
+        rows, _ = matrix_shape(tensor.shape)
+        found.update(f"{name} {tensor.format} {tensor.shape}".encode())
+        for row in sorted({0, rows // 2, rows - 1}):
+            found.update(tensor.slab(row, row + 1, rows).tobytes())
+    return found.hexdigest()
 
 
 def _open_file(path: Path) -> Checkpoint:

@@ -16,7 +16,7 @@ from fewbit.callbacks import Progress
 from fewbit.convert.encode import TensorEncoder
 from fewbit.convert.quantization import refuse_rounding_twice
 from fewbit.errors import InputError
-from fewbit.files.checkpoint import Checkpoint, open_checkpoint
+from fewbit.files.checkpoint import Checkpoint, fingerprint_of, open_checkpoint
 from fewbit.files.mapped import drop_pages
 from fewbit.models import build_plan
 from fewbit.plan.config import Config
@@ -114,6 +114,11 @@ class LoadedModel:
         return sizes_of(self.plan, self.formats)
 
     @cached_property
+    def fingerprint(self) -> str:
+        """A fingerprint of the names, shapes and formats of all tensors, and some of their rows."""
+        return fingerprint_of(self.checkpoint)
+
+    @cached_property
     def tokenizer(self) -> Tokenizer:
         """The tokenizer that came with the checkpoint.
 
@@ -167,6 +172,18 @@ class LoadedModel:
         """
         self._check_name(name)
         return self._encoder(self.formats).data(name)
+
+    def encoded(
+        self, name: str, format_: str, importance: NDArray[np.float32] | None = None
+    ) -> NDArray[np.uint8]:
+        """The bytes of tensor `name` in another format, uint8 [rows, row bytes].
+
+        Raises:
+            FormatError: a weight cannot be stored in the format.
+
+        """
+        weights = {} if importance is None else {name: importance}
+        return TensorEncoder(self.checkpoint, {name: format_}, weights, self._threads).data(name)
 
     def tensor(self, name: str) -> NDArray[np.float32]:
         """The values of tensor `name` as its format holds them, f32, in the tensor's shape.
