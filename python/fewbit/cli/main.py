@@ -30,6 +30,7 @@ from fewbit.cli import (
     files,
     formats,
     measuring,
+    numbers,
     quantizing,
     speed,
     writing,
@@ -49,9 +50,17 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
+CLASSES = {
+    quantizing.quantize: ListsFormats,
+    numbers.float: numbers.Numbers,
+    numbers.round: numbers.Numbers,
+}
 for command in (
     files.inspect,
     formats.formats,
+    formats.explain,
+    numbers.float,
+    numbers.round,
     quantizing.quantize,
     calibrating.calibrate,
     files.verify,
@@ -67,10 +76,7 @@ for command in (
     speed.bench,
     devices.devices,
 ):
-    app.command(
-        name=command.__name__.rstrip("_"),
-        cls=ListsFormats if command is quantizing.quantize else Command,
-    )(command)
+    app.command(name=command.__name__.rstrip("_"), cls=CLASSES.get(command, Command))(command)
 
 
 def _version(wanted: bool) -> None:
