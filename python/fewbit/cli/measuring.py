@@ -1,8 +1,7 @@
-"""Commands that measure a model: perplexity, divergence, compare, imatrix."""
+"""Commands that measure a model: perplexity, divergence, imatrix."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -21,16 +20,14 @@ from fewbit.cli.options import (
     ModelName,
     Text,
     Threads,
-    complete_format,
     each_acts,
-    names_of,
     open_model,
     read_text,
 )
 from fewbit.cli.outputs import refuse_replacing
 from fewbit.cli.progress import progress, tell
 from fewbit.measure import collect as calibrate
-from fewbit.measure import comparison, evaluate
+from fewbit.measure import evaluate
 from fewbit.measure.results import divergence_page, perplexity_page, position_page
 from fewbit.reports import write as report
 
@@ -140,47 +137,6 @@ def divergence(
         report.show(*position_page(results))
 
 
-def compare(
-    model: ModelName = None,
-    formats: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--format",
-            "-f",
-            "--formats",
-            metavar="FORMAT",
-            autocompletion=complete_format,
-            help="Formats, for example Q8_0,Q4_0: with commas or one -f each (default: nine).",
-            show_default=False,
-        ),
-    ] = None,
-    text: Text = None,
-    ctx: Ctx = 512,
-    chunks: Chunks = None,
-    details: Annotated[
-        bool, typer.Option("--details", help="Show errors, percentiles and Δp too.")
-    ] = False,
-    threads: Threads = 0,
-    device: Device = "auto",
-    kv: Kv = "f32",
-    json: Json = False,
-) -> None:
-    """Measure what a model costs in bits and loses in quality, in each of several formats.
-
-    The table separates the loss of the weights alone from the loss that int8 activations add.
-    """
-    content = read_text(text, model)
-    names = _names(formats) if formats else comparison.DEFAULT_FORMATS
-    loaded = open_model(model, None, threads, device, kv)
-    with progress("compare") as update:
-        rows = comparison.compare(loaded, names, content, ctx, chunks, update)
-    note_context(loaded, ctx)
-    if json:
-        report.write_json(rows)
-    else:
-        report.show(*rows.page(details))
-
-
 def imatrix(
     output: Annotated[Path, typer.Option("--output", "-o", help="GGUF file to write.")],
     model: ModelName = None,
@@ -218,7 +174,3 @@ def imatrix(
         })  # fmt: skip
     else:
         report.show(f"{output}: {len(found)} entries of {found.tokens:,} tokens")
-
-
-def _names(formats: Sequence[str]) -> tuple[str, ...]:
-    return tuple(n.lower() if "sym" in n.lower() else n.upper() for n in names_of(formats))

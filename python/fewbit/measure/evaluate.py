@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from fewbit.callbacks import Progress
 from fewbit.errors import InputError
 from fewbit.measure import statistics as measures
+from fewbit.measure.clusters import joined, single_tokens
 from fewbit.measure.positions import by_position
 from fewbit.measure.results import BaseNote, Divergence, Perplexity, Sample
 from fewbit.measure.statistics import Values
@@ -131,19 +132,19 @@ def perplexity(
     cache = model.cache(1, max(len(inputs) for inputs, _, _ in pieces))
     start, scored = time.perf_counter(), list[Values]()
     for done, (inputs, targets, first) in enumerate(pieces, 1):
-        for rows, wanted in scored_rows(Variant(model, acts), cache, inputs, targets, first):
-            scored.append(rows.nll(wanted))
+        batches = scored_rows(Variant(model, acts), cache, inputs, targets, first)
+        scored.append(np.concatenate([rows.nll(wanted) for rows, wanted in batches]))
         if progress:
             mean = measures.mean(np.concatenate(scored))
             progress(done, len(pieces), f"PPL {mean.exp().value:.4f}")
-    nll = np.concatenate(scored)
+    nll, sizes = joined(scored)
     size = sum(scored_bytes(model, targets, first) for _, targets, first in pieces)
     processed = None if stride is None else sum(len(inputs) - 1 for inputs, _, _ in pieces)
     sample = Sample(
         ctx, len(pieces), nll.size, time.perf_counter() - start,
         nll.size - int(np.isfinite(nll).sum()), stride, processed, size,
     )  # fmt: skip
-    return measures.perplexity(nll, acts, sample)
+    return measures.perplexity(nll, acts, sample, sizes)
 
 
 def scored_bytes(model: LoadedModel, targets: Ids, first: int) -> int:
@@ -286,13 +287,18 @@ class Tally:
         start: float,
         base_file: BaseNote | None = None,
     ) -> Divergence:
-        """The statistics of all values; `start` is when measuring began."""
+        """The statistics of all values; `start` is when measuring began.
+
+        With llama.cpp's formula the errors are llama.cpp's too, which take tokens as independent.
+        """
         joined = {name: np.concatenate(self.values[name]) for name in self.NAMES}
         same_top = joined.pop("same_top").astype(np.bool_)
         tokens = {name: values.astype(np.float64) for name, values in joined.items()}
         finite = np.isfinite(np.stack(list(tokens.values()))).all(axis=0)
         sample = _sample(found, start, int(finite.sum()))
-        result = measures.divergence(tokens, same_top, acts, base_acts, sample)
+        like = base_file is not None and base_file.formula == "llama.cpp"
+        sizes = single_tokens(len(same_top)) if like else None
+        result = measures.divergence(tokens, same_top, acts, base_acts, sample, sizes)
         places = np.tile(np.arange(found.first, found.ctx - 1), found.count)
         return replace(result, positions=by_position(tokens, same_top, places), base_file=base_file)
 
