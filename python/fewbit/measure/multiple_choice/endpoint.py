@@ -162,17 +162,14 @@ class EndpointLikelihoods(_OverConnections):
 def _ending_logprob(found: dict[str, Any], index: int, begin: int, end: int) -> float:
     """The log-probability of the characters `begin` to `end` of the text of choice `index`."""
     try:
-        choices = {
-            int(choice.get("index", at)): choice for at, choice in enumerate(found["choices"])
-        }
-        told = choices[index]["logprobs"]
+        told = next(c for c in found["choices"] if int(c["index"]) == index)["logprobs"]
         starts, values = list(told["text_offset"]), list(told["token_logprobs"])
         stops = [*starts[1:], end]
         ending = [v for a, b, v in zip(starts, stops, values, strict=True) if b > begin and a < end]
         if not ending or any(value is None for value in ending):
             raise ValueError
         return math.fsum(map(float, ending))
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError):
+    except (KeyError, StopIteration, TypeError, ValueError):
         raise InputError(
             "the server gives no log-probabilities of the prompt's tokens",
             hint="`--answer-by likelihood` needs `echo` of OpenAI's completions; else take text",
