@@ -8,7 +8,8 @@
 
 from fewbit import moved
 from fewbit._core import __version__
-from fewbit.api import Model, bench, compare, load, quantize_file
+from fewbit.api import Model, bench, load, quantize_file
+from fewbit.api_compare import compare
 from fewbit.callbacks import Progress
 from fewbit.convert.findings import Verification
 from fewbit.convert.verify import verify
@@ -47,6 +48,9 @@ from fewbit.plan.config import Config, Rope
 from fewbit.plan.plan import Plan
 from fewbit.recipes.choose import Options
 from fewbit.reports.contents import inspect
+from fewbit.reports.explain import Explained, explain
+from fewbit.reports.number_table import NumberTable, represent
+from fewbit.reports.rounding import RoundedLists, round_numbers
 from fewbit.reports.summaries import Contents
 from fewbit.run.executor import Cache
 from fewbit.run.sampling import Sampling
@@ -69,6 +73,7 @@ __all__ = [
     "Divergence",
     "Endpoint",
     "ErrorStatistics",
+    "Explained",
     "FewbitError",
     "FileFormatError",
     "Format",
@@ -79,6 +84,7 @@ __all__ = [
     "Mixture",
     "Model",
     "NextTokens",
+    "NumberTable",
     "Options",
     "Perplexity",
     "Plan",
@@ -86,6 +92,7 @@ __all__ = [
     "QuantizedTensor",
     "Reply",
     "Rope",
+    "RoundedLists",
     "Sampling",
     "Score",
     "Session",
@@ -101,6 +108,7 @@ __all__ = [
     "demo_text",
     "dequantize",
     "divergence",
+    "explain",
     "find_format",
     "inspect",
     "load",
@@ -109,6 +117,8 @@ __all__ = [
     "quantize_file",
     "read_covariances",
     "read_imatrix",
+    "represent",
+    "round_numbers",
     "verify",
 ]
 

@@ -24,6 +24,9 @@ from tests.golden.loading import asset
 COMMANDS = (
     "inspect",
     "formats",
+    "explain",
+    "float",
+    "round",
     "quantize",
     "calibrate",
     "verify",

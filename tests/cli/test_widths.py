@@ -14,8 +14,18 @@ from rich.cells import cell_len
 from fewbit.cli import main as cli
 
 COMMANDS = [
-    *("inspect", "formats", "quantize", "verify", "perplexity", "divergence", "compare"),
-    *("imatrix", "benchmark", "evaluate", "next", "generate", "chat", "bench", "devices"),
+    *("inspect", "formats", "float", "round", "quantize", "verify", "perplexity", "divergence"),
+    *(
+        "compare",
+        "imatrix",
+        "benchmark",
+        "evaluate",
+        "next",
+        "generate",
+        "chat",
+        "bench",
+        "devices",
+    ),
 ]
 QUESTIONS = Path(__file__).parents[1] / "multiple_choice" / "questions.csv"
 SHORT = "--ctx 64 --chunks 2"
@@ -30,6 +40,10 @@ PAGES = [
     "inspect --tensor blk.0.attn_q --block 0 -f Q3_K",
     "formats",
     *(f"formats {name}" for name in ("Q4_K", "IQ1_M", "asym3-g64")),
+    "explain",
+    *(f"explain {name}" for name in ("block", "super-block", "KLD", "Q4_K", "Q4_K_M", "f32")),
+    "float 0.1 -2.5 --as f32,f64,bf16,e2m1,u4 --between -0.5,0.5",
+    "round -0.89 0.16 0.08 10 --as asym4,Q4_0,bf16 --network 2,1,2 --outliers 1",
     "quantize demo small.gguf -f Q4_K_M --dry-run",
     "verify {file}",
     f"perplexity --acts both {SHORT}",
