@@ -39,6 +39,7 @@ from fewbit.measure.results import Divergence, Perplexity
 from fewbit.measure.speed import Bench
 from fewbit.plan.config import Config, Rope
 from fewbit.plan.plan import Plan
+from fewbit.plots.draw import plot
 from fewbit.recipes.choose import Options
 from fewbit.reports.contents import inspect
 from fewbit.reports.explain import Explained, explain
@@ -100,6 +101,7 @@ __all__ = [
     "inspect",
     "load",
     "perplexity",
+    "plot",
     "quantize",
     "quantize_file",
     "read_covariances",

@@ -36,6 +36,7 @@ COMMANDS = (
     "imatrix",
     "generate",
     "chat",
+    "plot",
     "bench",
     "devices",
 )

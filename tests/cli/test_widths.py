@@ -25,7 +25,7 @@ COMMANDS = [
         "divergence",
         "compare",
     ),
-    *("imatrix", "generate", "chat", "bench", "devices"),
+    *("imatrix", "generate", "chat", "plot", "bench", "devices"),
 ]
 SHORT = "--ctx 64 --chunks 2"
 PAGES = [

@@ -21,7 +21,7 @@ import typer
 import typer.main
 
 from fewbit import _core
-from fewbit.cli import chat, devices, files, formats, measuring, numbers, speed, writing
+from fewbit.cli import chat, devices, files, formats, measuring, numbers, plot, speed, writing
 from fewbit.cli.help import Command, ListsFormats
 from fewbit.cli.man import write_pages
 from fewbit.cli.progress import stderr, tell
@@ -41,6 +41,7 @@ CLASSES = {
     files.quantize: ListsFormats,
     numbers.float: numbers.Numbers,
     numbers.round: numbers.Numbers,
+    plot.plot: numbers.Numbers,
 }
 for command in (
     files.inspect,
@@ -56,6 +57,7 @@ for command in (
     measuring.imatrix,
     writing.generate,
     chat.chat,
+    plot.plot,
     speed.bench,
     devices.devices,
 ):
