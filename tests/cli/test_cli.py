@@ -34,6 +34,7 @@ COMMANDS = (
     "divergence",
     "compare",
     "imatrix",
+    *("benchmark", "evaluate", "next"),
     "generate",
     "chat",
     "plot",

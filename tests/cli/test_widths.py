@@ -17,16 +17,28 @@ COMMANDS = [
     *(
         "inspect",
         "formats",
+        "explain",
         "float",
         "round",
         "quantize",
         "verify",
         "perplexity",
         "divergence",
-        "compare",
     ),
-    *("imatrix", "generate", "chat", "plot", "bench", "devices"),
+    *(
+        "compare",
+        "imatrix",
+        "benchmark",
+        "evaluate",
+        "next",
+        "generate",
+        "chat",
+        "plot",
+        "bench",
+        "devices",
+    ),
 ]
+QUESTIONS = Path(__file__).parents[1] / "multiple_choice" / "questions.csv"
 SHORT = "--ctx 64 --chunks 2"
 PAGES = [
     "-h",
@@ -49,6 +61,8 @@ PAGES = [
     f"divergence -f Q4_0 {SHORT}",
     f"compare -f Q8_0,Q4_K_M {SHORT}",
     f"compare -f Q8_0,asym3-g128 --details {SHORT}",
+    "next House -n 3 -f Q8_0,Q4_0,Q2_K",
+    "benchmark {questions} --answer-by likelihood -f original,Q4_0,Q2_K",
     "bench demo {file} -p 4 -n 1 -r 1",
     "devices",
 ]
@@ -79,7 +93,7 @@ def test_a_page_fits(
     monkeypatch.setenv("NO_COLOR", "1")
     screen = Terminal()
     monkeypatch.setattr(sys, "stdout", screen)
-    assert cli.run(shlex.split(line.format(file=file))) == 0
+    assert cli.run(shlex.split(line.format(file=file, questions=QUESTIONS))) == 0
     text = re.sub(r"\x1b\[[\d;]*m", "", screen.getvalue())
     assert len(text.splitlines()) > 3
     assert "…" not in text

@@ -21,7 +21,21 @@ import typer
 import typer.main
 
 from fewbit import _core
-from fewbit.cli import chat, devices, files, formats, measuring, numbers, plot, speed, writing
+from fewbit.cli import (
+    benchmarks,
+    calibrating,
+    chat,
+    comparing,
+    devices,
+    files,
+    formats,
+    measuring,
+    numbers,
+    plot,
+    quantizing,
+    speed,
+    writing,
+)
 from fewbit.cli.help import Command, ListsFormats
 from fewbit.cli.man import write_pages
 from fewbit.cli.progress import stderr, tell
@@ -38,7 +52,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 CLASSES = {
-    files.quantize: ListsFormats,
+    quantizing.quantize: ListsFormats,
     numbers.float: numbers.Numbers,
     numbers.round: numbers.Numbers,
     plot.plot: numbers.Numbers,
@@ -49,19 +63,23 @@ for command in (
     formats.explain,
     numbers.float,
     numbers.round,
-    files.quantize,
+    quantizing.quantize,
+    calibrating.calibrate,
     files.verify,
     measuring.perplexity,
     measuring.divergence,
-    measuring.compare,
+    comparing.compare,
     measuring.imatrix,
+    benchmarks.benchmark,
+    benchmarks.evaluate,
+    benchmarks.next_,
     writing.generate,
     chat.chat,
     plot.plot,
     speed.bench,
     devices.devices,
 ):
-    app.command(cls=CLASSES.get(command, Command))(command)
+    app.command(name=command.__name__.rstrip("_"), cls=CLASSES.get(command, Command))(command)
 
 
 def _version(wanted: bool) -> None:

@@ -1,0 +1,275 @@
+"""Generate many texts at once: a text that ends makes room for the next one in the same step."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewbit.callbacks import Progress
+from fewbit.errors import InputError
+from fewbit.generation.budget import Budget
+from fewbit.generation.reasoning import first_of, held_back
+from fewbit.generation.slots import Reading, Rows, Slots
+from fewbit.generation.text import Finish
+from fewbit.run.limits import Activations
+from fewbit.run.model import LoadedModel
+from fewbit.run.penalties import Penalties
+from fewbit.run.sampling import Sampling, choose, refuse_logits
+from fewbit.tokenizer.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Request:
+    """A text to write: the ids of its prompt, and when it ends.
+
+    `spelled` are special tokens that show in the text; `budget` ends a thought that is too long.
+    """
+
+    prompt: Sequence[int]
+    max_tokens: int
+    sampling: Sampling
+    stop: tuple[str, ...] = ()
+    spelled: frozenset[int] = frozenset()
+    shows_end: bool = False
+    budget: Budget | None = None
+
+
+@dataclass(frozen=True)
+class Written:
+    """A text that is complete: the ids of its prompt and its own, and why it ended.
+
+    `seconds` is the time from its first step to its last, which it shared with other texts.
+    """
+
+    prompt: tuple[int, ...]
+    tokens: tuple[int, ...]
+    text: str
+    finish: Finish
+    seconds: float = field(default=0.0, compare=False)
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def write_many(
+    model: LoadedModel,
+    requests: Sequence[Request],
+    acts: Activations = "int8",
+    parallel: int | None = None,
+) -> Iterator[tuple[int, Written]]:
+    """Write all texts, `parallel` at a time, and yield each with its index when it is complete.
+
+    Raises:
+        InputError: a prompt is empty or longer than the context, or `parallel` is below 1.
+
+    """
+    if not requests:
+        return
+    context = model.config.context
+    for index, request in enumerate(requests):
+        _check(index, request, context)
+    capacity = max(min(context, len(r.prompt) + r.max_tokens) for r in requests)
+    slots = Slots(model, len(requests), capacity, acts, parallel)
+    slots.share([request.prompt for request in requests])
+    waiting = deque(enumerate(requests))
+    running: dict[int, _Text] = {}
+    while waiting or running:
+        for slot in range(slots.count):
+            if slot not in running and waiting:
+                index, request = waiting.popleft()
+                slots.rewind(slot, request.prompt, len(request.prompt) - 1)
+                running[slot] = _Text(model, slot, index, request, context)
+        complete = [rows for rows in _step(slots, running) if len(rows.logits)]
+        for slot in _choose(running, complete):
+            text = running.pop(slot)
+            yield text.index, text.written()
+
+
+def generate_many(
+    model: LoadedModel,
+    prompts: Sequence[str | Sequence[int]],
+    *,
+    max_tokens: int = 256,
+    sampling: Sampling,
+    stop: str | Sequence[str] = (),
+    acts: Activations = "int8",
+    parallel: int | None = None,
+    progress: Progress | None = None,
+    skip_special: bool = True,
+) -> list[Written]:
+    """The texts that `model` writes after each of `prompts`, in their order.
+
+    Each is what `generate` alone writes with the same options, to the bit.
+
+    Raises:
+        InputError: `prompts` is one text, a prompt is empty or longer than the context, or an
+            option is out of range.
+
+    """
+    if isinstance(prompts, str | bytes) or not isinstance(prompts, Sequence):
+        raise InputError(
+            f"prompts are {type(prompts).__name__}, expected a list of texts or of token ids"
+        )
+    if max_tokens < 1:
+        raise InputError(f"cannot make {max_tokens} tokens", hint="use 1 or more")
+    ends = (stop,) if isinstance(stop, str) else tuple(stop)
+    if "" in ends:
+        raise InputError("a stop string is empty", hint="leave it out")
+    spelled = frozenset() if skip_special else model.tokenizer.special_ids
+    requests = [
+        Request(
+            prompt_ids(model.tokenizer, prompt), max_tokens, sampling, ends, spelled,
+            not skip_special,
+        )
+        for prompt in prompts
+    ]  # fmt: skip
+    found: dict[int, Written] = {}
+    for index, written in write_many(model, requests, acts, parallel):
+        found[index] = written
+        if progress:
+            progress(len(found), len(requests), "texts")
+    return [found[index] for index in range(len(requests))]
+
+
+def prompt_ids(tokenizer: Tokenizer, prompt: str | Sequence[int]) -> list[int]:
+    """The ids of a prompt that is continued: a text has no end token; an empty one has BOS."""
+    if isinstance(prompt, bytes | bytearray):
+        raise InputError("the prompt is bytes, expected text or token ids", hint="decode it first")
+    ids = tokenizer.encode(prompt, special=True) if isinstance(prompt, str) else list(prompt)
+    if isinstance(prompt, str) and len(ids) > 1 and ids[-1] == tokenizer.eos:
+        ids.pop()  # added by tokenizers for training: a text that is continued has no end
+    if not ids and tokenizer.bos is not None:
+        ids = [tokenizer.bos]
+    return ids
+
+
+def _check(index: int, request: Request, context: int) -> None:
+    length = len(request.prompt)
+    if not length:
+        raise InputError(
+            f"prompt {index + 1} is empty", hint="give at least one token of text", index=index
+        )
+    if length >= context:
+        raise InputError(
+            f"prompt {index + 1} has {length} tokens, the context holds {context}",
+            hint="leave room for at least one new token",
+            index=index,
+        )
+
+
+class _Text:
+    """A text that is being written in a slot."""
+
+    def __init__(
+        self, model: LoadedModel, slot: int, index: int, request: Request, context: int
+    ) -> None:
+        self.index = index
+        self.request = request
+        self.reading = Reading(slot, list(request.prompt), len(request.prompt) - 1)
+        self._context = context
+        self._rng = request.sampling.generator()
+        self._stop_ids = model.tokenizer.stop_ids
+        self._decoder = model.tokenizer.decoder(request.prompt, request.spelled)
+        self._tokens: list[int] = []
+        self._text = self._held = ""
+        self._finish: Finish | None = None
+        self._start = time.perf_counter()
+        self._penalties = (
+            Penalties(request.sampling, model.tokenizer, model.config.vocab)
+            if request.sampling.changes_logits
+            else None
+        )
+
+    @property
+    def greedy(self) -> bool:
+        """Whether the likeliest token of the logits as they are is taken."""
+        return self.request.sampling.greedy and self._penalties is None
+
+    def choose(self, row: NDArray[np.float32]) -> int:
+        """The next id from its logits [vocab]."""
+        logits = self._penalties.apply(row, self.reading.ids) if self._penalties else row
+        return choose(logits, self.request.sampling, self._rng)
+
+    def push(self, chosen: int) -> bool:
+        """Take the next id, or the one that the budget forces; True if the text is complete."""
+        budget = self.request.budget
+        token = chosen if budget is None else budget.next(chosen)
+        if token in self._stop_ids:
+            self._finish = "stop"
+            if self.request.shows_end:
+                self._take(self._decoder.push(token))
+            return self._complete()
+        self._tokens.append(token)
+        piece = self._decoder.push(token)
+        if budget is not None:
+            budget.push(piece)
+        if self._take(piece):
+            return True
+        if len(self._tokens) >= self.request.max_tokens:
+            self._finish = "length"
+        elif len(self.request.prompt) + len(self._tokens) > self._context:
+            self._finish = "context"
+        if self._finish is not None:
+            return self._complete()
+        self.reading.ids.append(token)
+        self.reading.wanted = len(self.reading.ids) - 1
+        return False
+
+    def written(self) -> Written:
+        """The complete text."""
+        assert self._finish is not None
+        return Written(
+            tuple(self.request.prompt), tuple(self._tokens), self._text, self._finish,
+            time.perf_counter() - self._start,
+        )  # fmt: skip
+
+    def _take(self, piece: str) -> bool:
+        """Add a piece; True at a stop string. What may begin one waits."""
+        self._held += piece
+        if (found := first_of(self._held, self.request.stop)) is not None:
+            self._text += self._held[: found[0]]
+            self._held, self._finish = "", "stop"
+            return True
+        ready = len(self._held) - held_back(self._held, self.request.stop)
+        self._text, self._held = self._text + self._held[:ready], self._held[ready:]
+        return False
+
+    def _complete(self) -> bool:
+        if not self._take(self._decoder.finish()):
+            self._text += self._held
+        return True
+
+
+def _step(slots: Slots, running: dict[int, _Text]) -> list[Rows]:
+    return slots.step([text.reading for text in running.values()])
+
+
+def _choose(running: dict[int, _Text], found: Sequence[Rows]) -> list[int]:
+    """Give each text its next token; the slots of those that are complete now."""
+    likeliest = _likeliest([rows for rows in found if running[rows.reading.slot].greedy])
+    complete = []
+    for rows in found:
+        slot = rows.reading.slot
+        text = running[slot]
+        token = likeliest[slot] if text.greedy else text.choose(rows.logits[-1])
+        if text.push(token):
+            complete.append(slot)
+    return complete
+
+
+def _likeliest(found: Sequence[Rows]) -> dict[int, int]:
+    """The likeliest token of each slot, of all rows at once."""
+    if not found:
+        return {}
+    rows = np.concatenate([each.logits[-1:] for each in found])
+    best = rows.argmax(axis=1)
+    highest = rows[np.arange(len(rows)), best]
+    if not np.isfinite(highest).all():
+        raise refuse_logits(next(float(x) for x in highest if not math.isfinite(x)))
+    return {each.reading.slot: int(token) for each, token in zip(found, best, strict=True)}
