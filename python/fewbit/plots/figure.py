@@ -16,7 +16,7 @@ COLORS = ("#1f6feb", "#d1495b", "#2e8b57", "#e09f3e", "#7b5ea7", "#8c564b", "#3a
 _STYLE: Any = {
     "font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
     "grid.color": "#e3e3e3", "grid.linewidth": 0.6, "axes.axisbelow": True, "legend.frameon": False,
-    "axes.titlesize": 11, "axes.titlelocation": "left", "svg.hashsalt": "fewbit", "svg.fonttype": "none",
+    "axes.titlesize": 11, "svg.hashsalt": "fewbit", "svg.fonttype": "none",
 }  # fmt: skip
 
 

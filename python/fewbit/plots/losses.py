@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from fewbit.api import Model, compare
+from fewbit.api import Model
+from fewbit.api_compare import compare
 from fewbit.callbacks import Progress
 from fewbit.errors import InputError
 from fewbit.measure.roofline import rooflines
