@@ -14,7 +14,7 @@ from typing import Any
 
 from fewbit.callbacks import Progress
 from fewbit.errors import FewbitError, InputError, UnsupportedError
-from fewbit.measure.comparison import base_name
+from fewbit.measure.candidates import base_name
 from fewbit.measure.multiple_choice.run import ORIGINAL
 from fewbit.measure.proportions import mcnemar
 from fewbit.measure.results import Estimate

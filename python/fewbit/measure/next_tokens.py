@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fewbit import _core
 from fewbit.errors import InputError
 from fewbit.generation.many import prompt_ids
-from fewbit.measure.comparison import base_name
+from fewbit.measure.candidates import base_name
 from fewbit.run.limits import BATCH, Activations
 from fewbit.run.model import LoadedModel
 from fewbit.tables import Page, Shown, Table

@@ -11,7 +11,7 @@ from typing import Any
 
 from fewbit.callbacks import Progress
 from fewbit.errors import InputError, did_you_mean
-from fewbit.measure.comparison import base_name
+from fewbit.measure.candidates import base_name
 from fewbit.measure.multiple_choice.answers import (
     Answer,
     Answerer,
