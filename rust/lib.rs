@@ -18,8 +18,8 @@
 //! ```
 //!
 //! Modules import only from those below them, top to bottom: `py`, `exec`, `kernels`, `quantize`,
-//! `formats`, then `measure`, `read_rate`, `threads`, `memory`, `floats` and `error`. Only `py` names pyo3; everything
-//! else builds and tests without Python.
+//! `formats`, `sample`, then `measure`, `read_rate`, `threads`, `memory`, `floats` and `error`. Only
+//! `py` names pyo3; everything else builds and tests without Python.
 
 pub mod error;
 pub mod exec;
@@ -32,4 +32,5 @@ pub mod memory;
 mod py;
 pub mod quantize;
 pub mod read_rate;
+pub mod sample;
 pub mod threads;

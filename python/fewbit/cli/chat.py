@@ -16,7 +16,7 @@ import typer
 from fewbit.cli.options import Device, FormatOption, Json, Kv, ModelName, Threads, open_model
 from fewbit.cli.progress import stderr
 from fewbit.cli.sampling import Given, sampling_of, with_sampling
-from fewbit.cli.writing import MaxTokens, RunActs, facts, note
+from fewbit.cli.writing import MaxTokens, PromptCache, RunActs, facts, note
 from fewbit.errors import InputError
 from fewbit.generation.conversation import Conversation, Reply
 from fewbit.reports import write as report
@@ -56,6 +56,7 @@ def chat(
         bool,
         typer.Option("--no-think", help='Short for {"enable_thinking": false} to the template.'),
     ] = False,
+    prompt_cache: PromptCache = None,
     threads: Threads = 0,
     device: Device = "auto",
     kv: Kv = "f32",
@@ -78,7 +79,13 @@ def chat(
     )
     if sys.stdin.isatty():
         stderr().print(_HELP, markup=False)
-    _Chat(talk, max_tokens, sampling, json).run(_reader())
+    if prompt_cache is not None and prompt_cache.exists():
+        talk.session.load(prompt_cache)
+    try:
+        _Chat(talk, max_tokens, sampling, json).run(_reader())
+    finally:
+        if prompt_cache is not None and talk.session.ids:
+            talk.session.save(prompt_cache)
 
 
 _COMMANDS = {
@@ -148,7 +155,9 @@ class _Chat:
         if not turn:
             self._fail("there is no answer to make again", "type a text first")
             return
-        self._sampling = dataclasses.replace(self._sampling, seed=(self._sampling.seed or 0) + 1)
+        self._sampling = dataclasses.replace(
+            self._sampling, seed=((self._sampling.seed or 0) + 1) % 2**64
+        )
         if not self._answer(turn[0]["content"], self._sampling):
             self._talk.messages.extend(turn)
 

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from functools import partial
+from os import PathLike
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fewbit.errors import InputError
+from fewbit import _core
+from fewbit.errors import InputError, UnsupportedError
+from fewbit.generation import prompt_cache as cache_file
 from fewbit.generation.defaults import default_sampling
 from fewbit.generation.reasoning import first_of, held_back
 from fewbit.run.limits import BATCH, Activations
 from fewbit.run.model import LoadedModel
-from fewbit.run.penalties import Penalties
-from fewbit.run.sampling import Sampling, choose
+from fewbit.run.sampler import choose, sampler_of
+from fewbit.run.sampling import Sampling
 
 Finish = Literal["stop", "length", "context"]
 """Why text ended: a stop token or string, the limit on new tokens, or a full context."""
@@ -75,27 +80,72 @@ class Session:
             row = self._forward(ids[len(self.ids) : len(self.ids) + BATCH])
         return row
 
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the KV cache with its tokens to a file that `load` reads.
+
+        Raises:
+            UnsupportedError: the cache is on a card.
+            OSError: the file cannot be written.
+
+        """
+        cache_file.write(path, self.model, self._cache, self.ids, self.acts)
+
+    def load(self, path: str | PathLike[str]) -> int:
+        """Take over the tokens of a file that `save` wrote; returns their number.
+
+        What follows has the bits that it would have without the file. `feed` computes only what
+        differs. On an error the session is as before.
+
+        Raises:
+            FileFormatError: the file is damaged, or no prompt cache.
+            InputError: it was made with another model, format, type of KV cache or version, or has
+                more tokens than the context.
+            UnsupportedError: the cache is on a card.
+            OSError: the file cannot be read.
+
+        """
+        ids, data = cache_file.read(path, self.model, self.acts)
+        if len(ids) > self.context:
+            raise InputError(
+                f"the prompt cache `{path}` has {len(ids)} tokens, "
+                f"the context holds {self.context}",
+                hint="take a larger context, or delete the file",
+                tokens=len(ids),
+                context=self.context,
+            )
+        self.take(ids, data)
+        return len(ids)
+
+    def take(self, ids: Sequence[int], data: NDArray[np.uint8]) -> None:
+        """Take over tokens whose keys, values and state are the bytes `data` of a prompt cache.
+
+        Raises:
+            InputError: the bytes are of another cache.
+            UnsupportedError: the cache is on a card.
+
+        """
+        if not isinstance(self._cache, _core.Cache):
+            raise UnsupportedError(
+                "a KV cache on a graphics card cannot be loaded", hint="use `--device cpu`"
+            )
+        self._cache.import_(0, len(ids), data)
+        self.ids = list(ids)
+
     def step(self, token: int) -> NDArray[np.float32]:
         """The logits [vocab] after one more token."""
         return self._forward([token])
 
-    def follow(
-        self,
-        token: int,
-        sampling: Sampling,
-        rng: np.random.Generator,
-        penalties: Penalties | None = None,
-    ) -> Generator[int]:
+    def follow(self, token: int, sampling: Sampling, sampler: _core.Sampler) -> Generator[int]:
         """The tokens after `token`, until the context is full; each is computed when asked for.
 
-        A device that can choose tokens itself does so, a few steps ahead. `penalties` change the
-        logits before a choice.
+        A device that can choose tokens itself does so, a few steps ahead. `sampler` was made from
+        `sampling`.
         """
         most = self.context - len(self.ids)
-        found = self.model.decode(self._cache, token, sampling, rng, self.acts, most)
+        found = self.model.decode(self._cache, token, sampling, sampler.seed, self.acts, most)
         if found is None:
             while not self.full:
-                token = self.choose(self.step(token), sampling, rng, penalties)
+                token = self.choose(self.step(token), sampler)
                 yield token
             return
         try:
@@ -106,22 +156,16 @@ class Session:
         finally:
             found.close()
 
-    def choose(
-        self,
-        logits: NDArray[np.float32],
-        sampling: Sampling,
-        rng: np.random.Generator,
-        penalties: Penalties | None = None,
-    ) -> int:
-        """The next token's id from its logits [vocab]; `penalties` see the session's tokens.
+    def choose(self, logits: NDArray[np.float32], sampler: _core.Sampler) -> int:
+        """The next token's id from its logits [vocab]; the sampler accepts it.
 
         Raises:
             InputError: the logits hold NaN or +inf, or nothing but -inf.
 
         """
-        if penalties is None:
-            return choose(logits, sampling, rng)
-        return choose(penalties.apply(logits, self.ids), sampling, rng)
+        token = choose(logits, sampler)
+        sampler.accept([token])
+        return token
 
     def _forward(self, ids: Sequence[int]) -> NDArray[np.float32]:
         last = np.array([len(ids) - 1], np.uint32)
@@ -148,6 +192,7 @@ class Generation(Iterator[str]):
         stop: str | Sequence[str],
         spelled: frozenset[int] = frozenset(),
         shows_end: bool = False,
+        after_prompt: Callable[[], None] | None = None,
     ) -> None:
         if max_tokens < 1:
             raise InputError(f"cannot make {max_tokens} tokens", hint="use 1 or more")
@@ -166,7 +211,10 @@ class Generation(Iterator[str]):
         self._stop = stop
         self._spelled = spelled
         self._shows_end = shows_end
-        self._penalties = _penalties(session.model, sampling)
+        self._after_prompt = after_prompt
+        self._sampler = sampler_of(
+            sampling, session.model.tokenizer, session.model.config.vocab, self.prompt
+        )
         self._pieces = self._run()
 
     def __next__(self) -> str:
@@ -211,12 +259,14 @@ class Generation(Iterator[str]):
         yield decoder.finish()
 
     def _choose(self) -> Iterator[int]:
-        session, sampling, rng = self._session, self.sampling, self.sampling.generator()
+        session, sampler = self._session, self._sampler
         start = time.perf_counter()
         logits = session.feed(self.prompt)
-        token = session.choose(logits, sampling, rng, self._penalties)
+        token = session.choose(logits, sampler)
         self.prompt_seconds = time.perf_counter() - start
-        following = session.follow(token, sampling, rng, self._penalties)
+        if self._after_prompt is not None:
+            self._after_prompt()
+        following = session.follow(token, self.sampling, sampler)
         try:
             yield from self._until_end(token, following)
         finally:
@@ -251,6 +301,7 @@ def generate(
     session: Session | None = None,
     spelled: frozenset[int] = frozenset(),
     skip_special: bool = True,
+    prompt_cache: str | PathLike[str] | None = None,
 ) -> Generation:
     """Generate the text that `model` writes after `prompt`, a text or token ids.
 
@@ -260,8 +311,14 @@ def generate(
     without `skip_special` all of them do, the end token too. `sampling` None means the one that
     the model's files recommend (`Model.sampling`).
 
+    The file `prompt_cache` keeps the KV cache of the prompt: what a prompt shares with that of the
+    last call is not computed again. It is made if it does not exist, and written when the prompt
+    has been read. It is not taken together with a `session`, which has `load` and `save`.
+
     Raises:
-        InputError: the prompt is empty or longer than the context, or an option out of range.
+        InputError: the prompt is empty or longer than the context, an option is out of range, or
+            the prompt cache is of another model.
+        FileFormatError: the prompt cache is damaged.
 
     """
     if isinstance(prompt, bytes | bytearray):
@@ -272,20 +329,28 @@ def generate(
         ids.pop()  # added by tokenizers for training: a text that is continued has no end
     if not ids and tokenizer.bos is not None:
         ids = [tokenizer.bos]
+    after_prompt = None
     if session is None:
-        context = max(min(model.config.context, len(ids) + max_tokens), 2)
-        session = Session(model, context, acts)
+        stored = None if prompt_cache is None else _stored(prompt_cache, model, acts)
+        needed = max(len(ids) + max_tokens, len(stored[0]) + 1 if stored else 2)
+        session = Session(model, max(min(model.config.context, needed), 2), acts)
+        if stored:
+            session.take(*stored)
+        if prompt_cache is not None and not (stored and stored[0] == ids):
+            after_prompt = partial(session.save, prompt_cache)
     if not skip_special:
         spelled = tokenizer.special_ids
     drawn = sampling or default_sampling(model.checkpoint)
-    return Generation(session, ids, max_tokens, drawn, stop, spelled, not skip_special)
+    return Generation(
+        session, ids, max_tokens, drawn, stop, spelled, not skip_special, after_prompt
+    )
 
 
-def _penalties(model: LoadedModel, sampling: Sampling) -> Penalties | None:
-    """What changes the logits before a choice; None if the sampling leaves them."""
-    if not sampling.changes_logits:
-        return None
-    return Penalties(sampling, model.tokenizer, model.config.vocab)
+def _stored(
+    path: str | PathLike[str], model: LoadedModel, acts: Activations
+) -> tuple[list[int], NDArray[np.uint8]] | None:
+    """What a prompt cache holds; None if there is no file."""
+    return cache_file.read(path, model, acts) if Path(path).exists() else None
 
 
 def _shared_prefix(a: Sequence[int], b: Sequence[int]) -> int:
