@@ -86,9 +86,9 @@ fn choose_of<T: Logit>(
 /// The largest logit; None without a softmax.
 #[inline(always)]
 fn largest<T: Logit>(row: &[T]) -> Option<T> {
-    const LANES: usize = 16;
-    let mut lanes = [*row.first()?; LANES];
-    let (chunks, rest) = row.as_chunks::<LANES>();
+    const WIDTH: usize = 16;
+    let mut lanes = [*row.first()?; WIDTH];
+    let (chunks, rest) = row.as_chunks::<WIDTH>();
     let mut comparable = true;
     for chunk in chunks {
         for (most, &x) in lanes.iter_mut().zip(chunk) {
@@ -147,12 +147,7 @@ fn choose_any<T: Logit>(
     let (bound, last) = if filters.top_p < 1.0 { nucleus(row, top, filters, weights) } else { all };
     // the likeliest stays whatever rounding does
     let least = if filters.min_p > 0.0 { (top + filters.min_p.ln()).min(top) } else { bound };
-    weights.clear();
-    weights.extend(row.iter().map(|x| {
-        let x = x.wide();
-        let weight = weight((x - top) / filters.temperature);
-        if x >= bound && x >= least { weight } else { 0 }
-    }));
+    weigh(row, top, filters.temperature, bound.max(least), weights);
     if last != u32::MAX {
         // of tokens as likely as the least likely one that is kept, those up to its id are kept
         for (weight, _) in
@@ -162,6 +157,43 @@ fn choose_any<T: Logit>(
         }
     }
     draw(weights, random) as u32
+}
+
+/// The weight of each logit at a temperature, 0 for those below `least`.
+#[inline(always)]
+fn weigh<T: Logit>(row: &[T], top: f64, temperature: f64, least: f64, weights: &mut Vec<u64>) {
+    weights.clear();
+    weights.resize(row.len(), 0);
+    let (chunks, rest) = row.as_chunks::<LANES>();
+    let (outs, rest_out) = weights.as_chunks_mut::<LANES>();
+    for (out, x) in outs.iter_mut().zip(chunks) {
+        *out = weigh_chunk(x, top, temperature, least);
+    }
+    if let Some(&first) = rest.first() {
+        let mut x = [first; LANES];
+        x[..rest.len()].copy_from_slice(rest);
+        rest_out.copy_from_slice(&weigh_chunk(&x, top, temperature, least)[..rest.len()]);
+    }
+}
+
+/// Logits that are weighed side by side.
+const LANES: usize = 8;
+
+#[inline(always)]
+fn weigh_chunk<T: Logit>(x: &[T; LANES], top: f64, temperature: f64, least: f64) -> [u64; LANES] {
+    let x = x.map(Logit::wide);
+    // exp of less is below half of 2^-40: most chunks of a row cost only this comparison.
+    const NOTHING: f64 = -28.5;
+    let most = x.iter().fold(f64::NEG_INFINITY, |most, &x| if x > most { x } else { most });
+    if most < least || (most - top) / temperature < NOTHING {
+        return [0; LANES];
+    }
+    let mut out = [0; LANES];
+    for (out, x) in out.iter_mut().zip(x) {
+        let weight = weight((x - top) / temperature);
+        *out = if x >= least { weight } else { 0 };
+    }
+    out
 }
 
 /// exp(a) for a <= 0 as a multiple of 2^-40, to nearest even.
@@ -211,8 +243,7 @@ fn nucleus<T: Logit>(
 ) -> Candidate<f64> {
     const BUCKETS: usize = 512;
     let bucket = |x: T| (((top - x.wide()) * 16.0) as usize).min(BUCKETS - 1);
-    weights.clear();
-    weights.extend(row.iter().map(|x| weight(x.wide() - top)));
+    weigh(row, top, 1.0, f64::NEG_INFINITY, weights);
     let mut sums = [0u64; BUCKETS];
     for (&x, &weight) in row.iter().zip(weights.iter()).filter(|pair| *pair.1 > 0) {
         sums[bucket(x)] += weight;

@@ -40,11 +40,7 @@ def write(
         OSError: the file cannot be written.
 
     """
-    if not isinstance(cache, _core.Cache):
-        raise UnsupportedError(
-            "a KV cache on a graphics card cannot be saved", hint="use `--device cpu`"
-        )
-    tokens, data = np.array(ids, "<u4"), cache.export(0)
+    tokens, data = np.array(ids, "<u4"), on_host(cache).export(0)
     header = json.dumps(
         _described(model, acts)
         | {"tokens": len(ids), "bytes": data.size, "digest": _digest(tokens, data)}
@@ -52,7 +48,21 @@ def write(
     with replacing(Path(path)) as temporary, temporary.open("wb") as file:
         file.write(MAGIC + len(header).to_bytes(8, "little") + header)
         file.write(tokens.tobytes())
-        file.write(memoryview(data))
+        file.write(data.data)
+
+
+def on_host(cache: Cache) -> _core.Cache:
+    """The cache, if it is one of the CPU.
+
+    Raises:
+        UnsupportedError: it is on a card.
+
+    """
+    if not isinstance(cache, _core.Cache):
+        raise UnsupportedError(
+            "a KV cache on a graphics card has no file", hint="use `--device cpu`"
+        )
+    return cache
 
 
 def read(
@@ -129,7 +139,7 @@ def fingerprint(model: LoadedModel) -> str:
         rows, _ = matrix_shape(tensor.shape)
         digest.update(f"{name} {model.formats[name]} {tensor.shape}\n".encode())
         for row in sorted({rows * i // _SAMPLED_ROWS for i in range(_SAMPLED_ROWS)}):
-            digest.update(memoryview(tensor.slab(row, row + 1, rows)))
+            digest.update(tensor.slab(row, row + 1, rows).data)
         if (importance := model.importance.get(name)) is not None:
             digest.update(np.ascontiguousarray(importance).tobytes())
     return digest.hexdigest()
@@ -137,7 +147,7 @@ def fingerprint(model: LoadedModel) -> str:
 
 def _digest(tokens: NDArray[np.uint32], data: NDArray[np.uint8]) -> str:
     digest = hashlib.blake2b(tokens.tobytes(), digest_size=16)
-    digest.update(memoryview(data))
+    digest.update(data.data)
     return digest.hexdigest()
 
 

@@ -7,23 +7,19 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fewbit import _core
-from fewbit.errors import InputError, UnsupportedError
+from fewbit.errors import InputError
 from fewbit.generation import prompt_cache as cache_file
+from fewbit.generation.continuation import Continuation, Finish
 from fewbit.generation.defaults import default_sampling
-from fewbit.generation.reasoning import first_of, held_back
 from fewbit.run.limits import BATCH, Activations
 from fewbit.run.model import LoadedModel
 from fewbit.run.sampler import choose, sampler_of
 from fewbit.run.sampling import Sampling
-
-Finish = Literal["stop", "length", "context"]
-"""Why text ended: a stop token or string, the limit on new tokens, or a full context."""
 
 
 class Session:
@@ -90,6 +86,16 @@ class Session:
         """
         cache_file.write(path, self.model, self._cache, self.ids, self.acts)
 
+    def saver(self, path: str | PathLike[str]) -> Callable[[], None]:
+        """What calls `save`, once it is certain that the cache can be saved.
+
+        Raises:
+            UnsupportedError: the cache is on a card.
+
+        """
+        cache_file.on_host(self._cache)
+        return partial(self.save, path)
+
     def load(self, path: str | PathLike[str]) -> int:
         """Take over the tokens of a file that `save` wrote; returns their number.
 
@@ -124,11 +130,7 @@ class Session:
             UnsupportedError: the cache is on a card.
 
         """
-        if not isinstance(self._cache, _core.Cache):
-            raise UnsupportedError(
-                "a KV cache on a graphics card cannot be loaded", hint="use `--device cpu`"
-            )
-        self._cache.import_(0, len(ids), data)
+        cache_file.on_host(self._cache).import_(0, len(ids), data)
         self.ids = list(ids)
 
     def step(self, token: int) -> NDArray[np.float32]:
@@ -194,28 +196,34 @@ class Generation(Iterator[str]):
         shows_end: bool = False,
         after_prompt: Callable[[], None] | None = None,
     ) -> None:
-        if max_tokens < 1:
-            raise InputError(f"cannot make {max_tokens} tokens", hint="use 1 or more")
-        stop = (stop,) if isinstance(stop, str) else tuple(stop)
-        if "" in stop:
-            raise InputError("a stop string is empty", hint="leave it out")
         self.prompt = list(prompt)
-        self.tokens: list[int] = []
-        self.text = ""
-        self.finish: Finish | None = None
         self.prompt_seconds = 0.0
         self.seconds = 0.0
         self._session = session
-        self._limit = max_tokens
         self.sampling = sampling
-        self._stop = stop
-        self._spelled = spelled
-        self._shows_end = shows_end
         self._after_prompt = after_prompt
-        self._sampler = sampler_of(
-            sampling, session.model.tokenizer, session.model.config.vocab, self.prompt
-        )
+        tokenizer = session.model.tokenizer
+        self._made = Continuation(
+            tokenizer, self.prompt, max_tokens=max_tokens, context=session.context, stop=stop,
+            spelled=spelled, shows_end=shows_end,
+        )  # fmt: skip
+        self._sampler = sampler_of(sampling, tokenizer, session.model.config.vocab)
         self._pieces = self._run()
+
+    @property
+    def tokens(self) -> list[int]:
+        """The tokens of the text so far, without a stop token."""
+        return self._made.tokens
+
+    @property
+    def text(self) -> str:
+        """The text so far."""
+        return self._made.text
+
+    @property
+    def finish(self) -> Finish | None:
+        """Why the text ended; None until then."""
+        return self._made.finish
 
     def __next__(self) -> str:
         return next(self._pieces)
@@ -237,57 +245,26 @@ class Generation(Iterator[str]):
         return steps / self.seconds if self.seconds else 0.0
 
     def _run(self) -> Iterator[str]:
-        held = ""  # may become a stop string
-        for piece in self._decode():
-            held += piece
-            if (found := first_of(held, self._stop)) is not None:
-                self.finish, held = "stop", held[: found[0]]
-                break
-            ready = len(held) - held_back(held, self._stop)
-            if ready:
-                self.text += held[:ready]
-                yield held[:ready]
-                held = held[ready:]
-        if held:
-            self.text += held
-            yield held
-
-    def _decode(self) -> Iterator[str]:
-        decoder = self._session.model.tokenizer.decoder(self.prompt, self._spelled)
-        for token in self._choose():
-            yield decoder.push(token)
-        yield decoder.finish()
-
-    def _choose(self) -> Iterator[int]:
-        session, sampler = self._session, self._sampler
+        session, sampler, made = self._session, self._sampler, self._made
         start = time.perf_counter()
         logits = session.feed(self.prompt)
+        sampler.accept(self.prompt)
         token = session.choose(logits, sampler)
         self.prompt_seconds = time.perf_counter() - start
         if self._after_prompt is not None:
             self._after_prompt()
         following = session.follow(token, self.sampling, sampler)
         try:
-            yield from self._until_end(token, following)
+            while True:
+                if piece := made.push(token):
+                    yield piece
+                if made.finish is not None:
+                    return
+                start = time.perf_counter()
+                token = next(following)
+                self.seconds += time.perf_counter() - start
         finally:
             following.close()
-
-    def _until_end(self, token: int, following: Generator[int]) -> Iterator[int]:
-        session = self._session
-        while True:
-            if token in session.model.tokenizer.stop_ids:
-                self.finish = "stop"
-                if self._shows_end:
-                    yield token
-                return
-            self.tokens.append(token)
-            yield token
-            if len(self.tokens) >= self._limit or session.full:
-                self.finish = "length" if len(self.tokens) >= self._limit else "context"
-                return
-            start = time.perf_counter()
-            token = next(following)
-            self.seconds += time.perf_counter() - start
 
 
 def generate(
@@ -337,7 +314,7 @@ def generate(
         if stored:
             session.take(*stored)
         if prompt_cache is not None and not (stored and stored[0] == ids):
-            after_prompt = partial(session.save, prompt_cache)
+            after_prompt = session.saver(prompt_cache)
     if not skip_special:
         spelled = tokenizer.special_ids
     drawn = sampling or default_sampling(model.checkpoint)
