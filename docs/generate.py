@@ -220,6 +220,15 @@ def activation_groups() -> str:
     return "\n".join(str(printer["tables"](printer["load"](path))) for path in runs)
 
 
+def quality() -> str:
+    """The saved runs of plain, importance-weighted and improved codes."""
+    printer = runpy.run_path(str(ROOT / "benches" / "table.py"))
+    paths = sorted((ROOT / "benches" / "runs").glob("*-quality*.json"))
+    if not paths:
+        raise FileNotFoundError("no saved run of quality in benches/runs")
+    return "\n".join(str(printer["tables"](printer["load"](path))) for path in paths)
+
+
 def _is_shown(result: dict[str, Any]) -> bool:
     """Whether another program was measured too, or the time to the first token."""
     first_token = "first token" in result["phase"] and "fewbit before" not in result
@@ -252,6 +261,7 @@ PASSAGES: dict[str, Callable[[], str]] = {
     "examples": examples,
     "performance": performance,
     "activation_groups": activation_groups,
+    "quality": quality,
 }
 
 if __name__ == "__main__":

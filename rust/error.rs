@@ -65,6 +65,12 @@ impl Error {
         Self::new(Kind::System(error.raw_os_error().unwrap_or(0)), error.to_string())
     }
 
+    /// A thread of the parent had `what` at the fork, and no thread of the child can give it back.
+    pub fn held_at_fork(what: &str) -> Self {
+        Self::input(format!("a thread used {what} when this process was forked"))
+            .hint("make a new one in the child, or fork while no other thread computes")
+    }
+
     /// The same error with a next step.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {

@@ -1,4 +1,4 @@
-//! The core of fewbit: number formats, quantization, SIMD kernels and the CPU executor.
+//! The core of fewbit: number formats, quantization, SIMD kernels, the CPU executor and its gradients.
 //!
 //! How a Python call reaches a kernel:
 //!
@@ -17,10 +17,11 @@
 //!   product::int8::linear_int8     rust/kernels/product/int8.rs  one algorithm, generic over `Isa`
 //! ```
 //!
-//! Modules import only from those below them, top to bottom: `py`, `exec`, `kernels`, `quantize`,
-//! `formats`, `sample`, then `measure`, `read_rate`, `threads`, `memory`, `floats` and `error`. Only
-//! `py` names pyo3; everything else builds and tests without Python.
+//! Modules import only from those below them, top to bottom: `py`, `backward`, `exec`, `kernels`,
+//! `quantize`, `formats`, `sample`, then `measure`, `read_rate`, `threads`, `memory`, `floats` and
+//! `error`. Only `py` names pyo3; everything else builds and tests without Python.
 
+pub mod backward;
 pub mod error;
 pub mod exec;
 pub mod floats;

@@ -3,6 +3,7 @@
 //! Plain Rust in turn agrees with the formulas in f64.
 
 use fewbit::kernels::ops::delta::{CHUNK_TOKENS, DeltaState, DeltaToken, Place};
+use fewbit::kernels::ops::gram::TILE;
 use fewbit::kernels::shape::LANES;
 use fewbit::kernels::{Kernels, available};
 use shared::{Random, same_bits, scalar};
@@ -225,6 +226,33 @@ fn sums_of_experts_and_convolutions_are_fused_in_order() {
                     same_bits(&format!("{} n={n} {used}", kernels.name), got, want);
                 }
             }
+        }
+    }
+}
+
+#[test]
+fn products_of_columns_are_summed_in_runs_of_32_rows() {
+    let mut random = Random(5);
+    for rows in [0, 1, 31, 32, 33, 100] {
+        let (x, y) = (random.floats(rows * TILE), random.floats(rows * TILE));
+        let mut want = vec![1.5f64; TILE * TILE];
+        for start in (0..rows).step_by(32) {
+            for (i, sum) in want.iter_mut().enumerate() {
+                let run = (start..rows.min(start + 32)).fold(0f32, |run, row| {
+                    x[row * TILE + i / TILE].mul_add(y[row * TILE + i % TILE], run)
+                });
+                *sum += f64::from(run);
+            }
+        }
+        for kernels in available() {
+            let mut got = vec![1.5f64; TILE * TILE];
+            // SAFETY: `rows` rows of TILE floats come in, the sums are TILE squared.
+            unsafe { (kernels.gram)(x.as_ptr(), y.as_ptr(), rows, got.as_mut_ptr()) };
+            assert!(
+                got.iter().zip(&want).all(|(got, want)| got.to_bits() == want.to_bits()),
+                "{} {rows}",
+                kernels.name
+            );
         }
     }
 }

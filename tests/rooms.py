@@ -17,20 +17,20 @@ Graph = Mapping[str, Mapping[str, int]]
 """For each file the files that it imports, with the line of one import; paths from the root."""
 
 PYTHON_ROOMS = (
-    ("__main__.py", "__init__.py"), ("cli/",), ("reports/",), ("api.py",), ("measure/",),
-    ("generation/",), ("run/",), ("convert/",), ("tokenizer/",), ("files/",), ("models/",),
-    ("recipes/",), ("plan/",), ("formats/",),
+    ("__main__.py", "__init__.py"), ("cli/",), ("reports/",), ("api.py",), ("improve/",),
+    ("measure/",), ("generation/",), ("run/",), ("convert/",), ("tokenizer/",), ("files/",),
+    ("models/",), ("recipes/",), ("plan/",), ("formats/",),
     ("errors.py", "callbacks.py", "demo.py", "tables.py", "moved.py"),
 )  # fmt: skip
 """From top to bottom: a file imports from its own room and those below."""
 
 RUST_ROOMS = (
-    ("lib.rs",), ("py/",), ("exec/",), ("quantize/",), ("kernels/peak.rs",), ("kernels/mod.rs",),
-    ("kernels/entry/",), ("kernels/table.rs",), ("kernels/product/",), ("kernels/unpack/",),
-    ("kernels/outlined.rs",), ("kernels/ops/",), ("kernels/data.rs",), ("kernels/isa/",),
-    ("kernels/layout/",), ("kernels/shape.rs",), ("formats/",), ("sample/",),
-    ("measure.rs", "read_rate.rs"),
-    ("threads.rs",), ("floats.rs", "error.rs", "memory.rs"),
+    ("lib.rs",), ("py/",), ("backward/",), ("exec/",), ("quantize/",), ("kernels/peak.rs",),
+    ("kernels/mod.rs",), ("kernels/entry/",), ("kernels/table.rs",), ("kernels/product/",),
+    ("kernels/unpack/",), ("kernels/outlined.rs",), ("kernels/ops/",), ("kernels/data.rs",),
+    ("kernels/isa/",), ("kernels/layout/",), ("kernels/shape.rs",), ("formats/",),
+    ("sample/",), ("measure.rs", "read_rate.rs"), ("threads.rs",),
+    ("floats.rs", "error.rs", "memory.rs"),
 )  # fmt: skip
 
 

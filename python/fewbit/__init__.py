@@ -8,7 +8,7 @@
 
 from fewbit import moved
 from fewbit._core import __version__
-from fewbit.api import Model, bench, compare, load
+from fewbit.api import Model, bench, compare, load, quantize_file
 from fewbit.callbacks import Progress
 from fewbit.convert.findings import Verification
 from fewbit.convert.verify import verify
@@ -28,6 +28,10 @@ from fewbit.formats.table import FORMATS, Format, find_format
 from fewbit.formats.tensors import QuantizedTensor, dequantize, quantize
 from fewbit.generation.conversation import Conversation, Reply
 from fewbit.generation.text import Generation, Session
+from fewbit.improve.calibration import Calibration
+from fewbit.improve.covariance_file import CovarianceFile, read_covariances
+from fewbit.improve.mixture import Mixture
+from fewbit.improve.report import Improvement
 from fewbit.measure.collect import CollectedImatrix
 from fewbit.measure.comparison import Comparison
 from fewbit.measure.evaluate import divergence, perplexity
@@ -47,11 +51,13 @@ __all__ = [
     "FORMATS",
     "Bench",
     "Cache",
+    "Calibration",
     "CollectedImatrix",
     "Comparison",
     "Config",
     "Contents",
     "Conversation",
+    "CovarianceFile",
     "DeviceError",
     "Divergence",
     "ErrorStatistics",
@@ -60,7 +66,9 @@ __all__ = [
     "Format",
     "FormatError",
     "Generation",
+    "Improvement",
     "InputError",
+    "Mixture",
     "Model",
     "Options",
     "Perplexity",
@@ -86,6 +94,8 @@ __all__ = [
     "load",
     "perplexity",
     "quantize",
+    "quantize_file",
+    "read_covariances",
     "read_imatrix",
     "verify",
 ]

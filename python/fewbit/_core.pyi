@@ -1,7 +1,7 @@
 """Types of the Rust core."""
 
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias, final
+from typing import TypeAlias, TypedDict, final, type_check_only
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +13,14 @@ __all__ = [
     "NO_TOKEN",
     "Cache",
     "Collector",
+    "Differentiator",
     "Executor",
     "FormatInfo",
+    "OutputCovariances",
+    "Pass",
     "Sampler",
+    "ScaleGradients",
+    "ScaledTensor",
     "Snapshot",
     "Weights",
     "__version__",
@@ -26,6 +31,7 @@ __all__ = [
     "encode_to_file",
     "find_format",
     "formats",
+    "improve",
     "isa",
     "isas",
     "logprobs",
@@ -89,6 +95,30 @@ def encode_to_file(
 def decode(
     data: NDArray[np.uint8], format: str, columns: int, threads: int = 0
 ) -> NDArray[np.float32]: ...
+def improve(
+    weights: NDArray[np.float32],
+    format: str,
+    covariance: NDArray[np.float64],
+    *,
+    output_covariance: NDArray[np.float64] | None = None,
+    held_out: NDArray[np.float64] | None = None,
+    importance: NDArray[np.float32] | None = None,
+    damping: float = 0.01,
+    sweeps: int = 8,
+    rounds: int = 2,
+    blocks: int = 1,
+    threads: int = 0,
+) -> tuple[NDArray[np.uint8], Improvement]: ...
+
+@type_check_only
+class Improvement(TypedDict):
+    before: float
+    after: float
+    predicted: float
+    changed: int
+    kept: int
+    held_out: tuple[float, float] | None
+    damping: float
 
 @final
 class Weights:
@@ -140,8 +170,14 @@ class Executor:
     @property
     def threads(self) -> int: ...
     def cache(self, sequences: int, capacity: int, kv: str = "f32") -> Cache: ...
-    def collector(self, names: set[str]) -> Collector: ...
-    def collect(self, cache: Cache, tokens: NDArray[np.uint32], collector: Collector) -> None: ...
+    def collector(self, names: set[str], covariance: bool = False, skip: int = 0) -> Collector: ...
+    def collect(
+        self,
+        cache: Cache,
+        tokens: NDArray[np.uint32],
+        collector: Collector,
+        complete: bool = False,
+    ) -> NDArray[np.float32]: ...
     def forward(
         self,
         cache: Cache,
@@ -154,6 +190,77 @@ class Executor:
 @final
 class Collector:
     def sums(self) -> list[tuple[list[str], NDArray[np.float64], NDArray[np.uint64]]]: ...
+    def covariance(self, name: str, matrix: int = 0) -> NDArray[np.float64] | None: ...
+
+@final
+class ScaledTensor:
+    def __new__(
+        cls, data: NDArray[np.uint8], format: str, columns: int, d_at: int, m_at: int | None = None
+    ) -> ScaledTensor: ...
+    @property
+    def d(self) -> NDArray[np.float32]: ...
+    @property
+    def m(self) -> NDArray[np.float32]: ...
+    def set(self, d: NDArray[np.float32], m: NDArray[np.float32]) -> None: ...
+    def data(self) -> NDArray[np.uint8]: ...
+
+@final
+class OutputCovariances:
+    def __new__(
+        cls,
+        products: set[str],
+        embeddings: set[str],
+        most: int = 2048,
+        block: int = 256,
+        isa: str | None = None,
+    ) -> OutputCovariances: ...
+    def take(self) -> dict[str, tuple[NDArray[np.float64], NDArray[np.uint64]]]: ...
+
+@final
+class ScaleGradients:
+    def __new__(
+        cls, tensors: dict[str, ScaledTensor], vectors: set[str], isa: str | None = None
+    ) -> ScaleGradients: ...
+    def tensors(self) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]: ...
+    def vectors(self) -> dict[str, NDArray[np.float64]]: ...
+
+@final
+class Pass:
+    @property
+    def gradient(self) -> NDArray[np.float32]: ...
+
+@final
+class Differentiator:
+    def __new__(
+        cls,
+        plan: str,
+        weights: Weights,
+        scaled: dict[str, ScaledTensor] | None = None,
+        threads: int = 0,
+        isa: str | None = None,
+    ) -> Differentiator: ...
+    @property
+    def products(self) -> list[list[str]]: ...
+    def forward(
+        self, tokens: NDArray[np.uint32], lengths: list[int], keep: bool = True
+    ) -> Pass: ...
+    def logits(self, pass_: Pass) -> NDArray[np.float32]: ...
+    def sampled_loss(
+        self,
+        pass_: Pass,
+        uniforms: NDArray[np.float64],
+        observer: OutputCovariances | ScaleGradients | None = None,
+    ) -> NDArray[np.uint32]: ...
+    def divergence(
+        self,
+        pass_: Pass,
+        base: Differentiator,
+        base_pass: Pass,
+        observer: OutputCovariances | ScaleGradients | None = None,
+    ) -> NDArray[np.float64]: ...
+    def back(
+        self, pass_: Pass, observer: OutputCovariances | ScaleGradients | None = None
+    ) -> int | None: ...
 
 def isa() -> str: ...
 def isas() -> list[str]: ...

@@ -5,6 +5,7 @@ pub mod collect;
 mod compile;
 mod compile_stateful;
 pub mod copies;
+mod covariance;
 mod ops;
 pub mod plan;
 mod program;
@@ -15,10 +16,10 @@ mod walk;
 pub mod weights;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use cache::{Cache, KvType, LayerPointers};
-use collect::Collector;
+use collect::{Collection, Collector};
 use program::Program;
 use state::StatePointers;
 use step::{Step, Token, Workspace};
@@ -31,6 +32,7 @@ use crate::kernels::data::Acts;
 
 use crate::kernels::shape::CHUNK;
 use crate::kernels::shape::SPAN;
+use crate::threads::{ForkMutex, PerProcess};
 
 /// Most tokens of a step; `Executor::forward` splits more into several steps.
 pub const BATCH: usize = 512;
@@ -49,7 +51,9 @@ pub struct Executor {
     program: Program,
     kernels: &'static Kernels,
     pool: Arc<Pool>,
-    memory: Mutex<Memory>,
+    memory: ForkMutex<Memory>,
+    /// In a child that was forked while a thread of the parent computed: memory of the child.
+    memory_of_child: PerProcess<ForkMutex<Memory>>,
 }
 
 /// New tokens: `tokens[i]` goes to sequence `sequences[i]`; `outputs` are the indices, ascending,
@@ -71,8 +75,8 @@ impl Executor {
     ) -> Result<Self> {
         let program = compile::compile(&plan::parse(plan)?, weights)?;
         let pool = Pool::shared(threads)?;
-        let memory = Mutex::new(Memory::new(&program, pool.threads()));
-        Ok(Self { program, kernels, pool, memory })
+        let memory = ForkMutex::new(Memory::new(&program, pool.threads()));
+        Ok(Self { program, kernels, pool, memory, memory_of_child: PerProcess::new() })
     }
 
     /// An empty cache for `sequences` sequences of up to `capacity` tokens.
@@ -110,21 +114,34 @@ impl Executor {
     /// Appends the tokens to their sequences; returns logits [outputs, width]. On an error the
     /// cache is as before.
     pub fn forward(&self, cache: &mut Cache, batch: &Batch) -> Result<Vec<f32>> {
-        self.walk(cache, batch, None)
+        self.walk(cache, batch, None, self.program.stages.len())
     }
 
     /// An empty collector of the inputs of those products whose weights `wanted` names.
-    pub fn collector(&self, wanted: impl Fn(&str) -> bool) -> Collector {
-        Collector::new(&self.program, wanted)
+    pub fn collector(
+        &self,
+        wanted: impl Fn(&str) -> bool,
+        collection: Collection,
+    ) -> Result<Collector> {
+        Collector::new(&self.program, wanted, collection)
     }
 
-    /// Appends the tokens to their sequences and adds the squared inputs of the collector's
-    /// products to its sums. Ops after the last of these products are not computed.
-    pub fn collect(&self, cache: &mut Cache, batch: &Batch, collector: &Collector) -> Result<()> {
+    /// Appends the tokens to their sequences and adds the inputs of the collector's products to its
+    /// sums. Ops after the last of these products are computed only if `complete`; then the result
+    /// is that of `forward`.
+    pub fn collect(
+        &self,
+        cache: &mut Cache,
+        batch: &Batch,
+        collector: &Collector,
+        complete: bool,
+    ) -> Result<Vec<f32>> {
         if !collector.fits(&self.program) {
             return Err(Error::input("the collector was made for another plan"));
         }
-        self.walk(cache, batch, Some(collector)).map(drop)
+        let stages = if complete { self.program.stages.len() } else { collector.walked };
+        let logits = self.walk(cache, batch, Some(collector), stages)?;
+        Ok(if complete { logits } else { Vec::new() })
     }
 
     /// The pool, or in a forked child, which has none of its threads, one of the child.
@@ -135,18 +152,29 @@ impl Executor {
         Pool::shared(self.pool.threads())
     }
 
+    /// The working memory, which one thread at a time has.
+    fn memory(&self, pool: &Pool) -> Result<MutexGuard<'_, Memory>> {
+        if let Some(memory) = self.memory.lock() {
+            return Ok(memory);
+        }
+        let make = || Ok(ForkMutex::new(Memory::new(&self.program, pool.threads())));
+        self.memory_of_child.get(make)?.lock().ok_or_else(|| Error::held_at_fork("the model"))
+    }
+
     fn walk(
         &self,
         cache: &mut Cache,
         batch: &Batch,
         collector: Option<&Collector>,
+        stages: usize,
     ) -> Result<Vec<f32>> {
         self.check(cache, batch)?;
         let pool = self.pool()?;
-        let mut memory = self.memory.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut memory = self.memory(&pool)?;
         place(cache, batch, &mut memory.tokens)?;
         // The only allocation of a step: the caller keeps it.
-        let mut logits = vec![0f32; batch.outputs.len() * self.width()];
+        let made = if stages == self.program.stages.len() { batch.outputs.len() } else { 0 };
+        let mut logits = vec![0f32; made * self.width()];
         let all = std::mem::take(&mut memory.tokens);
         let mut done = 0;
         let mut outputs = batch.outputs;
@@ -155,8 +183,13 @@ impl Executor {
             let here = outputs.partition_point(|&row| (row as usize) < start + tokens.len());
             memory.taken.clear();
             memory.taken.extend(outputs[..here].iter().map(|&row| row as usize - start));
-            let rows = &mut logits[done * self.width()..][..here * self.width()];
-            self.step(cache, &mut memory, &pool, tokens, batch.activations, rows, collector);
+            let rows = if made == 0 {
+                &mut []
+            } else {
+                &mut logits[done * self.width()..][..here * self.width()]
+            };
+            let observer = (collector, stages);
+            self.step(cache, &mut memory, &pool, tokens, batch.activations, rows, observer);
             outputs = &outputs[here..];
             done += here;
         }
@@ -202,7 +235,7 @@ impl Executor {
         tokens: &[Token],
         activations: Activations,
         logits: &mut [f32],
-        collector: Option<&Collector>,
+        (collector, stages): (Option<&Collector>, usize),
     ) {
         // A plan without `take` makes logits of all tokens; the wanted ones are copied.
         let makes_all = !self.program.takes();
@@ -232,9 +265,10 @@ impl Executor {
             workspaces: &memory.workspaces,
             barrier: pool.barrier(),
             collector,
+            stages,
         };
         pool.run(&|worker| step.walk(worker));
-        if makes_all {
+        if makes_all && !logits.is_empty() {
             let width = self.width();
             for (out, &row) in logits.chunks_exact_mut(width).zip(&memory.taken) {
                 out.copy_from_slice(&memory.slots[self.program.logits][row * width..][..width]);

@@ -108,8 +108,10 @@ pub struct Step<'a> {
     pub claims: &'a [AtomicUsize],
     pub workspaces: &'a [Mutex<Workspace>],
     pub barrier: &'a Barrier,
-    /// Adds up squared inputs of products.
+    /// Adds up squares or products of the inputs of products.
     pub collector: Option<&'a Collector>,
+    /// The number of stages to execute.
+    pub stages: usize,
 }
 
 // SAFETY: threads write disjoint rows or columns within a stage, and a barrier ends each stage.

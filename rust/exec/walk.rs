@@ -7,7 +7,7 @@ impl Step<'_> {
     /// Executes all stages as thread `worker`.
     pub fn walk(&self, worker: usize) {
         let mut workspace = self.workspaces[worker].lock().unwrap_or_else(|e| e.into_inner());
-        let stages = self.collector.map_or(self.program.stages.len(), |c| c.walked);
+        let stages = self.stages;
         for (index, stage) in self.program.stages[..stages].iter().enumerate() {
             let n = if stage.taken { self.taken.len() } else { self.tokens.len() };
             if n == 0 || self.idle(stage) {
@@ -30,12 +30,15 @@ impl Step<'_> {
                 }),
                 Work::Linear { x, jobs } => {
                     if let Some(sums) = sums {
-                        self.observe(sums, *x, n, worker);
+                        self.observe(sums, *x, n, stage.taken, worker);
                     }
-                    self.products(claims, *x, jobs, n, &mut workspace.linear)
+                    // A walk that ends here is for the sums alone.
+                    if sums.is_none() || index + 1 < stages || self.complete() {
+                        self.products(claims, *x, jobs, n, &mut workspace.linear)
+                    }
                 }
                 Work::Experts(work) => {
-                    let sums = sums.map(|sums| (sums, worker));
+                    let sums = sums.map(|sums| (sums, stage.taken, worker));
                     self.experts(claims, work, n, &mut workspace, sums)
                 }
                 Work::Attend(attend) => self.attend(claims, attend, &mut workspace.scores),
@@ -46,6 +49,11 @@ impl Step<'_> {
                 self.barrier.wait();
             }
         }
+    }
+
+    /// True if the step makes logits.
+    fn complete(&self) -> bool {
+        self.stages == self.program.stages.len()
     }
 
     /// True if the stage only rounds activations, in a step that leaves them f32.

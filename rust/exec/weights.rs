@@ -94,7 +94,8 @@ impl Weights {
         Ok(found.to_vec())
     }
 
-    fn matrices(&self, name: &str) -> Result<&[Arc<Packed>]> {
+    /// The matrices of the tensor `name`.
+    pub fn matrices(&self, name: &str) -> Result<&[Arc<Packed>]> {
         self.tensors.get(name).map(Vec::as_slice).ok_or_else(|| {
             Error::input(format!("the plan needs tensor `{name}`, which is missing"))
         })

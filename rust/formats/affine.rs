@@ -71,7 +71,7 @@ impl Affine {
     }
 
     /// The code of zero in the symmetric kind.
-    fn middle(&self) -> i32 {
+    pub(super) fn middle(&self) -> i32 {
         (1 << (self.bits - 1)) - 1
     }
 
@@ -89,6 +89,19 @@ impl Affine {
                 min[i] = -(scale[i] * f32::from(bytes[4]));
             }
             unpack(&bytes[self.head()..], self.bits, q);
+        }
+    }
+
+    /// Stores a group's scale, zero point (of the asymmetric kind) and codes.
+    pub(super) fn pack_group(&self, scale: f32, zero: u8, q: &[u8], out: &mut [u8]) {
+        let (head, bytes) = out.split_at_mut(self.head());
+        head[..4].copy_from_slice(&scale.to_le_bytes());
+        if !self.symmetric {
+            head[4] = zero;
+        }
+        bytes.fill(0);
+        for (i, &code) in q.iter().enumerate() {
+            pack(code, u32::from(self.bits), i, bytes);
         }
     }
 

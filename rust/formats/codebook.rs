@@ -89,12 +89,12 @@ pub fn unpack_nvfp4(block: &[u8], q: &mut [u8], scale: &mut [f32], _min: &mut [f
 }
 
 /// 2^(e - 128).
-fn half_power(e: u8) -> f32 {
+pub fn half_power(e: u8) -> f32 {
     f32::from_bits(if e < 2 { 0x0020_0000 << e } else { (u32::from(e) - 1) << 23 })
 }
 
 /// Half the value of an unsigned float of 4 + 3 bits; 0 for its NaN.
-fn half_e4m3(code: u8) -> f32 {
+pub fn half_e4m3(code: u8) -> f32 {
     let (exponent, fraction) = (i32::from(code >> 3 & 15), f32::from(code & 7));
     match (code, exponent) {
         (0x7f, _) => 0.0,
@@ -123,19 +123,19 @@ pub fn encode_mxfp4(x: &[f32], out: &mut [u8]) {
     let amax = largest(x);
     // The logarithm is rounded to f32 before its integer part is taken, as log2f's is.
     let e = if amax > 0.0 { f64::from(amax).log2() as f32 } else { -125.0 };
-    out[0] = (e.floor() as i32 + 125) as u8;
+    let exponent = (e.floor() as i32 + 125) as u8;
     let mut codes = [0; 32];
-    nearest_floats(x, half_power(out[0]), &mut codes);
-    split_planes::<4>(&codes, 16, 0, &mut out[1..]);
+    nearest_floats(x, half_power(exponent), &mut codes);
+    pack_mxfp4(exponent, &codes, out);
 }
 
 pub fn encode_nvfp4(x: &[f32], out: &mut [u8]) {
-    let mut codes = [0; 64];
+    let (mut codes, mut scales) = ([0; 64], [0; 4]);
     for (k, x) in x.as_chunks::<16>().0.iter().enumerate() {
-        out[k] = to_e4m3(largest(x) / 6.0);
-        nearest_floats(x, half_e4m3(out[k]), &mut codes[16 * k..16 * k + 16]);
+        scales[k] = to_e4m3(largest(x) / 6.0);
+        nearest_floats(x, half_e4m3(scales[k]), &mut codes[16 * k..16 * k + 16]);
     }
-    split_planes::<4>(&codes, 8, 0, &mut out[4..]);
+    pack_nvfp4(&scales, &codes, out);
 }
 
 fn largest(x: &[f32]) -> f32 {
@@ -170,8 +170,13 @@ pub fn encode_iq4_nl(x: &[f32; 32], importance: Option<&[f32]>, out: &mut [u8]) 
     for (code, x) in codes.iter_mut().zip(x) {
         *code = nearest_value(inverse * x).0;
     }
+    pack_iq4_nl(d, &codes, out);
+}
+
+/// Stores the scale and the indices of a block.
+pub fn pack_iq4_nl(d: f32, codes: &[u8], out: &mut [u8]) {
     write_f16(out, d);
-    split_planes::<4>(&codes, 16, 0, &mut out[2..]);
+    split_planes::<4>(codes, 16, 0, &mut out[2..]);
 }
 
 #[inline(always)]
@@ -183,22 +188,42 @@ pub fn encode_iq4_xs(x: &[f32; 256], importance: Option<&[f32]>, out: &mut [u8])
     }
     let d = -signed_peak(&scales) / 32.0;
     let inverse = if d == 0.0 { 0.0 } else { 1.0 / d };
-    let (mut codes, mut high) = ([0; 256], 0u16);
-    out[4..8].fill(0);
+    let (mut codes, mut levels) = ([0; 256], [0; 8]);
     for (k, x) in x.as_chunks::<32>().0.iter().enumerate() {
-        let level = nearest(inverse * scales[k]).clamp(-32, 31);
-        let step = d * level as f32;
+        levels[k] = nearest(inverse * scales[k]).clamp(-32, 31) as i8;
+        let step = d * f32::from(levels[k]);
         let inverse = if step == 0.0 { 0.0 } else { 1.0 / step };
         for (code, x) in codes[32 * k..].iter_mut().zip(x) {
             *code = nearest_value(inverse * x).0;
         }
-        let stored = (level + 32) as u8;
+    }
+    pack_iq4_xs(d, &levels, &codes, out);
+}
+
+/// Stores the super-scale, the scales of -32..31 and the indices of a super-block.
+pub fn pack_iq4_xs(d: f32, scales: &[i8; 8], codes: &[u8], out: &mut [u8]) {
+    let mut high = 0u16;
+    out[4..8].fill(0);
+    for (k, &scale) in scales.iter().enumerate() {
+        let stored = (scale + 32) as u8;
         out[4 + k / 2] |= (stored & 15) << (4 * (k % 2));
         high |= u16::from(stored >> 4) << (2 * k);
     }
     write_f16(out, d);
     out[2..4].copy_from_slice(&high.to_le_bytes());
-    split_planes::<4>(&codes, 16, 0, &mut out[8..]);
+    split_planes::<4>(codes, 16, 0, &mut out[8..]);
+}
+
+/// Stores the exponent and the indices of a block.
+pub fn pack_mxfp4(exponent: u8, codes: &[u8], out: &mut [u8]) {
+    out[0] = exponent;
+    split_planes::<4>(codes, 16, 0, &mut out[1..]);
+}
+
+/// Stores the scales' codes and the indices of a block.
+pub fn pack_nvfp4(scales: &[u8], codes: &[u8], out: &mut [u8]) {
+    out[..4].copy_from_slice(scales);
+    split_planes::<4>(codes, 8, 0, &mut out[4..]);
 }
 
 /// x^2, or importance sqrt(v + x^2) with v twice the mean of squares of the block.

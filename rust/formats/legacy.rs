@@ -13,6 +13,7 @@
 
 use super::bits::byte_masks;
 use super::search::{Grid, affine_search, symmetric_search};
+use super::table::Format;
 use crate::floats::{read_f16, write_f16};
 
 const BLOCK: usize = 32;
@@ -78,6 +79,28 @@ fn pack_fifth_bits(q: &[i32; BLOCK], out: &mut [u8]) {
         bits |= (q >> 4 & 1) << j;
     }
     out.copy_from_slice(&bits.to_le_bytes());
+}
+
+/// Stores a block whose codes are as `unpack_*` gives them; `low` is the minimum of the _1 kinds.
+pub fn pack_block(format: Format, d: f32, low: f32, codes: &[u8], out: &mut [u8]) {
+    let q: [i32; BLOCK] = std::array::from_fn(|j| i32::from(codes[j]));
+    write_f16(out, d);
+    let head = if matches!(format, Format::Q4_1 | Format::Q5_1) { 4 } else { 2 };
+    if head == 4 {
+        write_f16(&mut out[2..], low);
+    }
+    match format {
+        Format::Q8_0 => {
+            for (out, code) in out[head..].iter_mut().zip(codes) {
+                *out = code ^ 0x80;
+            }
+        }
+        Format::Q5_0 | Format::Q5_1 => {
+            pack_fifth_bits(&q, &mut out[head..head + 4]);
+            pack_nibbles(&q, &mut out[head + 4..]);
+        }
+        _ => pack_nibbles(&q, &mut out[head..]),
+    }
 }
 
 /// 1 / d, and 0 for the scale of nothing.

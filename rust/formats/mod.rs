@@ -12,6 +12,7 @@
 //! `scale_bytes`, and naming them in `table.rs`, `decode.rs` and `encode.rs`.
 
 mod affine;
+mod affine_search;
 mod bits;
 mod codebook;
 mod codes;
@@ -25,10 +26,16 @@ mod iq1_encode;
 mod k;
 mod k_encode;
 mod legacy;
+mod levels;
+mod points;
+mod quantized_row;
 mod search;
 mod table;
 mod ternary;
 
 pub use affine::Affine;
 pub use codes::{Codes, ScaleBytes, Scales};
+pub use levels::Levels;
+pub use points::{Eight, Points, Signs};
+pub use quantized_row::{QuantizedRow, ScaleKind, scale_of_byte};
 pub use table::{Family, Format};

@@ -39,5 +39,6 @@ pub struct Kernels {
     pub expert_sum: unsafe fn(*const f32, *const f32, *mut f32, usize, usize),
     pub delta_rule: unsafe fn(DeltaState, Place, &[DeltaToken], &mut Vec<f32>),
     pub short_conv: unsafe fn(&[*const f32], &[*const f32], *mut f32, usize),
+    pub gram: unsafe fn(*const f32, *const f32, usize, *mut f64),
     pub peak: unsafe fn(*const u8, *const i8) -> i32,
 }

@@ -17,3 +17,11 @@ pub fn vector<'a, T: numpy::Element>(
 ) -> PyResult<&'a [T]> {
     data.as_slice().map_err(|_| Error::shape(format!("`{name}` must be contiguous")).into())
 }
+
+/// A matrix without gaps.
+pub fn matrix<'a, T: numpy::Element>(
+    name: &str,
+    data: &'a PyReadonlyArray2<'_, T>,
+) -> PyResult<&'a [T]> {
+    data.as_slice().map_err(|_| Error::shape(format!("`{name}` must be C-contiguous")).into())
+}

@@ -5,7 +5,9 @@
 mod arrays;
 mod encode;
 mod errors;
+mod feedback;
 mod formats;
+mod gradients;
 mod machine;
 mod measure;
 mod model;
@@ -43,12 +45,18 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<model::Executor>()?;
     module.add_class::<model::Collector>()?;
     module.add_class::<sample::Sampler>()?;
+    module.add_class::<gradients::ScaledTensor>()?;
+    module.add_class::<gradients::OutputCovariances>()?;
+    module.add_class::<gradients::ScaleGradients>()?;
+    module.add_class::<gradients::Pass>()?;
+    module.add_class::<gradients::Differentiator>()?;
     for function in [
         wrap_pyfunction!(formats::formats, module)?,
         wrap_pyfunction!(formats::find_format, module)?,
         wrap_pyfunction!(encode::encode, module)?,
         wrap_pyfunction!(encode::encode_to_file, module)?,
         wrap_pyfunction!(encode::decode, module)?,
+        wrap_pyfunction!(feedback::improve, module)?,
         wrap_pyfunction!(machine::isa, module)?,
         wrap_pyfunction!(machine::isas, module)?,
         wrap_pyfunction!(machine::checked_threads, module)?,

@@ -1,7 +1,7 @@
 //! Packed weights, KV caches and the CPU executor as Python classes.
 
 use std::collections::HashSet;
-use std::sync::Mutex;
+use std::sync::MutexGuard;
 
 use numpy::{IntoPyArray, PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2};
 use pyo3::prelude::*;
@@ -10,8 +10,10 @@ use super::arrays::{bytes, vector};
 use super::machine::{kernels_of, thread_count};
 use crate::error::Error;
 use crate::exec::cache::KvType;
+use crate::exec::collect::Collection;
 use crate::exec::{self, Activations, Batch};
 use crate::formats::Format;
+use crate::threads::ForkMutex;
 
 /// What `acts` may be: how products treat their activations.
 pub const ACTIVATIONS: [(&str, Activations); 2] =
@@ -35,11 +37,12 @@ fn find<T: Copy, const N: usize>(
 
 /// The weights of a model, packed for the kernels.
 #[pyclass(frozen, module = "fewbit._core")]
-pub struct Weights(Mutex<exec::weights::Weights>);
+pub struct Weights(ForkMutex<exec::weights::Weights>);
 
 impl Weights {
-    fn get(&self) -> std::sync::MutexGuard<'_, exec::weights::Weights> {
-        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    /// The weights, locked.
+    pub fn get(&self) -> Result<MutexGuard<'_, exec::weights::Weights>, Error> {
+        self.0.lock().ok_or_else(|| Error::held_at_fork("the set of weights"))
     }
 }
 
@@ -49,7 +52,7 @@ impl Weights {
     #[new]
     #[pyo3(signature = (keep_file_size=false))]
     fn new(keep_file_size: bool) -> Self {
-        Self(Mutex::new(exec::weights::Weights::new(keep_file_size)))
+        Self(ForkMutex::new(exec::weights::Weights::new(keep_file_size)))
     }
 
     /// Packs and stores one tensor of `matrices` matrices with `rows` rows in all.
@@ -68,57 +71,58 @@ impl Weights {
         let format = Format::parse(format)?;
         let data = bytes(&data)?;
         let shape = [matrices, rows / matrices.max(1), columns];
-        Ok(py.detach(|| self.get().add(name, format, shape, data))?)
+        Ok(py.detach(|| self.get()?.add(name, format, shape, data))?)
     }
 
     /// Bytes that the packed tensors take.
     #[getter]
-    fn nbytes(&self) -> usize {
-        self.get().bytes()
+    fn nbytes(&self) -> PyResult<usize> {
+        Ok(self.get()?.bytes())
     }
 }
 
 /// The KV cache of several sequences.
 #[pyclass(frozen, module = "fewbit._core")]
-pub struct Cache(Mutex<exec::cache::Cache>);
+pub struct Cache(ForkMutex<exec::cache::Cache>);
 
 impl Cache {
-    fn get(&self) -> std::sync::MutexGuard<'_, exec::cache::Cache> {
-        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    fn get(&self) -> Result<MutexGuard<'_, exec::cache::Cache>, Error> {
+        self.0.lock().ok_or_else(|| Error::held_at_fork("the cache"))
     }
 }
 
 #[pymethods]
 impl Cache {
     #[getter]
-    fn capacity(&self) -> usize {
-        self.get().capacity()
+    fn capacity(&self) -> PyResult<usize> {
+        Ok(self.get()?.capacity())
     }
 
     #[getter]
-    fn sequences(&self) -> usize {
-        self.get().sequences()
+    fn sequences(&self) -> PyResult<usize> {
+        Ok(self.get()?.sequences())
     }
 
     #[pyo3(signature = (sequence=0))]
     fn length(&self, sequence: usize) -> PyResult<usize> {
-        Ok(self.get().length(sequence)?)
+        Ok(self.get()?.length(sequence)?)
     }
 
     fn truncate(&self, sequence: usize, length: usize) -> PyResult<()> {
-        Ok(self.get().truncate(sequence, length)?)
+        Ok(self.get()?.truncate(sequence, length)?)
     }
 
     fn reachable(&self, sequence: usize, length: usize) -> PyResult<usize> {
-        Ok(self.get().reachable(sequence, length)?)
+        Ok(self.get()?.reachable(sequence, length)?)
     }
 
-    fn reset(&self) {
-        self.get().reset();
+    fn reset(&self) -> PyResult<()> {
+        self.get()?.reset();
+        Ok(())
     }
 
     fn copy(&self, py: Python<'_>, source: usize, target: usize) -> PyResult<()> {
-        Ok(py.detach(|| self.get().copy(source, target))?)
+        Ok(py.detach(|| self.get()?.copy(source, target))?)
     }
 
     /// Forgets a sequence and gives its memory back to the system.
@@ -194,7 +198,7 @@ impl Executor {
         isa: Option<&str>,
     ) -> PyResult<Self> {
         let kernels = kernels_of(isa)?;
-        Ok(Self(exec::Executor::new(plan, &weights.get(), threads, kernels)?))
+        Ok(Self(exec::Executor::new(plan, &*weights.get()?, threads, kernels)?))
     }
 
     /// The name of the instruction set.
@@ -212,22 +216,33 @@ impl Executor {
     #[pyo3(signature = (sequences, capacity, kv = "f32"))]
     fn cache(&self, sequences: usize, capacity: usize, kv: &str) -> PyResult<Cache> {
         let kv_type = find("type of keys and values", kv, &KV_TYPES)?;
-        Ok(Cache(Mutex::new(self.0.cache(sequences, capacity, kv_type)?)))
+        Ok(Cache(ForkMutex::new(self.0.cache(sequences, capacity, kv_type)?)))
     }
 
-    /// Empty sums of the squared inputs of products, by the names of their weights.
-    fn collector(&self, names: HashSet<String>) -> Collector {
-        Collector(self.0.collector(|name| names.contains(name)))
-    }
-
-    /// Appends tokens to sequence 0 and adds their squared inputs of products to the collector.
-    fn collect(
+    /// Empty sums of the inputs of products, by the names of their weights: of squares, or with
+    /// `covariance` of the products of each two columns; tokens below position `skip` are left out.
+    #[pyo3(signature = (names, covariance=false, skip=0))]
+    fn collector(
         &self,
-        py: Python<'_>,
+        names: HashSet<String>,
+        covariance: bool,
+        skip: usize,
+    ) -> PyResult<Collector> {
+        let collection = Collection { covariance, skip };
+        Ok(Collector(self.0.collector(|name| names.contains(name), collection)?))
+    }
+
+    /// Appends tokens to sequence 0 and adds their inputs of products to the collector; with
+    /// `complete` also computes their logits, f32 [tokens, width], else [0, width].
+    #[pyo3(signature = (cache, tokens, collector, complete=false))]
+    fn collect<'py>(
+        &self,
+        py: Python<'py>,
         cache: &Cache,
-        tokens: PyReadonlyArray1<'_, u32>,
+        tokens: PyReadonlyArray1<'py, u32>,
         collector: &Collector,
-    ) -> PyResult<()> {
+        complete: bool,
+    ) -> PyResult<Bound<'py, PyArray2<f32>>> {
         let tokens = vector("tokens", &tokens)?;
         let batch = Batch {
             tokens,
@@ -235,7 +250,10 @@ impl Executor {
             outputs: &(0..tokens.len() as u32).collect::<Vec<_>>(),
             activations: Activations::F32,
         };
-        Ok(py.detach(|| self.0.collect(&mut cache.get(), &batch, &collector.0))?)
+        let rows = if complete { tokens.len() } else { 0 };
+        let logits =
+            py.detach(|| self.0.collect(&mut *cache.get()?, &batch, &collector.0, complete))?;
+        logits.into_pyarray(py).reshape([rows, self.0.width()])
     }
 
     /// Appends tokens to their sequences; f32 [outputs, width] logits.
@@ -255,12 +273,12 @@ impl Executor {
             activations: find("activations", acts, &ACTIVATIONS)?,
         };
         let rows = batch.outputs.len();
-        let logits = py.detach(|| self.0.forward(&mut cache.get(), &batch))?;
+        let logits = py.detach(|| self.0.forward(&mut *cache.get()?, &batch))?;
         logits.into_pyarray(py).reshape([rows, self.0.width()])
     }
 }
 
-/// Sums of the squared inputs of products.
+/// Sums of the squared inputs of products, or of the products of their columns.
 #[pyclass(frozen, module = "fewbit._core")]
 pub struct Collector(exec::collect::Collector);
 
@@ -280,5 +298,21 @@ impl Collector {
                 Ok((found.names.clone(), sums, counts.into_pyarray(py)))
             })
             .collect()
+    }
+
+    /// The sums of the products of each two columns, f64 [columns, columns], of the input of matrix
+    /// `matrix` of weight `name`; None if they are not collected.
+    #[pyo3(signature = (name, matrix=0))]
+    fn covariance<'py>(
+        &self,
+        py: Python<'py>,
+        name: &str,
+        matrix: usize,
+    ) -> PyResult<Option<Bound<'py, PyArray2<f64>>>> {
+        let found = self.0.all().find(|sums| sums.names.iter().any(|known| known == name));
+        let Some(sums) = found else { return Ok(None) };
+        let columns = sums.columns();
+        let covariance = py.detach(|| sums.covariance(matrix));
+        covariance.map(|c| c.into_pyarray(py).reshape([columns, columns])).transpose()
     }
 }

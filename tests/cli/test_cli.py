@@ -25,6 +25,7 @@ COMMANDS = (
     "inspect",
     "formats",
     "quantize",
+    "calibrate",
     "verify",
     "perplexity",
     "divergence",

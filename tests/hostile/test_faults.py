@@ -19,7 +19,7 @@ from fewbit.files.gguf_types import GGUFValueType
 from fewbit.files.safetensors import read_safetensors
 from fewbit.plan.plan import attribute_texts
 from fewbit.recipes.order import sort_key
-from fewbit.tokenizer.gguf_vocabulary import merges_of
+from fewbit.tokenizer.pieces import merges_of
 from tests.golden.loading import MODELS
 from tests.hostile.gguf_file import ARRAY, TEXT, Gguf, parse
 

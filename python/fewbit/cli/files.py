@@ -10,7 +10,6 @@ from typing import Annotated, Literal
 
 import typer
 
-from fewbit.api import Model, load
 from fewbit.cli.options import (
     FormatOption,
     Json,
@@ -21,16 +20,21 @@ from fewbit.cli.options import (
     names_of,
 )
 from fewbit.cli.outputs import output_paths, refuse_replacing, show_each, show_result
-from fewbit.cli.progress import progress, tell
-from fewbit.cli.summary import Quantized, listing, planned
+from fewbit.cli.progress import LateProgress, progress, tell
+from fewbit.cli.summary import Quantized, listing, pieces_of, planned
+from fewbit.convert.quantization import Quantization, quantized
+from fewbit.convert.split import Split, split_of
 from fewbit.convert.verify import verify as verify_file
+from fewbit.demo import demo_or
 from fewbit.errors import InputError
 from fewbit.files.checkpoint import open_checkpoint
 from fewbit.files.importance import read_imatrix
+from fewbit.files.tensor_file import Source, TensorFile, open_tensors
 from fewbit.formats.table import find_format
 from fewbit.recipes.choose import Options, canonical
 from fewbit.reports import contents as inspect_file
 from fewbit.reports import write as report
+from fewbit.reports.distributions import distributions
 from fewbit.reports.encoded import as_encoded
 from fewbit.reports.plan_listing import list_plan
 
@@ -76,17 +80,25 @@ def inspect(
     if tensor is None and not plan and format_ is None:
         show_result(inspect_file.inspect(model_path(model)), json)
         return
+    if tensor is not None:
+        _show_tensors(model_path(model), tensor, block, format_, json)
+        return
     checkpoint = open_checkpoint(model_path(model))
     if format_ is not None:
         checkpoint = as_encoded(checkpoint, format_)
-    if tensor is None and not plan:
-        show_result(inspect_file.inspect(checkpoint), json)
-    elif tensor is None:
-        show_result(list_plan(checkpoint), json)
-    elif block is None:
-        show_each(inspect_file.distributions(checkpoint, tensor), json)
+    show_result(list_plan(checkpoint) if plan else inspect_file.inspect(checkpoint), json)
+
+
+def _show_tensors(
+    path: str, tensor: str, block: int | None, format_: str | None, json: bool
+) -> None:
+    bar, source = LateProgress(), open_tensors(demo_or(path), damaged=True)
+    if format_ is not None:
+        source = as_encoded(open_checkpoint(path), format_)
+    if block is None:
+        show_each(distributions(source, tensor, bar), json, bar)
     else:
-        show_each(inspect_file.blocks(checkpoint, tensor, block), json)
+        show_each(inspect_file.blocks(source, tensor, block), json, bar)
 
 
 def _refuse_combinations(
@@ -178,31 +190,58 @@ def quantize(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="List formats and bytes of tensors; write nothing.")
     ] = False,
+    split_max_size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="Write pieces of at most this size of tensors, for example 500M or 2G (10^9 "
+            "bytes): NAME-00001-of-00003.gguf and so on.",
+            show_default=False,
+        ),
+    ] = None,
+    split_max_tensors: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="Write pieces of at most this many tensors.", show_default=False
+        ),
+    ] = None,
     threads: Threads = 0,
     json: Json = False,
 ) -> None:
     """Store a model in fewer bits as a GGUF file.
 
     Only a slab of rows is in memory at a time. The file appears under its name only when it is
-    complete; a file that stood there is replaced, but an input only with --force, or with
-    --allow-requantize if it is quantized already.
+    complete, pieces all at once; a file that stood there is replaced, but an input only with
+    --force, or with --allow-requantize if it is quantized already.
+
+    MODEL may also be a GGUF file that fewbit cannot run: of another architecture, a vision
+    projector, an adapter. Its tensors are chosen by name and shape as llama-quantize does.
     """
+    split = split_of(split_max_size, split_max_tensors)
     options = Options(_overrides(tensor_type or []), token_embedding_type, output_tensor_type, pure)
     importance = None if imatrix is None else read_imatrix(imatrix)
     names = names_of(format_)
     paths = output_paths(output, model, names)
-    source = load(model_path(model), threads=threads)
+    source = open_tensors(demo_or(model_path(model)))
     allowed = force or (allow_requantize and _is_quantized(source))
     runs = []
     for name, path in zip(names, paths, strict=True):
-        refuse_replacing(path, [source.checkpoint.path], allowed)
-        refuse_replacing(path, [imatrix], force)
-        encoded = source.quantize(name, importance, options=options, requantize=allow_requantize)
-        plan = planned(source, encoded, canonical(name), path, (importance or {}).keys())
-        runs.append((encoded, plan))
+        encoded = quantized(
+            source, name, importance,
+            options=options, requantize=allow_requantize, threads=threads,
+        )  # fmt: skip
+        pieces = pieces_of(encoded, path, split)
+        for piece in pieces:
+            refuse_replacing(piece, [source.path], allowed)
+            refuse_replacing(piece, [imatrix], force)
+        plan = planned(source, encoded, canonical(name), path)
+        runs.append((encoded, plan if split is None else replace(plan, pieces=tuple(pieces))))
+    if isinstance(source, TensorFile):
+        what = f"`{source.path}` is quantized by the names of its tensors, fewbit cannot run it"
+        tell(f"warning: {what}: {source.problem}")
     found = []
     for encoded, plan in runs:
-        result = plan if dry_run else _write(encoded, plan)
+        result = plan if dry_run else _write(encoded, plan, split)
         found.append(result.json())
         if not json:
             report.show(*(listing(source, encoded) if dry_run else ()), result.line())
@@ -212,11 +251,11 @@ def quantize(
         report.write_json(found if len(found) > 1 else found[0])
 
 
-def _is_quantized(model: Model) -> bool:
-    return any(not find_format(format_).is_float for format_ in model.formats.values())
+def _is_quantized(source: Source) -> bool:
+    return any(not find_format(tensor.format).is_float for tensor in source.tensors.values())
 
 
-def _write(encoded: Model, plan: Quantized) -> Quantized:
+def _write(encoded: Quantization, plan: Quantized, split: Split | None) -> Quantized:
     """Write a model to its file; warnings go to stderr after the progress bar."""
     start = perf_counter()
     with (
@@ -224,11 +263,11 @@ def _write(encoded: Model, plan: Quantized) -> Quantized:
         progress(f"quantizing to {plan.recipe}", in_bytes=True) as update,
     ):
         warnings.simplefilter("always", UserWarning)
-        encoded.save(plan.path, progress=update)
+        files = encoded.save(plan.path, split=split, progress=update)
     for warning in caught:
         tell(f"warning: {warning.message}")
     seconds = perf_counter() - start
-    return replace(plan, file_bytes=plan.path.stat().st_size, seconds=seconds)
+    return replace(plan, file_bytes=sum(f.stat().st_size for f in files), seconds=seconds)
 
 
 def verify(

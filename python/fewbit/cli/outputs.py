@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from fewbit.cli.progress import LateProgress, progress
 from fewbit.demo import is_demo
 from fewbit.errors import InputError
 from fewbit.files.hub import folder_name
@@ -25,13 +26,21 @@ def show_result(found: Shown, json: bool) -> None:
         write.show(*found.page())
 
 
-def show_each(found: Iterable[Shown], json: bool) -> None:
+def show_each(found: Iterator[Shown], json: bool, bar: LateProgress) -> None:
     """Write one JSON list, or the page of each result as soon as it is computed."""
+    results = []
+    while True:
+        with progress("reading") as update:  # ends before the page is written
+            bar.update = update
+            one = next(found, None)
+        if one is None:
+            break
+        if json:
+            results.append(one)
+        else:
+            write.show(*one.page())
     if json:
-        write.write_json(list(found))
-        return
-    for one in found:
-        write.show(*one.page())
+        write.write_json(results)
 
 
 def output_paths(output: Path | None, model: str, recipes: Sequence[str]) -> list[Path]:

@@ -31,6 +31,17 @@ def tell(text: str) -> None:
     console.print(text, markup=False, soft_wrap=not console.is_terminal)
 
 
+class LateProgress:
+    """A `Progress` callback that moves the bar which is drawn at the time, if one is."""
+
+    update: Progress | None = None
+
+    def __call__(self, done: int, total: int, text: str) -> None:
+        """Move the bar."""
+        if self.update is not None:
+            self.update(done, total, text)
+
+
 @contextmanager
 def progress(title: str, in_bytes: bool = False) -> Iterator[Progress]:
     """Draw a progress bar and yield the `Progress` callback that moves it.

@@ -6,6 +6,7 @@ architecture serves both. Tensor data are read on demand.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -19,17 +20,22 @@ from numpy.typing import NDArray
 
 from fewbit.errors import FileFormatError, InputError
 from fewbit.files import gguf, hub
-from fewbit.files.gguf_config import LONG_FACTORS, ROPE_FREQS, config_from_gguf
+from fewbit.files.gguf_config import (
+    LONG_FACTORS,
+    ROPE_FREQS,
+    config_from_gguf,
+    rope_divisors,
+)
 from fewbit.files.gguf_pieces import gguf_in, read_pieces
 from fewbit.files.header_sizes import check_sizes
 from fewbit.files.hf_config import config_from_hf
 from fewbit.files.hf_weights import read_weights, refuse_quantized
 from fewbit.files.json_file import read_json
-from fewbit.files.mapped import intact
+from fewbit.files.mapped import Maps, intact, maps_of
 from fewbit.files.transforms import Source, gguf_tensors
 from fewbit.models import build_plan
 from fewbit.plan.config import Config
-from fewbit.plan.shapes import tensor_shapes
+from fewbit.plan.shapes import matrix_shape, tensor_shapes
 
 MANY_LAYERS = 1000
 """More layers than any model that is known has."""
@@ -69,12 +75,26 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model on disk; `metadata` is that of a GGUF file, None for a Hugging Face folder."""
+    """A model on disk; `metadata` is that of a GGUF file, None for a Hugging Face folder.
+
+    `maps` are the mapped files of its tensors.
+    """
 
     path: Path
     config: Config
     tensors: dict[str, LazyTensor]
     metadata: gguf.Metadata | None = None
+    maps: Maps = field(default=(), repr=False, compare=False)
+
+    @property
+    def counts(self) -> Config:
+        """The numbers that recipes read."""
+        return self.config
+
+    @property
+    def divisors(self) -> dict[str, tuple[float, ...]]:
+        """Divisors of rotary frequencies that GGUF has as tensors, by name."""
+        return rope_divisors(self.config)
 
     def read(self, name: str) -> Tensor:
         """Read tensor `name`."""
@@ -104,11 +124,38 @@ def open_checkpoint(path: str | PathLike[str]) -> Checkpoint:
     return checkpoint
 
 
+def with_data(
+    checkpoint: Checkpoint, formats: Mapping[str, str], data: Mapping[str, NDArray[np.uint8]]
+) -> Checkpoint:
+    """`checkpoint` with other data for some tensors, by name, in their `formats`."""
+    tensors = dict(checkpoint.tensors)
+    for name, rows in data.items():
+        read = partial(_held, rows)
+        tensors[name] = replace(tensors[name], format=formats[name], read=read, read_rows=None)
+    return replace(checkpoint, tensors=tensors)
+
+
+def _held(data: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return data
+
+
+def fingerprint_of(checkpoint: Checkpoint) -> str:
+    """A fingerprint of the names, shapes and formats of all tensors, and of some of their rows."""
+    found = hashlib.sha256()
+    for name, tensor in sorted(checkpoint.tensors.items()):
+        rows, _ = matrix_shape(tensor.shape)
+        found.update(f"{name} {tensor.format} {tensor.shape}".encode())
+        for row in sorted({0, rows // 2, rows - 1}):
+            found.update(tensor.slab(row, row + 1, rows).tobytes())
+    return found.hexdigest()
+
+
 def _open_file(path: Path) -> Checkpoint:
     if path.suffix == ".safetensors" or path.name == "config.json":
         return _open_folder(path.parent, path if path.suffix == ".safetensors" else None)
     file = read_pieces(path)
     shapes = {name: info.shape for name, info in file.tensors.items()}
+    maps = maps_of(info.data for info in file.tensors.values())
     divisors = {}
     for name in (ROPE_FREQS, *LONG_FACTORS):
         if (info := file.tensors.pop(name, None)) is not None:
@@ -120,7 +167,7 @@ def _open_file(path: Path) -> Checkpoint:
         name: LazyTensor(name, info.format, info.shape, partial(intact, info.data))
         for name, info in file.tensors.items()
     }
-    return Checkpoint(path, config, tensors, file.metadata)
+    return Checkpoint(path, config, tensors, file.metadata, maps)
 
 
 def _open_folder(path: Path, weights: Path | None = None) -> Checkpoint:
@@ -150,7 +197,7 @@ def _open_folder(path: Path, weights: Path | None = None) -> Checkpoint:
         name: LazyTensor(name, source.format, source.shape, source.read, source.read_rows)
         for name, source in sources.items()
     }
-    return Checkpoint(path, config, tensors)
+    return Checkpoint(path, config, tensors, maps=maps_of(info.data for info in infos.values()))
 
 
 def _has_own_head(sources: Mapping[str, Source]) -> bool:

@@ -205,12 +205,11 @@ def _rope(k: _Keys, divisors: Mapping[str, Sequence[float]], dims: int) -> Rope:
     if ROPE_FREQS in found:
         rope = replace(rope, factors=found[ROPE_FREQS])
     linear = k.number("rope.scale_linear", 0.0)  # written by old converters
-    kind = k.value("rope.scaling.type") or ("linear" if linear else "none")
-    if kind == "none":
+    factor = k.number("rope.scaling.factor", linear)
+    kind = k.value("rope.scaling.type") or "linear"  # as in llama.cpp, where 0 is no factor
+    if kind == "none" or (kind == "linear" and factor == 0):
         return rope
-    factor = k.number("rope.scaling.factor", linear or None)
-    if factor <= 0:
-        raise k.wrong("rope.scaling.factor", factor, "a number above 0")
+    factor = factor or 1.0
     if kind == "linear":
         return replace(rope, kind="linear", factor=factor)
     if kind != "yarn":

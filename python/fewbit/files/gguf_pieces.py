@@ -8,7 +8,7 @@ from pathlib import Path
 from fewbit.errors import FileFormatError, InputError
 from fewbit.files import hub
 from fewbit.files.gguf import GgufFile, TensorInfo, read_gguf
-from fewbit.files.gguf_names import PIECE, is_companion, models_among, pieces_of
+from fewbit.files.gguf_names import is_companion, models_among, pieces_of
 
 
 def read_pieces(path: Path) -> GgufFile:
@@ -22,17 +22,16 @@ def read_pieces(path: Path) -> GgufFile:
         UnsupportedError: as `read_gguf`.
 
     """
-    match = PIECE.fullmatch(path.name)
-    if match is None or int(match["count"]) < 2:
+    paths = piece_files(path)
+    if len(paths) < 2:
         return _whole(path)
     found: list[GgufFile] = []
     tensors: dict[str, TensorInfo] = {}
-    for number, name in enumerate(pieces_of(path.name), 1):
-        piece = path.with_name(name)
+    for number, piece in enumerate(paths):
         if not piece.exists():
             raise _apart(path, f"`{piece.name}` is missing")
         found.append(read_gguf(piece))
-        if _number(found[-1], "split.no") not in (None, number - 1):
+        if _number(found[-1], "split.no") not in (None, number):
             raise _apart(path, f"`{piece.name}` is another piece than its name says")
         if twice := tensors.keys() & found[-1].tensors.keys():
             raise _apart(path, f"`{min(twice)}` is in two pieces")
@@ -41,6 +40,11 @@ def read_pieces(path: Path) -> GgufFile:
     if expected not in (None, len(tensors)):
         raise _apart(path, f"the pieces have {len(tensors)} tensors, expected {expected}")
     return GgufFile(found[0].metadata, tensors)
+
+
+def piece_files(path: Path) -> list[Path]:
+    """Return the paths of all pieces of the model that `path` is a piece of; else `path` itself."""
+    return [path.with_name(name) for name in pieces_of(path.name)] or [path]
 
 
 def _whole(path: Path) -> GgufFile:

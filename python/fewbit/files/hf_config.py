@@ -131,7 +131,13 @@ def _model_type(s: Settings) -> str:
     if found is None and isinstance(classes, list) and classes:
         found = CLASSES.get(str(classes[0]), classes[0])
     if str(found) not in ARCHITECTURES:
-        raise unknown_architecture(str(found))
+        error = unknown_architecture(str(found))
+        raise UnsupportedError(
+            f"{error.message}: fewbit knows no GGUF names for its tensors",
+            hint="make a GGUF file with llama.cpp's convert_hf_to_gguf.py; `fewbit quantize` takes "
+            f"any of them. Folders: {error.hint}",
+            architecture=str(found),
+        )
     return str(found)
 
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import mmap
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fewbit.errors import FileFormatError, InputError
+
+Maps: TypeAlias = tuple[mmap.mmap, ...]
+"""Files that are mapped into memory."""
 
 _LFS = b"version https://git-lfs."
 
@@ -73,3 +77,26 @@ def damaged(path: Path, kind: str, reason: str) -> FileFormatError:
         hint="download it again: an interrupted download is the usual cause",
         path=str(path),
     )
+
+
+def maps_of(arrays: Iterable[NDArray[Any]]) -> Maps:
+    """Return the mapped files that `arrays` are pieces of, each once."""
+    found: dict[int, mmap.mmap] = {}
+    for array in arrays:
+        base: Any = array
+        while isinstance(base, np.ndarray):
+            base = base.base
+        if isinstance(base, mmap.mmap):
+            found[id(base)] = base
+    return tuple(found.values())
+
+
+def drop_pages(maps: Maps) -> None:
+    """Take what was read of mapped files out of this process's memory; the system keeps its copy.
+
+    Reading a page again maps it again. Does nothing where the system cannot do it.
+    """
+    advice = getattr(mmap, "MADV_DONTNEED", None)
+    for each in maps:
+        if advice is not None:
+            each.madvise(advice)

@@ -293,20 +293,47 @@ def _split_qwen3next(sources: dict[str, Source], config: Config) -> dict[str, So
     return found
 
 
-def _split_halves(sources: dict[str, Source], config: Config) -> dict[str, Source]:
-    """Split the gate and up projections of experts, which are one tensor, gate first."""
+def _split_experts(sources: dict[str, Source], config: Config) -> dict[str, Source]:
+    """Split the gate and up projections of experts, which transformers 5 has as one tensor.
+
+    Gate comes first. Some models have matrices transposed: their shape shows it.
+    """
     found = {}
     for name, source in sources.items():
-        stem, _, end = name.rpartition(".")
-        if end == "gate_up_proj" and stem.endswith(".experts"):
+        stem, _, end = name.replace(".block_sparse_moe.", ".mlp.").rpartition(".")
+        if not stem.endswith(".experts") or end not in ("gate_up_proj", "down_proj"):
+            found[name] = source
+            continue
+        source = _upright(name, source, config, 2 if end == "gate_up_proj" else 1)
+        if end == "gate_up_proj":
             half = np.arange(_axes(name, source, 3)[1] // 2)
             found[f"{stem}.gate_proj.weight"] = source.permuted(half, axis=1)
             found[f"{stem}.up_proj.weight"] = source.permuted(half + half.size, axis=1)
-        elif end == "down_proj" and stem.endswith(".experts"):
-            found[f"{stem}.down_proj.weight"] = source
         else:
-            found[name] = source
+            found[f"{stem}.down_proj.weight"] = source
     return found
+
+
+def _upright(name: str, source: Source, config: Config, projections: int) -> Source:
+    """Turn the fused matrices of experts so that rows are outputs.
+
+    Raises:
+        FileFormatError: the shape is neither way that of the configuration.
+
+    """
+    ffn = config.ffn if config.routing is None else config.routing.ffn
+    width = config.width
+    expected = (2 * ffn, width) if projections == 2 else (width, ffn)
+    if source.shape[1:] == expected:
+        return source
+    if source.shape[1:] == expected[::-1]:
+        return source.map(lambda x: x.swapaxes(1, 2), (source.shape[0], *expected))
+    raise FileFormatError(
+        f"tensor `{name}` has shape {list(source.shape)}, "
+        f"expected {[config.experts, *expected]} by the configuration",
+        hint="take the configuration that belongs to the weights",
+        tensor=name,
+    )
 
 
 def _split_gpt_oss(sources: dict[str, Source], config: Config) -> dict[str, Source]:
@@ -358,7 +385,9 @@ def _mxfp4(blocks: Source, scales: Source) -> Source:
 
 
 _SPLITS = {
-    "qwen3next": _split_qwen3next,
-    "qwen35moe": _split_halves,
+    "llama": _split_experts,
+    "qwen3moe": _split_experts,
+    "qwen3next": lambda sources, config: _split_experts(_split_qwen3next(sources, config), config),
+    "qwen35moe": _split_experts,
     "gpt-oss": _split_gpt_oss,
 }

@@ -14,9 +14,10 @@ from numpy.typing import ArrayLike, NDArray
 from fewbit import _core
 from fewbit.callbacks import Progress
 from fewbit.convert.encode import TensorEncoder
-from fewbit.errors import InputError, UnsupportedError
-from fewbit.files.checkpoint import Checkpoint, open_checkpoint
-from fewbit.formats.table import find_format
+from fewbit.convert.quantization import refuse_rounding_twice
+from fewbit.errors import InputError
+from fewbit.files.checkpoint import Checkpoint, fingerprint_of, open_checkpoint
+from fewbit.files.mapped import drop_pages
 from fewbit.models import build_plan
 from fewbit.plan.config import Config
 from fewbit.plan.plan import Plan
@@ -123,6 +124,11 @@ class LoadedModel:
         return sizes_of(self.plan, self.formats)
 
     @cached_property
+    def fingerprint(self) -> str:
+        """A fingerprint of the names, shapes and formats of all tensors, and some of their rows."""
+        return fingerprint_of(self.checkpoint)
+
+    @cached_property
     def tokenizer(self) -> Tokenizer:
         """The tokenizer that came with the checkpoint.
 
@@ -156,6 +162,7 @@ class LoadedModel:
             shape = self.checkpoint.tensors[name].shape
             matrices = shape[0] if len(shape) == 3 else 1
             weights.add(name, format_, rows, columns, self.data(name), matrices)
+            drop_pages(self.checkpoint.maps)
             done += stored_bytes(stored[name])
             if self._progress:
                 self._progress(done, total, name)
@@ -175,6 +182,18 @@ class LoadedModel:
         """
         self._check_name(name)
         return self._encoder(self.formats).data(name)
+
+    def encoded(
+        self, name: str, format_: str, importance: NDArray[np.float32] | None = None
+    ) -> NDArray[np.uint8]:
+        """The bytes of tensor `name` in another format, uint8 [rows, row bytes].
+
+        Raises:
+            FormatError: a weight cannot be stored in the format.
+
+        """
+        weights = {} if importance is None else {name: importance}
+        return TensorEncoder(self.checkpoint, {name: format_}, weights, self._threads).data(name)
 
     def tensor(self, name: str) -> NDArray[np.float32]:
         """The values of tensor `name` as its format holds them, f32, in the tensor's shape.
@@ -299,24 +318,12 @@ class LoadedModel:
             importance=importance.keys(),
             options=options,
         )
-        self._refuse_rounding_twice(chosen, requantize)
+        stored = {name: tensor.format for name, tensor in self.checkpoint.tensors.items()}
+        refuse_rounding_twice(stored, self.formats, chosen, requantize)
         return type(self)(
             self.checkpoint, chosen, importance=importance, threads=self._threads, kv=self._kv,
             progress=progress, recipe=recipe, device=self._device,
         )  # fmt: skip
-
-    def _refuse_rounding_twice(self, chosen: Mapping[str, str], requantize: bool) -> None:
-        """Refuse to round quantized tensors again, unless they keep their format or it is asked."""
-        stored = {name: tensor.format for name, tensor in self.checkpoint.tensors.items()}
-        quantized = [n for n, f in self.formats.items() if not find_format(f).is_float]
-        changed = [name for name in quantized if chosen[name] != self.formats[name]]
-        altered = [name for name, format_ in self.formats.items() if format_ != stored[name]]
-        if altered or (changed and not requantize):
-            name = (changed or altered)[0]
-            raise UnsupportedError(
-                f"the model is quantized already: `{name}` is {self.formats[name]}",
-                hint="quantize the original; `--allow-requantize` (`requantize=True`) rounds twice",
-            )
 
 
 def _reopened(

@@ -140,6 +140,12 @@ class _Renderer:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._owner = 0
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._forked)
+
+    def _forked(self) -> None:
+        """Take a lock of the child's own: a thread of the parent may have held this one."""
+        self._lock = threading.Lock()
 
     def ask(self, line: bytes) -> dict[str, str]:
         with self._lock:

@@ -59,6 +59,12 @@ class Tokenizer:
     adds_bos: bool = False
     chat_template: str | None = field(default=None, repr=False)
 
+    def __post_init__(self) -> None:
+        """Give up the cache of merged words, which `tokenizers` never frees, not even with it."""
+        resize = getattr(self.backend.model, "_resize_cache", None)
+        if resize is not None:
+            resize(0)
+
     def encode(self, text: str, special: bool = True, parse_special: bool = False) -> list[int]:
         """Return the token ids of `text`.
 

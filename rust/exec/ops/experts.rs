@@ -22,7 +22,7 @@ impl Step<'_> {
         work: &Experts,
         n: usize,
         space: &mut Workspace,
-        sums: Option<(&Sums, usize)>,
+        sums: Option<(&Sums, bool, usize)>,
     ) {
         let Workspace { linear, gathered, .. } = space;
         gathered.sort(work.jobs[0].weights.len(), n * work.used, |slot| {
@@ -30,8 +30,8 @@ impl Step<'_> {
             // SAFETY: a route's row begins with `used` indices of experts.
             unsafe { *row.add(slot % work.used) as usize }
         });
-        if let Some((sums, worker)) = sums {
-            self.observe_experts(work, gathered, sums, worker);
+        if let Some((sums, taken, worker)) = sums {
+            self.observe_experts(work, gathered, sums, taken, worker);
         }
         let blocks: usize = work.jobs.iter().map(|job| job.weights[0].blocks()).sum();
         let blocks_per_claim =
@@ -58,15 +58,23 @@ impl Step<'_> {
     }
 
     /// Adds each expert's rows to the collector's sums.
-    fn observe_experts(&self, work: &Experts, gathered: &Gathered, sums: &Sums, worker: usize) {
+    fn observe_experts(
+        &self,
+        work: &Experts,
+        gathered: &Gathered,
+        sums: &Sums,
+        taken: bool,
+        worker: usize,
+    ) {
         let x = work.rows();
         for index in 0..gathered.active.len() {
             let (expert, range) = gathered.of(index);
             let rows = gathered.slots[range]
                 .iter()
+                .filter(|slot| self.is_collected(*slot / work.used, taken))
                 .map(|slot| self.at(x, work.row_of(*slot)).cast_const());
             // SAFETY: slots hold a row for each token, and this stage only reads its input.
-            unsafe { sums.add(expert, rows, worker, self.workspaces.len()) };
+            unsafe { sums.add(self.kernels, expert, rows, worker, self.workspaces.len()) };
         }
     }
 

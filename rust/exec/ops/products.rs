@@ -11,10 +11,18 @@ use crate::kernels::product::scratch::Scratch;
 
 impl Step<'_> {
     /// Adds the input of a stage of products to the collector's sums.
-    pub fn observe(&self, sums: &Sums, x: Slot, n: usize, worker: usize) {
-        let rows = (0..n).map(|row| self.at(x, row).cast_const());
+    pub fn observe(&self, sums: &Sums, x: Slot, n: usize, taken: bool, worker: usize) {
+        let rows = (0..n)
+            .filter(|&row| self.is_collected(row, taken))
+            .map(|row| self.at(x, row).cast_const());
         // SAFETY: slots hold a row for each token, and this stage only reads its input.
-        unsafe { sums.add(0, rows, worker, self.workspaces.len()) };
+        unsafe { sums.add(self.kernels, 0, rows, worker, self.workspaces.len()) };
+    }
+
+    /// True if the collector adds the token of row `row`; `taken` if rows are of wanted tokens.
+    pub fn is_collected(&self, row: usize, taken: bool) -> bool {
+        let token = if taken { self.taken[row] } else { row };
+        self.collector.is_some_and(|collector| self.tokens[token].position >= collector.skip)
     }
 
     /// Computes the products of a stage with `n` rows of `x`.

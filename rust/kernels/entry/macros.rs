@@ -135,6 +135,11 @@ macro_rules! entry {
             rows: &[*const f32], weights: &[*const f32], out: *mut f32, n: usize,
         ));
     };
+    (gram, $isa:ty, $features:tt) => {
+        entry!(@ $isa, $features, ops::gram::gram(
+            x: *const f32, y: *const f32, rows: usize, sums: *mut f64,
+        ));
+    };
     (peak, $isa:ty, $features:tt) => {
         entry!(@ $isa, $features, product::peak_loop::peak(codes: *const u8, acts: *const i8) -> i32);
     };
@@ -147,12 +152,12 @@ macro_rules! kernels {
         kernels!(@entries $features, $isa,
             linear_int8 linear_f32 linear_bf16 quantize_row rms_norm add swiglu attend layer_norm
             l2_norm gelu silu sigmoid scale softcap mul geglu clamped_swiglu route expert_sum
-            delta_rule short_conv peak
+            delta_rule short_conv gram peak
         );
         Kernels {
             name: $name, linear_int8, linear_f32, linear_bf16, quantize_row, rms_norm, add, swiglu,
             attend, layer_norm, l2_norm, gelu, silu, sigmoid, scale, softcap, mul, geglu,
-            clamped_swiglu, route, expert_sum, delta_rule, short_conv, peak,
+            clamped_swiglu, route, expert_sum, delta_rule, short_conv, gram, peak,
         }
     }};
     ($features:tt, $name:literal, $isa:ty, $($entry:ident)+, ..$others:ident) => {{

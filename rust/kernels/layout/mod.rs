@@ -1,5 +1,6 @@
 //! How weights lie in memory while a model runs.
 
+mod floats;
 pub(super) mod line;
 pub(super) mod memory;
 pub(super) mod pack;

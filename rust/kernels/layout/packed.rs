@@ -116,7 +116,7 @@ impl Packed {
     }
 
     /// A matrix whose weights are not filled in.
-    fn empty(storage: Storage, rows: usize, columns: usize) -> Self {
+    pub(super) fn empty(storage: Storage, rows: usize, columns: usize) -> Self {
         let none = || Aligned::zeroed(0);
         let (data, scales, mins) = (none(), none(), none());
         let (scale_bytes, min_bytes, groups, block_bytes) = (0, 0, 0, 0);

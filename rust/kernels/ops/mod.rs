@@ -5,4 +5,5 @@ pub mod attention;
 pub mod delta;
 pub mod experts;
 pub mod gates;
+pub mod gram;
 pub mod rows;
