@@ -127,27 +127,27 @@ impl Cache {
 
     /// Forgets a sequence and gives its memory back to the system.
     fn free(&self, py: Python<'_>, sequence: usize) -> PyResult<()> {
-        Ok(py.detach(|| self.get().free(sequence))?)
+        Ok(py.detach(|| self.get()?.free(sequence))?)
     }
 
     /// Bytes of keys, values and states that tokens have taken since the last `free`.
-    fn bytes(&self) -> usize {
-        self.get().bytes()
+    fn bytes(&self) -> PyResult<usize> {
+        Ok(self.get()?.bytes())
     }
 
     /// The recurrent state of a sequence, to `restore` it.
     fn snapshot(&self, py: Python<'_>, sequence: usize) -> PyResult<Snapshot> {
-        Ok(Snapshot(py.detach(|| self.get().snapshot(sequence))?))
+        Ok(Snapshot(py.detach(|| self.get()?.snapshot(sequence))?))
     }
 
     /// Takes a sequence, which begins with the tokens of the snapshot, back to them.
     fn restore(&self, py: Python<'_>, snapshot: &Snapshot, sequence: usize) -> PyResult<()> {
-        Ok(py.detach(|| self.get().restore(&snapshot.0, sequence))?)
+        Ok(py.detach(|| self.get()?.restore(&snapshot.0, sequence))?)
     }
 
     /// Keys, values and state of a sequence as bytes.
     fn export<'py>(&self, py: Python<'py>, sequence: usize) -> PyResult<Bound<'py, PyArray1<u8>>> {
-        Ok(py.detach(|| self.get().export(sequence))?.into_pyarray(py))
+        Ok(py.detach(|| self.get()?.export(sequence))?.into_pyarray(py))
     }
 
     /// Makes a sequence the one of `length` tokens whose bytes `export` made.
@@ -160,7 +160,7 @@ impl Cache {
         data: PyReadonlyArray1<'_, u8>,
     ) -> PyResult<()> {
         let data = vector("data", &data)?;
-        Ok(py.detach(|| self.get().import(sequence, length, data))?)
+        Ok(py.detach(|| self.get()?.import(sequence, length, data))?)
     }
 }
 

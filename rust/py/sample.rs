@@ -1,6 +1,6 @@
 //! Choosing tokens, and their log-probabilities.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 
 use numpy::{
     IntoPyArray, PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2,
@@ -14,14 +14,15 @@ use crate::sample::filters::Filters;
 use crate::sample::penalties::{Breakers, Changes, Dry};
 use crate::sample::scores::scores;
 use crate::sample::{self, Request};
+use crate::threads::ForkMutex;
 
 /// How one sequence's tokens are drawn, and its tokens so far.
 #[pyclass(frozen, module = "fewbit._core")]
-pub struct Sampler(Arc<Mutex<sample::Sampler>>);
+pub struct Sampler(Arc<ForkMutex<sample::Sampler>>);
 
 impl Sampler {
-    fn get(&self) -> MutexGuard<'_, sample::Sampler> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn get(&self) -> Result<MutexGuard<'_, sample::Sampler>> {
+        sample::locked(&self.0)
     }
 }
 
@@ -90,28 +91,30 @@ impl Sampler {
         };
         check(&filters, &changes)?;
         let history = Vec::new();
-        Ok(Self(Arc::new(Mutex::new(sample::Sampler { seed, filters, changes, history }))))
+        Ok(Self(Arc::new(ForkMutex::new(sample::Sampler { seed, filters, changes, history }))))
     }
 
     #[getter]
-    fn seed(&self) -> u64 {
-        self.get().seed
+    fn seed(&self) -> PyResult<u64> {
+        Ok(self.get()?.seed)
     }
 
     /// Number of tokens so far, prompt and text: the position of the next one.
     #[getter]
-    fn position(&self) -> usize {
-        self.get().history.len()
+    fn position(&self) -> PyResult<usize> {
+        Ok(self.get()?.history.len())
     }
 
     /// Appends tokens of the prompt or the text.
-    fn accept(&self, tokens: Vec<u32>) {
-        self.get().history.extend(tokens);
+    fn accept(&self, tokens: Vec<u32>) -> PyResult<()> {
+        self.get()?.history.extend(tokens);
+        Ok(())
     }
 
     /// Forgets all but the first `length` tokens.
-    fn truncate(&self, length: usize) {
-        self.get().history.truncate(length);
+    fn truncate(&self, length: usize) -> PyResult<()> {
+        self.get()?.history.truncate(length);
+        Ok(())
     }
 
     /// Logits [vocab] after bias, penalties and DRY, f64.
@@ -122,7 +125,7 @@ impl Sampler {
     ) -> PyResult<Bound<'py, PyArray1<f64>>> {
         let row = vector("logits", &logits)?;
         let mut out = Vec::new();
-        py.detach(|| self.get().changed(row, &mut out));
+        py.detach(|| self.get().map(|sampler| sampler.changed(row, &mut out)))?;
         Ok(out.into_pyarray(py))
     }
 }

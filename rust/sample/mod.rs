@@ -8,12 +8,12 @@ pub mod penalties;
 mod philox;
 pub mod scores;
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::MutexGuard;
 
 use rayon::prelude::*;
 
 use crate::error::{Error, Result};
-use crate::threads::in_pool;
+use crate::threads::{ForkMutex, in_pool};
 use filters::{Filters, choose};
 use penalties::Changes;
 pub use philox::random_bits;
@@ -62,7 +62,7 @@ impl Sampler {
 
 /// Where a row's token comes from.
 pub struct Request<'a> {
-    pub sampler: &'a Mutex<Sampler>,
+    pub sampler: &'a ForkMutex<Sampler>,
     /// A bit for each token, the lowest of each word first; None allows all.
     pub allowed: Option<&'a [u32]>,
     /// The token, if it is given.
@@ -83,17 +83,23 @@ struct Memory {
 /// `logits` has another size, a mask is too short, or a token is not in the vocabulary.
 pub fn sample(logits: &[f32], vocab: usize, requests: &[Request]) -> Result<Vec<u32>> {
     check(logits, vocab, requests)?;
-    let one = |memory: &mut Memory, (row, request): (&[f32], &Request)| {
-        request.forced.unwrap_or_else(|| {
-            let sampler = request.sampler.lock().unwrap_or_else(PoisonError::into_inner);
-            sampler.choose(row, request.allowed, memory)
-        })
+    let one = |memory: &mut Memory, (row, request): (&[f32], &Request)| match request.forced {
+        Some(token) => Ok(token),
+        None => Ok(locked(request.sampler)?.choose(row, request.allowed, memory)),
     };
     if let [request] = requests {
-        return Ok(vec![one(&mut Memory::default(), (logits, request))]);
+        return Ok(vec![one(&mut Memory::default(), (logits, request))?]);
     }
     let rows = logits.par_chunks_exact(vocab).zip(requests);
-    in_pool(0, || rows.map_init(Memory::default, one).collect())
+    in_pool(0, || rows.map_init(Memory::default, one).collect())?
+}
+
+/// The sampler, once no other thread uses it.
+///
+/// # Errors
+/// `Input` in a child that was forked while a thread of the parent used it.
+pub fn locked(sampler: &ForkMutex<Sampler>) -> Result<MutexGuard<'_, Sampler>> {
+    sampler.lock().ok_or_else(|| Error::held_at_fork("the sampler"))
 }
 
 fn check(logits: &[f32], vocab: usize, requests: &[Request]) -> Result<()> {
@@ -104,7 +110,7 @@ fn check(logits: &[f32], vocab: usize, requests: &[Request]) -> Result<()> {
         return Err(Error::shape(message));
     }
     for request in requests {
-        request.sampler.lock().unwrap_or_else(PoisonError::into_inner).check(vocab)?;
+        locked(request.sampler)?.check(vocab)?;
         if let Some(mask) = request.allowed
             && mask.len() < vocab.div_ceil(32)
         {

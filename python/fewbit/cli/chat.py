@@ -56,6 +56,13 @@ def chat(
         bool,
         typer.Option("--no-think", help='Short for {"enable_thinking": false} to the template.'),
     ] = False,
+    reasoning_budget: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            help="End a reasoning after N tokens; -1 means no limit.",
+        ),
+    ] = -1,
     prompt_cache: PromptCache = None,
     threads: Threads = 0,
     device: Device = "auto",
@@ -75,8 +82,9 @@ def chat(
     loaded = open_model(model, format_, threads, device, kv)
     sampling = sampling_of(loaded, given)
     talk = Conversation(
-        loaded, system=system, context=context, acts=kind, chat_template_kwargs=options
-    )
+        loaded, system=system, context=context, acts=kind, chat_template_kwargs=options,
+        reasoning_budget=None if reasoning_budget == -1 else reasoning_budget,
+    )  # fmt: skip
     if sys.stdin.isatty():
         stderr().print(_HELP, markup=False)
     if prompt_cache is not None and prompt_cache.exists():

@@ -32,6 +32,16 @@ class Piece(NamedTuple):
 class Splitter(Protocol):
     """Takes text as it arrives and gives it back as pieces of a known kind."""
 
+    @property
+    def reasons(self) -> bool:
+        """Whether the text so far ends within a reasoning."""
+        ...
+
+    @property
+    def closing(self) -> str:
+        """The markers between a reasoning and its answer."""
+        ...
+
     def push(self, text: str) -> Iterator[Piece]:
         """The pieces that `text` completes; a possible beginning of a marker waits."""
         ...
@@ -69,6 +79,16 @@ class Thinking:
         self._state: Literal["before", "within", "after"] = "within" if opened else "before"
         self._held = ""
         self._bare = True  # nothing but white space since the last marker
+
+    @property
+    def reasons(self) -> bool:
+        """See `Splitter`."""
+        return self._state == "within"
+
+    @property
+    def closing(self) -> str:
+        """See `Splitter`."""
+        return f"\n{CLOSING}\n\n"
 
     def push(self, text: str) -> Iterator[Piece]:
         """See `Splitter`."""
@@ -134,6 +154,16 @@ class Harmony:
             for _ in self.push(prompt[begun:]):
                 pass
         self._given: int | None = len(self._header or "")  # None once a message has begun
+
+    @property
+    def reasons(self) -> bool:
+        """See `Splitter`."""
+        return self._header is None and self._kind == "reasoning"
+
+    @property
+    def closing(self) -> str:
+        """See `Splitter`."""
+        return f"{ENDS[0]}{START}assistant{CHANNEL}{ANSWER_CHANNEL}{MESSAGE}"
 
     def push(self, text: str) -> Iterator[Piece]:
         """See `Splitter`."""

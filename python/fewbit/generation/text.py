@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from fewbit import _core
 from fewbit.errors import InputError
 from fewbit.generation import prompt_cache as cache_file
+from fewbit.generation.budget import ReasoningBudget
 from fewbit.generation.continuation import Continuation, Finish
 from fewbit.generation.defaults import default_sampling
 from fewbit.run.limits import BATCH, Activations
@@ -137,17 +138,25 @@ class Session:
         """The logits [vocab] after one more token."""
         return self._forward([token])
 
-    def follow(self, token: int, sampling: Sampling, sampler: _core.Sampler) -> Generator[int]:
+    def follow(
+        self,
+        token: int,
+        sampling: Sampling,
+        sampler: _core.Sampler,
+        budget: ReasoningBudget | None = None,
+    ) -> Generator[int]:
         """The tokens after `token`, until the context is full; each is computed when asked for.
 
-        A device that can choose tokens itself does so, a few steps ahead. `sampler` was made from
-        `sampling`.
+        A device that can choose tokens itself does so, a few steps ahead, unless some may be given
+        by `budget`. `sampler` was made from `sampling`.
         """
         most = self.context - len(self.ids)
-        found = self.model.decode(self._cache, token, sampling, sampler.seed, self.acts, most)
+        found = None
+        if budget is None:
+            found = self.model.decode(self._cache, token, sampling, sampler.seed, self.acts, most)
         if found is None:
             while not self.full:
-                token = self.choose(self.step(token), sampler)
+                token = self.choose(self.step(token), sampler, budget)
                 yield token
             return
         try:
@@ -158,15 +167,23 @@ class Session:
         finally:
             found.close()
 
-    def choose(self, logits: NDArray[np.float32], sampler: _core.Sampler) -> int:
-        """The next token's id from its logits [vocab]; the sampler accepts it.
+    def choose(
+        self,
+        logits: NDArray[np.float32],
+        sampler: _core.Sampler,
+        budget: ReasoningBudget | None = None,
+    ) -> int:
+        """The next token's id from its logits [vocab], or from `budget`; both accept it.
 
         Raises:
             InputError: the logits hold NaN or +inf, or nothing but -inf.
 
         """
-        token = choose(logits, sampler)
+        given = None if budget is None else budget.forced()
+        token = choose(logits, sampler) if given is None else given
         sampler.accept([token])
+        if budget is not None:
+            budget.accept(token)
         return token
 
     def _forward(self, ids: Sequence[int]) -> NDArray[np.float32]:
@@ -195,13 +212,14 @@ class Generation(Iterator[str]):
         spelled: frozenset[int] = frozenset(),
         shows_end: bool = False,
         after_prompt: Callable[[], None] | None = None,
+        budget: ReasoningBudget | None = None,
     ) -> None:
         self.prompt = list(prompt)
         self.prompt_seconds = 0.0
         self.seconds = 0.0
         self._session = session
         self.sampling = sampling
-        self._after_prompt = after_prompt
+        self._after_prompt, self._budget = after_prompt, budget
         tokenizer = session.model.tokenizer
         self._made = Continuation(
             tokenizer, self.prompt, max_tokens=max_tokens, context=session.context, stop=stop,
@@ -249,11 +267,11 @@ class Generation(Iterator[str]):
         start = time.perf_counter()
         logits = session.feed(self.prompt)
         sampler.accept(self.prompt)
-        token = session.choose(logits, sampler)
+        token = session.choose(logits, sampler, self._budget)
         self.prompt_seconds = time.perf_counter() - start
         if self._after_prompt is not None:
             self._after_prompt()
-        following = session.follow(token, self.sampling, sampler)
+        following = session.follow(token, self.sampling, sampler, self._budget)
         try:
             while True:
                 if piece := made.push(token):
@@ -279,6 +297,7 @@ def generate(
     spelled: frozenset[int] = frozenset(),
     skip_special: bool = True,
     prompt_cache: str | PathLike[str] | None = None,
+    budget: ReasoningBudget | None = None,
 ) -> Generation:
     """Generate the text that `model` writes after `prompt`, a text or token ids.
 
@@ -290,7 +309,8 @@ def generate(
 
     The file `prompt_cache` keeps the KV cache of the prompt: what a prompt shares with that of the
     last call is not computed again. It is made if it does not exist, and written when the prompt
-    has been read. It is not taken together with a `session`, which has `load` and `save`.
+    has been read. It is not taken together with a `session`, which has `load` and `save`. `budget`
+    gives tokens that end a reasoning.
 
     Raises:
         InputError: the prompt is empty or longer than the context, an option is out of range, or
@@ -319,7 +339,15 @@ def generate(
         spelled = tokenizer.special_ids
     drawn = sampling or default_sampling(model.checkpoint)
     return Generation(
-        session, ids, max_tokens, drawn, stop, spelled, not skip_special, after_prompt
+        session,
+        ids,
+        max_tokens,
+        drawn,
+        stop,
+        spelled,
+        not skip_special,
+        after_prompt,
+        budget,
     )
 
 
