@@ -90,6 +90,9 @@ class Bigram:
         rounded.calls = []
         return rounded
 
+    def close(self) -> None:
+        pass
+
     def cache(self, sequences: int, capacity: int) -> Cache:
         return Cache(capacity)
 

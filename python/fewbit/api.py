@@ -10,17 +10,16 @@ from typing import Any
 from fewbit.callbacks import Progress
 from fewbit.convert.quantization import Quantization, quantized
 from fewbit.convert.split import split_of
-from fewbit.demo import DEMO, demo_or, demo_text
-from fewbit.errors import InputError
+from fewbit.demo import DEMO, demo_or
 from fewbit.files.checkpoint import Checkpoint, open_checkpoint
 from fewbit.files.tensor_file import open_tensors
 from fewbit.generation.conversation import Message, Reply, reply_to
 from fewbit.generation.defaults import default_sampling, sampling_for
 from fewbit.generation.text import Generation, Session, generate
 from fewbit.improve.model import ImprovableModel
-from fewbit.measure import collect, comparison, evaluate, speed
+from fewbit.measure import collect, evaluate, speed
 from fewbit.measure.collect import CollectedImatrix
-from fewbit.measure.comparison import DEFAULT_FORMATS, Comparison
+from fewbit.measure.many import BatchedModel
 from fewbit.measure.results import Divergence, Perplexity
 from fewbit.measure.speed import Bench
 from fewbit.recipes.choose import Options
@@ -99,7 +98,7 @@ def quantize_file(
     return made.save(path, split=split, progress=progress)
 
 
-class Model(ImprovableModel):
+class Model(ImprovableModel, BatchedModel):
     """A language model: quantize it, save it, measure it, write and talk with it.
 
     `load` makes one. `config` has its numbers, `plan` its ops, `formats` the format of each
@@ -326,33 +325,6 @@ def is_from_demo(checkpoint: Checkpoint) -> bool:
     own = open_checkpoint(DEMO).config
     names = ("name", "architecture", "vocab", "layers", "width", "ffn", "heads", "context")
     return all(getattr(checkpoint.config, name) == getattr(own, name) for name in names)
-
-
-def compare(
-    model: Model | str | PathLike[str] = "demo",
-    formats: Sequence[str] = DEFAULT_FORMATS,
-    text: str | None = None,
-    *,
-    ctx: int = 512,
-    chunks: int | None = None,
-    progress: Progress | None = None,
-) -> Comparison:
-    """Store a model in each of `formats` and measure what each costs and loses.
-
-    `model` is a `Model` or what `load` takes; `text` is what they are measured on (default for the
-    built-in model and those made from it: its own text), in windows as `Model.perplexity` takes
-    them. The result is a list of rows, the model as it is first, and prints as a table.
-
-    Raises:
-        FormatError: a format is unknown, or weights cannot be stored in it.
-        InputError: there is no text, or it is too short for two windows.
-
-    """
-    base = model if isinstance(model, Model) else load(model)
-    if text is None and not is_from_demo(base.checkpoint):
-        raise InputError("there is no text to measure on", hint="give one as `text`")
-    content = demo_text() if text is None else text
-    return comparison.compare(base, formats, content, ctx, chunks, progress)
 
 
 def bench(

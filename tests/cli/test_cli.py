@@ -24,6 +24,9 @@ from tests.golden.loading import asset
 COMMANDS = (
     "inspect",
     "formats",
+    "explain",
+    "float",
+    "round",
     "quantize",
     "calibrate",
     "verify",
@@ -31,6 +34,7 @@ COMMANDS = (
     "divergence",
     "compare",
     "imatrix",
+    *("benchmark", "evaluate", "next"),
     "generate",
     "chat",
     "bench",

@@ -1,8 +1,7 @@
-"""Commands that measure a model: perplexity, divergence, compare, imatrix."""
+"""Commands that measure a model: perplexity, divergence, imatrix."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -20,9 +19,7 @@ from fewbit.cli.options import (
     ModelName,
     Text,
     Threads,
-    complete_format,
     each_acts,
-    names_of,
     open_model,
     read_text,
 )
@@ -30,7 +27,7 @@ from fewbit.cli.outputs import refuse_replacing
 from fewbit.cli.progress import progress, stderr, tell
 from fewbit.errors import InputError
 from fewbit.measure import collect as calibrate
-from fewbit.measure import comparison, evaluate
+from fewbit.measure import evaluate
 from fewbit.measure.evaluate import Variant
 from fewbit.measure.results import divergence_page, perplexity_page
 from fewbit.reports import write as report
@@ -66,7 +63,7 @@ def perplexity(
     for kind in kinds:
         with progress(f"perplexity, acts {kind}") as update:
             results.append(evaluate.perplexity(loaded, content, ctx, chunks, kind, update, stride))
-    _note_context(loaded, ctx)
+    note_context(loaded, ctx)
     if json:
         report.write_json(results)
     else:
@@ -110,52 +107,11 @@ def divergence(
         results = evaluate.divergences(
             variants, Variant(original, "f32"), content, ctx, chunks, update
         )
-    _note_context(original, ctx)
+    note_context(original, ctx)
     if json:
         report.write_json(results)
     else:
         report.show(*divergence_page(results))
-
-
-def compare(
-    model: ModelName = None,
-    formats: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--format",
-            "-f",
-            "--formats",
-            metavar="FORMAT",
-            autocompletion=complete_format,
-            help="Formats, for example Q8_0,Q4_0: with commas or one -f each (default: nine).",
-            show_default=False,
-        ),
-    ] = None,
-    text: Text = None,
-    ctx: Ctx = 512,
-    chunks: Chunks = None,
-    details: Annotated[
-        bool, typer.Option("--details", help="Show errors, percentiles and Δp too.")
-    ] = False,
-    threads: Threads = 0,
-    device: Device = "auto",
-    kv: Kv = "f32",
-    json: Json = False,
-) -> None:
-    """Measure what a model costs in bits and loses in quality, in each of several formats.
-
-    The table separates the loss of the weights alone from the loss that int8 activations add.
-    """
-    content = read_text(text, model)
-    names = _names(formats) if formats else comparison.DEFAULT_FORMATS
-    loaded = open_model(model, None, threads, device, kv)
-    with progress("compare") as update:
-        rows = comparison.compare(loaded, names, content, ctx, chunks, update)
-    _note_context(loaded, ctx)
-    if json:
-        report.write_json(rows)
-    else:
-        report.show(*rows.page(details))
 
 
 def imatrix(
@@ -187,7 +143,7 @@ def imatrix(
     found.save(output)
     for warning in found.warnings:
         tell(f"warning: {warning}")
-    _note_context(loaded, ctx)
+    note_context(loaded, ctx)
     if json:
         report.write_json({
             "path": str(output), "entries": len(found), "chunks": found.chunks,
@@ -197,12 +153,9 @@ def imatrix(
         report.show(f"{output}: {len(found)} entries of {found.tokens:,} tokens")
 
 
-def _note_context(model: Model, ctx: int) -> None:
+def note_context(model: Model, ctx: int) -> None:
+    """Say on stderr that windows are longer than the model's context."""
     if ctx > model.config.context:
         stderr().print(
             f"note: windows of {ctx} tokens, the model was made for {model.config.context}"
         )
-
-
-def _names(formats: Sequence[str]) -> tuple[str, ...]:
-    return tuple(n.lower() if "sym" in n.lower() else n.upper() for n in names_of(formats))

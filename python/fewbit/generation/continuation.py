@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from fewbit.errors import InputError
+from fewbit.generation.budget import Budget
 from fewbit.generation.reasoning import first_of, held_back
 from fewbit.tokenizer.tokenizer import Tokenizer
 
@@ -30,10 +31,12 @@ class Continuation:
         stop: str | Sequence[str] = (),
         spelled: frozenset[int] = frozenset(),
         shows_end: bool = False,
+        budget: Budget | None = None,
     ) -> None:
         """Begin after `prompt`, of whose `context` the prompt and all but the last token take part.
 
         Special tokens give no text, except those in `spelled`, and a stop token with `shows_end`.
+        `budget` is told the text of each token.
 
         Raises:
             InputError: `max_tokens` is below 1, or a stop string is empty.
@@ -50,6 +53,7 @@ class Continuation:
         self._limit, self._room = max_tokens, context - len(prompt) + 1
         self._stop_ids, self._shows_end = tokenizer.stop_ids, shows_end
         self._decoder = tokenizer.decoder(prompt, spelled)
+        self._budget = budget
         self._held = ""
 
     def push(self, token: int) -> str:
@@ -59,7 +63,10 @@ class Continuation:
             self._held += self._decoder.push(token) if self._shows_end else ""
         else:
             self.tokens.append(token)
-            self._held += self._decoder.push(token)
+            piece = self._decoder.push(token)
+            if self._budget is not None:
+                self._budget.push(piece)
+            self._held += piece
             if len(self.tokens) >= self._limit:
                 self.finish = "length"
             elif len(self.tokens) >= self._room:

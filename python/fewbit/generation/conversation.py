@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from fewbit.errors import InputError
-from fewbit.generation.budget import ReasoningBudget
+from fewbit.generation.budget import Budget
 from fewbit.generation.reasoning import Harmony, Piece, Splitter, marker_ids, splitter
 from fewbit.generation.text import Generation, Session, generate
 from fewbit.generation.tools import Calls, Tool, ToolCall, parse, tool_marker_ids
@@ -240,35 +240,19 @@ def reply_to(
 
     The model's chat template sees `tools` and each of `chat_template_kwargs` under its name. With
     `tools`, the calls in the answer become `Reply.tool_calls`. After `reasoning_budget` tokens of
-    reasoning (None: no limit) the marker that ends it is given to the model.
+    reasoning (None: no limit) the model is given the marker that ends it.
 
     Raises:
         InputError: a message has another shape, the template refuses the conversation, it does not
             fit the context, or the budget is below 0.
 
     """
-    said = texts_of(messages)
     tokenizer = model.tokenizer
-    ends = (stop,) if isinstance(stop, str) else tuple(stop)
-    if tokenizer.chat_template is None:
-        if tools:
-            raise InputError(
-                "the model has no chat template that could describe tools",
-                hint="take an instruction-tuned model",
-            )
-        written, ends = plain(said), ("\nUser:", *ends)
-        prompt = tokenizer.encode(written, special=True)
-    else:
-        from fewbit.tokenizer.template import render  # imports jinja2
-
-        written = render(tokenizer, said, tools=tools, chat_template_kwargs=chat_template_kwargs)
-        prompt = tokenizer.encode(written, special=False, parse_special=True)
-        begins = model.checkpoint.metadata is not None and tokenizer.adds_bos
-        if begins and tokenizer.bos is not None and prompt[:1] != [tokenizer.bos]:
-            prompt.insert(0, tokenizer.bos)  # templates of GGUF files may leave it to the runtime
+    written, prompt, own = written_prompt(model, messages, tools, chat_template_kwargs)
+    ends = (*own, *((stop,) if isinstance(stop, str) else stop))
     budget = None
     if reasoning_budget is not None:
-        budget = ReasoningBudget(tokenizer, written, prompt, reasoning_budget)
+        budget = Budget(tokenizer, written, reasoning_budget)
     made = generate(
         model,
         prompt,
@@ -280,10 +264,45 @@ def reply_to(
         session=session,
         spelled=marker_ids(tokenizer) | (tool_marker_ids(tokenizer) if tools else frozenset()),
     )
-    pieces = splitter(tokenizer, written, tools=bool(tools))
+    pieces: Splitter = splitter(tokenizer, written, tools=bool(tools))
     if tools and not isinstance(pieces, Harmony):
         pieces = Calls(pieces)
     return Reply(made, pieces, tools or ())
+
+
+def written_prompt(
+    model: LoadedModel,
+    messages: str | Sequence[Message],
+    tools: Sequence[Mapping[str, Any]] | None = None,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
+) -> tuple[str, list[int], tuple[str, ...]]:
+    """The prompt that asks for an answer to `messages`: its text, its ids, its stop strings.
+
+    The model's chat template writes it; without one it is turns of named speakers.
+
+    Raises:
+        InputError: a message has another shape, the template refuses the conversation, or there
+            are `tools` but no template.
+
+    """
+    said = texts_of(messages)
+    tokenizer = model.tokenizer
+    if tokenizer.chat_template is None:
+        if tools:
+            raise InputError(
+                "the model has no chat template that could describe tools",
+                hint="take an instruction-tuned model",
+            )
+        written = plain(said)
+        return written, tokenizer.encode(written, special=True), ("\nUser:",)
+    from fewbit.tokenizer.template import render  # imports jinja2
+
+    written = render(tokenizer, said, tools=tools, chat_template_kwargs=chat_template_kwargs)
+    prompt = tokenizer.encode(written, special=False, parse_special=True)
+    begins = model.checkpoint.metadata is not None and tokenizer.adds_bos
+    if begins and tokenizer.bos is not None and prompt[:1] != [tokenizer.bos]:
+        prompt.insert(0, tokenizer.bos)  # templates of GGUF files may leave it to the runtime
+    return written, prompt, ()
 
 
 def texts_of(messages: str | Sequence[Message]) -> list[dict[str, Any]]:

@@ -32,16 +32,6 @@ class Piece(NamedTuple):
 class Splitter(Protocol):
     """Takes text as it arrives and gives it back as pieces of a known kind."""
 
-    @property
-    def reasons(self) -> bool:
-        """Whether the text so far ends within a reasoning."""
-        ...
-
-    @property
-    def closing(self) -> str:
-        """The markers between a reasoning and its answer."""
-        ...
-
     def push(self, text: str) -> Iterator[Piece]:
         """The pieces that `text` completes; a possible beginning of a marker waits."""
         ...
@@ -51,7 +41,7 @@ class Splitter(Protocol):
         ...
 
 
-def splitter(tokenizer: Tokenizer, prompt: str, tools: bool = False) -> Splitter:
+def splitter(tokenizer: Tokenizer, prompt: str, tools: bool = False) -> Thinking | Harmony:
     """The splitter for text after `prompt`, which the model's chat template wrote.
 
     With `tools`, harmony's messages to functions are calls.
@@ -82,13 +72,8 @@ class Thinking:
 
     @property
     def reasons(self) -> bool:
-        """See `Splitter`."""
+        """Whether the next text belongs to the reasoning."""
         return self._state == "within"
-
-    @property
-    def closing(self) -> str:
-        """See `Splitter`."""
-        return f"\n{CLOSING}\n\n"
 
     def push(self, text: str) -> Iterator[Piece]:
         """See `Splitter`."""
@@ -157,13 +142,8 @@ class Harmony:
 
     @property
     def reasons(self) -> bool:
-        """See `Splitter`."""
+        """Whether the next text belongs to the body of a message that is reasoning."""
         return self._header is None and self._kind == "reasoning"
-
-    @property
-    def closing(self) -> str:
-        """See `Splitter`."""
-        return f"{ENDS[0]}{START}assistant{CHANNEL}{ANSWER_CHANNEL}{MESSAGE}"
 
     def push(self, text: str) -> Iterator[Piece]:
         """See `Splitter`."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from fewbit import _core
 from fewbit.errors import InputError
 from fewbit.generation import prompt_cache as cache_file
-from fewbit.generation.budget import ReasoningBudget
+from fewbit.generation.budget import Budget
 from fewbit.generation.continuation import Continuation, Finish
 from fewbit.generation.defaults import default_sampling
 from fewbit.run.limits import BATCH, Activations
@@ -143,7 +143,7 @@ class Session:
         token: int,
         sampling: Sampling,
         sampler: _core.Sampler,
-        budget: ReasoningBudget | None = None,
+        budget: Budget | None = None,
     ) -> Generator[int]:
         """The tokens after `token`, until the context is full; each is computed when asked for.
 
@@ -171,19 +171,18 @@ class Session:
         self,
         logits: NDArray[np.float32],
         sampler: _core.Sampler,
-        budget: ReasoningBudget | None = None,
+        budget: Budget | None = None,
     ) -> int:
-        """The next token's id from its logits [vocab], or from `budget`; both accept it.
+        """The next token's id from its logits [vocab], or from `budget`; the sampler accepts it.
 
         Raises:
             InputError: the logits hold NaN or +inf, or nothing but -inf.
 
         """
-        given = None if budget is None else budget.forced()
-        token = choose(logits, sampler) if given is None else given
-        sampler.accept([token])
+        token = choose(logits, sampler)
         if budget is not None:
-            budget.accept(token)
+            token = budget.next(token)
+        sampler.accept([token])
         return token
 
     def _forward(self, ids: Sequence[int]) -> NDArray[np.float32]:
@@ -212,7 +211,7 @@ class Generation(Iterator[str]):
         spelled: frozenset[int] = frozenset(),
         shows_end: bool = False,
         after_prompt: Callable[[], None] | None = None,
-        budget: ReasoningBudget | None = None,
+        budget: Budget | None = None,
     ) -> None:
         self.prompt = list(prompt)
         self.prompt_seconds = 0.0
@@ -223,7 +222,7 @@ class Generation(Iterator[str]):
         tokenizer = session.model.tokenizer
         self._made = Continuation(
             tokenizer, self.prompt, max_tokens=max_tokens, context=session.context, stop=stop,
-            spelled=spelled, shows_end=shows_end,
+            spelled=spelled, shows_end=shows_end, budget=budget,
         )  # fmt: skip
         self._sampler = sampler_of(sampling, tokenizer, session.model.config.vocab)
         self._pieces = self._run()
@@ -297,7 +296,7 @@ def generate(
     spelled: frozenset[int] = frozenset(),
     skip_special: bool = True,
     prompt_cache: str | PathLike[str] | None = None,
-    budget: ReasoningBudget | None = None,
+    budget: Budget | None = None,
 ) -> Generation:
     """Generate the text that `model` writes after `prompt`, a text or token ids.
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from fewbit.callbacks import Progress
 from fewbit.errors import InputError
 from fewbit.measure import statistics as measures
+from fewbit.measure.clusters import joined
 from fewbit.measure.results import Divergence, Perplexity, Sample
 from fewbit.measure.statistics import Values
 from fewbit.run.executor import Cache
@@ -129,18 +130,18 @@ def perplexity(
     cache = model.cache(1, max(len(inputs) for inputs, _, _ in pieces))
     start, scored = time.perf_counter(), list[Values]()
     for done, (inputs, targets, first) in enumerate(pieces, 1):
-        for rows, wanted in _scored_rows(Variant(model, acts), cache, inputs, targets, first):
-            scored.append(rows.nll(wanted))
+        batches = scored_rows(Variant(model, acts), cache, inputs, targets, first)
+        scored.append(np.concatenate([rows.nll(wanted) for rows, wanted in batches]))
         if progress:
             mean = measures.mean(np.concatenate(scored))
             progress(done, len(pieces), f"PPL {mean.exp().value:.4f}")
-    nll = np.concatenate(scored)
+    nll, sizes = joined(scored)
     processed = None if stride is None else sum(len(inputs) - 1 for inputs, _, _ in pieces)
     sample = Sample(
         ctx, len(pieces), nll.size, time.perf_counter() - start,
         nll.size - int(np.isfinite(nll).sum()), stride, processed,
     )  # fmt: skip
-    return measures.perplexity(nll, acts, sample)
+    return measures.perplexity(nll, acts, sample, sizes)
 
 
 def strided_windows(
@@ -214,7 +215,7 @@ def divergences(
     for variant in (*variants, base):
         _check_acts(variant.acts)
     for variant in variants:
-        _check_vocabulary(variant.model, base.model)
+        check_vocabulary(variant.model, base.model)
     found = windows(base.model, text, ctx, chunks)
     base_run = _Run(base, found)
     tallies = [_Tally(None if v == base else _Run(v, found)) for v in variants]
@@ -273,12 +274,12 @@ class _Run:
         Rows are good until the next are asked for.
         """
         found = self.windows
-        yield from _scored_rows(
+        yield from scored_rows(
             self.variant, self.cache, found.inputs[chunk], found.targets[chunk], found.first
         )
 
 
-def _scored_rows(
+def scored_rows(
     variant: Variant, cache: Cache, inputs: Ids, targets: Ids, first: int
 ) -> Iterator[tuple[Predictions, Ids]]:
     """The rows of a window from `first` on, and the tokens they predict, batch by batch."""
@@ -314,7 +315,13 @@ def _check_acts(acts: str) -> None:
         raise InputError(f"unknown activations `{acts}`", hint="known: f32, int8", acts=acts)
 
 
-def _check_vocabulary(model: LoadedModel, base: LoadedModel) -> None:
+def check_vocabulary(model: LoadedModel, base: LoadedModel) -> None:
+    """Refuse to compare models of different vocabularies.
+
+    Raises:
+        InputError: they have different numbers of tokens.
+
+    """
     if model.config.vocab != base.config.vocab:
         raise InputError(
             f"the models have {model.config.vocab} and {base.config.vocab} tokens",

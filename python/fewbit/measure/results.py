@@ -4,23 +4,35 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from fewbit.measure.significance import t_quantile
 from fewbit.moved import Renamed
 from fewbit.tables import Page, Shown, Table
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with its standard error."""
+    """A value with its standard error over `windows` windows of text; nan if there is only one."""
 
     value: float
     error: float
+    windows: int = field(default=0, compare=False)
 
     def exp(self) -> Estimate:
         """The exponential of the value, the error carried to first order."""
         value = _exp(self.value)
-        return Estimate(value, value * self.error)
+        return Estimate(value, value * self.error, self.windows)
+
+    def scaled(self, factor: float) -> Estimate:
+        """The value and its error times `factor`, which is above 0."""
+        return Estimate(factor * self.value, factor * self.error, self.windows)
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % confidence interval: Student's t with windows - 1 degrees of freedom."""
+        reach = t_quantile(0.975, self.windows - 1) * self.error if self.error else 0.0
+        return self.value - reach, self.value + reach
 
 
 @dataclass(frozen=True)
@@ -65,7 +77,7 @@ class Perplexity(Shown):
 
 @dataclass(frozen=True)
 class Divergence(Shown):
-    """How a model q differs from a base p on a text; see the module for how errors are made.
+    """How a model q differs from a base p on a text; errors are counted over windows of text.
 
     `ln_ratio` is ln(PPL(q) / PPL(p)); `kld` the Kullback-Leibler divergence in nats;
     `dp` q(token) - p(token) of the text's tokens, a probability; `same_top` the fraction of tokens
@@ -100,8 +112,8 @@ def perplexity_page(results: Sequence[Perplexity]) -> Page:
     table = Table(("acts", "PPL", "±", "ln PPL", "±", "tokens/s"))
     for r in results:
         table.add_row(
-            r.acts, f"{r.ppl.value:.4f}", f"{r.ppl.error:.4f}", f"{r.nll.value:.5f}",
-            f"{r.nll.error:.5f}", f"{r.sample.tokens_per_second:,.0f}",
+            r.acts, f"{r.ppl.value:.4f}", error_text(r.ppl.error, 4), f"{r.nll.value:.5f}",
+            error_text(r.nll.error, 5), f"{r.sample.tokens_per_second:,.0f}",
         )  # fmt: skip
     return [table, "", *sample_lines([r.sample for r in results])]
 
@@ -144,6 +156,8 @@ def sample_lines(samples: Sequence[Sample]) -> list[str]:
         windows = "1 window" if first.chunks == 1 else f"{first.chunks} windows"
         scored = "1 token" if first.tokens == 1 else f"{first.tokens:,} tokens"
         lines = [f"{windows} of up to {first.ctx} tokens, stride {first.stride}, {scored} scored"]
+    if first.chunks == 1:
+        lines.append("errors (±) are counted over windows: they need at least two")
     bad = max(sample.nonfinite for sample in samples)
     if bad:
         lines.append(f"warning: the logits of {bad:,} tokens are not finite, nor are the means")
@@ -152,11 +166,16 @@ def sample_lines(samples: Sequence[Sample]) -> list[str]:
 
 def estimate_text(estimate: Estimate, digits: int) -> str:
     """A value and its error with `digits` decimals."""
-    return f"{estimate.value:.{digits}f} ± {estimate.error:.{digits}f}"
+    return f"{estimate.value:.{digits}f} ± {error_text(estimate.error, digits)}"
+
+
+def error_text(error: float, digits: int) -> str:
+    """An error with `digits` decimals; one window has no error."""
+    return "?" if math.isnan(error) else f"{error:.{digits}f}"
 
 
 def _percent_text(estimate: Estimate, digits: int) -> str:
-    return f"{100 * estimate.value:.{digits}f} ± {100 * estimate.error:.{digits}f} %"
+    return f"{estimate_text(estimate.scaled(100), digits)} %"
 
 
 def _percentile(percent: float) -> str:

@@ -70,10 +70,22 @@ def choose(logits: NDArray[np.float32], sampler: _core.Sampler) -> int:
         InputError: the logits hold NaN or +inf, or nothing but -inf.
 
     """
-    ids, _ = _core.sample(logits[np.newaxis], [sampler])
-    if ids[0] == _core.NO_TOKEN:
-        raise refuse_logits(float(sampler.changed(logits).max()))
-    return int(ids[0])
+    return choose_all(logits[np.newaxis], [sampler])[0]
+
+
+def choose_all(logits: NDArray[np.float32], samplers: Sequence[_core.Sampler]) -> list[int]:
+    """The next token's id of each row of logits [n, vocab], whose sampler does not accept it yet.
+
+    Raises:
+        InputError: the logits of a row hold NaN or +inf, or nothing but -inf.
+
+    """
+    ids, _ = _core.sample(logits, samplers)
+    found: list[int] = ids.tolist()
+    if _core.NO_TOKEN in found:
+        at = found.index(_core.NO_TOKEN)
+        raise refuse_logits(float(samplers[at].changed(logits[at]).max()))
+    return found
 
 
 @lru_cache(maxsize=8)
