@@ -51,7 +51,7 @@ def formats() -> str:
 
 
 def _format(name: str) -> str:
-    e = _json("inspect", "--format", name)
+    e = _json("formats", name)
     lines = [
         f"### {name}\n",
         f"{e['block']} {'elements' if e['block'] > 1 else 'element'} in {e['bytes']} bytes, "

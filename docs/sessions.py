@@ -22,8 +22,11 @@ from typing import Any
 
 from fewbit.cli import main as cli
 from fewbit.demo import DEMO
+from fewbit.measure.speed import MEANINGS
 
 BLOCK = re.compile(r"^```(console|pycon)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+LIMITS = f"({'|'.join(MEANINGS)})"
+LIMIT, LIMIT_NOTE = re.compile(rf"{LIMITS}(?= +\d)"), re.compile(rf"^{LIMITS}: .*\n", re.MULTILINE)
 NUMBER = re.compile(r"\d[\d,.]*")
 
 
@@ -77,6 +80,7 @@ def _python(text: str, names: dict[str, Any]) -> str:
 
 def _mask(text: str) -> str:
     if "$ fewbit bench" in text:
+        text = LIMIT.sub("limit", LIMIT_NOTE.sub("", text))
         return re.sub(r"[ ─]+", " ", NUMBER.sub("0", text))
     if "tokens/s" not in text:
         return text

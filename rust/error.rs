@@ -24,6 +24,8 @@ pub enum Kind {
     Unsupported,
     /// `InputError`
     Input,
+    /// Python's `MemoryError`
+    Memory,
     /// Python's `OSError` with this number
     System(i32),
 }
@@ -52,10 +54,21 @@ impl Error {
         Self::new(Kind::Input, message)
     }
 
+    /// No memory for `bytes` bytes.
+    pub fn memory(bytes: usize) -> Self {
+        Self::new(Kind::Memory, format!("no memory for {bytes} bytes"))
+    }
+
     /// What the operating system refused.
     #[allow(clippy::needless_pass_by_value)] // what `map_err` hands on
     pub fn system(error: std::io::Error) -> Self {
         Self::new(Kind::System(error.raw_os_error().unwrap_or(0)), error.to_string())
+    }
+
+    /// A thread of the parent had `what` at the fork, and no thread of the child can give it back.
+    pub fn held_at_fork(what: &str) -> Self {
+        Self::input(format!("a thread used {what} when this process was forked"))
+            .hint("make a new one in the child, or fork while no other thread computes")
     }
 
     /// The same error with a next step.

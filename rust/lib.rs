@@ -18,7 +18,7 @@
 //! ```
 //!
 //! Modules import only from those below them, top to bottom: `py`, `exec`, `kernels`, `quantize`,
-//! `formats`, then `measure`, `read_rate`, `threads`, `floats` and `error`. Only `py` names pyo3; everything
+//! `formats`, then `measure`, `read_rate`, `threads`, `memory`, `floats` and `error`. Only `py` names pyo3; everything
 //! else builds and tests without Python.
 
 pub mod error;
@@ -27,6 +27,7 @@ pub mod floats;
 pub mod formats;
 pub mod kernels;
 pub mod measure;
+pub mod memory;
 #[cfg(feature = "python")]
 mod py;
 pub mod quantize;

@@ -3,9 +3,10 @@
 //! `fork` copies memory but no threads. A pool that was made before it would wait for ever in the
 //! child, so everything that owns threads is kept with the id of its process.
 
-use std::process;
-use std::ptr;
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, TryLockError};
+use std::time::{Duration, Instant};
+use std::{process, ptr, thread};
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
@@ -59,6 +60,54 @@ impl<T: Sync + 'static> PerProcess<T> {
 impl<T: Sync + 'static> Default for PerProcess<T> {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+/// A mutex that a forked child does not wait for in vain: no thread gives back what a thread of the
+/// parent held at the fork.
+pub struct ForkMutex<T> {
+    value: Mutex<T>,
+    /// The process that used it last: its threads wait for each other.
+    process: AtomicU32,
+    /// The process that found it held for ever.
+    lost: AtomicU32,
+}
+
+/// How long the first use in a forked child waits for another thread of the child; a thread that
+/// takes the mutex says so at once.
+const CHILD_WAITS: Duration = Duration::from_millis(200);
+
+impl<T> ForkMutex<T> {
+    /// A free mutex.
+    pub fn new(value: T) -> Self {
+        Self {
+            value: Mutex::new(value),
+            process: AtomicU32::new(process::id()),
+            lost: AtomicU32::new(0),
+        }
+    }
+
+    /// The value, once no other thread of this process has it; None in a child that was forked
+    /// while a thread of the parent had it.
+    pub fn lock(&self) -> Option<MutexGuard<'_, T>> {
+        let (id, start) = (process::id(), Instant::now());
+        while self.process.load(Ordering::Acquire) != id {
+            let taken = match self.value.try_lock() {
+                Ok(taken) => Some(taken),
+                Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+                Err(TryLockError::WouldBlock) => None,
+            };
+            if taken.is_some() {
+                self.process.store(id, Ordering::Release);
+                return taken;
+            }
+            if self.lost.load(Ordering::Acquire) == id || start.elapsed() > CHILD_WAITS {
+                self.lost.store(id, Ordering::Release);
+                return None;
+            }
+            thread::yield_now();
+        }
+        Some(self.value.lock().unwrap_or_else(|poisoned| poisoned.into_inner()))
     }
 }
 

@@ -76,6 +76,8 @@ class Bigram:
         self.plan = build_plan(self.config)
         self.formats = dict.fromkeys(self.plan.weights(), "F32")
         self.executor = None
+        self.recipe = None
+        self.checkpoint = SimpleNamespace(metadata={})  # recommends no sampling
         self.calls: list[tuple[int, int]] = []
 
     def quantize(self, recipe: str) -> Bigram:
@@ -93,6 +95,9 @@ class Bigram:
 
     def memory_rate(self, threads: int = 0) -> float:
         return _core.read_rate(threads)
+
+    def peak_rate(self, threads: int = 0) -> float:
+        return _core.peak_rate(threads)
 
     def forward(self, cache, tokens, sequences=None, outputs=None, acts="int8"):
         cache.tokens.extend(int(t) for t in tokens)

@@ -92,10 +92,13 @@ def test_an_interrupt_leaves_no_file(tmp_path: Path) -> None:
         while process.poll() is None and not list(tmp_path.iterdir()):
             time.sleep(0.002)
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=600)
     if process.returncode == 130:  # else it was done before the signal came
-        assert list(tmp_path.iterdir()) == []
         assert err.strip().endswith("interrupted")
+    left = [path.name for path in tmp_path.iterdir()]
+    assert left in ([], ["m.gguf"])
+    if left:  # the signal came after the file had got its name: it is complete
+        assert fewbit.verify(tmp_path / "m.gguf", "demo", rows="all").ok
 
 
 def test_the_target_must_be_a_file_in_a_folder(tmp_path: Path) -> None:

@@ -51,6 +51,15 @@ def test_only_speeds_are_masked() -> None:
     assert sessions.masked(page) != sessions.masked(page.replace("36.96", "36.97"))
 
 
+def test_limits_of_a_bench_are_masked_too() -> None:
+    page = (
+        "```console\n$ fewbit bench\ntest  limit   tokens/s\npp8  memory   1.0\n\nmemory: near\n```"
+    )
+    other = page.replace("memory: near\n", "not memory: far\ncache: fits\n")
+    assert sessions.masked(page) == sessions.masked(other.replace("pp8  memory", "pp8  overhead"))
+    assert sessions.masked(page) != sessions.masked(page.replace("pp8", "tg8"))
+
+
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 def test_links_lead_somewhere(path: Path) -> None:
     for target, anchor in LINK.findall(path.read_text("utf-8")):
@@ -132,7 +141,7 @@ def test_every_command_and_option_is_listed() -> None:
     text = generate.commands()
     names = [c.name or c.callback.__name__ for c in cli.app.registered_commands if c.callback]
     assert re.findall(r"^## fewbit (\S+)$", text, re.MULTILINE) == names
-    assert "| `--max-tokens` `-n` | number | `256` |" in text
+    assert "| `--max-tokens` `-n` | N | `256` |" in text
     assert "fewbit quantize MODEL [OUTPUT] [OPTIONS]" in text
 
 

@@ -29,7 +29,7 @@ Edit = Callable[[dict[str, Any]], None]
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the golden llama, called `m`, in the current folder."""
     monkeypatch.chdir(tmp_path)
-    shutil.copytree(MODELS / "llama", "m")
+    shutil.copytree(MODELS / "llama", "m", ignore=shutil.ignore_patterns("*.gguf"))
     return Path("m")
 
 
@@ -191,12 +191,13 @@ TABLE: list[tuple[Callable[[Path], Any], type[FewbitError], str, str | None]] = 
     ),
     (
         lambda m: fewbit.load(m, device="tpu"), errors.UnsupportedError,
-        "unknown device `tpu`", "known: auto, cpu, gpu, gpu:N",
+        "unknown device `tpu`", "did you mean `gpu`? known: auto, cpu, gpu, gpu:N",
     ),
     (
         no_tokenizer, errors.FileFormatError,
         "`m` has no tokenizer.json",
-        "download the folder again; fewbit reads no other tokenizer file",
+        "download the folder again, with tokenizer.json, with tokenizer.model, or with "
+        "vocab.json and merges.txt",
     ),
     (
         no_weights, errors.FileFormatError,
@@ -266,7 +267,8 @@ TABLE: list[tuple[Callable[[Path], Any], type[FewbitError], str, str | None]] = 
     (
         lambda m: model(m).perplexity("short"), errors.InputError,
         "the text has 5 tokens, windows of 512 need at least 1024",
-        "use a longer text or a smaller window (`--ctx`)",
+        "use a longer text or a smaller window (`--ctx`), or `--stride` (`stride=`), which scores "
+        "every token of any text",
     ),
     (
         lambda m: render(model(m).tokenizer, []), errors.InputError,

@@ -14,6 +14,7 @@ from fewbit.measure import statistics as measures
 from fewbit.measure.evaluate import Variant
 from fewbit.measure.results import Estimate
 from reference import metrics
+from reference.windows import strided
 from tests.bigram import ALPHABET, BOS, Bigram
 from tests.compare import within_bound
 
@@ -170,7 +171,8 @@ def test_progress_counts_windows() -> None:
         (
             {"ctx": 128},
             "the text has 205 tokens, windows of 128 need at least 256\n\n"
-            "hint: use a longer text or a smaller window (`--ctx`)",
+            "hint: use a longer text or a smaller window (`--ctx`), or `--stride` (`stride=`), "
+            "which scores every token of any text",
         ),
         ({"ctx": 3}, "a window of 3 tokens is too short\n\nhint: use 4 or more"),
         ({"chunks": 0}, "cannot measure 0 chunks\n\nhint: use 1 or more"),
@@ -181,6 +183,49 @@ def test_refusals(options: dict[str, object], message: str) -> None:
     with pytest.raises(InputError) as caught:
         evaluate.perplexity(Bigram(), TEXT, **{"ctx": 20, **options})
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("bos", [False, True])
+@pytest.mark.parametrize(("ctx", "stride"), [(4, 1), (4, 3), (16, 8), (204, 7), (512, 256)])
+def test_strided_windows_are_the_oracle_s(ctx: int, stride: int, bos: bool) -> None:
+    model = Bigram(context=128, adds_bos=bos)
+    found = evaluate.perplexity(model, TEXT, ctx=ctx, acts="f32", stride=stride)
+    ids, nll, processed = [ALPHABET.index(c) for c in TEXT], [], 0
+    windows = strided(len(ids), ctx, stride, bos)
+    for start, stop, first in windows:
+        window = [*([BOS] if bos else []), *ids[start:stop]]
+        behind = [*window, None][: -1 - (stop - first)][-1:] + ids[first : stop - 1]
+        nll += [
+            metrics.nll(model.table[a].tolist(), b)
+            for a, b in zip(behind, ids[first:stop], strict=True)
+        ]
+        processed += len(window) - 1
+    assert len(nll) == len(ids) - 1 + bos, "every token counts once"
+    assert found.sample.tokens == len(nll)
+    assert (found.sample.chunks, found.sample.processed) == (len(windows), processed)
+    within_bound(estimate(found.ppl), metrics.perplexity(nll), ROUNDING * found.ppl.value)
+
+
+def test_a_short_text_is_scored_as_a_whole() -> None:
+    model = Bigram()
+    found = evaluate.perplexity(model, "ab", stride=256, acts="f32")
+    a, b = ALPHABET.index("a"), ALPHABET.index("b")
+    assert found.nll.value == metrics.nll(model.table[a].tolist(), b)
+    assert "1 window of up to 512 tokens, stride 256, 1 token scored" in str(found)
+    assert evaluate.perplexity(Bigram(adds_bos=True), "a", stride=1).sample.tokens == 1
+    with pytest.raises(InputError, match="the text has 1 tokens, too few to score one"):
+        evaluate.perplexity(Bigram(), "a", stride=256)
+
+
+def test_chunks_limit_strided_windows() -> None:
+    found = evaluate.perplexity(Bigram(context=128), TEXT, ctx=20, stride=10, chunks=3)
+    assert (found.sample.chunks, found.sample.tokens) == (3, 19 + 10 + 10)
+
+
+@pytest.mark.parametrize("stride", [0, -1, 20])
+def test_strides_out_of_range_are_refused(stride: int) -> None:
+    with pytest.raises(InputError, match=f"a stride of {stride} tokens, expected 1 to 19"):
+        evaluate.perplexity(Bigram(), TEXT, ctx=20, stride=stride)
 
 
 def test_vocabularies_must_agree() -> None:

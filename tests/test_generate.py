@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
+
+import numpy as np
 import pytest
 
+import fewbit
 from fewbit.errors import InputError
 from fewbit.generation.text import Session, generate
 from fewbit.run.sampling import GREEDY, Sampling
@@ -116,3 +121,51 @@ def test_refusals(prompt: str, options: dict[str, object], message: str) -> None
 def test_a_context_beyond_the_model_s_is_refused() -> None:
     with pytest.raises(InputError, match="a context of 65 tokens, expected 2 to 64"):
         Session(Bigram(), 65)
+
+
+def test_a_forbidden_token_is_never_written() -> None:
+    model = Bigram()
+    first = ALPHABET.index(successor(model, "a", 1))
+    bias = Sampling(temperature=0, logit_bias={first: -math.inf})
+    made = generate(model, "a", max_tokens=30, sampling=bias)
+    assert ALPHABET[first] not in str(made)
+    row = (model.table + model.noise)[ALPHABET.index("a")].copy()
+    row[first] = -np.inf
+    assert made.tokens[0] == int(row.argmax())
+
+
+def test_penalties_count_prompt_and_text() -> None:
+    """A huge presence penalty writes every character once before one comes again."""
+    once = Sampling(temperature=0, presence_penalty=1000, repeat_last_n=-1)
+    written = str(generate(Bigram(), "ab", max_tokens=len(ALPHABET) - 2, sampling=once))
+    assert sorted("ab" + written) == sorted(ALPHABET)
+
+
+def test_the_window_of_penalties() -> None:
+    near = Sampling(temperature=0, presence_penalty=1000, repeat_last_n=2)
+    written = "ab" + str(generate(Bigram(), "ab", max_tokens=30, sampling=near))
+    triples = zip(written, written[1:], written[2:], strict=False)
+    assert all(len(set(three)) == 3 for three in triples)
+    assert len(set(written)) < len(ALPHABET)
+
+
+def test_dry_ends_a_loop() -> None:
+    loop = str(generate(Bigram(context=200), "a", max_tokens=90, sampling=GREEDY))
+    assert loop[-20:] in loop[:-20], "greedy text of a bigram model runs in a circle"
+    model = fewbit.load("demo", "cpu")
+    dry = dataclasses.replace(GREEDY, dry_multiplier=50.0, dry_sequence_breakers=())
+    made = generate(model, "Once upon a time", max_tokens=100, sampling=dry)
+    str(made)
+    ids = made.prompt + made.tokens
+    triples = [tuple(ids[i : i + 3]) for i in range(len(ids) - 2)]
+    assert len(set(triples)) == len(triples), model.tokenizer.decode(ids)
+
+
+def test_special_tokens_show_if_asked() -> None:
+    model = fewbit.load("demo", "cpu")
+    end = model.tokenizer.eos
+    assert end is not None
+    bias = Sampling(temperature=0, logit_bias={end: 1000.0})
+    for skip, text in ((True, ""), (False, model.tokenizer.token(end))):
+        made = model.generate("Once", sampling=bias, skip_special=skip)
+        assert (str(made), made.finish, made.tokens) == (text, "stop", [])

@@ -93,18 +93,18 @@ def test_scales_of_grids_are_the_oracles(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_every_format_is_explained(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     format_ = find_format(name)
-    assert cli.run(["inspect", "--format", name.lower()]) == 0
+    assert cli.run(["formats", name.lower()]) == 0
     text = capsys.readouterr().out
     assert text.startswith(f"{name}: {format_.block} elements in {format_.bytes} bytes, ")
     assert layout_of(format_).formula in text
-    assert cli.run(["inspect", "--format", name, "--json"]) == 0
+    assert cli.run(["formats", name, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["bits_per_weight"] == format_.bits_per_weight
     assert found["fields"][-1]["stop"] == format_.bytes
 
 
 def test_the_text_of_a_layout(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.run(["inspect", "--format", "Q5_0"]) == 0
+    assert cli.run(["formats", "Q5_0"]) == 0
     assert [line.rstrip() for line in capsys.readouterr().out.splitlines()] == [
         "Q5_0: 32 elements in 22 bytes, 5.5 bits per weight",
         "  value = d * (code - 16)",

@@ -10,7 +10,7 @@ import pytest
 
 import fewbit
 from fewbit.measure.results import Sample
-from fewbit.moved import MOVED
+from fewbit.moved import FUNCTIONS, MOVED
 from fewbit.reports.write import plain
 
 
@@ -38,6 +38,15 @@ def test_what_lies_in_an_old_package_is_found_too() -> None:
 def test_other_names_are_missing_as_ever() -> None:
     with pytest.raises(ModuleNotFoundError, match=r"fewbit\.nothing"):
         importlib.import_module("fewbit.nothing")
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_modules_that_are_functions_now_name_their_successor(name: str) -> None:
+    said = f"fewbit.{name} is a function now; its module is fewbit.{FUNCTIONS[name]}"
+    with pytest.raises(ModuleNotFoundError, match=said):
+        importlib.import_module(f"fewbit.{name}")
+    assert callable(getattr(fewbit, name))
+    assert callable(getattr(importlib.import_module(f"fewbit.{FUNCTIONS[name]}"), name))
 
 
 def test_a_renamed_attribute_gives_its_successor() -> None:

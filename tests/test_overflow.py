@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import fewbit
 from fewbit import _core
@@ -92,3 +94,46 @@ def test_a_range_beyond_float32_is_refused(format_: str) -> None:
     row[0, ::2] = -3e38
     with pytest.raises(fewbit.FormatError, match="overflows"):
         fewbit.quantize(row, format_)
+
+
+def test_nvfp4_refuses_what_it_would_cut_off() -> None:
+    """Its scale is a float of 8 bits that has no infinity: 448 times 6 is the largest value."""
+    rows = np.ones((3, 64), np.float32)
+    rows[1, 20] = -3135
+    found = stored(rows, "NVFP4")
+    assert found[1, 20] == -2688
+    rows[2, 37] = 3136
+    with pytest.raises(fewbit.FormatError) as caught:
+        stored(rows, "NVFP4")
+    place = "row 2, block 0 (columns 0 to 63) overflows"
+    assert caught.value.message == f"cannot store 3.136e3 as NVFP4: {place}"
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    exponent=st.floats(-45, 38.5), seed=st.integers(0, 2**32 - 1),
+    kind=st.sampled_from(["normal", "constant", "spike", "one sign", "all magnitudes"]),
+)  # fmt: skip
+def test_any_magnitude_is_stored_near_or_refused(exponent: float, seed: int, kind: str) -> None:
+    """What is stored is finite, and no format loses the size of a row."""
+    rng = np.random.default_rng(seed)
+    shape = {
+        "normal": rng.standard_normal(256) / 4,
+        "constant": np.full(256, rng.choice([-1.0, 1.0])),
+        "spike": np.eye(1, 256, int(rng.integers(256)))[0],
+        "one sign": rng.uniform(0, 1, 256),
+        "all magnitudes": rng.uniform(-1, 1, 256) * 10.0 ** rng.integers(-40, 1, 256),
+    }[kind]
+    limit = float(np.finfo(np.float32).max)
+    row = np.clip(shape * 10.0**exponent, -limit, limit).astype(np.float32)[None]
+    peak = float(np.abs(row).max())
+    for format_ in FORMATS:
+        try:
+            found = stored(row, format_)
+        except fewbit.FormatError as error:
+            assert "overflows" in error.message, format_  # noqa: PT017
+            assert peak >= 3136, format_
+            continue
+        assert np.isfinite(found).all(), format_
+        if peak > 1e-3 and kind in ("normal", "constant", "one sign"):  # scales are not subnormal
+            assert 0.2 * peak < float(np.abs(found).max()) < 3 * peak, format_

@@ -26,7 +26,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch, in_bytes: bool, terminal: bool = True
 
 def test_bytes_have_a_speed(monkeypatch: pytest.MonkeyPatch) -> None:
     text = drawn(monkeypatch, in_bytes=True)
-    assert re.search(r" 75% +[0-9.]+ [kM]B/s \d:\d\d:\d\d blk\.0\.attn_q\.weight", text)
+    assert re.search(r" 75% +[0-9.]+ [kM]B/s +\d:\d\d:\d\d blk\.0\.attn_q\.weight", text)
 
 
 def test_other_steps_have_none(monkeypatch: pytest.MonkeyPatch) -> None:

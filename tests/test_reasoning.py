@@ -13,7 +13,7 @@ from typing import Any, cast
 import pytest
 
 import fewbit
-from fewbit.cli.writing import show_reply
+from fewbit.cli.chat import show_reply
 from fewbit.files.checkpoint import open_checkpoint
 from fewbit.generation.conversation import Conversation, Reply
 from fewbit.generation.reasoning import Harmony, Splitter, Thinking, marker_ids, splitter

@@ -10,8 +10,8 @@ import pytest
 
 from fewbit.measure import comparison as compare
 from fewbit.measure import evaluate
-from fewbit.reports import contents as inspect_file
 from fewbit.reports import write as report
+from fewbit.reports.distributions import distribution
 from fewbit.tables import Page
 from tests.bigram import ALPHABET, Bigram
 
@@ -84,7 +84,7 @@ def test_a_comparison_has_a_line_per_format(
 def test_a_distribution_counts_every_value() -> None:
     values = np.random.default_rng(0).normal(1, 2, (100, 320)).astype(np.float32)
     values[3, 7] = 99
-    found = inspect_file.distribution("w", "F32", (100, 320), values)
+    found = distribution("w", "F32", (100, 320), values)
     assert sum(found.counts) == 32000
     assert (found.max, found.min) == (99, float(values.min()))
     doubles = values.astype(np.float64)
@@ -101,6 +101,6 @@ def test_a_distribution_counts_every_value() -> None:
 
 
 def test_a_constant_tensor_has_a_distribution() -> None:
-    found = inspect_file.distribution("w", "F32", (4,), np.full(4, 0.5, np.float32))
+    found = distribution("w", "F32", (4,), np.full(4, 0.5, np.float32))
     assert (found.deviation, sum(found.counts)) == (0, 4)
     assert "0.5" in str(found)

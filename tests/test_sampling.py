@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -113,9 +115,44 @@ def test_rows_without_a_softmax_are_refused(bad: list[float], sampling: Sampling
         ({"top_p": 1.5}, "top_p is 1.5, expected above 0, at most 1"),
         ({"min_p": -0.5}, "min_p is -0.5, expected from 0 to 1"),
         ({"seed": -1}, "seed is -1, expected 0 or more"),
+        ({"repeat_penalty": 0.0}, "repeat_penalty is 0.0, expected above 0"),
+        ({"repeat_last_n": -2}, "repeat_last_n is -2, expected -1 or more"),
+        ({"presence_penalty": np.inf}, "presence_penalty is inf, expected a finite number"),
+        ({"frequency_penalty": np.nan}, "frequency_penalty is nan, expected a finite number"),
+        ({"dry_multiplier": -1.0}, "dry_multiplier is -1.0, expected 0 or more"),
+        ({"dry_base": 0.9}, "dry_base is 0.9, expected 1 or more"),
+        ({"dry_allowed_length": 0}, "dry_allowed_length is 0, expected 1 or more"),
+        ({"dry_penalty_last_n": -2}, "dry_penalty_last_n is -2, expected -1 or more"),
+        ({"temperature": "1"}, "temperature is '1', expected a number"),
+        ({"min_p": True}, "min_p is True, expected a number"),
+        ({"repeat_last_n": 2.5}, "repeat_last_n is 2.5, expected a whole number"),
+        ({"seed": 1.5}, "seed is 1.5, expected a whole number"),
+        ({"logit_bias": [1]}, "logit_bias is [1], expected a dict of ids to numbers"),
+        ({"logit_bias": {"a": 1}}, "the id of a logit bias is 'a', expected a whole number"),
+        ({"logit_bias": {1: "a"}}, "logit bias of token 1 is 'a', expected a number or -inf"),
+        ({"logit_bias": {-1: 1.0}}, "the id of a logit bias is -1, expected 0 or more"),
+        ({"logit_bias": {4: np.inf}}, "logit bias of token 4 is inf, expected a number or -inf"),
     ],
 )
-def test_options_out_of_range_are_refused(option: dict[str, float], message: str) -> None:
+def test_options_out_of_range_are_refused(option: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError) as caught:
         Sampling(**option)
     assert str(caught.value) == message
+
+
+def test_breakers_are_texts() -> None:
+    assert Sampling(dry_sequence_breakers=["\n"]).dry_sequence_breakers == ("\n",)  # type: ignore[arg-type]
+    for wrong in ("\n", ("",), (3,), 3):
+        with pytest.raises(InputError, match="expected texts that are not empty"):
+            Sampling(dry_sequence_breakers=wrong)  # type: ignore[arg-type]
+
+
+def test_what_changes_logits() -> None:
+    assert not Sampling().changes_logits
+    for option in (
+        {"repeat_penalty": 1.1}, {"presence_penalty": 0.1}, {"frequency_penalty": -0.1},
+        {"dry_multiplier": 0.8}, {"logit_bias": {0: 1.0}},
+    ):  # fmt: skip
+        assert Sampling(**option).changes_logits  # type: ignore[arg-type]
+    assert not Sampling(repeat_penalty=1.1, repeat_last_n=0).changes_logits
+    assert not Sampling(dry_multiplier=0.8, dry_penalty_last_n=0).changes_logits

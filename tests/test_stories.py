@@ -15,7 +15,9 @@ from tests.compare import within_bound
 SHARED = Path(os.environ.get("FEWBIT_SHARED", Path(__file__).parents[2] / "shared"))
 ASSETS = SHARED / "assets"
 pytestmark = pytest.mark.skipif(
-    not (ASSETS / "stories260K").exists(), reason=f"no third-party weights in {ASSETS}"
+    not (ASSETS / "stories260K").exists(),
+    reason="needs the weights of another project, llama2.c's stories260K: FEWBIT_SHARED names a "
+    "folder that has assets/stories260K (hf/ and stories260K.md) and assets/tinystories-text",
 )
 
 # perplexity over float32's, of asymmetric rounding in groups of 32 on the linear layers; the

@@ -7,7 +7,7 @@ import io
 
 import pytest
 
-from fewbit.tables import Page, Shown, Table, page_text
+from fewbit.tables import Fitted, Page, Shown, Table, hanging, page_text
 
 
 @pytest.fixture
@@ -87,3 +87,25 @@ def test_no_cell_is_cut_at_any_width(width: int) -> None:
     fits = Table(("name", "bytes"))
     fits.add_row("a", "1")
     assert page_text([fits], width).splitlines()[0] == "name  bytes"
+
+
+def test_a_long_table_that_does_not_fit_becomes_tables_of_some_columns() -> None:
+    table = Table(("model", "test", "first", "second", "third"), text=2, keys=2)
+    for i in range(9):
+        table.add_row(f"m{i}", "t", f"{i}.0000000", f"{i}.1111111", f"{i}.2222222")
+    lines = [line.rstrip() for line in page_text([table], 34).splitlines()]
+    assert lines[0] == "model  test      first     second"
+    assert lines[11] == ""
+    assert lines[12] == "model  test      third"
+    assert lines[14] == "m0     t     0.2222222"
+    assert len(lines) == 23
+
+
+@pytest.mark.parametrize("width", range(20, 90))
+def test_fitted_lines_stay_within_their_width(width: int) -> None:
+    items = [f"{percent} %: -0.12345" for percent in (1, 10, 50, 99.9)]
+    lines = hanging("  percentiles", items, width)
+    assert max(map(len, lines)) <= max(width, 4 + max(map(len, items)))
+    assert " ".join(" ".join(lines).split()) == f"percentiles {' '.join(items)}"
+    shown = Fitted(lambda found: "\n".join(hanging("  percentiles", items, found)))
+    assert page_text([shown], width).splitlines() == lines

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -114,3 +115,61 @@ def test_a_splitting_without_a_name_is_told(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="GGUF has no name for how this tokenizer splits"):
         name = saved_splitting(tmp_path, steps.Split(Regex(r"\d"), "isolated"))
     assert name == "default"
+
+
+CL100K = (
+    r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s"
+)
+LLAMA_CPP = LLAMA3.replace(
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)",
+    "(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])",
+)
+SINGLE, ALL = steps.Digits(individual_digits=True), steps.Digits(individual_digits=False)
+PUNCTUATION = steps.Punctuation("contiguous")
+GPT2 = steps.ByteLevel(add_prefix_space=False, use_regex=True)
+
+
+def split(pattern: str) -> steps.PreTokenizer:
+    return steps.Split(Regex(pattern), "isolated")
+
+
+@pytest.mark.parametrize(
+    ("splits", "name"),
+    [
+        ([split(CL100K)], "llama-bpe"),
+        ([split(LLAMA_CPP)], "llama-bpe"),
+        ([split(CL100K.replace("{1,3}", "{1}"))], "qwen2"),
+        ([SINGLE, GPT2], "smollm"),
+        ([PUNCTUATION, GPT2, ALL, split("[0-9][0-9][0-9]")], "falcon"),
+        ([split(r"[\r\n]"), split(r"\s?\p{L}+"), split(r"\s?\p{P}+"), split("[一-龥ࠀ-一가-퟿]+"),
+          SINGLE], "deepseek-coder"),
+        ([split(r"\p{N}+"), split(r"(?=(\d{3})+(?!\d))")], "superbpe"),
+    ],
+)  # fmt: skip
+def test_splittings_as_they_are_spelled(
+    splits: list[steps.PreTokenizer], name: str, tmp_path: Path
+) -> None:
+    """By tiktoken, by llama.cpp, and by steps of other kinds than a regular expression."""
+    assert saved_splitting(tmp_path, *splits) == name
+
+
+@pytest.mark.parametrize(
+    ("normalizer", "told"),
+    [
+        ({"type": "Sequence", "normalizers": []}, False),
+        ({"type": "NFKC"}, True),
+        ({"type": "Sequence", "normalizers": [{"type": "NFC"}, {"type": "Lowercase"}]}, True),
+    ],
+)
+def test_normalizing_that_gguf_cannot_describe(normalizer: Any, told: bool, tmp_path: Path) -> None:
+    path = folder(tmp_path, tokenizer={"normalizer": normalizer})
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fewbit.load(path).save(tmp_path / "m.gguf")
+    assert any("how this tokenizer normalizes" in str(w.message) for w in caught) == told
+    text = " Ein Ä e\u0301"
+    saved = fewbit.load(tmp_path / "m.gguf").tokenizer
+    assert saved.encode(text) == fewbit.load(path).tokenizer.encode(text)
+    has_json = "tokenizer.huggingface.json" in GGUFReader(tmp_path / "m.gguf").fields
+    assert has_json == told

@@ -116,14 +116,11 @@ def test_slabs_give_what_whole_tensors_give(
     assert len(steps) > 2 * len(found.tensors)
 
 
-@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize("name", [name for name in MAKERS if name != "qwen3_moe-between"])
 def test_models_with_experts(name: str, tmp_path: Path) -> None:
+    """All but the one with dense layers in between, which GGUF cannot describe."""
     folder = MAKERS[name](tmp_path / "m")
-    small = fewbit.load(folder, device="cpu").quantize("Q8_0")
-    try:
-        small.save(tmp_path / "s.gguf")
-    except fewbit.UnsupportedError:
-        pytest.skip("GGUF cannot describe it")
+    fewbit.load(folder, device="cpu").quantize("Q8_0").save(tmp_path / "s.gguf")
     assert fewbit.verify(tmp_path / "s.gguf", folder, rows="all").ok
 
 

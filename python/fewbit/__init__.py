@@ -8,7 +8,7 @@
 
 from fewbit import moved
 from fewbit._core import __version__
-from fewbit.api import Model, bench, compare, load
+from fewbit.api import Model, bench, compare, load, quantize_file
 from fewbit.callbacks import Progress
 from fewbit.convert.findings import Verification
 from fewbit.convert.verify import verify
@@ -86,6 +86,7 @@ __all__ = [
     "load",
     "perplexity",
     "quantize",
+    "quantize_file",
     "read_imatrix",
     "verify",
 ]

@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from fewbit.callbacks import Progress
-from fewbit.convert.gguf import gguf_formats, write_model
+from fewbit.convert.quantization import Quantization, quantized
+from fewbit.convert.split import split_of
 from fewbit.demo import DEMO, demo_or, demo_text
 from fewbit.errors import InputError
-from fewbit.files.checkpoint import open_checkpoint
-from fewbit.files.gguf_config import not_described
+from fewbit.files.checkpoint import Checkpoint, open_checkpoint
+from fewbit.files.tensor_file import open_tensors
 from fewbit.generation.conversation import Message, Reply, reply_to
+from fewbit.generation.defaults import default_sampling, sampling_for
 from fewbit.generation.text import Generation, Session, generate
 from fewbit.measure import collect, comparison, evaluate, speed
 from fewbit.measure.collect import CollectedImatrix
 from fewbit.measure.comparison import DEFAULT_FORMATS, Comparison
 from fewbit.measure.results import Divergence, Perplexity
 from fewbit.measure.speed import Bench
+from fewbit.recipes.choose import Options
 from fewbit.run.device import Device
 from fewbit.run.limits import Activations, KvType
-from fewbit.run.model import LoadedModel
-from fewbit.run.sampling import Sampling, sampling_from
+from fewbit.run.model import Importance, LoadedModel
+from fewbit.run.sampling import Sampling
 
 
 def load(
@@ -59,6 +61,43 @@ def load(
     return model.quantize(recipe, progress=progress) if recipe else model
 
 
+def quantize_file(
+    source: str | PathLike[str],
+    path: str | PathLike[str],
+    recipe: str,
+    imatrix: Importance | None = None,
+    *,
+    options: Options | None = None,
+    requantize: bool = False,
+    split_max_size: str | None = None,
+    split_max_tensors: int | None = None,
+    threads: int = 0,
+    progress: Progress | None = None,
+) -> list[Path]:
+    """Write the model at `source` to the GGUF file `path`, its tensors stored as `recipe` says.
+
+    `source` is what `load` takes, or any other GGUF file with matrices: of an architecture that
+    fewbit does not run, a vision projector, an adapter. Tensors are chosen by name and shape, all
+    metadata are kept. Options are those of `Model.quantize` and `Model.save`; returns the paths of
+    the files.
+
+    Raises:
+        InputError: there is no such model, or it holds nothing to quantize.
+        FileFormatError: a file is damaged.
+        FormatError: the recipe is unknown, needs an importance matrix, or cannot hold a weight.
+        UnsupportedError: the model is quantized already and `requantize` is False, or a folder has
+            an unknown architecture.
+        OSError: a file cannot be written.
+
+    """
+    split = split_of(split_max_size, split_max_tensors)
+    made = quantized(
+        open_tensors(demo_or(source)), recipe, imatrix,
+        options=options, requantize=requantize, threads=threads,
+    )  # fmt: skip
+    return made.save(path, split=split, progress=progress)
+
+
 class Model(LoadedModel):
     """A language model: quantize it, save it, measure it, write and talk with it.
 
@@ -66,22 +105,32 @@ class Model(LoadedModel):
     tensor, `sizes` its bytes; `tensor(name)` gives the values of one tensor.
     """
 
-    def save(self, path: str | PathLike[str], *, progress: Progress | None = None) -> None:
+    def save(
+        self,
+        path: str | PathLike[str],
+        *,
+        split_max_size: str | None = None,
+        split_max_tensors: int | None = None,
+        progress: Progress | None = None,
+    ) -> list[Path]:
         """Write a GGUF file that fewbit and llama.cpp load; a failure leaves no file behind.
 
-        Warns of what GGUF cannot describe, if the file then predicts something slightly different.
+        With `split_max_size` ("500M", "2G") or `split_max_tensors` the model is written in pieces,
+        NAME-00001-of-00003.gguf and so on. Returns the paths of the files. Warns of what GGUF
+        cannot describe, if the file then predicts something slightly different.
 
         Raises:
             FormatError: GGUF cannot hold one of the formats.
+            InputError: a size of pieces is not valid.
             UnsupportedError: GGUF cannot describe something that the model does not run without.
             OSError: the file cannot be written.
 
         """
-        if self.checkpoint.metadata is None:
-            for what in not_described(self.config):
-                warnings.warn(what, stacklevel=2)
-        encoder = self._encoder(gguf_formats(self.checkpoint, self.formats))
-        write_model(Path(path), encoder, self.recipe, progress)
+        split = split_of(split_max_size, split_max_tensors)
+        stored = Quantization(
+            self.checkpoint, self.formats, self.recipe, self._importance, self._threads
+        )
+        return stored.save(path, split=split, progress=progress)
 
     def perplexity(
         self,
@@ -89,6 +138,7 @@ class Model(LoadedModel):
         *,
         ctx: int = 512,
         chunks: int | None = None,
+        stride: int | None = None,
         acts: Activations = "int8",
         progress: Progress | None = None,
     ) -> Perplexity:
@@ -98,11 +148,21 @@ class Model(LoadedModel):
         measured; the second half of each is scored. `acts` is what products do to their
         activations: "int8" rounds them, "f32" does not.
 
+        With a `stride` windows overlap, each `stride` tokens behind the last, and every token of
+        the text is scored once; a text that one window holds is scored as a whole.
+
+        >>> import fewbit
+        >>> model = fewbit.load("demo")
+        >>> short = model.perplexity("Once upon a time there was a girl.", stride=256)
+        >>> short.sample.tokens
+        8
+
         Raises:
-            InputError: the text is too short for two windows, or an option is out of range.
+            InputError: the text is too short for two windows, with a `stride` for one token to
+                score, or an option is out of range.
 
         """
-        return evaluate.perplexity(self, text, ctx, chunks, acts, progress)
+        return evaluate.perplexity(self, text, ctx, chunks, acts, progress, stride)
 
     def divergence(
         self,
@@ -149,6 +209,15 @@ class Model(LoadedModel):
             self, text, ctx, chunks, output=output, dataset=dataset, progress=progress
         )
 
+    @property
+    def sampling(self) -> Sampling:
+        """How `generate` and `chat` draw tokens unless told otherwise.
+
+        It is what the model's files recommend (generation_config.json, or `general.sampling` keys
+        of GGUF), with fewbit's defaults for the rest. `dataclasses.replace` changes some options.
+        """
+        return default_sampling(self.checkpoint)
+
     def generate(
         self,
         prompt: str | Sequence[int],
@@ -158,29 +227,42 @@ class Model(LoadedModel):
         top_k: int | None = None,
         top_p: float | None = None,
         min_p: float | None = None,
+        repeat_penalty: float | None = None,
+        presence_penalty: float | None = None,
+        frequency_penalty: float | None = None,
+        logit_bias: Mapping[int, float] | None = None,
         seed: int | None = None,
         stop: str | Sequence[str] = (),
         sampling: Sampling | None = None,
         acts: Activations = "int8",
         session: Session | None = None,
+        skip_special: bool = True,
     ) -> Generation:
         """Write text that continues `prompt`, a text or token ids.
 
         Iterate over the result for pieces of text as they are made, or take `str(...)` of it for
         all of it. The text ends at an end token, at one of the `stop` strings (left out of the
-        text), after `max_tokens` tokens, or when the context is full. `temperature` (default 0.8;
-        0 takes the likeliest token), `top_k` (40), `top_p` (0.95), `min_p` (0.05) and `seed` say
-        how a token is drawn; they override those of `sampling`. A `session` keeps its KV cache
-        for the next call.
+        text), after `max_tokens` tokens, or when the context is full. A `session` keeps its KV
+        cache for the next call. Without `skip_special`, special tokens show in the text.
+
+        `temperature`, `top_k`, `top_p`, `min_p`, `repeat_penalty`, `presence_penalty`,
+        `frequency_penalty`, `logit_bias` and `seed` say how a token is drawn; `Sampling` describes
+        them and has more. They override those of `sampling`, which is by default what the model's
+        files recommend (`Model.sampling`). `temperature=0` takes the likeliest token, and then
+        no recommended penalty applies.
 
         Raises:
             InputError: the prompt is empty or longer than the context, or an option out of range.
 
         """
-        drawn = sampling_from(sampling, temperature, top_k, top_p, min_p, seed)
+        drawn = sampling_for(
+            self.checkpoint, sampling, temperature=temperature, top_k=top_k, top_p=top_p,
+            min_p=min_p, repeat_penalty=repeat_penalty, presence_penalty=presence_penalty,
+            frequency_penalty=frequency_penalty, logit_bias=logit_bias, seed=seed,
+        )  # fmt: skip
         return generate(
             self, prompt, max_tokens=max_tokens, sampling=drawn, stop=stop, acts=acts,
-            session=session,
+            session=session, skip_special=skip_special,
         )  # fmt: skip
 
     def chat(
@@ -192,6 +274,10 @@ class Model(LoadedModel):
         top_k: int | None = None,
         top_p: float | None = None,
         min_p: float | None = None,
+        repeat_penalty: float | None = None,
+        presence_penalty: float | None = None,
+        frequency_penalty: float | None = None,
+        logit_bias: Mapping[int, float] | None = None,
         seed: int | None = None,
         stop: str | Sequence[str] = (),
         sampling: Sampling | None = None,
@@ -205,19 +291,34 @@ class Model(LoadedModel):
         The model's own chat template makes the prompt. Iterate over the result for pieces as they
         are made, or take `str(...)` of it for the whole answer; `reasoning` has what the model
         thinks before. The template sees `tools`, JSON schemas of functions, and each of
-        `chat_template_kwargs`, such as `{"enable_thinking": False}`. Options are those of
-        `generate`. `Conversation` keeps messages and KV cache from turn to turn.
+        `chat_template_kwargs`, such as `{"enable_thinking": False}`. Calls of tools that the model
+        writes are `Reply.tool_calls` and no part of the answer. Options are those of `generate`.
+        `Conversation` keeps messages and KV cache from turn to turn.
 
         Raises:
             InputError: a message has another shape, the template refuses the conversation, or it
                 does not fit the context.
 
         """
-        drawn = sampling_from(sampling, temperature, top_k, top_p, min_p, seed)
+        drawn = sampling_for(
+            self.checkpoint, sampling, temperature=temperature, top_k=top_k, top_p=top_p,
+            min_p=min_p, repeat_penalty=repeat_penalty, presence_penalty=presence_penalty,
+            frequency_penalty=frequency_penalty, logit_bias=logit_bias, seed=seed,
+        )  # fmt: skip
         return reply_to(
             self, messages, max_tokens=max_tokens, sampling=drawn, stop=stop, acts=acts,
             session=session, tools=tools, chat_template_kwargs=chat_template_kwargs,
         )  # fmt: skip
+
+
+def is_from_demo(checkpoint: Checkpoint) -> bool:
+    """Whether a model is the built-in one or was made from it, as by `save`: its name and sizes.
+
+    The demo's text is then what it is measured on, unless another is given.
+    """
+    own = open_checkpoint(DEMO).config
+    names = ("name", "architecture", "vocab", "layers", "width", "ffn", "heads", "context")
+    return all(getattr(checkpoint.config, name) == getattr(own, name) for name in names)
 
 
 def compare(
@@ -232,8 +333,8 @@ def compare(
     """Store a model in each of `formats` and measure what each costs and loses.
 
     `model` is a `Model` or what `load` takes; `text` is what they are measured on (default for the
-    built-in model: its own text), in windows as `Model.perplexity` takes them. The result is a
-    list of rows, the model as it is first, and prints as a table.
+    built-in model and those made from it: its own text), in windows as `Model.perplexity` takes
+    them. The result is a list of rows, the model as it is first, and prints as a table.
 
     Raises:
         FormatError: a format is unknown, or weights cannot be stored in it.
@@ -241,7 +342,7 @@ def compare(
 
     """
     base = model if isinstance(model, Model) else load(model)
-    if text is None and base.checkpoint.path != DEMO:
+    if text is None and not is_from_demo(base.checkpoint):
         raise InputError("there is no text to measure on", hint="give one as `text`")
     content = demo_text() if text is None else text
     return comparison.compare(base, formats, content, ctx, chunks, progress)

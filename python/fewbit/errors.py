@@ -49,6 +49,21 @@ class DeviceError(FewbitError):
     """A graphics card is not available, too small for the model, or lost."""
 
 
+def shown(value: object, most: int = 200) -> str:
+    """Spell a value of a file for a message, cut where it is long.
+
+    >>> shown([1, 2]), shown("abcdefgh", 6)
+    ('[1, 2]', "'abcde...")
+    """
+    if isinstance(value, int) and value.bit_length() > 10_000:  # Python refuses to spell it
+        return f"an integer of {value.bit_length():,} bits"
+    try:
+        text = repr(value[:most] if isinstance(value, list | str | bytes) else value)
+    except (ValueError, RecursionError):
+        return f"a {type(value).__name__}"
+    return text if len(text) <= most else text[:most] + "..."
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Suggest the nearest of the `known` names, "" if none is near: the first part of a hint.
 

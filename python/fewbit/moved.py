@@ -41,6 +41,10 @@ MOVED = {
 functions now, `formats`, `plan`, `recipes`, `tokenizer` packages; CHANGELOG.md has their parts."""
 
 
+FUNCTIONS = {"bench": "measure.speed", "compare": "measure.comparison"}
+"""Modules of version 0.1 whose names are functions now: one name cannot be both."""
+
+
 class Renamed:
     """A former attribute, which gives the value of its successor with a warning."""
 
@@ -81,9 +85,19 @@ class _Finder(MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """A spec for an old name, None for every other."""
+        """A spec for an old name, None for every other.
+
+        Raises:
+            ModuleNotFoundError: the old name is a function now.
+
+        """
         package, _, rest = fullname.partition(".")
         first, _, inside = rest.partition(".")
+        if package == "fewbit" and first in FUNCTIONS:
+            raise ModuleNotFoundError(
+                f"fewbit.{first} is a function now; its module is fewbit.{FUNCTIONS[first]}",
+                name=fullname,
+            )
         if package != "fewbit" or first not in MOVED:
             return None
         successor = f"fewbit.{MOVED[first]}" + (f".{inside}" if inside else "")

@@ -6,7 +6,7 @@ import csv
 import html
 import io
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -23,15 +23,19 @@ class Table:
     """Rows of text under headings; the first `text` columns are words, the others numbers.
 
     `gap` is the space between columns. Column `folds`, counted from 1, continues on further lines
-    if a terminal is too narrow. If the table is still too wide, each row becomes a block of lines,
-    so that no number is ever cut.
+    if a terminal is too narrow. A table that is still too wide becomes several tables of some
+    columns each, which all begin with the first `keys` columns, or a block of lines for each row,
+    whichever takes fewer lines: no number is ever cut.
     """
 
     columns: Sequence[str]
     text: int = 1
     gap: int = 1
     folds: int = 0
+    keys: int = 1
     rows: list[tuple[str, ...]] = field(default_factory=list)
+    origin: tuple[int, ...] = ()
+    """Which columns of a wider table these are, counted from 0."""
 
     def add_row(self, *cells: str) -> None:
         """Append a row with one text for each column."""
@@ -62,13 +66,42 @@ class Table:
         return table
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """The table if it fits into the columns of the console, else its rows as blocks."""
+        """The table if it fits into the columns of the console, else in several pieces."""
         from rich.text import Text
 
-        if self._width() <= options.max_width:
+        width = options.max_width
+        if self._width() <= width:
             yield self.rich()
-        else:
-            yield Text("\n".join(self._blocks(options.max_width)), overflow="fold")
+            return
+        groups, blocks = self._groups(width), list(self._blocks(width))
+        if not groups or len(blocks) <= sum(len(group.rows) + 3 for group in groups):
+            yield Text("\n".join(blocks), overflow="fold")
+            return
+        for index, group in enumerate(groups):
+            yield from ([""] if index else [])
+            yield group.rich()
+
+    def _groups(self, width: int) -> list[Table]:
+        """Tables of the key columns beside as many others as fit; none if one does not fit."""
+        found: list[Table] = []
+        keys = range(self.keys)
+        for index in range(self.keys, len(self.columns)):
+            longer = self._only([*(found[-1].origin if found else keys), index])
+            if found and longer._width() <= width:
+                found[-1] = longer
+                continue
+            found.append(self._only([*keys, index]))
+            if found[-1]._width() > width:
+                return []
+        return found
+
+    def _only(self, chosen: Sequence[int]) -> Table:
+        """The columns `chosen`, counted from 0."""
+        rows = [tuple(row[i] for i in chosen) for row in self.rows]
+        text = sum(i < self.text for i in chosen)
+        folds = chosen.index(self.folds - 1) + 1 if self.folds - 1 in chosen else 0
+        heads = [self.columns[i] for i in chosen]
+        return Table(heads, text, self.gap, folds, self.keys, rows, tuple(chosen))
 
     def _width(self) -> int:
         """The fewest columns of text in which no cell is cut."""
@@ -88,14 +121,14 @@ class Table:
         """Lines that show each row below its first cell, one or two lines for each other cell."""
         first, *others = self.headings
         indent = max(map(len, others), default=0)
-        for index, (name, *cells) in enumerate(self.rows):
-            if index:
+        for row, (name, *cells) in enumerate(self.rows):
+            if row:
                 yield ""
             yield name or first
-            for heading, cell in zip(others, cells, strict=True):
-                line = f"  {heading:{indent}}  {cell}"
+            for column, (heading, cell) in enumerate(zip(others, cells, strict=True), start=1):
+                words = cell.split(" ") if column < self.text else [cell]
                 if cell:
-                    yield line if len(line) <= width else f"  {heading}\n    {cell}"
+                    yield from hanging(f"  {heading:{indent}}", words, width)
 
     def to_markdown(self) -> str:
         """The table in Markdown, numbers aligned to the right."""
@@ -119,7 +152,42 @@ class Table:
         return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-Page: TypeAlias = list["str | Table"]
+@dataclass(frozen=True)
+class Fitted:
+    """Lines that depend on the columns of text there are: `lines` makes them for a width."""
+
+    lines: Callable[[int], str]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """The lines for the columns of the console."""
+        from rich.text import Text
+
+        yield Text(self.lines(options.max_width), overflow="fold")
+
+    def __str__(self) -> str:
+        return self.lines(PIPE_WIDTH)
+
+
+def hanging(name: str, items: Sequence[str], width: int) -> list[str]:
+    """Lines of a name and items after it, each item whole; further lines begin below the first.
+
+    Where a name leaves too little room, the items begin on a line of their own.
+    """
+    start = len(name) + 2
+    if items and start + max(map(len, items)) > width:
+        below = hanging("  ", items, width) if start > 4 else [f"    {item}" for item in items]
+        return [name.rstrip(), *below]
+    lines = [name.ljust(start)]
+    for item in items:
+        joined = lines[-1] + item if len(lines[-1]) == start else f"{lines[-1]} {item}"
+        if len(joined) > width:
+            lines.append(" " * start + item)
+        else:
+            lines[-1] = joined
+    return [line.rstrip() for line in lines]
+
+
+Page: TypeAlias = list["str | Table | Fitted"]
 """Lines of text and tables, in the order in which they are shown."""
 
 
@@ -159,7 +227,7 @@ class Shown(ABC):
     def _repr_html_(self) -> str:
         items = self.page()
         return "".join(
-            item.to_html() if isinstance(item, Table) else f"<pre>{html.escape(item)}</pre>"
+            item.to_html() if isinstance(item, Table) else f"<pre>{html.escape(str(item))}</pre>"
             for item in items
             if item
         )

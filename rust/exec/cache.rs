@@ -1,11 +1,12 @@
 //! The KV cache of all layers and sequences, and with it the state of recurrent ops (`state.rs`).
 
 use super::program::{LayerShape, Shapes};
-use super::state::{State, zeros};
+use super::state::State;
 use crate::error::{Error, Result};
 use crate::kernels::ops::attention::Head;
 pub use crate::kernels::ops::attention::KvType;
 use crate::kernels::shape::LANES;
+use crate::memory::zeros;
 
 struct Layer {
     shape: LayerShape,

@@ -14,7 +14,7 @@ mod walk;
 pub mod weights;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use cache::{Cache, KvType, LayerPointers};
 use collect::Collector;
@@ -30,6 +30,7 @@ use crate::kernels::data::Acts;
 
 use crate::kernels::shape::CHUNK;
 use crate::kernels::shape::SPAN;
+use crate::threads::{ForkMutex, PerProcess};
 
 /// Most tokens of a step; `Executor::forward` splits more into several steps.
 pub const BATCH: usize = 512;
@@ -48,7 +49,9 @@ pub struct Executor {
     program: Program,
     kernels: &'static Kernels,
     pool: Arc<Pool>,
-    memory: Mutex<Memory>,
+    memory: ForkMutex<Memory>,
+    /// In a child that was forked while a thread of the parent computed: memory of the child.
+    memory_of_child: PerProcess<ForkMutex<Memory>>,
 }
 
 /// New tokens: `tokens[i]` goes to sequence `sequences[i]`; `outputs` are the indices, ascending,
@@ -70,8 +73,8 @@ impl Executor {
     ) -> Result<Self> {
         let program = compile::compile(&plan::parse(plan)?, weights)?;
         let pool = Pool::shared(threads)?;
-        let memory = Mutex::new(Memory::new(&program, pool.threads()));
-        Ok(Self { program, kernels, pool, memory })
+        let memory = ForkMutex::new(Memory::new(&program, pool.threads()));
+        Ok(Self { program, kernels, pool, memory, memory_of_child: PerProcess::new() })
     }
 
     /// An empty cache for `sequences` sequences of up to `capacity` tokens.
@@ -134,6 +137,15 @@ impl Executor {
         Pool::shared(self.pool.threads())
     }
 
+    /// The working memory, which one thread at a time has.
+    fn memory(&self, pool: &Pool) -> Result<MutexGuard<'_, Memory>> {
+        if let Some(memory) = self.memory.lock() {
+            return Ok(memory);
+        }
+        let make = || Ok(ForkMutex::new(Memory::new(&self.program, pool.threads())));
+        self.memory_of_child.get(make)?.lock().ok_or_else(|| Error::held_at_fork("the model"))
+    }
+
     fn walk(
         &self,
         cache: &mut Cache,
@@ -142,7 +154,7 @@ impl Executor {
     ) -> Result<Vec<f32>> {
         self.check(cache, batch)?;
         let pool = self.pool()?;
-        let mut memory = self.memory.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut memory = self.memory(&pool)?;
         place(cache, batch, &mut memory.tokens)?;
         // The only allocation of a step: the caller keeps it.
         let mut logits = vec![0f32; batch.outputs.len() * self.width()];

@@ -10,8 +10,16 @@ use pyo3::prelude::*;
 
 use super::arrays::{bytes, vector};
 use super::machine::thread_count;
+use crate::error::Error;
 use crate::formats::Format;
+use crate::memory::{Zero, zeros};
 use crate::quantize::{self, Slab, stream};
+
+/// Zeros for `rows` rows of `columns` numbers.
+fn room<T: Zero>(rows: usize, columns: usize) -> Result<Vec<T>, Error> {
+    let refused = || Error::memory(rows.saturating_mul(columns).saturating_mul(size_of::<T>()));
+    rows.checked_mul(columns).and_then(zeros).ok_or_else(refused)
+}
 
 /// Stores rows in another format.
 #[pyfunction]
@@ -31,7 +39,7 @@ pub fn encode<'py>(
     let row_bytes = target.row_bytes(columns)?;
     let input = bytes(&data)?;
     let out = py.detach(|| {
-        let mut out = vec![0u8; rows * row_bytes];
+        let mut out = room::<u8>(rows, row_bytes)?;
         let result = quantize::encode_tensor(
             input, source, &mut out, target, rows, columns, importance, threads,
         );
@@ -82,7 +90,7 @@ pub fn decode<'py>(
     let rows = data.shape()[0];
     let input = bytes(&data)?;
     let out = py.detach(|| {
-        let mut out = vec![0f32; rows * columns];
+        let mut out = room::<f32>(rows, columns)?;
         quantize::decode_tensor(input, format, &mut out, rows, columns, threads).map(|()| out)
     })?;
     out.into_pyarray(py).reshape([rows, columns])

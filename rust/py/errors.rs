@@ -1,6 +1,6 @@
 //! Errors of the core as the exceptions of `fewbit.errors`.
 
-use pyo3::exceptions::PyOSError;
+use pyo3::exceptions::{PyMemoryError, PyOSError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
@@ -19,6 +19,7 @@ fn raise(py: Python<'_>, error: &Error) -> PyResult<PyErr> {
         Kind::Shape => "ShapeError",
         Kind::Unsupported => "UnsupportedError",
         Kind::Input => "InputError",
+        Kind::Memory => return Ok(PyMemoryError::new_err(error.message.clone())),
         Kind::System(code) => {
             let reason = py.import("os")?.call_method1("strerror", (code,))?;
             return Ok(PyOSError::new_err((code, reason.unbind())));

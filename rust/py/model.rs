@@ -1,7 +1,7 @@
 //! Packed weights, KV caches and the CPU executor as Python classes.
 
 use std::collections::HashSet;
-use std::sync::Mutex;
+use std::sync::MutexGuard;
 
 use numpy::{IntoPyArray, PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2};
 use pyo3::prelude::*;
@@ -12,6 +12,7 @@ use crate::error::Error;
 use crate::exec::cache::KvType;
 use crate::exec::{self, Activations, Batch};
 use crate::formats::Format;
+use crate::threads::ForkMutex;
 
 /// What `acts` may be: how products treat their activations.
 pub const ACTIVATIONS: [(&str, Activations); 2] =
@@ -35,11 +36,11 @@ fn find<T: Copy, const N: usize>(
 
 /// The weights of a model, packed for the kernels.
 #[pyclass(frozen, module = "fewbit._core")]
-pub struct Weights(Mutex<exec::weights::Weights>);
+pub struct Weights(ForkMutex<exec::weights::Weights>);
 
 impl Weights {
-    fn get(&self) -> std::sync::MutexGuard<'_, exec::weights::Weights> {
-        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    fn get(&self) -> Result<MutexGuard<'_, exec::weights::Weights>, Error> {
+        self.0.lock().ok_or_else(|| Error::held_at_fork("the set of weights"))
     }
 }
 
@@ -49,7 +50,7 @@ impl Weights {
     #[new]
     #[pyo3(signature = (keep_file_size=false))]
     fn new(keep_file_size: bool) -> Self {
-        Self(Mutex::new(exec::weights::Weights::new(keep_file_size)))
+        Self(ForkMutex::new(exec::weights::Weights::new(keep_file_size)))
     }
 
     /// Packs and stores one tensor of `matrices` matrices with `rows` rows in all.
@@ -68,57 +69,58 @@ impl Weights {
         let format = Format::parse(format)?;
         let data = bytes(&data)?;
         let shape = [matrices, rows / matrices.max(1), columns];
-        Ok(py.detach(|| self.get().add(name, format, shape, data))?)
+        Ok(py.detach(|| self.get()?.add(name, format, shape, data))?)
     }
 
     /// Bytes that the packed tensors take.
     #[getter]
-    fn nbytes(&self) -> usize {
-        self.get().bytes()
+    fn nbytes(&self) -> PyResult<usize> {
+        Ok(self.get()?.bytes())
     }
 }
 
 /// The KV cache of several sequences.
 #[pyclass(frozen, module = "fewbit._core")]
-pub struct Cache(Mutex<exec::cache::Cache>);
+pub struct Cache(ForkMutex<exec::cache::Cache>);
 
 impl Cache {
-    fn get(&self) -> std::sync::MutexGuard<'_, exec::cache::Cache> {
-        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    fn get(&self) -> Result<MutexGuard<'_, exec::cache::Cache>, Error> {
+        self.0.lock().ok_or_else(|| Error::held_at_fork("the cache"))
     }
 }
 
 #[pymethods]
 impl Cache {
     #[getter]
-    fn capacity(&self) -> usize {
-        self.get().capacity()
+    fn capacity(&self) -> PyResult<usize> {
+        Ok(self.get()?.capacity())
     }
 
     #[getter]
-    fn sequences(&self) -> usize {
-        self.get().sequences()
+    fn sequences(&self) -> PyResult<usize> {
+        Ok(self.get()?.sequences())
     }
 
     #[pyo3(signature = (sequence=0))]
     fn length(&self, sequence: usize) -> PyResult<usize> {
-        Ok(self.get().length(sequence)?)
+        Ok(self.get()?.length(sequence)?)
     }
 
     fn truncate(&self, sequence: usize, length: usize) -> PyResult<()> {
-        Ok(self.get().truncate(sequence, length)?)
+        Ok(self.get()?.truncate(sequence, length)?)
     }
 
     fn reachable(&self, sequence: usize, length: usize) -> PyResult<usize> {
-        Ok(self.get().reachable(sequence, length)?)
+        Ok(self.get()?.reachable(sequence, length)?)
     }
 
-    fn reset(&self) {
-        self.get().reset();
+    fn reset(&self) -> PyResult<()> {
+        self.get()?.reset();
+        Ok(())
     }
 
     fn copy(&self, py: Python<'_>, source: usize, target: usize) -> PyResult<()> {
-        Ok(py.detach(|| self.get().copy(source, target))?)
+        Ok(py.detach(|| self.get()?.copy(source, target))?)
     }
 }
 
@@ -137,7 +139,7 @@ impl Executor {
         isa: Option<&str>,
     ) -> PyResult<Self> {
         let kernels = kernels_of(isa)?;
-        Ok(Self(exec::Executor::new(plan, &weights.get(), threads, kernels)?))
+        Ok(Self(exec::Executor::new(plan, &*weights.get()?, threads, kernels)?))
     }
 
     /// The name of the instruction set.
@@ -155,7 +157,7 @@ impl Executor {
     #[pyo3(signature = (sequences, capacity, kv = "f32"))]
     fn cache(&self, sequences: usize, capacity: usize, kv: &str) -> PyResult<Cache> {
         let kv_type = find("type of keys and values", kv, &KV_TYPES)?;
-        Ok(Cache(Mutex::new(self.0.cache(sequences, capacity, kv_type)?)))
+        Ok(Cache(ForkMutex::new(self.0.cache(sequences, capacity, kv_type)?)))
     }
 
     /// Empty sums of the squared inputs of products, by the names of their weights.
@@ -178,7 +180,7 @@ impl Executor {
             outputs: &(0..tokens.len() as u32).collect::<Vec<_>>(),
             activations: Activations::F32,
         };
-        Ok(py.detach(|| self.0.collect(&mut cache.get(), &batch, &collector.0))?)
+        Ok(py.detach(|| self.0.collect(&mut *cache.get()?, &batch, &collector.0))?)
     }
 
     /// Appends tokens to their sequences; f32 [outputs, width] logits.
@@ -198,7 +200,7 @@ impl Executor {
             activations: find("activations", acts, &ACTIVATIONS)?,
         };
         let rows = batch.outputs.len();
-        let logits = py.detach(|| self.0.forward(&mut cache.get(), &batch))?;
+        let logits = py.detach(|| self.0.forward(&mut *cache.get()?, &batch))?;
         logits.into_pyarray(py).reshape([rows, self.0.width()])
     }
 }

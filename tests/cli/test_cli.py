@@ -9,19 +9,21 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
 from fewbit.cli import main as cli
+from fewbit.cli.options import complete_format
 from fewbit.demo import DEMO
 from fewbit.recipes.mixtures import FILE_TYPES
+from tests.cli.running import Fewbit
 from tests.golden.loading import asset
 
 COMMANDS = (
     "inspect",
+    "formats",
     "quantize",
     "verify",
     "perplexity",
@@ -34,29 +36,6 @@ COMMANDS = (
     "devices",
 )
 SHORT = ("--ctx", "64", "--chunks", "2")
-
-
-class Ended(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-Fewbit = Callable[..., Ended]
-
-
-@pytest.fixture
-def fewbit(capsys: pytest.CaptureFixture[str]) -> Fewbit:
-    def run(*arguments: str) -> Ended:
-        code = cli.run(arguments)
-        captured = capsys.readouterr()
-        return Ended(code, captured.out, captured.err)
-
-    return run
 
 
 def process(*arguments: str, **options: Any) -> subprocess.Popen[str]:
@@ -184,11 +163,15 @@ def test_the_demo_s_text_by_name(fewbit: Fewbit, tmp_path: Path) -> None:
     assert fewbit("quantize", "demo", str(file), "-f", "Q8_0").code == 0
     (named,) = fewbit("perplexity", str(file), "--text", "demo", *SHORT, "--json").json
     (own,) = fewbit("perplexity", "demo", "-f", "Q8_0", *SHORT, "--json").json
-    assert named["ppl"] == own["ppl"]
+    (found,) = fewbit("perplexity", str(file), *SHORT, "--json").json
+    assert named["ppl"] == own["ppl"] == found["ppl"]
+    assert fewbit("divergence", str(file), "--base", "demo", *SHORT).code == 0
+    (folder,) = fewbit("perplexity", str(DEMO), "-f", "Q8_0", *SHORT, "--json").json
+    assert folder["ppl"] == own["ppl"]
 
 
-def test_inspect_lists_formats_and_mixtures(fewbit: Fewbit) -> None:
-    found = fewbit("inspect", "--format", "list", "--json").json["recipes"]
+def test_formats_lists_formats_and_mixtures(fewbit: Fewbit) -> None:
+    found = fewbit("formats", "--json").json["recipes"]
     recipes = {recipe["name"]: recipe for recipe in found}
     assert set(FILE_TYPES) <= set(recipes)
     assert recipes["Q4_K_M"]["main_format"] == "Q4_K"
@@ -197,7 +180,7 @@ def test_inspect_lists_formats_and_mixtures(fewbit: Fewbit) -> None:
     assert recipes["Q4_K_M"]["model_bits"] == pytest.approx(4.58 * 2**33 / 8_030_261_248, abs=0.01)
     assert recipes["IQ2_XXS"]["needs_imatrix"]
     assert not recipes["IQ4_XS"]["needs_imatrix"]
-    shown = fewbit("inspect", "-f", "list").out
+    shown = fewbit("formats").out
     assert all(name in shown for name in recipes)
 
 
@@ -326,6 +309,18 @@ def test_shells_complete_commands() -> None:
         assert running.stdout.read().split() == ["quantize"]
 
 
+@pytest.mark.parametrize(
+    ("typed", "found"),
+    [
+        ("q4_k", ["Q4_K_S", "Q4_K_M"]),
+        ("Q8_0,TQ", ["Q8_0,TQ1_0", "Q8_0,TQ2_0"]),
+        ("X", []),
+    ],
+)
+def test_shells_complete_formats(typed: str, found: list[str]) -> None:
+    assert complete_format(typed) == found
+
+
 def test_a_closed_pipe_ends_quietly() -> None:
     with process("inspect", "--json") as running:
         assert running.stdout is not None
@@ -354,7 +349,7 @@ def test_closed_streams_have_messages_of_their_own(tmp_path: Path) -> None:
         done = subprocess.run(["sh", "-c", command, sys.executable], capture_output=True, text=True)
         return done.returncode, done.stderr
 
-    code, err = ends("inspect -f Q4_0 >&-")
+    code, err = ends("formats Q4_0 >&-")
     assert code == 1
     assert err == (
         "error: bad file descriptor\n\n"
@@ -367,7 +362,10 @@ def test_closed_streams_have_messages_of_their_own(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 def test_an_interrupt_is_one_line(tmp_path: Path) -> None:
-    """The text never ends: it comes through a pipe that stays open."""
+    """The text comes through a pipe that stays open until the signal is on its way.
+
+    A signal that comes just before a read is seen only when the read ends, hence the end.
+    """
     text = tmp_path / "text"
     os.mkfifo(text)
     with process("perplexity", "--text", str(text)) as running, text.open("w") as endless:
@@ -375,6 +373,7 @@ def test_an_interrupt_is_one_line(tmp_path: Path) -> None:
         endless.write("Once upon a time")
         endless.flush()
         running.send_signal(signal.SIGINT)
+        endless.close()
         assert running.stderr.read() == "interrupted\n"
     assert running.returncode == 130
 
@@ -394,5 +393,5 @@ def test_a_defect_asks_to_be_reported(fewbit: Fewbit, monkeypatch: pytest.Monkey
 
 def test_windows_beyond_the_model_s_context_are_noted(fewbit: Fewbit) -> None:
     ended = fewbit("perplexity", "--ctx", "600", "--chunks", "1", "--json")
-    assert ended.err == "note: windows of 600 tokens, the model was trained with 512\n"
+    assert ended.err == "note: windows of 600 tokens, the model was made for 512\n"
     assert ended.json[0]["sample"]["tokens"] == 299

@@ -7,22 +7,43 @@ from pathlib import Path
 import pytest
 
 from fewbit.cli import main as cli
-from fewbit.demo import DEMO
+from tests.golden.loading import MODELS
 
 TABLE = [
     (
         "perplexity --text short.txt --ctx 8",
         1,
         "the text has 4 tokens, windows of 8 need at least 16",
-        "use a longer text or a smaller window (`--ctx`)",
+        "use a longer text or a smaller window (`--ctx`), or `--stride` (`stride=`), which scores "
+        "every token of any text",
     ),
     (
         "perplexity --ctx 20000",
         1,
         "the text has 24580 tokens, windows of 20000 need at least 40000",
-        "use a longer text or a smaller window (`--ctx`)",
+        "use a longer text or a smaller window (`--ctx`), or `--stride` (`stride=`), which scores "
+        "every token of any text",
     ),
     ("perplexity --ctx 3", 1, "a window of 3 tokens is too short", "use 4 or more"),
+    (
+        "perplexity --stride 512",
+        1,
+        "a stride of 512 tokens, expected 1 to 511",
+        "the stride is shorter than the window (`--ctx`)",
+    ),
+    (
+        "generate x --logit-bias 3",
+        1,
+        "`--logit-bias 3` is not an id with a number",
+        "such as 15043+1, 15043-2.5 or 15043-inf",
+    ),
+    (
+        "generate x -n 1 --logit-bias 4096+1",
+        1,
+        "logit bias of token 4096, the vocabulary has 4096 tokens",
+        "ids run from 0 to 4095",
+    ),
+    ("generate x --dry-base 0.5", 1, "dry_base is 0.5, expected 1 or more", None),
     ("perplexity --chunks 0", 1, "cannot measure 0 chunks", "use 1 or more"),
     (
         "inspect --plan --tensor attn_q",
@@ -34,7 +55,51 @@ TABLE = [
         "perplexity --acts int4",
         1,
         "unknown activations `int4`",
-        "known: f32, int8, both",
+        "did you mean `int8`? known: f32, int8, both",
+    ),
+    (
+        "perplexity --kv itn8",
+        1,
+        "unknown type of keys and values `itn8`",
+        "did you mean `int8`? known: f32, f16, int8",
+    ),
+    (
+        "perplexity --device cpuu",
+        1,
+        "unknown device `cpuu`",
+        "did you mean `cpu`? known: auto, cpu, gpu, gpu:N",
+    ),
+    (
+        "generate hi --acts in8",
+        1,
+        "unknown activations `in8`",
+        "did you mean `int8`? known: f32, int8",
+    ),
+    (
+        "inspect dem",
+        1,
+        "no model at `dem`",
+        "did you mean `demo`? give a GGUF file, a Hugging Face folder, or a Hub repository as "
+        "owner/repository",
+    ),
+    (
+        "inspect empty/../jnk.gguf",
+        1,
+        "no model at `empty/../jnk.gguf`",
+        "did you mean `empty/../junk.gguf`? give a GGUF file, a Hugging Face folder, or a Hub "
+        "repository as owner/repository",
+    ),
+    (
+        "bench --threads 1,x",
+        1,
+        "`--threads` takes comma-separated numbers, got `1,x`",
+        "for example 1,2",
+    ),
+    (
+        "bench --threads 1,-1",
+        1,
+        "the number of threads is -1, expected 0 to 1024",
+        "0 takes one thread per core",
     ),
     (
         "perplexity --text latin1.txt",
@@ -44,7 +109,7 @@ TABLE = [
     ),
     ("perplexity --text none.txt", 1, "no such file or directory: `none.txt`", "check the path"),
     (
-        f"perplexity {DEMO}",
+        f"perplexity {MODELS / 'llama'}",
         1,
         "no text to measure on",
         "name a file with `--text FILE`, or `--text demo`",
@@ -56,7 +121,7 @@ TABLE = [
         "name a `--base MODEL`, a `--format` or a `--kv`",
     ),
     ("perplexity --kv f8", 1, "unknown type of keys and values `f8`", "known: f32, f16, int8"),
-    ("compare --formats ,", 1, "`--formats` names no format", "for example `--formats Q8_0,Q4_0`"),
+    ("compare --formats ,", 1, "`--format` names no format", "for example `--format Q8_0,Q4_0`"),
     ("generate hi -n 0", 1, "cannot make 0 tokens", "use 1 or more"),
     ("generate hi --temperature -1", 1, "temperature is -1.0, expected 0 or more", None),
     ("generate hi --top-p 2", 1, "top_p is 2.0, expected above 0, at most 1", None),
@@ -104,10 +169,10 @@ TABLE = [
         "name a tensor that is stored in blocks; `fewbit inspect` lists the formats",
     ),
     (
-        "inspect --format Q4_K --block 3",
+        "inspect --format Q4_K --metadata",
         1,
-        "`--format` takes no model and no `--tensor`, `--block`, `--plan` or `--metadata`",
-        "for a block of a file use `--tensor REGEX --block N`",
+        "`--metadata` goes with none of `--plan`, `--tensor`, `--block`, `--format`",
+        "use one of them",
     ),
 ]
 
@@ -175,9 +240,9 @@ def test_unknown_formats_are_named(line: str, capsys: pytest.CaptureFixture[str]
         ),
         ("inspect --bogus", "no such option: --bogus", "`fewbit inspect --help` lists the options"),
         (
-            "compare --formatz Q8_0",
-            "no such option: --formatz",
-            "did you mean `--formats`? `fewbit compare --help` lists the options",
+            "compare --detials",
+            "no such option: --detials",
+            "did you mean `--details`? `fewbit compare --help` lists the options",
         ),
         (
             "perplexity --ctx many",
@@ -185,11 +250,11 @@ def test_unknown_formats_are_named(line: str, capsys: pytest.CaptureFixture[str]
             "`fewbit perplexity --help` lists the options",
         ),
         (
-            "bench --threads -1",
+            "perplexity --threads -1",
             "invalid value for '--threads'",
-            "`fewbit bench --help` lists the options",
+            "`fewbit perplexity --help` lists the options",
         ),
-        ("generate", "missing argument 'prompt'", "`fewbit generate --help` lists the options"),
+        ("generate", "missing argument 'PROMPT'", "`fewbit generate --help` lists the options"),
     ],
 )
 def test_wrong_command_lines_end_with_2(

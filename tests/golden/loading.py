@@ -25,7 +25,7 @@ from reference.weights import Weight
 MODELS = Path(__file__).parent / "models"
 ROOT = Path(__file__).parents[2]
 SHARED = Path(os.environ.get("FEWBIT_SHARED", ROOT.parent / "shared")) / "golden"
-"""Where models lie that are too large for the repository."""
+"""Where files lie that are too large for the repository."""
 OWN = ["llama", "llama-spm", "mistral", "mistral-swa", "qwen2", "qwen3", "qwen3-alt"]
 FURTHER = [
     *("gemma3", "gemma3-alt", "gpt2", "gpt_oss", "gpt_oss-mxfp4", "phi3", "phi3-longrope"),
@@ -37,6 +37,13 @@ GGUFS = [
     *("phi3", "phi3-longrope", "qwen3_moe", "qwen3_next", "qwen3_5"),
 ]
 """Models of which llama.cpp's converter made a file."""
+MADE = {
+    "model-f32.gguf": "llama.cpp's `convert_hf_to_gguf.py {folder} --outtype f32 --outfile "
+    "{folder}/model-f32.gguf`",
+    "model-Q8_0.gguf": "llama.cpp's `llama-quantize F32.gguf {folder}/model-Q8_0.gguf Q8_0`, after "
+    "`fewbit quantize {folder} F32.gguf -f F32`,",
+}
+"""Commands that make files which are too large for the repository."""
 NOISE = 1e-4
 """What float32 arithmetic moves these logits by: at most 6e-5 against float64, measured by
 transformers on each model when it was made, and 1e-4 between cached and whole runs."""
@@ -78,7 +85,10 @@ def asset(name: str, file: str = "config.json") -> Path:
     for models in (MODELS, SHARED):
         if (path := models / name / file).exists():
             return path
-    pytest.skip(f"no {name}/{file} in {MODELS} or {SHARED}")
+    if file not in MADE:
+        raise FileNotFoundError(f"no {name}/{file} in {MODELS}")
+    folder = (MODELS / name).relative_to(ROOT).as_posix()
+    pytest.skip(f"{MADE[file].format(folder=folder)} makes {file}, which is not in the repository")
 
 
 @cache

@@ -52,6 +52,8 @@ def test_choices(model: Model, sampling: Sampling) -> None:
 def test_other_samplings_choose_on_the_cpu(model: Model) -> None:
     everything = Sampling(1.0, top_k=0, seed=6)
     assert not decode.can_choose(everything)
+    assert not decode.can_choose(Sampling(0, repeat_penalty=1.1))
+    assert not decode.can_choose(Sampling(1.0, top_k=9, logit_bias={1: 2.0}))
     made = model.generate(PROMPT, max_tokens=12, sampling=everything, acts="f32")
     list(made)
     assert made.tokens == by_hand(model, everything, 12)

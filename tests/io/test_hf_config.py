@@ -190,3 +190,35 @@ def test_original_context() -> None:
     for rope in (llama3, {"type": "yarn", "factor": 4.0}, factors):
         assert read("llama", rope_scaling=rope, **inside).rope.original_context == 2048
         assert read("llama", rope_scaling=rope | inside).rope.original_context == 64
+
+
+FLAT = {"rope_type": "linear", "factor": 8.0, "rope_theta": 5e5}
+
+
+@pytest.mark.parametrize(
+    ("keys", "rope", "window"),
+    [
+        ({"rope_parameters": FLAT}, Rope(1e6), 1e4),
+        ({"rope_parameters": {"rope_theta": 5e5}, "rope_theta": 7.0}, Rope(7.0), 1e4),
+        (
+            {"rope_parameters": {"full_attention": FLAT, "sliding_attention": {"rope_theta": 2e4}}},
+            Rope(5e5, "linear", 8.0), 2e4,
+        ),
+        (
+            {"rope_parameters": {"full_attention": {"rope_type": "linear", "factor": 8.0}},
+             "rope_theta": 5e5},
+            Rope(5e5, "linear", 8.0), 1e4,
+        ),
+        (
+            {"rope_scaling": {"rope_type": "linear", "factor": 8.0}, "rope_theta": 5e5,
+             "rope_local_base_freq": 2e4},
+            Rope(5e5, "linear", 8.0), 2e4,
+        ),
+    ],
+)  # fmt: skip
+def test_rope_settings_of_gemma3_are_read_as_transformers_does(
+    keys: dict[str, object], rope: Rope, window: float
+) -> None:
+    """Each pair is what Gemma3TextConfig of transformers 5.24 makes of the keys."""
+    found = read("gemma3_text", **keys)
+    assert (found.rope, found.window_rope) == (rope, Rope(window))

@@ -218,12 +218,15 @@ def download(
 
     asked: set[str] = set()
 
-    def snapshot(repository: str, **patterns: Any) -> str:
-        assert repository == "acme/model"
+    def snapshot(repository: str, revision: str | None, **patterns: Any) -> str:
+        assert (repository, revision) == ("acme/model", None)
         found = set(filter_repo_objects(files, **patterns))
         if index is not None and "model.safetensors.index.json" in found:
             write_index(folder, index)
         asked.update(found)
+        for name in found:  # an index has been written already
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).touch()
         return str(folder)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)

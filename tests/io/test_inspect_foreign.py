@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import fewbit
 from fewbit.errors import FileFormatError, UnsupportedError
+from fewbit.files.gguf import read_gguf
+from fewbit.files.tensor_file import open_tensors
 from fewbit.reports.contents import metadata
+from fewbit.reports.distributions import distributions
+from tests import foreign_files
 from tests.io.test_gguf import STRING, field, gguf, tensor, text
 
 
@@ -64,3 +69,27 @@ def test_every_metadata_key_is_listed(tmp_path: Path) -> None:
     }  # fmt: skip
     assert "[0, 0, 0, 0] and 2 more" in str(found)
     assert all(key in str(found) for key in found.types)
+
+
+@pytest.mark.parametrize(
+    ("write", "problem", "first"),
+    [
+        (foreign_files.vocabulary, "attention.head_count", None),
+        (foreign_files.adapter, "attention.head_count", "blk.0.attn_q.weight.lora_a"),
+        (foreign_files.projector, "unknown architecture `clip`", "v.blk.0.attn_q.weight"),
+        (foreign_files.importance, "architecture", "blk.0.attn_q.weight.in_sum2"),
+    ],
+)
+def test_files_that_are_no_models_are_listed(
+    write: Callable[[Path], Path], problem: str, first: str | None, tmp_path: Path
+) -> None:
+    path = write(tmp_path / "x.gguf")
+    found = fewbit.inspect(path)
+    assert problem in found.problems[0]
+    assert [t.name for t in found.tensors][:1] == ([first] if first else [])
+    assert metadata(path).values
+    if first:
+        (one,) = distributions(open_tensors(path, damaged=True), f"^{first}$")
+        assert one.name == first
+        values = read_gguf(path).tensors[first].data.view("<f4")
+        assert (one.min, one.max) == (values.min(), values.max())

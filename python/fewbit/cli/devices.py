@@ -34,11 +34,11 @@ def devices(json: Json = False) -> None:
 
 def devices_page(isa: str, found: Sequence[Adapter]) -> Page:
     """One line per device."""
-    table = Table(("device", "name", "kind", "backend", "driver", "binding MB", "features"))
+    table = Table(("device", "name", "kind", "backend", "driver", "features", "binding MB"), text=6)
     table.add_row("cpu", "", "CPU", isa, "", "", "")
     for a in found:
         table.add_row(
             f"gpu:{a.index}", a.name, "software" if a.is_software else a.kind, a.backend, a.driver,
-            f"{a.max_binding / 1e6:,.0f}", " ".join(a.features),
+            " ".join(a.features), f"{a.max_binding / 1e6:,.0f}",
         )  # fmt: skip
     return [table]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
@@ -11,22 +10,33 @@ from typing import Annotated, Literal
 
 import typer
 
-from fewbit.api import Model, load
-from fewbit.cli.options import Json, ModelName, Threads, model_path
-from fewbit.cli.outputs import output_paths, refuse_replacing
-from fewbit.cli.progress import progress, stderr
-from fewbit.cli.summary import Quantized, listing, planned
+from fewbit.cli.options import (
+    FormatOption,
+    Json,
+    ModelName,
+    Threads,
+    complete_format,
+    model_path,
+    names_of,
+)
+from fewbit.cli.outputs import output_paths, refuse_replacing, show_each, show_result
+from fewbit.cli.progress import LateProgress, progress, tell
+from fewbit.cli.summary import Quantized, listing, pieces_of, planned
+from fewbit.convert.quantization import Quantization, quantized
+from fewbit.convert.split import Split, split_of
 from fewbit.convert.verify import verify as verify_file
+from fewbit.demo import demo_or
 from fewbit.errors import InputError
 from fewbit.files.checkpoint import open_checkpoint
 from fewbit.files.importance import read_imatrix
+from fewbit.files.tensor_file import Source, TensorFile, open_tensors
 from fewbit.formats.table import find_format
 from fewbit.recipes.choose import Options, canonical
 from fewbit.reports import contents as inspect_file
 from fewbit.reports import write as report
-from fewbit.reports.format_list import list_formats
+from fewbit.reports.distributions import distributions
+from fewbit.reports.encoded import as_encoded
 from fewbit.reports.plan_listing import list_plan
-from fewbit.tables import Shown
 
 
 def inspect(
@@ -34,6 +44,7 @@ def inspect(
     tensor: Annotated[
         str | None,
         typer.Option(
+            metavar="REGEX",
             help="Show the distribution of values of tensors whose names match this regex.",
             show_default=False,
         ),
@@ -41,20 +52,12 @@ def inspect(
     block: Annotated[
         int | None,
         typer.Option(
+            metavar="N",
             help="With --tensor: show this block number by number (0 is the first; row by row).",
             show_default=False,
         ),
     ] = None,
-    format_: Annotated[
-        str | None,
-        typer.Option(
-            "--format",
-            "-f",
-            help="Explain a number format, for example Q4_K or asym4-g32; needs no model. `list` "
-            "lists formats and mixtures with their bits per weight.",
-            show_default=False,
-        ),
-    ] = None,
+    format_: FormatOption = None,
     plan: Annotated[
         bool,
         typer.Option(
@@ -66,24 +69,54 @@ def inspect(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Show a model file: configuration, tokenizer, tensors, formats, bits per weight."""
-    if format_ is not None:
-        if model is not None or tensor is not None or block is not None or plan or metadata:
-            raise InputError(
-                "`--format` takes no model and no `--tensor`, `--block`, `--plan` or `--metadata`",
-                hint="for a block of a file use `--tensor REGEX --block N`",
-            )
-        _show(list_formats() if format_ == "list" else inspect_file.explain(format_), json)
-        return
+    """Show a model file: configuration, tokenizer, tensors, formats, bits per weight.
+
+    With --format it shows the model as `fewbit quantize` would store it, and writes nothing.
+    """
+    _refuse_combinations(tensor, block, format_, plan, metadata)
     if metadata:
-        if plan or tensor is not None or block is not None:
-            raise InputError(
-                "`--metadata` cannot be combined with `--plan`, `--tensor` or `--block`",
-                hint="use one of them",
-            )
-        _show(inspect_file.metadata(model_path(model)), json)
+        show_result(inspect_file.metadata(model_path(model)), json)
         return
-    if plan and (tensor is not None or block is not None):
+    if tensor is None and not plan and format_ is None:
+        show_result(inspect_file.inspect(model_path(model)), json)
+        return
+    if tensor is not None:
+        _show_tensors(model_path(model), tensor, block, format_, json)
+        return
+    checkpoint = open_checkpoint(model_path(model))
+    if format_ is not None:
+        checkpoint = as_encoded(checkpoint, format_)
+    show_result(list_plan(checkpoint) if plan else inspect_file.inspect(checkpoint), json)
+
+
+def _show_tensors(
+    path: str, tensor: str, block: int | None, format_: str | None, json: bool
+) -> None:
+    bar, source = LateProgress(), open_tensors(demo_or(path), damaged=True)
+    if format_ is not None:
+        source = as_encoded(open_checkpoint(path), format_)
+    if block is None:
+        show_each(distributions(source, tensor, bar), json, bar)
+    else:
+        show_each(inspect_file.blocks(source, tensor, block), json, bar)
+
+
+def _refuse_combinations(
+    tensor: str | None, block: int | None, format_: str | None, plan: bool, metadata: bool
+) -> None:
+    """Refuse options of `inspect` that contradict each other.
+
+    Raises:
+        InputError: they do.
+
+    """
+    of_tensors = tensor is not None or block is not None
+    if metadata and (plan or of_tensors or format_ is not None):
+        raise InputError(
+            "`--metadata` goes with none of `--plan`, `--tensor`, `--block`, `--format`",
+            hint="use one of them",
+        )
+    if plan and of_tensors:
         raise InputError(
             "`--plan` cannot be combined with `--tensor` or `--block`", hint="use one of them"
         )
@@ -91,29 +124,22 @@ def inspect(
         raise InputError(
             f"`--block {block}` needs a tensor", hint="for example `--tensor 'blk.0.attn_q'`"
         )
-    if tensor is None and not plan:
-        _show(inspect_file.inspect(model_path(model)), json)
-        return
-    checkpoint = open_checkpoint(model_path(model))
-    if tensor is None:
-        _show(list_plan(checkpoint), json)
-    elif block is None:
-        _show_each(inspect_file.distributions(checkpoint, tensor), json)
-    else:
-        _show_each(inspect_file.blocks(checkpoint, tensor, block), json)
 
 
 def quantize(
     model: Annotated[
-        str, typer.Argument(help="GGUF file, Hugging Face folder, hub name or `demo`.")
+        str,
+        typer.Argument(metavar="MODEL", help="GGUF file, Hugging Face folder, hub name or `demo`."),
     ],
     format_: Annotated[
         list[str],
         typer.Option(
             "--format",
             "-f",
-            help="Format, for example Q8_0, or mixture, for example Q4_K_M; can be repeated. "
-            "`fewbit inspect --format list` lists them with bits per weight.",
+            metavar="FORMAT",
+            autocompletion=complete_format,
+            help="Format, for example Q8_0, or mixture, for example Q4_K_M; several with commas "
+            "or one -f each. They are listed below.",
         ),
     ],
     output: Annotated[
@@ -128,6 +154,7 @@ def quantize(
     imatrix: Annotated[
         Path | None,
         typer.Option(
+            metavar="FILE",
             help="Importance matrix of the columns, from `fewbit imatrix` or llama-imatrix.",
             show_default=False,
         ),
@@ -141,10 +168,12 @@ def quantize(
         ),
     ] = None,
     token_embedding_type: Annotated[
-        str | None, typer.Option(help="Format of token_embd.weight.", show_default=False)
+        str | None,
+        typer.Option(metavar="FORMAT", help="Format of token_embd.weight.", show_default=False),
     ] = None,
     output_tensor_type: Annotated[
-        str | None, typer.Option(help="Format of output.weight.", show_default=False)
+        str | None,
+        typer.Option(metavar="FORMAT", help="Format of output.weight.", show_default=False),
     ] = None,
     pure: Annotated[
         bool, typer.Option("--pure", help="Use one format for all tensors, no mixture.")
@@ -161,44 +190,72 @@ def quantize(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="List formats and bytes of tensors; write nothing.")
     ] = False,
+    split_max_size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="Write pieces of at most this size of tensors, for example 500M or 2G (10^9 "
+            "bytes): NAME-00001-of-00003.gguf and so on.",
+            show_default=False,
+        ),
+    ] = None,
+    split_max_tensors: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="Write pieces of at most this many tensors.", show_default=False
+        ),
+    ] = None,
     threads: Threads = 0,
     json: Json = False,
 ) -> None:
     """Store a model in fewer bits as a GGUF file.
 
     Only a slab of rows is in memory at a time. The file appears under its name only when it is
-    complete; a file that stood there is replaced, but an input only with --force, or with
-    --allow-requantize if it is quantized already.
+    complete, pieces all at once; a file that stood there is replaced, but an input only with
+    --force, or with --allow-requantize if it is quantized already.
+
+    MODEL may also be a GGUF file that fewbit cannot run: of another architecture, a vision
+    projector, an adapter. Its tensors are chosen by name and shape as llama-quantize does.
     """
+    split = split_of(split_max_size, split_max_tensors)
     options = Options(_overrides(tensor_type or []), token_embedding_type, output_tensor_type, pure)
     importance = None if imatrix is None else read_imatrix(imatrix)
-    paths = output_paths(output, model, format_)
-    source = load(model_path(model), threads=threads)
+    names = names_of(format_)
+    paths = output_paths(output, model, names)
+    source = open_tensors(demo_or(model_path(model)))
     allowed = force or (allow_requantize and _is_quantized(source))
     runs = []
-    for name, path in zip(format_, paths, strict=True):
-        refuse_replacing(path, [source.checkpoint.path], allowed)
-        refuse_replacing(path, [imatrix], force)
-        encoded = source.quantize(name, importance, options=options, requantize=allow_requantize)
-        plan = planned(source, encoded, canonical(name), path, (importance or {}).keys())
-        runs.append((encoded, plan))
+    for name, path in zip(names, paths, strict=True):
+        encoded = quantized(
+            source, name, importance,
+            options=options, requantize=allow_requantize, threads=threads,
+        )  # fmt: skip
+        pieces = pieces_of(encoded, path, split)
+        for piece in pieces:
+            refuse_replacing(piece, [source.path], allowed)
+            refuse_replacing(piece, [imatrix], force)
+        plan = planned(source, encoded, canonical(name), path)
+        runs.append((encoded, plan if split is None else replace(plan, pieces=tuple(pieces))))
+    if isinstance(source, TensorFile):
+        what = f"`{source.path}` is quantized by the names of its tensors, fewbit cannot run it"
+        tell(f"warning: {what}: {source.problem}")
     found = []
     for encoded, plan in runs:
-        result = plan if dry_run else _write(encoded, plan)
+        result = plan if dry_run else _write(encoded, plan, split)
         found.append(result.json())
         if not json:
             report.show(*(listing(source, encoded) if dry_run else ()), result.line())
             for note in result.notes():
-                stderr().print(note, markup=False, soft_wrap=True)
+                tell(note)
     if json:
         report.write_json(found if len(found) > 1 else found[0])
 
 
-def _is_quantized(model: Model) -> bool:
-    return any(not find_format(format_).is_float for format_ in model.formats.values())
+def _is_quantized(source: Source) -> bool:
+    return any(not find_format(tensor.format).is_float for tensor in source.tensors.values())
 
 
-def _write(encoded: Model, plan: Quantized) -> Quantized:
+def _write(encoded: Quantization, plan: Quantized, split: Split | None) -> Quantized:
     """Write a model to its file; warnings go to stderr after the progress bar."""
     start = perf_counter()
     with (
@@ -206,15 +263,17 @@ def _write(encoded: Model, plan: Quantized) -> Quantized:
         progress(f"quantizing to {plan.recipe}", in_bytes=True) as update,
     ):
         warnings.simplefilter("always", UserWarning)
-        encoded.save(plan.path, progress=update)
+        files = encoded.save(plan.path, split=split, progress=update)
     for warning in caught:
-        stderr().print(f"warning: {warning.message}", markup=False, soft_wrap=True)
+        tell(f"warning: {warning.message}")
     seconds = perf_counter() - start
-    return replace(plan, file_bytes=plan.path.stat().st_size, seconds=seconds)
+    return replace(plan, file_bytes=sum(f.stat().st_size for f in files), seconds=seconds)
 
 
 def verify(
-    file: Annotated[Path, typer.Argument(help="The GGUF file to check.")],
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="The GGUF file to check, or a hub name of it.")
+    ],
     source: Annotated[
         str | None,
         typer.Option(
@@ -227,6 +286,7 @@ def verify(
     imatrix: Annotated[
         Path | None,
         typer.Option(
+            metavar="FILE",
             help="With --source: the importance matrix that the file was made with.",
             show_default=False,
         ),
@@ -234,7 +294,7 @@ def verify(
     tensor: Annotated[
         str | None,
         typer.Option(
-            help="Check only tensors with such names (a regular expression).", show_default=False
+            metavar="REGEX", help="Check only tensors whose names match.", show_default=False
         ),
     ] = None,
     rows: Annotated[
@@ -267,7 +327,7 @@ def verify(
             threads=threads,
             progress=update,
         )
-    _show(replace(found, file=str(file), source=source), json)
+    show_result(replace(found, file=str(file), source=source), json)
     if not found.ok:
         raise typer.Exit(1)
 
@@ -288,22 +348,6 @@ def _rows(text: str | None) -> int | Literal["all"] | None:
             f"`--rows` takes a number or `all`, got `{text}`", hint="as in `--rows 64`"
         )
     return int(text)
-
-
-def _show(found: Shown, json: bool) -> None:
-    if json:
-        report.write_json(found)
-    else:
-        report.show(*found.page())
-
-
-def _show_each(found: Iterable[Shown], json: bool) -> None:
-    """Write one JSON list, or the page of each result as soon as it is computed."""
-    if json:
-        report.write_json(list(found))
-        return
-    for one in found:
-        report.show(*one.page())
 
 
 def _overrides(pairs: list[str]) -> dict[str, str]:

@@ -14,13 +14,17 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
+import typer.main
 
 from fewbit import _core
-from fewbit.cli import devices, files, measuring, speed, writing
-from fewbit.cli.progress import stderr
+from fewbit.cli import chat, devices, files, formats, measuring, speed, writing
+from fewbit.cli.help import Command, ListsFormats
+from fewbit.cli.man import write_pages
+from fewbit.cli.progress import stderr, tell
 from fewbit.errors import FewbitError
 
 INTERRUPTED = 130
@@ -35,6 +39,7 @@ app = typer.Typer(
 )
 for command in (
     files.inspect,
+    formats.formats,
     files.quantize,
     files.verify,
     measuring.perplexity,
@@ -42,11 +47,11 @@ for command in (
     measuring.compare,
     measuring.imatrix,
     writing.generate,
-    writing.chat,
+    chat.chat,
     speed.bench,
     devices.devices,
 ):
-    app.command()(command)
+    app.command(cls=ListsFormats if command is files.quantize else Command)(command)
 
 
 def _version(wanted: bool) -> None:
@@ -55,11 +60,29 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
+def _man(folder: Path | None) -> None:
+    if folder is not None:
+        for path in write_pages(folder, typer.main.get_command(app)):
+            sys.stdout.write(f"{path}\n")
+        raise typer.Exit
+
+
 @app.callback()
 def options(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
+    man: Annotated[
+        Path | None,
+        typer.Option(
+            "--man",
+            metavar="DIR",
+            callback=_man,
+            is_eager=True,
+            show_default=False,
+            help="Write manual pages into this folder.",
+        ),
+    ] = None,
 ) -> None:
     """Store a language model's weights in fewer bits, prove what was lost, run the result."""
 
@@ -70,6 +93,8 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a console without ± or é shows a ? instead
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")  # a wrong byte fails its own text alone
     signal.signal(signal.SIGTERM, _terminate)
     sys.exit(run(sys.argv[1:]))
 
@@ -155,7 +180,7 @@ def _explain_usage(error: typer.TyperException) -> tuple[str, str]:
         near = [rest.partition("'")[0]]
     context = getattr(error, "ctx", None)
     command = context.command_path if context else "fewbit"
-    what = "commands" if command == "fewbit" else "options"
+    what = "commands" if message.startswith(("No such command", "Missing command")) else "options"
     suggestion = f"did you mean `{near[0]}`? " if near else ""
     return _lower(message), f"{suggestion}`{command} --help` lists the {what}"
 
@@ -176,7 +201,7 @@ def _explain(error: OSError) -> tuple[str, str | None]:
 
 def _say(message: str, hint: str | None) -> None:
     text = f"error: {message}" + (f"\n\nhint: {hint}" if hint else "")
-    stderr().print(text, markup=False, soft_wrap=True)
+    tell(text)
 
 
 def _lower(message: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -19,12 +20,14 @@ from fewbit.cli.options import (
     ModelName,
     Text,
     Threads,
+    complete_format,
     each_acts,
+    names_of,
     open_model,
     read_text,
 )
 from fewbit.cli.outputs import refuse_replacing
-from fewbit.cli.progress import progress, stderr
+from fewbit.cli.progress import progress, stderr, tell
 from fewbit.errors import InputError
 from fewbit.measure import collect as calibrate
 from fewbit.measure import comparison, evaluate
@@ -39,19 +42,30 @@ def perplexity(
     format_: FormatOption = None,
     ctx: Ctx = 512,
     chunks: Chunks = None,
+    stride: Annotated[
+        int | None,
+        typer.Option(
+            help="Begin a window every STRIDE tokens and score every token of the text once, "
+            "also of a short text; a text that one window holds is scored as a whole.",
+            show_default=False,
+        ),
+    ] = None,
     acts: Acts = "int8",
     threads: Threads = 0,
     device: Device = "auto",
     kv: Kv = "f32",
     json: Json = False,
 ) -> None:
-    """Measure how well a model predicts a text, in llama.cpp's windows (second half scored)."""
+    """Measure how well a model predicts a text, in llama.cpp's windows (second half scored).
+
+    With --stride windows overlap and every token is scored.
+    """
     kinds, content = each_acts(acts), read_text(text, model)
     loaded = open_model(model, format_, threads, device, kv)
     results = []
     for kind in kinds:
         with progress(f"perplexity, acts {kind}") as update:
-            results.append(evaluate.perplexity(loaded, content, ctx, chunks, kind, update))
+            results.append(evaluate.perplexity(loaded, content, ctx, chunks, kind, update, stride))
     _note_context(loaded, ctx)
     if json:
         report.write_json(results)
@@ -64,6 +78,7 @@ def divergence(
     base: Annotated[
         str | None,
         typer.Option(
+            metavar="MODEL",
             help="Model to compare with; with --format or --kv the default is MODEL itself.",
             show_default=False,
         ),
@@ -105,9 +120,15 @@ def divergence(
 def compare(
     model: ModelName = None,
     formats: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
-            "--formats", help="Comma-separated formats, for example Q8_0,Q4_0.", show_default=False
+            "--format",
+            "-f",
+            "--formats",
+            metavar="FORMAT",
+            autocompletion=complete_format,
+            help="Formats, for example Q8_0,Q4_0: with commas or one -f each (default: nine).",
+            show_default=False,
         ),
     ] = None,
     text: Text = None,
@@ -126,7 +147,7 @@ def compare(
     The table separates the loss of the weights alone from the loss that int8 activations add.
     """
     content = read_text(text, model)
-    names = comparison.DEFAULT_FORMATS if formats is None else _names(formats)
+    names = _names(formats) if formats else comparison.DEFAULT_FORMATS
     loaded = open_model(model, None, threads, device, kv)
     with progress("compare") as update:
         rows = comparison.compare(loaded, names, content, ctx, chunks, update)
@@ -165,7 +186,7 @@ def imatrix(
         )  # fmt: skip
     found.save(output)
     for warning in found.warnings:
-        stderr().print(f"warning: {warning}", markup=False, soft_wrap=True)
+        tell(f"warning: {warning}")
     _note_context(loaded, ctx)
     if json:
         report.write_json({
@@ -179,13 +200,9 @@ def imatrix(
 def _note_context(model: Model, ctx: int) -> None:
     if ctx > model.config.context:
         stderr().print(
-            f"note: windows of {ctx} tokens, the model was trained with {model.config.context}"
+            f"note: windows of {ctx} tokens, the model was made for {model.config.context}"
         )
 
 
-def _names(formats: str) -> tuple[str, ...]:
-    names = tuple(name.strip() for name in formats.split(",") if name.strip())
-    names = tuple(n.lower() if "sym" in n.lower() else n.upper() for n in names)
-    if not names:
-        raise InputError("`--formats` names no format", hint="for example `--formats Q8_0,Q4_0`")
-    return names
+def _names(formats: Sequence[str]) -> tuple[str, ...]:
+    return tuple(n.lower() if "sym" in n.lower() else n.upper() for n in names_of(formats))

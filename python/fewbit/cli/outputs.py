@@ -1,17 +1,46 @@
-"""Names of the files that commands write, and the inputs that they must not replace."""
+"""Results on stdout, names of files that commands write, and inputs that they must not replace."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from fewbit.cli.progress import LateProgress, progress
 from fewbit.demo import is_demo
 from fewbit.errors import InputError
+from fewbit.files.hub import folder_name
 from fewbit.recipes.choose import canonical
+from fewbit.reports import write
+from fewbit.tables import Shown
 
 _FLOAT_SUFFIX = re.compile(r"[-.](f32|f16|bf16)$", re.IGNORECASE)
 _SPLIT = re.compile(r"-\d{5}-of-\d{5}\.gguf$")
+
+
+def show_result(found: Shown, json: bool) -> None:
+    """Write a result to stdout, as JSON or as its page."""
+    if json:
+        write.write_json(found)
+    else:
+        write.show(*found.page())
+
+
+def show_each(found: Iterator[Shown], json: bool, bar: LateProgress) -> None:
+    """Write one JSON list, or the page of each result as soon as it is computed."""
+    results = []
+    while True:
+        with progress("reading") as update:  # ends before the page is written
+            bar.update = update
+            one = next(found, None)
+        if one is None:
+            break
+        if json:
+            results.append(one)
+        else:
+            write.show(*one.page())
+    if json:
+        write.write_json(results)
 
 
 def output_paths(output: Path | None, model: str, recipes: Sequence[str]) -> list[Path]:
@@ -40,7 +69,9 @@ def _stem(model: str) -> str:
     if is_demo(model):
         return "demo"
     path = Path(model)
-    name = path.resolve().name if path.exists() else path.name
+    if path.suffix == ".safetensors" or path.name == "config.json":
+        path = path.parent
+    name = folder_name(path) if path.exists() else path.name
     name = _SPLIT.sub("", name).removesuffix(".gguf").replace(":", "-")
     return _FLOAT_SUFFIX.sub("", name) or "model"
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from fewbit.api import Model
-from fewbit.convert.gguf import gguf_formats
+from fewbit.convert.encode import TensorEncoder
+from fewbit.convert.gguf import file_tensors, gguf_formats
+from fewbit.convert.quantization import Quantization, as_stored
+from fewbit.convert.split import Split, piece_paths
+from fewbit.files.gguf import readable
+from fewbit.files.tensor_file import Source
 from fewbit.plan.shapes import tensor_bytes
-from fewbit.plan.sizes import Sizes, sizes_of
-from fewbit.recipes.choose import deviations
+from fewbit.plan.sizes import Sizes
 from fewbit.tables import Page, Table
 
 _NAMED = 3
@@ -21,8 +24,9 @@ _NAMED = 3
 class Quantized:
     """A model in one format: `file_bytes` in file `path` after `seconds`, None if not written.
 
-    `source` and `sizes` are the sizes of the tensors before and after. `deviations` has, for each
-    tensor that does not have the format of the recipe, the recipe's format and its own.
+    `pieces` are the files of a model that is split. `source` and `sizes` are the sizes of the
+    tensors before and after. `deviations` has, for each tensor that does not have the format of
+    the recipe, the recipe's format and its own.
     """
 
     path: Path
@@ -30,6 +34,7 @@ class Quantized:
     source: Sizes
     sizes: Sizes
     deviations: Mapping[str, tuple[str, str]]
+    pieces: tuple[Path, ...] = ()
     file_bytes: int | None = None
     seconds: float | None = None
 
@@ -38,7 +43,10 @@ class Quantized:
         size = self.sizes
         written = f"{self.file_bytes:,}" if self.file_bytes is not None else f"about {size.bytes:,}"
         bits = f"{size.bits_per_weight:.2f} bits per weight"
-        return f"{self.path}: {written} bytes, {size.weights:,} weights, {bits}"
+        named = f"{self.path}"
+        if self.pieces:
+            named = f"{self.pieces[0]} and {len(self.pieces) - 1} more"
+        return f"{named}: {written} bytes, {size.weights:,} weights, {bits}"
 
     def notes(self) -> list[str]:
         """The sizes before and after, the time, and tensors that left the recipe."""
@@ -65,7 +73,9 @@ class Quantized:
     def json(self) -> dict[str, object]:
         """The result as JSON has it; `bytes` is null if nothing was written."""
         return {
-            "path": str(self.path), "format": self.recipe, "bytes": self.file_bytes,
+            "path": str(self.pieces[0] if self.pieces else self.path),
+            **({"pieces": [str(piece) for piece in self.pieces]} if self.pieces else {}),
+            "format": self.recipe, "bytes": self.file_bytes,
             "sizes": self.sizes, "source": self.source, "seconds": self.seconds,
             "deviations": {
                 name: {"recipe": planned, "format": own}
@@ -74,32 +84,39 @@ class Quantized:
         }  # fmt: skip
 
 
-def planned(
-    source: Model, encoded: Model, recipe: str, path: Path, importance: Collection[str] = ()
-) -> Quantized:
+def planned(source: Source, encoded: Quantization, recipe: str, path: Path) -> Quantized:
     """The result of quantizing `source` to `recipe`, before `encoded` is written to `path`.
-
-    `importance` has the names of the tensors that the importance matrix covers.
 
     Raises:
         FormatError: GGUF cannot hold a format.
 
     """
-    gguf_formats(encoded.checkpoint, encoded.formats)
-    changed = deviations(
-        recipe, encoded.formats, encoded.checkpoint.tensors, encoded.config, importance
-    )
-    before, after = (sizes_of(model.plan, model.formats) for model in (source, encoded))
-    return Quantized(path, recipe, before, after, changed)
+    gguf_formats(source, encoded.formats)
+    before = Quantization(source, as_stored(source)).sizes
+    return Quantized(path, recipe, before, encoded.sizes, encoded.deviations())
 
 
-def listing(source: Model, encoded: Model) -> Page:
+def pieces_of(encoded: Quantization, path: Path, split: Split | None) -> list[Path]:
+    """The files that `encoded` would be written to.
+
+    Raises:
+        InputError: there would be too many pieces.
+
+    """
+    if split is None:
+        return [path]
+    formats = gguf_formats(encoded.source, encoded.formats)
+    tensors = file_tensors(TensorEncoder(encoded.source, formats, {}))
+    return piece_paths(path, len(split.groups(tensors)))
+
+
+def listing(source: Source, encoded: Quantization) -> Page:
     """One line per tensor: its shape, its format and bytes before and after."""
     table = Table(("tensor", "before", "after", "shape", "bytes before", "bytes after"), text=3)
-    for name, tensor in source.checkpoint.tensors.items():
-        formats = (source.formats[name], encoded.formats[name])
+    for name, tensor in source.tensors.items():
+        formats = (tensor.format, encoded.formats[name])
         table.add_row(
-            name, *formats, " × ".join(f"{n:,}" for n in tensor.shape),
+            readable(name), *formats, " × ".join(f"{n:,}" for n in tensor.shape),
             *(f"{tensor_bytes(tensor.shape, format_):,}" for format_ in formats),
         )  # fmt: skip
     return [table]

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from fewbit import _core
 from fewbit.errors import FewbitError
-from fewbit.files.checkpoint import Checkpoint
+from fewbit.files.mapped import drop_pages
+from fewbit.files.tensor_file import Source
 from fewbit.formats.table import find_format
 from fewbit.plan.shapes import matrix_shape
 
@@ -31,7 +32,7 @@ class TensorEncoder:
     `importance` is f32 [columns] by tensor name, expert after expert; `threads` 0 is all cores.
     """
 
-    checkpoint: Checkpoint
+    checkpoint: Source
     formats: Mapping[str, str]
     importance: Mapping[str, NDArray[np.float32]]
     threads: int = 0
@@ -73,6 +74,7 @@ class TensorEncoder:
                 _core.encode_to_file(
                     rows, source, columns, target, str(path), place, first, weights, self.threads
                 )
+            drop_pages(self.checkpoint.maps)
             yield len(rows) * row_bytes
 
     def rows(self, name: str) -> tuple[int, int]:

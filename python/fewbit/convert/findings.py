@@ -59,7 +59,8 @@ class TensorFindings:
     """A tensor of the file: `checked` of its `rows`, of `blocks` blocks each.
 
     `difference` is the first difference from the source, None if there is no source or none
-    differs; `zero` is True if all values that were checked are zero.
+    differs; `zero` is True if all values that were checked are zero. `piece` is the file of a split
+    model that the tensor is in, None if the model is one file.
     """
 
     name: str
@@ -73,6 +74,7 @@ class TensorFindings:
     difference: Difference | None
     impossible: tuple[Impossible, ...]
     zero: bool
+    piece: str | None = None
 
     @property
     def ok(self) -> bool:
@@ -82,12 +84,16 @@ class TensorFindings:
 
 @dataclass(frozen=True)
 class Padding:
-    """Bytes outside of all tensors that are not zero: how many behind one tensor, and the first."""
+    """Bytes outside of all tensors that are not zero: how many behind one tensor, and the first.
+
+    `piece` is the file of a split model, None if the model is one file.
+    """
 
     after: str
     offset: int
     found: int
     bytes: int
+    piece: str | None = None
 
 
 @dataclass(frozen=True)
@@ -117,7 +123,7 @@ class Verification(Shown):
 def _padding_line(padding: Padding) -> str:
     return (
         f"after {padding.after}: {padding.bytes:,} bytes that belong to no tensor are not zero, "
-        f"the first 0x{padding.found:02x} at byte {padding.offset:,} of the file\n"
+        f"the first 0x{padding.found:02x} at byte {padding.offset:,} of {_file(padding.piece)}\n"
     )
 
 
@@ -180,13 +186,17 @@ def _place(tensor: TensorFindings, at: Place) -> str:
         expert, inside = divmod(at.row, tensor.shape[1])
         row += f" (row {inside:,} of expert {expert})"
     if size == 1:
-        return f"  {row}, column {at.column:,}, byte {at.offset:,} of the file"
+        return f"  {row}, column {at.column:,}, byte {at.offset:,} of {_file(tensor.piece)}"
     columns = f"columns {at.column:,} to {at.column + size - 1:,}"
     field = " and ".join(at.field.split())
     return (
         f"  {row}, block {at.block:,} ({columns}), {field}: "
-        f"byte {at.byte} of the block, byte {at.offset:,} of the file"
+        f"byte {at.byte} of the block, byte {at.offset:,} of {_file(tensor.piece)}"
     )
+
+
+def _file(piece: str | None) -> str:
+    return "the file" if piece is None else f"`{piece}`"
 
 
 def _short(number: float | None) -> str:

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fewbit.callbacks import Progress
+from fewbit.convert.gguf_header import header, placed
+from fewbit.convert.split import Split, piece_paths, split_fields
 from fewbit.errors import FormatError
-from fewbit.files.gguf import ALIGNMENT, Field, fields_of
-from fewbit.files.gguf_config import config_to_gguf, rope_divisors
+from fewbit.files.checkpoint import Checkpoint
+from fewbit.files.gguf import Field, fields_of, readable
+from fewbit.files.gguf_config import config_to_gguf
 from fewbit.files.gguf_types import GGUFValueType
 from fewbit.files.importance import imatrix_metadata
-from fewbit.files.replace import replacing
+from fewbit.files.replace import replacing_all
 from fewbit.formats.table import Format, find_format
 from fewbit.plan.shapes import tensor_bytes
 from fewbit.recipes import choose as recipes
@@ -28,13 +31,13 @@ from fewbit.recipes.order import sort_key
 
 if TYPE_CHECKING:
     from fewbit.convert.encode import TensorEncoder
-    from fewbit.files.checkpoint import Checkpoint
+    from fewbit.files.tensor_file import Source
 
 QUANTIZATION_VERSION = 2
 _DROPPED = ("split.", "general.file_type", "general.quantization_version", "general.alignment")
 
 
-def gguf_formats(checkpoint: Checkpoint, formats: Mapping[str, str]) -> dict[str, str]:
+def gguf_formats(checkpoint: Source, formats: Mapping[str, str]) -> dict[str, str]:
     """`formats` as GGUF files have them: vectors of floats are F32.
 
     Raises:
@@ -57,66 +60,52 @@ def gguf_formats(checkpoint: Checkpoint, formats: Mapping[str, str]) -> dict[str
 
 
 def write_model(
-    path: Path, encoder: TensorEncoder, recipe: str | None = None, progress: Progress | None = None
-) -> None:
-    """Write the tensors of `encoder` to the GGUF file `path`.
+    path: Path,
+    encoder: TensorEncoder,
+    recipe: str | None = None,
+    progress: Progress | None = None,
+    split: Split | None = None,
+) -> list[Path]:
+    """Write the tensors of `encoder` to the GGUF file `path`, or to pieces of the sizes of `split`.
 
     Tensors come in the order of ``llama-quantize``; the metadata names the importance matrix that
-    they were made with. The file has its whole size from the start, so a full disk shows at once.
+    they were made with. Files have their whole size from the start, so a full disk shows at once.
+    Returns the paths of the files.
 
     Raises:
         FormatError: a weight cannot be stored.
-        OSError: the file cannot be written; nothing is left of it.
+        OSError: a file cannot be written; nothing is left of any.
 
     """
-    tensors = _file_tensors(encoder)
-    with replacing(path) as file:
-        start = _write_header(file, encoder, tensors, recipe)
-        places = start + np.cumsum([0, *(_padded(tensor.bytes) for tensor in tensors)])
-        _reserve(file, int(places[-1]))
-        total, done = sum(tensor.bytes for tensor in tensors), 0
-        for tensor, place in zip(tensors, places.tolist(), strict=False):
-            for written in tensor.write(file, place):
-                done += written
-                if progress:
-                    progress(done, total, tensor.name)
-
-
-def _stored(value: Any) -> Any:
-    """Give text as the bytes of a file, with those that were not UTF-8 when it was read."""
-    if isinstance(value, str):
-        return value.encode(errors="surrogateescape")
-    if isinstance(value, list) and value and isinstance(value[0], str):
-        return [text.encode(errors="surrogateescape") for text in value]
-    return value
+    tensors, metadata = file_tensors(encoder), _metadata(encoder, recipe)
+    groups = [tensors] if split is None else split.groups(tensors)
+    paths = [path] if split is None else piece_paths(path, len(groups))
+    total, done = sum(tensor.bytes for tensor in tensors), 0
+    with replacing_all(paths) as files:
+        starts = []
+        for number, (file, group) in enumerate(zip(files, groups, strict=True)):
+            own = metadata if number == 0 else {}
+            if split is not None:
+                own = own | split_fields(number, len(groups), len(tensors))
+            starts.append(_write_header(file, own, group))
+        for file, group, places in zip(files, groups, starts, strict=True):
+            for tensor, place in zip(group, places, strict=True):
+                for written in tensor.write(file, place):
+                    done += written
+                    if progress:
+                        progress(done, total, readable(tensor.name))
+    return paths
 
 
 def _write_header(
-    file: Path, encoder: TensorEncoder, tensors: list[_FileTensor], recipe: str | None
-) -> int:
-    """All that comes before the data of the tensors; where that begins."""
-    from gguf import GGMLQuantizationType  # imports slowly, and is needed only here
-    from gguf import GGUFValueType as WriterType
-
-    from fewbit.convert.gguf_writer import Writer
-
-    checkpoint = encoder.checkpoint
-    with closing(Writer(file, checkpoint.config.architecture)) as writer:
-        for key, field in _metadata(encoder, recipe).items():
-            if key != "general.architecture":  # the writer has put it first
-                item = None if field.item is None else WriterType(field.item)
-                writer.add_key_value(key, _stored(field.value), WriterType(field.type), item)
-        for tensor in tensors:
-            kind = cast(GGMLQuantizationType, tensor.format.gguf_id)  # gguf-py lags: no Q2_0
-            writer.add_tensor_info(tensor.name, tensor.shape, np.dtype(np.void), tensor.bytes, kind)
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_ti_data_to_file()
-    return _padded(file.stat().st_size)
-
-
-def _padded(size: int) -> int:
-    return -(-size // ALIGNMENT) * ALIGNMENT
+    file: Path, metadata: Mapping[str, Field], tensors: Sequence[FileTensor]
+) -> list[int]:
+    """Write all that comes before the data of the tensors; returns where each of them begins."""
+    places = placed((tensor.name, tensor.shape, tensor.format) for tensor in tensors)
+    written = header(metadata, places)
+    file.write_bytes(written)
+    _reserve(file, len(written) + (places[-1].end if places else 0))
+    return [len(written) + place.offset for place in places]
 
 
 def _reserve(file: Path, size: int) -> None:
@@ -132,7 +121,7 @@ def _reserve(file: Path, size: int) -> None:
 
 
 @dataclass(frozen=True)
-class _FileTensor:
+class FileTensor:
     """A tensor on its way into a file: `write` puts it there and yields bytes."""
 
     name: str
@@ -142,21 +131,22 @@ class _FileTensor:
 
     @property
     def bytes(self) -> int:
+        """Bytes of the tensor, without padding."""
         return tensor_bytes(self.shape, self.format.name)
 
 
-def _file_tensors(encoder: TensorEncoder) -> list[_FileTensor]:
+def file_tensors(encoder: TensorEncoder) -> list[FileTensor]:
     """Every tensor of the file in order, the divisors of rotary frequencies among them."""
     tensors = [
-        _FileTensor(
+        FileTensor(
             name, info.shape, find_format(encoder.formats[name]), partial(encoder.write, name)
         )
         for name, info in encoder.checkpoint.tensors.items()
     ]
-    for name, divisors in rope_divisors(encoder.checkpoint.config).items():
+    for name, divisors in encoder.checkpoint.divisors.items():
         values = np.array(divisors, np.float32)
         tensors.append(
-            _FileTensor(name, values.shape, find_format("F32"), partial(_write_array, values))
+            FileTensor(name, values.shape, find_format("F32"), partial(_write_array, values))
         )
     return sorted(tensors, key=lambda tensor: sort_key(tensor.name))
 
@@ -171,11 +161,10 @@ def _write_array(values: NDArray[Any], file: Path, offset: int) -> Iterator[int]
 def _metadata(encoder: TensorEncoder, recipe: str | None) -> dict[str, Field]:
     """A GGUF file's own keys, or those that a converter makes; what changed comes last."""
     checkpoint, formats = encoder.checkpoint, encoder.formats
-    if checkpoint.metadata is not None:
-        copied = {
-            key: field for key, field in checkpoint.metadata.items() if not key.startswith(_DROPPED)
-        }
-        before = checkpoint.metadata.get("general.file_type")
+    if not isinstance(checkpoint, Checkpoint) or checkpoint.metadata is not None:
+        own = checkpoint.metadata or {}
+        copied = {key: field for key, field in own.items() if not key.startswith(_DROPPED)}
+        before = own.get("general.file_type")
     else:
         copied, before = _converted(checkpoint, formats), None
     copied["general.quantization_version"] = Field(QUANTIZATION_VERSION, GGUFValueType.UINT32)
@@ -200,11 +189,19 @@ def _converted(checkpoint: Checkpoint, formats: Mapping[str, str]) -> dict[str, 
         "general.size_label": size_label(weights),
     }
     values |= config_to_gguf(config)
-    values |= metadata_from_folder(checkpoint.path, config.vocab)
+    if (checkpoint.path / "tokenizer.json").exists():
+        values |= metadata_from_folder(checkpoint.path, config.vocab)
+    else:  # the tensors are worth a file without one
+        warnings.warn(
+            f"`{checkpoint.path}` has no tokenizer.json: the file gets no tokenizer and reads and "
+            "writes no text, only tokens",
+            stacklevel=2,
+        )
+        values["tokenizer.ggml.model"] = "no_vocab"
     return dict(fields_of(values))
 
 
-def _most(checkpoint: Checkpoint, formats: Mapping[str, str]) -> str:
+def _most(checkpoint: Source, formats: Mapping[str, str]) -> str:
     """The format of most weights."""
     counts: dict[str, int] = {}
     for name, info in checkpoint.tensors.items():

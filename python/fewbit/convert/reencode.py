@@ -15,7 +15,9 @@ from fewbit import _core
 from fewbit.errors import FewbitError, InputError, ShapeError
 from fewbit.files.checkpoint import Checkpoint, LazyTensor
 from fewbit.files.gguf import TensorInfo
-from fewbit.files.gguf_config import ROPE_FREQS, rope_divisors
+from fewbit.files.gguf_config import ROPE_FREQS
+from fewbit.files.mapped import intact
+from fewbit.files.tensor_file import Source
 from fewbit.formats.table import find_format
 
 Bytes = NDArray[np.uint8]
@@ -30,7 +32,7 @@ class Reencoder:
     """
 
     file: str | PathLike[str]
-    checkpoint: Checkpoint
+    checkpoint: Source
     importance: Mapping[str, NDArray[np.float32]]
     threads: int = 0
 
@@ -38,7 +40,7 @@ class Reencoder:
     def tensors(self) -> dict[str, LazyTensor]:
         """By name, the divisors of rotary frequencies among them, which GGUF has as tensors."""
         found = dict(self.checkpoint.tensors)
-        for name, divisors in rope_divisors(self.checkpoint.config).items():
+        for name, divisors in self.checkpoint.divisors.items():
             data = np.array(divisors, np.float32).view(np.uint8)
             found[name] = LazyTensor(name, "F32", (len(divisors),), partial(np.asarray, data))
         return found
@@ -46,6 +48,8 @@ class Reencoder:
     @property
     def computed(self) -> frozenset[str]:
         """Tensors that a converter computes, whose last bits are its own: Llama 3's divisors."""
+        if not isinstance(self.checkpoint, Checkpoint):
+            return frozenset()
         rope = self.checkpoint.config.rope
         return frozenset((ROPE_FREQS,) if rope.kind == "llama3" and rope.factors is None else ())
 
@@ -148,6 +152,7 @@ def _reader(tensor: LazyTensor) -> Callable[[Numbers], Bytes]:
 
 def take_rows(data: Bytes, rows: Numbers) -> Bytes:
     """The rows of `data` with these ascending numbers: a view if they follow each other."""
+    data = intact(data)
     if int(rows[-1] - rows[0]) + 1 == len(rows):
         return np.ascontiguousarray(data[rows[0] : rows[-1] + 1])
     return data[rows]

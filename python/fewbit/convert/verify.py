@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from os import PathLike
 from pathlib import Path
@@ -25,9 +25,12 @@ from fewbit.convert.findings import (
 from fewbit.convert.reencode import Bytes, Numbers, Reencoder, take_rows
 from fewbit.demo import demo_or
 from fewbit.errors import InputError
-from fewbit.files.checkpoint import open_checkpoint
-from fewbit.files.gguf import GgufFile, TensorInfo, read_gguf
+from fewbit.files import hub
+from fewbit.files.gguf import GgufFile, TensorInfo, read_gguf, readable
+from fewbit.files.gguf_pieces import piece_files, read_pieces
+from fewbit.files.mapped import drop_pages, intact, map_file, maps_of
 from fewbit.files.names import matching
+from fewbit.files.tensor_file import open_tensors
 from fewbit.formats.blocks import read_block
 from fewbit.formats.impossible import Check, checks_of
 from fewbit.formats.layouts import layout_of
@@ -56,6 +59,8 @@ def verify(
 ) -> Verification:
     """Compare a GGUF file with the model that it was quantized from, and look for damaged values.
 
+    The file may be one of the hub, as `owner/repository:Q4_K_M`.
+
     With a `source` (a folder, a GGUF file or a name on the hub) rows of each tensor are encoded
     again, in the format that the file has, with the importance matrix `imatrix` that it was made
     with, and must give the same bytes. In any case no block may hold a value that no encoder
@@ -74,25 +79,29 @@ def verify(
     """
     if isinstance(rows, int) and rows < 1:
         raise InputError(f"cannot check {rows} rows of each tensor", hint="use 1 or more, or `all`")
-    found = read_gguf(Path(file))
+    path = hub.resolve(file)
+    paths, found = piece_files(path), read_pieces(path)
     names = matching(found.tensors, tensor or "")
     origin = None
     if source is not None:
-        origin = Reencoder(file, open_checkpoint(demo_or(source)), imatrix or {}, threads)
+        origin = Reencoder(
+            path, open_tensors(demo_or(source), damaged=True), imatrix or {}, threads
+        )
         origin.check(found.tensors, names, complete=tensor is None)
     wanted = rows or ("all" if origin is None else SAMPLED)
-    walks = [_Walk(name, found.tensors[name], origin, wanted) for name in names]
+    owners = _owners(paths)
+    walks = [_Walk(name, found.tensors[name], origin, wanted, owners.get(name)) for name in names]
     total, done = sum(walk.bytes for walk in walks), 0
     for walk in walks:
         for size in walk.run():
             done += size
             if progress:
-                progress(done, total, walk.name)
+                progress(done, total, readable(walk.name))
     return Verification(
         str(file),
         None if source is None else str(source),
         tuple(walk.findings() for walk in walks),
-        tuple(_padding(Path(file), found)) if tensor is None else (),
+        tuple(_stray(paths)) if tensor is None else (),
         () if origin is None else tuple(_notes(found, imatrix)),
     )
 
@@ -101,9 +110,15 @@ class _Walk:
     """One tensor, a slab of rows at a time, and what is found on the way."""
 
     def __init__(
-        self, name: str, stored: TensorInfo, origin: Reencoder | None, rows: int | Literal["all"]
+        self,
+        name: str,
+        stored: TensorInfo,
+        origin: Reencoder | None,
+        rows: int | Literal["all"],
+        piece: str | None,
     ) -> None:
         self.name, self._stored, self._origin = name, stored, origin
+        self._piece, self._maps = piece, maps_of([stored.data])
         self._format = find_format(stored.format)
         self._total, self._row_bytes = map(int, stored.data.shape)
         self._rows = _spread(self._total, self._total if rows == "all" else rows)
@@ -134,14 +149,15 @@ class _Walk:
             for check in self._checks:
                 self._look(check, rows, stored)
             self._zero = self._zero and self._is_zero(stored)
+            drop_pages(self._maps)
             yield stored.size
 
     def findings(self) -> TensorFindings:
         """What was found."""
         return TensorFindings(
-            self.name, self._format.name, self._stored.shape, self._total, len(self._rows),
-            self._blocks, self._differing_rows, self._differing_blocks, self._difference,
-            tuple(self._impossible.values()), self._zero,
+            readable(self.name), self._format.name, self._stored.shape, self._total,
+            len(self._rows), self._blocks, self._differing_rows, self._differing_blocks,
+            self._difference, tuple(self._impossible.values()), self._zero, self._piece,
         )  # fmt: skip
 
     def _expected(self, stored: Bytes, expected: Bytes) -> Bytes:
@@ -243,20 +259,34 @@ def _number(
     return None, (None, None)
 
 
-def _padding(path: Path, file: GgufFile) -> Iterator[Padding]:
+def _owners(paths: Sequence[Path]) -> dict[str, str]:
+    """The piece of a split model that each tensor is in; empty if the model is one file."""
+    if len(paths) < 2:
+        return {}
+    return {name: path.name for path in paths for name in read_gguf(path).tensors}
+
+
+def _stray(paths: Sequence[Path]) -> Iterator[Padding]:
+    """Bytes of the files of a model that belong to no tensor and are not zero."""
+    for path in paths:
+        piece = path.name if len(paths) > 1 else None
+        yield from _padding(path, read_gguf(path), piece)
+
+
+def _padding(path: Path, file: GgufFile, piece: str | None) -> Iterator[Padding]:
     """Bytes between tensors and behind the last that are not zero."""
-    data = np.memmap(path, np.uint8, "r")
+    data = map_file(path, "GGUF")
     placed = sorted(file.tensors.items(), key=lambda item: item[1].offset)
-    starts = [stored.offset for _, stored in placed[1:]] + [data.size]
+    starts = ([stored.offset for _, stored in placed] + [data.size])[1:]
     for (name, stored), stop in zip(placed, starts, strict=True):
         start, first, count = stored.offset + stored.data.size, None, 0
         for at in range(start, stop, SLAB):
-            stray = np.flatnonzero(data[at : min(at + SLAB, stop)])
+            stray = np.flatnonzero(intact(data)[at : min(at + SLAB, stop)])
             if stray.size and first is None:
                 first = at + int(stray[0])
             count += stray.size
         if first is not None:
-            yield Padding(name, first, int(data[first]), count)
+            yield Padding(readable(name), first, int(data[first]), count, piece)
 
 
 def _notes(file: GgufFile, imatrix: Importance | None) -> Iterator[str]:

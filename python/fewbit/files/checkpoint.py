@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from math import isfinite
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,18 @@ from numpy.typing import NDArray
 
 from fewbit.errors import FileFormatError, InputError
 from fewbit.files import gguf, hub
-from fewbit.files.gguf_config import LONG_FACTORS, ROPE_FREQS, config_from_gguf
+from fewbit.files.gguf_config import (
+    LONG_FACTORS,
+    ROPE_FREQS,
+    config_from_gguf,
+    rope_divisors,
+)
 from fewbit.files.gguf_pieces import gguf_in, read_pieces
 from fewbit.files.header_sizes import check_sizes
 from fewbit.files.hf_config import config_from_hf
 from fewbit.files.hf_weights import read_weights, refuse_quantized
 from fewbit.files.json_file import read_json
+from fewbit.files.mapped import Maps, intact, maps_of
 from fewbit.files.transforms import Source, gguf_tensors
 from fewbit.models import build_plan
 from fewbit.plan.config import Config
@@ -67,12 +74,26 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model on disk; `metadata` is that of a GGUF file, None for a Hugging Face folder."""
+    """A model on disk; `metadata` is that of a GGUF file, None for a Hugging Face folder.
+
+    `maps` are the mapped files of its tensors.
+    """
 
     path: Path
     config: Config
     tensors: dict[str, LazyTensor]
     metadata: gguf.Metadata | None = None
+    maps: Maps = field(default=(), repr=False, compare=False)
+
+    @property
+    def counts(self) -> Config:
+        """The numbers that recipes read."""
+        return self.config
+
+    @property
+    def divisors(self) -> dict[str, tuple[float, ...]]:
+        """Divisors of rotary frequencies that GGUF has as tensors, by name."""
+        return rope_divisors(self.config)
 
     def read(self, name: str) -> Tensor:
         """Read tensor `name`."""
@@ -107,6 +128,7 @@ def _open_file(path: Path) -> Checkpoint:
         return _open_folder(path.parent, path if path.suffix == ".safetensors" else None)
     file = read_pieces(path)
     shapes = {name: info.shape for name, info in file.tensors.items()}
+    maps = maps_of(info.data for info in file.tensors.values())
     divisors = {}
     for name in (ROPE_FREQS, *LONG_FACTORS):
         if (info := file.tensors.pop(name, None)) is not None:
@@ -115,14 +137,10 @@ def _open_file(path: Path) -> Checkpoint:
             divisors[name] = [float(d) for d in info.data.reshape(-1).view("<f4")]
     config = config_from_gguf(file.metadata, shapes, divisors, path)
     tensors = {
-        name: LazyTensor(name, info.format, info.shape, partial(_same, info.data))
+        name: LazyTensor(name, info.format, info.shape, partial(intact, info.data))
         for name, info in file.tensors.items()
     }
-    return Checkpoint(path, config, tensors, file.metadata)
-
-
-def _same(data: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    return data
+    return Checkpoint(path, config, tensors, file.metadata, maps)
 
 
 def _open_folder(path: Path, weights: Path | None = None) -> Checkpoint:
@@ -152,7 +170,7 @@ def _open_folder(path: Path, weights: Path | None = None) -> Checkpoint:
         name: LazyTensor(name, source.format, source.shape, source.read, source.read_rows)
         for name, source in sources.items()
     }
-    return Checkpoint(path, config, tensors)
+    return Checkpoint(path, config, tensors, maps=maps_of(info.data for info in infos.values()))
 
 
 def _has_own_head(sources: Mapping[str, Source]) -> bool:
@@ -172,7 +190,7 @@ def _claimed_layers(values: Mapping[str, Any]) -> int:
     text = values.get("text_config")
     known = [values, text] if isinstance(text, dict) else [values]
     found = [level.get(key) for level in known for key in ("num_hidden_layers", "n_layer")]
-    return max((n for n in found if isinstance(n, int)), default=0)
+    return max((int(n) for n in found if isinstance(n, int | float) and isfinite(n)), default=0)
 
 
 def _check_tensors(checkpoint: Checkpoint) -> None:

@@ -24,7 +24,7 @@ VERSIONS = (2, 3)
 ALIGNMENT = 32
 MAX_DIMENSIONS = 4
 
-_NUMBERS: dict[GGUFValueType, np.dtype[Any]] = {
+NUMBERS: dict[GGUFValueType, np.dtype[Any]] = {
     GGUFValueType.UINT8: np.dtype("<u1"),
     GGUFValueType.INT8: np.dtype("<i1"),
     GGUFValueType.UINT16: np.dtype("<u2"),
@@ -37,6 +37,9 @@ _NUMBERS: dict[GGUFValueType, np.dtype[Any]] = {
     GGUFValueType.INT64: np.dtype("<i8"),
     GGUFValueType.FLOAT64: np.dtype("<f8"),
 }
+"""The types of numbers, and what they are in memory."""
+MAX_NESTING = 16
+"""Arrays in arrays: more levels than any writer makes, few enough to be read by recursion."""
 
 _OTHERS = {
     4: "Q4_2", 5: "Q4_3", 31: "Q4_0_4_4", 32: "Q4_0_4_8", 33: "Q4_0_8_8",
@@ -51,7 +54,10 @@ _OTHERS = {
 
 @dataclass(frozen=True)
 class Field:
-    """A metadata value and its type; `item` is the type of the elements of an array."""
+    """A metadata value and its type; `item` is the type of the elements of an array.
+
+    An array of arrays has a `Field` for each of them.
+    """
 
     value: Any
     type: GGUFValueType
@@ -113,8 +119,8 @@ class _Header:
 def read_gguf(path: Path) -> GgufFile:
     """Read the header of a GGUF file: metadata and tensors, whose data stay on disk.
 
-    A byte of a value that is not UTF-8 becomes a surrogate, as in Python's `surrogateescape`, so
-    that it is written as it was.
+    A byte of a name, key or value that is not UTF-8 becomes a surrogate, as in Python's
+    `surrogateescape`, so that it is written as it was; `readable` makes it fit to print.
 
     Raises:
         InputError: the path is a pipe or a device.
@@ -160,7 +166,7 @@ class _Cursor:
         return self.data[self.at - count : self.at]
 
     def number(self, type_: GGUFValueType, what: str) -> Any:
-        dtype = _NUMBERS[type_]
+        dtype = NUMBERS[type_]
         return self.take(dtype.itemsize, what).view(dtype)[0].item()
 
     def u32(self, what: str) -> int:
@@ -169,28 +175,31 @@ class _Cursor:
     def u64(self, what: str) -> int:
         return int(self.number(GGUFValueType.UINT64, what))
 
-    def text(self, what: str, errors: str = "strict") -> str:
+    def text(self, what: str) -> str:
         raw = self.take(self.u64(f"the length of {what}"), what).tobytes()
-        try:
-            return raw.decode(errors=errors)
-        except UnicodeDecodeError:
-            raise self.error(f"{what} is not UTF-8: {raw[:40]!r}") from None
+        return raw.decode(errors="surrogateescape")
 
     def field(self, key: str) -> Field:
         type_ = self._type(key)
         if type_ != GGUFValueType.ARRAY:
             return Field(self._value(type_, key), type_)
-        item = self._type(key)
+        return self._array(key, 1)
+
+    def _array(self, key: str, level: int) -> Field:
+        type_, item = GGUFValueType.ARRAY, self._type(key)
         count = self.u64(f"the length of `{key}`")
-        if item in _NUMBERS:
-            dtype = _NUMBERS[item]
+        if item in NUMBERS:
+            dtype = NUMBERS[item]
             values = self.take(count * dtype.itemsize, f"the array `{key}`")
             return Field(values.view(dtype).tolist(), type_, item)
-        if item == GGUFValueType.ARRAY:
-            raise self.error(f"the array `{key}` holds arrays, which are not supported")
-        if count > (self.data.size - self.at) // 8:  # a string takes 8 bytes at least
-            raise self.error(f"the array `{key}` of {count} strings does not fit")
-        return Field(self._texts(count, key), type_, item)
+        if count > (self.data.size - self.at) // 8:  # a string or array takes 8 bytes at least
+            what = "strings" if item == GGUFValueType.STRING else "arrays"
+            raise self.error(f"the array `{key}` of {count} {what} does not fit")
+        if item == GGUFValueType.STRING:
+            return Field(self._texts(count, key), type_, item)
+        if level == MAX_NESTING:
+            raise self.error(f"the array `{key}` has more than {MAX_NESTING} levels")
+        return Field([self._array(key, level + 1) for _ in range(count)], type_, item)
 
     def _texts(self, count: int, key: str) -> list[str]:
         """Read `count` strings in one loop: calls of `text` would be slow for 100,000 tokens."""
@@ -209,7 +218,7 @@ class _Cursor:
 
     def _value(self, type_: GGUFValueType, key: str) -> Any:
         if type_ == GGUFValueType.STRING:
-            return self.text(f"the value of `{key}`", "surrogateescape")
+            return self.text(f"the value of `{key}`")
         return self.number(type_, f"the value of `{key}`")
 
     def _type(self, key: str) -> GGUFValueType:
@@ -322,11 +331,19 @@ def _tensor(info: _Header, data: NDArray[np.uint8], start: int) -> TensorInfo:
 
 
 def fields_of(values: Mapping[str, Any]) -> Iterator[tuple[str, Field]]:
-    """Give plain values their GGUF types: int u32 (in lists i32), float f32, str, bool, lists."""
+    """Give plain values their GGUF types: int u32 (in lists i32), float f32, str, bool, lists.
+
+    Bytes are a list of u8.
+    """
     for key, value in values.items():
+        if isinstance(value, bytes):
+            yield key, Field(list(value), GGUFValueType.ARRAY, GGUFValueType.UINT8)
+            continue
         if isinstance(value, list):
             item = _type_of(value[0]) if value else GGUFValueType.STRING
-            item = GGUFValueType.INT32 if item == GGUFValueType.UINT32 else item
+            if item in (GGUFValueType.UINT32, GGUFValueType.UINT64, GGUFValueType.INT64):
+                small = all(-(1 << 31) <= each < 1 << 31 for each in value)
+                item = GGUFValueType.INT32 if small else GGUFValueType.INT64
             yield key, Field(value, GGUFValueType.ARRAY, item)
         else:
             yield key, Field(value, _type_of(value))
@@ -337,7 +354,11 @@ def _type_of(value: Any) -> GGUFValueType:
         case bool():
             return GGUFValueType.BOOL
         case int():
-            return GGUFValueType.UINT32 if value >= 0 else GGUFValueType.INT32
+            if 0 <= value < 1 << 32:
+                return GGUFValueType.UINT32
+            if value >= 0:
+                return GGUFValueType.UINT64
+            return GGUFValueType.INT32 if value >= -(1 << 31) else GGUFValueType.INT64
         case float():
             return GGUFValueType.FLOAT32
         case str():

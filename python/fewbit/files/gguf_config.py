@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fewbit.errors import FileFormatError, UnsupportedError
+from fewbit.errors import FileFormatError, UnsupportedError, shown
 from fewbit.files.gguf import Metadata, readable
 from fewbit.files.header_sizes import check_sizes
 from fewbit.models import ARCHITECTURES, unknown_architecture
@@ -32,7 +32,7 @@ class _Keys:
 
     def integer(self, key: str, default: int | None = None) -> int:
         value = self._get(key, default)
-        if isinstance(value, list) and len(set(value)) == 1:  # one value per layer, all the same
+        if isinstance(value, list) and value and all(v == value[0] for v in value):  # each layer's
             value = value[0]
         if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 31:
             raise self.wrong(key, value, "an integer of 0 or more")
@@ -58,7 +58,7 @@ class _Keys:
         return default if value is None else value
 
     def wrong(self, key: str, value: Any, expected: str) -> FileFormatError:
-        found = "nothing" if value is None else repr(value)
+        found = "nothing" if value is None else shown(value)
         return FileFormatError(
             f"`{self.path}`: `{self.prefix}.{key}` must be {expected}, found {found}",
             hint="convert the model to GGUF again with a current converter",
@@ -155,7 +155,8 @@ def _refuse(k: _Keys, head_dim: int) -> None:
 
 def _sections(k: _Keys) -> tuple[int, ...]:
     value = k.value("rope.dimension_sections")
-    return tuple(value) if isinstance(value, list) else ()
+    known = isinstance(value, list) and all(isinstance(n, int) for n in value)
+    return tuple(value) if known else ()
 
 
 def _routing(k: _Keys, shapes: Mapping[str, tuple[int, ...]]) -> Experts | None:
@@ -204,12 +205,11 @@ def _rope(k: _Keys, divisors: Mapping[str, Sequence[float]], dims: int) -> Rope:
     if ROPE_FREQS in found:
         rope = replace(rope, factors=found[ROPE_FREQS])
     linear = k.number("rope.scale_linear", 0.0)  # written by old converters
-    kind = k.value("rope.scaling.type") or ("linear" if linear else "none")
-    if kind == "none":
+    factor = k.number("rope.scaling.factor", linear)
+    kind = k.value("rope.scaling.type") or "linear"  # as in llama.cpp, where 0 is no factor
+    if kind == "none" or (kind == "linear" and factor == 0):
         return rope
-    factor = k.number("rope.scaling.factor", linear or None)
-    if factor <= 0:
-        raise k.wrong("rope.scaling.factor", factor, "a number above 0")
+    factor = factor or 1.0
     if kind == "linear":
         return replace(rope, kind="linear", factor=factor)
     if kind != "yarn":

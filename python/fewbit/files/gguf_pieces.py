@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from os import PathLike
 from pathlib import Path
 
 from fewbit.errors import FileFormatError, InputError
 from fewbit.files import hub
 from fewbit.files.gguf import GgufFile, TensorInfo, read_gguf
-
-_PIECE = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
-_COMPANION = re.compile(r"(^|[-_.])mmproj([-_.]|$)|^imatrix|[-_.]imatrix$", re.IGNORECASE)
-"""Files beside a model: projectors of vision encoders, importance matrices."""
+from fewbit.files.gguf_names import is_companion, models_among, pieces_of
 
 
 def read_pieces(path: Path) -> GgufFile:
@@ -26,18 +22,16 @@ def read_pieces(path: Path) -> GgufFile:
         UnsupportedError: as `read_gguf`.
 
     """
-    match = _PIECE.fullmatch(path.name)
-    if match is None or int(match["count"]) < 2:
+    paths = piece_files(path)
+    if len(paths) < 2:
         return _whole(path)
-    count = int(match["count"])
     found: list[GgufFile] = []
     tensors: dict[str, TensorInfo] = {}
-    for number in range(1, count + 1):
-        piece = path.with_name(f"{match['stem']}-{number:05d}-of-{count:05d}.gguf")
+    for number, piece in enumerate(paths):
         if not piece.exists():
             raise _apart(path, f"`{piece.name}` is missing")
         found.append(read_gguf(piece))
-        if _number(found[-1], "split.no") not in (None, number - 1):
+        if _number(found[-1], "split.no") not in (None, number):
             raise _apart(path, f"`{piece.name}` is another piece than its name says")
         if twice := tensors.keys() & found[-1].tensors.keys():
             raise _apart(path, f"`{min(twice)}` is in two pieces")
@@ -46,6 +40,11 @@ def read_pieces(path: Path) -> GgufFile:
     if expected not in (None, len(tensors)):
         raise _apart(path, f"the pieces have {len(tensors)} tensors, expected {expected}")
     return GgufFile(found[0].metadata, tensors)
+
+
+def piece_files(path: Path) -> list[Path]:
+    """Return the paths of all pieces of the model that `path` is a piece of; else `path` itself."""
+    return [path.with_name(name) for name in pieces_of(path.name)] or [path]
 
 
 def _whole(path: Path) -> GgufFile:
@@ -85,13 +84,8 @@ def gguf_in(folder: Path) -> Path | None:
     """
     if (folder / "config.json").exists() and any(folder.glob("*.safetensors*")):
         return None
-    files = sorted(folder.glob("*.gguf"))
-    firsts: dict[str, Path] = {}
-    for file in files:
-        match = _PIECE.fullmatch(file.name)
-        firsts.setdefault(f"{match['stem']} of {match['count']}" if match else file.name, file)
-    found = list(firsts.values())
-    models = [file for file in found if not _COMPANION.search(file.stem)]
+    found = [folder / names[0] for names in models_among(f.name for f in folder.glob("*.gguf"))]
+    models = [file for file in found if not is_companion(file.name)]
     if not models and not (folder / "config.json").exists():
         models = found
     if len(models) > 1:

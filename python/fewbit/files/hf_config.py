@@ -10,6 +10,7 @@ from fewbit.errors import UnsupportedError
 from fewbit.files.hf_defaults import ALIASES, CLASSES, DEFAULTS, NULLABLE
 from fewbit.files.hf_rope import main_rope, rotated, sections, window_rope
 from fewbit.files.hf_settings import Settings
+from fewbit.files.hub import folder_name
 from fewbit.models import unknown_architecture
 from fewbit.models.gpt_oss import ALPHA, LIMIT
 from fewbit.plan.config import Config, Delta, Experts
@@ -76,7 +77,7 @@ def config_from_hf(settings: Mapping[str, Any], path: Path) -> Config:
     head_dim = s.integer("head_dim", max(width // heads, 1))
     count, routing = _experts(s, kind, layers)
     windows = _windows(s, kind, layers)
-    query = s.number("query_pre_attn_scalar") if architecture == "gemma3" else head_dim
+    query = s.positive("query_pre_attn_scalar") if architecture == "gemma3" else head_dim
     return Config(
         architecture=architecture,
         vocab=s.integer("vocab_size"),
@@ -102,7 +103,7 @@ def config_from_hf(settings: Mapping[str, Any], path: Path) -> Config:
         experts=count,
         routing=routing,
         delta=_delta(s, layers) if architecture.startswith(("qwen35", "qwen3next")) else None,
-        name=path.parent.name,
+        name=folder_name(path.parent),
     )
 
 
@@ -130,7 +131,13 @@ def _model_type(s: Settings) -> str:
     if found is None and isinstance(classes, list) and classes:
         found = CLASSES.get(str(classes[0]), classes[0])
     if str(found) not in ARCHITECTURES:
-        raise unknown_architecture(str(found))
+        error = unknown_architecture(str(found))
+        raise UnsupportedError(
+            f"{error.message}: fewbit knows no GGUF names for its tensors",
+            hint="make a GGUF file with llama.cpp's convert_hf_to_gguf.py; `fewbit quantize` takes "
+            f"any of them. Folders: {error.hint}",
+            architecture=str(found),
+        )
     return str(found)
 
 

@@ -22,7 +22,8 @@ def main_rope(s: Settings, model_type: str, context: int) -> Rope:
         FileFormatError: a value is missing or has the wrong type.
 
     """
-    r = _section(s, "full_attention")
+    by_layer = model_type.startswith("gemma3")
+    r = _of_layers(s, "full_attention") if by_layer else _section(s, "full_attention")
     base = r.number("rope_theta", s.number("rope_theta", ROPE_BASES[model_type][0]))
     kind = r.values.get("rope_type") or r.values.get("type") or "default"
     if model_type == "phi3" and kind == "yarn":
@@ -53,10 +54,8 @@ def main_rope(s: Settings, model_type: str, context: int) -> Rope:
 
 def window_rope(s: Settings, model_type: str) -> Rope:
     """Read the rotary embedding of Gemma 3's layers with a sliding window."""
-    r = s.section("rope_parameters")
-    own = None if r is None else r.section("sliding_attention")
     base = s.number("rope_local_base_freq", ROPE_BASES[model_type][1])
-    return Rope(base if own is None else own.number("rope_theta", base))
+    return Rope(_of_layers(s, "sliding_attention").number("rope_theta", base))
 
 
 def rotated(s: Settings, architecture: str, head_dim: int) -> int:
@@ -103,8 +102,23 @@ def _section(s: Settings, kind: str) -> Settings:
     return Settings({}, s.path)
 
 
+def _of_layers(s: Settings, kind: str) -> Settings:
+    """Settings of the rope of one kind of layers, as Gemma 3's class in transformers 5 reads them.
+
+    `rope_scaling` changes those of full attention. Settings for all layers in `rope_parameters`,
+    beside the kinds, have no effect there.
+    """
+    r = s.section("rope_parameters")
+    own = None if r is None else r.section(kind)
+    values = {} if own is None else dict(own.values)
+    scaling = s.section("rope_scaling") if kind == "full_attention" else None
+    return Settings(values | (dict(scaling.values) if scaling is not None else {}), s.path)
+
+
 def _longrope(r: Settings, base: float, context: int, original: int) -> Rope:
     factor = r.number("factor", context / original)
+    if original < 2:
+        raise r.wrong("original_max_position_embeddings", original, "an integer of 2 or more")
     attention = math.sqrt(1 + math.log(factor) / math.log(original)) if factor > 1 else 1.0
     return Rope(
         base,

@@ -7,7 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fewbit.errors import FileFormatError
+from fewbit.errors import FileFormatError, shown
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and -1e18 < value < 1e18
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,12 @@ class Settings:
             raise self.wrong(key, value, "a number of 0 or more")
         return float(value)
 
+    def positive(self, key: str, default: float | None = None) -> float:
+        """Read a number above 0; the default if it is missing."""
+        if (value := self.number(key, default)) <= 0:
+            raise self.wrong(key, value, "a number above 0")
+        return value
+
     def kinds(self, key: str, count: int) -> list[str] | None:
         """Read a list of one string per layer; None if it is missing."""
         value = self.values.get(key)
@@ -45,7 +55,7 @@ class Settings:
     def numbers(self, key: str) -> tuple[float, ...]:
         """Read a list of numbers, which must exist."""
         value = self.values.get(key)
-        if not isinstance(value, list) or not all(isinstance(v, int | float) for v in value):
+        if not isinstance(value, list) or not all(_is_number(v) for v in value):
             raise self.wrong(key, value, "a list of numbers")
         return tuple(float(v) for v in value)
 
@@ -82,7 +92,7 @@ class Settings:
 
     def wrong(self, key: str, value: Any, expected: str) -> FileFormatError:
         """Make the error of a value that is missing or has the wrong type."""
-        found = "nothing" if value is None else repr(value)
+        found = "nothing" if value is None else shown(value)
         return FileFormatError(
             f"`{self.path}`: `{key}` must be {expected}, found {found}",
             hint="take the config.json that belongs to the weights",

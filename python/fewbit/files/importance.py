@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from fewbit.errors import FileFormatError
 from fewbit.files.gguf import Metadata, TensorInfo, read_gguf
+from fewbit.files.mapped import intact
 
 SUMS, COUNTS = ".in_sum2", ".counts"
 LONGEST = 127
@@ -77,7 +78,7 @@ def imatrix_metadata(importance: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _cut(text: str) -> str:
-    return text.encode()[:LONGEST].decode(errors="ignore")
+    return text.encode(errors="replace")[:LONGEST].decode(errors="ignore")
 
 
 def _from_gguf(path: Path) -> Imatrix:
@@ -114,7 +115,7 @@ def _value(path: Path, metadata: Metadata, key: str, default: Any) -> Any:
 def _floats(path: Path, name: str, info: TensorInfo) -> NDArray[np.float32]:
     if info.format != "F32":
         raise _damaged(path, f"`{name}` is stored as {info.format}, expected F32")
-    return info.data.reshape(-1).view("<f4").astype(np.float32)
+    return intact(info.data).reshape(-1).view("<f4").astype(np.float32)
 
 
 class _Dat:

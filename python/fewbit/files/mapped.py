@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import mmap
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fewbit.errors import FileFormatError, InputError
+
+Maps: TypeAlias = tuple[mmap.mmap, ...]
+"""Files that are mapped into memory."""
 
 _LFS = b"version https://git-lfs."
 
@@ -40,6 +46,30 @@ def map_file(path: Path, kind: str) -> NDArray[np.uint8]:
     return data
 
 
+def intact(data: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return `data`, a piece of a mapped file, if the file is still as long as it was.
+
+    A process that touches a page behind the end of a file is ended by the system, without an
+    exception. A file that becomes shorter between this check and the reading is not noticed.
+
+    Raises:
+        FileFormatError: another program has made the file shorter.
+
+    """
+    root: Any = data
+    name = None
+    while root is not None and not isinstance(root, mmap.mmap):
+        name = name or getattr(root, "filename", None)
+        root = getattr(root, "base", None)
+    if root is not None and root.size() < len(root):
+        raise FileFormatError(
+            f"`{name}` had {len(root)} bytes when it was opened and has {root.size()} now",
+            hint="another program writes to the file: load it again when it is complete",
+            path=str(name),
+        )
+    return data
+
+
 def damaged(path: Path, kind: str, reason: str) -> FileFormatError:
     """Return the error of a file that is not a valid file of `kind`."""
     return FileFormatError(
@@ -47,3 +77,26 @@ def damaged(path: Path, kind: str, reason: str) -> FileFormatError:
         hint="download it again: an interrupted download is the usual cause",
         path=str(path),
     )
+
+
+def maps_of(arrays: Iterable[NDArray[Any]]) -> Maps:
+    """Return the mapped files that `arrays` are pieces of, each once."""
+    found: dict[int, mmap.mmap] = {}
+    for array in arrays:
+        base: Any = array
+        while isinstance(base, np.ndarray):
+            base = base.base
+        if isinstance(base, mmap.mmap):
+            found[id(base)] = base
+    return tuple(found.values())
+
+
+def drop_pages(maps: Maps) -> None:
+    """Take what was read of mapped files out of this process's memory; the system keeps its copy.
+
+    Reading a page again maps it again. Does nothing where the system cannot do it.
+    """
+    advice = getattr(mmap, "MADV_DONTNEED", None)
+    for each in maps:
+        if advice is not None:
+            each.madvise(advice)

@@ -1,4 +1,4 @@
-"""Write a file under a temporary name and rename it only when all is written."""
+"""Write files under temporary names and rename them only when all is written."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import secrets
 import stat
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from fewbit.errors import InputError
@@ -18,6 +18,8 @@ if sys.platform != "win32":
     import fcntl
 
 _TEMPORARY = ".fewbit-{}.part"
+_ASIDE = ".fewbit-{}.old"
+"""A piece of a model that is being replaced, until all its pieces are."""
 _ABANDONED_SECONDS = 60
 """Age at which an unlocked temporary file is nobody's; a new one is locked within this time."""
 
@@ -36,26 +38,93 @@ def replacing(path: Path) -> Iterator[Path]:
         OSError: `path` is a folder, its folder does not exist, or the disk is full.
 
     """
-    target = target_of(path)
-    _delete_abandoned(target.parent)
-    temporary = target.with_name(_TEMPORARY.format(secrets.token_hex(8)))
-    descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-    try:
-        _lock(descriptor)
+    with replacing_all([path]) as (temporary,):
         yield temporary
+
+
+@contextmanager
+def replacing_all(paths: Sequence[Path]) -> Iterator[list[Path]]:
+    """Yield a temporary path for each of `paths`, as `replacing`; all are renamed, or none is.
+
+    The first is taken away before the others are renamed and comes last: a process that is killed
+    between two renames leaves pieces without a first one, which no reader takes for a model.
+
+    Raises:
+        InputError: a path is a device, a pipe or a socket.
+        OSError: as `replacing`; the files that stood there are there again.
+
+    """
+    targets = [target_of(path) for path in paths]
+    for folder in dict.fromkeys(target.parent for target in targets):
+        _delete_abandoned(folder)
+    with ExitStack() as stack:
+        temporaries = [stack.enter_context(_Temporary(target)) for target in targets]
+        yield [temporary.path for temporary in temporaries]
+        for temporary in temporaries:
+            temporary.finish()
+        if len(targets) == 1:
+            temporaries[0].path.replace(targets[0])
+        else:
+            _rename_all([temporary.path for temporary in temporaries], targets)
+
+
+class _Temporary:
+    """A locked temporary file beside `target`, deleted at the end if it was not renamed."""
+
+    def __init__(self, target: Path) -> None:
+        self.path = target.with_name(_TEMPORARY.format(secrets.token_hex(8)))
+        self._target = target
+        self._descriptor = -1
+
+    def __enter__(self) -> _Temporary:
+        self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        _lock(self._descriptor)
+        return self
+
+    def finish(self) -> None:
+        """Take over the permissions of the file that will be replaced."""
         with suppress(FileNotFoundError):
-            temporary.chmod(stat.S_IMODE(target.stat().st_mode))
+            self.path.chmod(stat.S_IMODE(self._target.stat().st_mode))
         if sys.platform == "win32":  # an open file cannot be renamed there
-            os.close(descriptor)
-            descriptor = -1
-        temporary.replace(target)
-    except BaseException:
+            self._close()
+
+    def __exit__(self, *_: object) -> None:
+        if sys.platform == "win32":
+            self._close()
         with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+            self.path.unlink(missing_ok=True)
+        self._close()
+
+    def _close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def _rename_all(temporaries: Sequence[Path], targets: Sequence[Path]) -> None:
+    """Rename files to `targets`, the first last; on an error the old files come back."""
+    old: dict[Path, Path] = {}
+    renamed: list[Path] = []
+    try:
+        for target in targets:
+            if target.exists():
+                aside = target.with_name(_ASIDE.format(secrets.token_hex(8)))
+                target.replace(aside)
+                old[target] = aside
+        for temporary, target in zip(reversed(temporaries), reversed(targets), strict=True):
+            temporary.replace(target)
+            renamed.append(target)
+    except BaseException:
+        for target in renamed:
+            with suppress(OSError):
+                target.unlink()
+        for target, aside in reversed(old.items()):
+            with suppress(OSError):
+                aside.replace(target)
         raise
-    finally:
-        if descriptor >= 0:
-            os.close(descriptor)
+    for aside in old.values():
+        with suppress(OSError):
+            aside.unlink()
 
 
 def target_of(path: Path) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,10 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
+from fewbit.errors import FewbitError
 from fewbit.files.mapped import damaged, map_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+
+_BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "U8": 8}
+"""Bits of an element, for the dtypes of weights."""
 
 
 @dataclass(frozen=True)
@@ -43,17 +49,25 @@ def read_safetensors(path: Path) -> dict[str, TensorInfo]:
     try:
         with safe_open(path, framework="numpy"):
             pass
-    except SafetensorError as error:
+        size = int.from_bytes(data[:8].tobytes(), "little")
+        header: Mapping[str, Any] = json.loads(data[8 : 8 + size].tobytes())
+        return {
+            name: _info(name, facts, data[8 + size :])
+            for name, facts in header.items()
+            if name != "__metadata__"
+        }
+    except (SafetensorError, ValueError, TypeError, KeyError, RecursionError) as error:
+        if isinstance(error, FewbitError):
+            raise
         raise damaged(path, "safetensors", str(error)) from None
-    size = int.from_bytes(data[:8].tobytes(), "little")
-    header: Mapping[str, Any] = json.loads(data[8 : 8 + size].tobytes())
-    return {
-        name: _info(facts, data[8 + size :])
-        for name, facts in header.items()
-        if name != "__metadata__"
-    }
 
 
-def _info(facts: Mapping[str, Any], data: NDArray[np.uint8]) -> TensorInfo:
+def _info(name: str, facts: Mapping[str, Any], data: NDArray[np.uint8]) -> TensorInfo:
+    """A tensor as the header describes it; the library has read the header too, maybe otherwise."""
     start, end = facts["data_offsets"]
-    return TensorInfo(facts["dtype"], tuple(facts["shape"]), data[start:end])
+    if not 0 <= start <= end <= data.size:
+        raise ValueError(f"`{name}` lies at {start} to {end}, the data have {data.size} bytes")
+    shape, bits = tuple(facts["shape"]), _BITS.get(facts["dtype"])
+    if bits is not None and 8 * (end - start) != bits * math.prod(shape):
+        raise ValueError(f"`{name}` of shape {list(shape)} has {end - start} bytes")
+    return TensorInfo(facts["dtype"], shape, data[start:end])

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewbit.errors import FileFormatError, UnsupportedError
+from fewbit.files.mapped import intact
 from fewbit.files.names import gguf_names, is_buffer, rotated_heads
 from fewbit.files.safetensors import TensorInfo
 from fewbit.plan.config import Config, Delta
@@ -26,7 +27,7 @@ FORMATS: dict[str, np.dtype[np.unsignedinteger[Any]]] = {
     "BF16": np.dtype("<u2"),
 }
 """Float format -> dtype of the integers that hold its bits."""
-_EXPERT = re.compile(r"(.*\.experts)\.(\d+)\.(.*)")
+_EXPERT = re.compile(r"(.*\.experts)\.([0-9]{1,6})\.(.*)")
 _NOT_TEXT = re.compile(r"(^|\.)(visual|vision_tower|multi_modal_projector|mtp)\.")
 """Tensors of vision encoders and of multi-token prediction: they are not loaded."""
 
@@ -49,7 +50,7 @@ class Source:
         return replace(self, shape=shape, load=lambda: change(self.load()), load_rows=None)
 
     def permuted(self, order: NDArray[np.int64], axis: int = 0) -> Source:
-        """Select the slices `order` along an axis, in that order."""
+        """Select the slices `order` along an axis, which has all of them, in that order."""
         shape = (*self.shape[:axis], order.size, *self.shape[axis + 1 :])
         found = self.map(lambda x: np.take(x, order, axis), shape)
         if axis or len(shape) != 2:
@@ -156,7 +157,7 @@ def _stack(sources: Sequence[Source]) -> Source:
 
 def _source(name: str, info: TensorInfo) -> Source:
     if info.dtype == "U8" and name.endswith(("_blocks", "_scales")):
-        return Source("U8", info.shape, lambda: info.data.reshape(info.shape))
+        return Source("U8", info.shape, lambda: intact(info.data).reshape(info.shape))
     if info.dtype not in FORMATS:
         raise UnsupportedError(
             f"tensor `{name}` has the unsupported dtype {info.dtype}",
@@ -164,7 +165,7 @@ def _source(name: str, info: TensorInfo) -> Source:
             tensor=name,
         )
     shape, integers = info.shape or (1,), FORMATS[info.dtype]
-    return Source(info.dtype, shape, lambda: info.data.view(integers).reshape(shape))
+    return Source(info.dtype, shape, lambda: intact(info.data).view(integers).reshape(shape))
 
 
 def _reshaped(name: str, source: Source, config: Config) -> Source:
@@ -203,31 +204,73 @@ _ONE_ADDED = ("gemma3", "qwen3next", "qwen35", "qwen35moe")
 
 def _interleaved(name: str, source: Source, heads: int, head_dim: int) -> Source:
     """Hugging Face rotates elements (i, i + dim/2) of a head, GGUF's "llama" (2i, 2i + 1)."""
-    if source.shape[0] != heads * head_dim:
-        raise FileFormatError(
-            f"tensor `{name}` has shape {list(source.shape)}, "
-            f"expected {[heads * head_dim, *source.shape[1:]]} by the configuration",
-            hint="take the configuration that belongs to the weights",
-            tensor=name,
-        )
+    _expect(name, source, 0, heads * head_dim)
+    if head_dim % 2:
+        raise FileFormatError(f"heads of tensor `{name}` have {head_dim} elements, an odd number")
     order = np.arange(heads * head_dim).reshape(heads, 2, -1).swapaxes(1, 2).reshape(-1)
     return source.permuted(order)
 
 
+def _expect(name: str, source: Source, axis: int, size: int) -> None:
+    """Refuse a source whose shape is not that of the configuration along an axis.
+
+    Raises:
+        FileFormatError: it has another size along the axis, or has no such axis.
+
+    """
+    if len(source.shape) > axis and source.shape[axis] == size:
+        return
+    expected = [*source.shape[:axis], size, *source.shape[axis + 1 :]]
+    raise FileFormatError(
+        f"tensor `{name}` has shape {list(source.shape)}, expected {expected} by the configuration",
+        hint="take the configuration that belongs to the weights",
+        tensor=name,
+    )
+
+
+def _axes(name: str, source: Source, count: int) -> tuple[int, ...]:
+    """The shape of a source, which must have `count` axes."""
+    if len(source.shape) != count:
+        raise FileFormatError(
+            f"tensor `{name}` has shape {list(source.shape)}, expected {count} axes", tensor=name
+        )
+    return source.shape
+
+
 def _turned(name: str, source: Source, d: Delta) -> Source:
     """Order value heads so that head h belongs to key head h modulo the number of key heads."""
-    heads = np.arange(d.heads).reshape(d.key_heads, -1).T.reshape(-1)
-    rows = (heads[:, None] * d.value_size + np.arange(d.value_size)).reshape(-1)
+    _check_heads(name, d)
+    keys, values = 2 * d.key_heads * d.key_size, d.heads * d.value_size
     if name.endswith((".ssm_alpha.weight", ".ssm_beta.weight", ".ssm_a", ".ssm_dt.bias")):
-        return source.permuted(heads)
+        _expect(name, source, 0, d.heads)  # first, as an array of this size follows
+        return source.permuted(_order_of_heads(d))
     if name.endswith(".attn_gate.weight"):
-        return source.permuted(rows)
+        _expect(name, source, 0, values)
+        return source.permuted(_order_of_values(d))
     if name.endswith(".ssm_out.weight"):
-        return source.permuted(rows, axis=1)
+        _expect(name, source, 1, values)
+        return source.permuted(_order_of_values(d), axis=1)
     if name.endswith((".attn_qkv.weight", ".ssm_conv1d.weight")):
-        keys = 2 * d.key_heads * d.key_size
-        return source.permuted(np.concatenate([np.arange(keys), keys + rows]))
+        _expect(name, source, 0, keys + values)
+        return source.permuted(np.concatenate([np.arange(keys), keys + _order_of_values(d)]))
     return source
+
+
+def _check_heads(name: str, d: Delta) -> None:
+    if d.heads % d.key_heads:
+        raise FileFormatError(
+            f"tensor `{name}`: {d.heads} value heads do not divide among {d.key_heads} key heads",
+            hint="take the configuration that belongs to the weights",
+            tensor=name,
+        )
+
+
+def _order_of_heads(d: Delta) -> NDArray[np.int64]:
+    return np.arange(d.heads).reshape(d.key_heads, -1).T.reshape(-1)
+
+
+def _order_of_values(d: Delta) -> NDArray[np.int64]:
+    return (_order_of_heads(d)[:, None] * d.value_size + np.arange(d.value_size)).reshape(-1)
 
 
 def _split_qwen3next(sources: dict[str, Source], config: Config) -> dict[str, Source]:
@@ -235,18 +278,13 @@ def _split_qwen3next(sources: dict[str, Source], config: Config) -> dict[str, So
     assert config.delta is not None
     d, found = config.delta, {}
     values = d.heads // d.key_heads * d.value_size  # rows of v, and of z, for each key head
-    rows = np.arange(d.key_heads * 2 * (d.key_size + values)).reshape(d.key_heads, -1)
-    cuts = np.split(rows, np.cumsum([d.key_size, d.key_size, values]), axis=1)
-    q, k, v, z = (cut.reshape(-1) for cut in cuts)
     for name, source in sources.items():
         if name.endswith(".in_proj_qkvz.weight"):
-            if source.shape[0] != rows.size:
-                raise FileFormatError(
-                    f"tensor `{name}` has {source.shape[0]} rows, "
-                    f"expected {rows.size} by the configuration",
-                    hint="take the configuration that belongs to the weights",
-                    tensor=name,
-                )
+            _check_heads(name, d)
+            _expect(name, source, 0, d.key_heads * 2 * (d.key_size + values))
+            rows = np.arange(source.shape[0]).reshape(d.key_heads, -1)
+            cuts = np.split(rows, np.cumsum([d.key_size, d.key_size, values]), axis=1)
+            q, k, v, z = (cut.reshape(-1) for cut in cuts)
             stem = name.removesuffix("qkvz.weight")
             found[stem + "qkv.weight"] = source.permuted(np.concatenate([q, k, v]))
             found[stem + "z.weight"] = source.permuted(z)
@@ -255,20 +293,47 @@ def _split_qwen3next(sources: dict[str, Source], config: Config) -> dict[str, So
     return found
 
 
-def _split_halves(sources: dict[str, Source], config: Config) -> dict[str, Source]:
-    """Split the gate and up projections of experts, which are one tensor, gate first."""
+def _split_experts(sources: dict[str, Source], config: Config) -> dict[str, Source]:
+    """Split the gate and up projections of experts, which transformers 5 has as one tensor.
+
+    Gate comes first. Some models have matrices transposed: their shape shows it.
+    """
     found = {}
     for name, source in sources.items():
-        stem, _, end = name.rpartition(".")
-        if end == "gate_up_proj" and stem.endswith(".experts"):
-            half = np.arange(source.shape[1] // 2)
+        stem, _, end = name.replace(".block_sparse_moe.", ".mlp.").rpartition(".")
+        if not stem.endswith(".experts") or end not in ("gate_up_proj", "down_proj"):
+            found[name] = source
+            continue
+        source = _upright(name, source, config, 2 if end == "gate_up_proj" else 1)
+        if end == "gate_up_proj":
+            half = np.arange(_axes(name, source, 3)[1] // 2)
             found[f"{stem}.gate_proj.weight"] = source.permuted(half, axis=1)
             found[f"{stem}.up_proj.weight"] = source.permuted(half + half.size, axis=1)
-        elif end == "down_proj" and stem.endswith(".experts"):
-            found[f"{stem}.down_proj.weight"] = source
         else:
-            found[name] = source
+            found[f"{stem}.down_proj.weight"] = source
     return found
+
+
+def _upright(name: str, source: Source, config: Config, projections: int) -> Source:
+    """Turn the fused matrices of experts so that rows are outputs.
+
+    Raises:
+        FileFormatError: the shape is neither way that of the configuration.
+
+    """
+    ffn = config.ffn if config.routing is None else config.routing.ffn
+    width = config.width
+    expected = (2 * ffn, width) if projections == 2 else (width, ffn)
+    if source.shape[1:] == expected:
+        return source
+    if source.shape[1:] == expected[::-1]:
+        return source.map(lambda x: x.swapaxes(1, 2), (source.shape[0], *expected))
+    raise FileFormatError(
+        f"tensor `{name}` has shape {list(source.shape)}, "
+        f"expected {[config.experts, *expected]} by the configuration",
+        hint="take the configuration that belongs to the weights",
+        tensor=name,
+    )
 
 
 def _split_gpt_oss(sources: dict[str, Source], config: Config) -> dict[str, Source]:
@@ -279,19 +344,22 @@ def _split_gpt_oss(sources: dict[str, Source], config: Config) -> dict[str, Sour
             continue
         if name.endswith("_blocks"):
             scales = sources.get(name.removesuffix("_blocks") + "_scales")
-            if scales is None or scales.shape != source.shape[:-1]:
+            blocks = _axes(name, source, 4)
+            if scales is None or scales.shape != blocks[:-1] or blocks[-1] != 16:
                 raise FileFormatError(f"tensor `{name}` has no scales of its shape", tensor=name)
             source, end = _mxfp4(source, scales), "weight"
         elif name.endswith("_proj_bias"):
             end = "bias"
         elif name.endswith(("experts.gate_up_proj", "experts.down_proj")):
-            a, b, c = source.shape
+            a, b, c = _axes(name, source, 3)
             source, end = source.map(lambda x: x.swapaxes(1, 2), (a, c, b)), "weight"
         else:
             found[name] = source
             continue
         stem = name.removesuffix("_blocks").removesuffix("_bias")
         if stem.endswith(".gate_up_proj"):
+            if len(source.shape) < 2:
+                raise FileFormatError(f"tensor `{name}` has no rows for each expert", tensor=name)
             for first, half in enumerate(("gate", "up")):
                 order = np.arange(first, source.shape[1], 2)
                 half_name = f"{stem.removesuffix('gate_up_proj')}{half}_proj.{end}"
@@ -317,7 +385,9 @@ def _mxfp4(blocks: Source, scales: Source) -> Source:
 
 
 _SPLITS = {
-    "qwen3next": _split_qwen3next,
-    "qwen35moe": _split_halves,
+    "llama": _split_experts,
+    "qwen3moe": _split_experts,
+    "qwen3next": lambda sources, config: _split_experts(_split_qwen3next(sources, config), config),
+    "qwen35moe": _split_experts,
     "gpt-oss": _split_gpt_oss,
 }

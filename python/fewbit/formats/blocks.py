@@ -18,6 +18,9 @@ Numbers = dict[str, NDArray[np.generic]]
 _SLAB = 1 << 18
 """Bytes of blocks that are read at once: every bit of them takes a byte of memory meanwhile."""
 
+_QUIET = np.errstate(invalid="ignore", over="ignore")
+"""Damaged blocks may hold a NaN or overflow; `fewbit.verify` finds them."""
+
 
 def read_block(data: NDArray[np.uint8], name: str) -> Numbers:
     """Read the numbers of one block, uint8 [bytes], as `read_blocks` does: arrays [numbers]."""
@@ -49,6 +52,7 @@ def read_blocks(data: NDArray[np.uint8], name: str) -> Numbers:
     return {key: _as_kind(v, layout.kinds.get(key, "")) for key, v in found.items()}
 
 
+@_QUIET
 def scales_of(numbers: Numbers, name: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Scale and minimum of each group of a block, f32 [..., groups]; [..., 0] without a minimum."""
     layout = layout_of(find_format(name))
@@ -109,6 +113,7 @@ def codes_of_rows(data: NDArray[np.uint8], format_: Format, columns: int) -> NDA
     return codes.reshape(len(data), -1)[:, :columns]
 
 
+@_QUIET
 def scales_of_rows(
     data: NDArray[np.uint8], format_: Format
 ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
@@ -126,6 +131,7 @@ def scales_of_rows(
     return scales, minima if minima.size else None
 
 
+@_QUIET
 def zeros_of_rows(data: NDArray[np.uint8], format_: Format) -> NDArray[Any] | None:
     """Read the zero point of each group, [rows, groups]; None in a format without one.
 

@@ -53,7 +53,7 @@ class Field:
 
     @property
     def text(self) -> str:
-        """Describe the field, as `fewbit inspect --format` prints it."""
+        """Describe the field, as `fewbit formats NAME` prints it."""
         distance = f", {self.stride} elements apart" if self.stride else ""
         if self.trits:
             return f"{self.trits} trits a byte{distance}"

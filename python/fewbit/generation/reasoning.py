@@ -8,7 +8,7 @@ channel ``final`` is the answer. Text may arrive cut anywhere, even inside a mar
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, TypeAlias
 
 from fewbit.tokenizer.tokenizer import Tokenizer
 
@@ -19,10 +19,13 @@ HARMONY = (START, CHANNEL, MESSAGE, *ENDS, "<|constrain|>")
 ANSWER_CHANNEL = "final"
 
 
-class Piece(NamedTuple):
-    """Some text, and whether it belongs to the answer or to the reasoning before it."""
+Kind: TypeAlias = Literal["answer", "reasoning", "tool_call"]
 
-    kind: Literal["answer", "reasoning"]
+
+class Piece(NamedTuple):
+    """Some text: of the answer, of the reasoning before it, or of a call of a tool."""
+
+    kind: Kind
     text: str
 
 
@@ -38,11 +41,14 @@ class Splitter(Protocol):
         ...
 
 
-def splitter(tokenizer: Tokenizer, prompt: str) -> Splitter:
-    """The splitter for text after `prompt`, which the model's chat template wrote."""
+def splitter(tokenizer: Tokenizer, prompt: str, tools: bool = False) -> Splitter:
+    """The splitter for text after `prompt`, which the model's chat template wrote.
+
+    With `tools`, harmony's messages to functions are calls.
+    """
     vocab = tokenizer.vocab
     if CHANNEL in vocab and MESSAGE in vocab:
-        return Harmony(prompt)
+        return Harmony(prompt, tools)
     return Thinking(prompt)
 
 
@@ -113,12 +119,16 @@ class Thinking:
 
 
 class Harmony:
-    """GPT-OSS's messages: a header with a channel, ``<|message|>``, a body, and an end."""
+    """GPT-OSS's messages: a header with a channel, ``<|message|>``, a body, and an end.
 
-    def __init__(self, prompt: str = "") -> None:
+    With `tools`, a message to a function is a call: its header comes with it.
+    """
+
+    def __init__(self, prompt: str = "", tools: bool = False) -> None:
         self._held = ""
         self._header: str | None = None
-        self._kind: Literal["answer", "reasoning"] = "answer"
+        self._kind: Kind = "answer"
+        self._tools = tools
         begun = prompt.rfind(START)
         if begun >= 0:  # the prompt may have begun the answer's message
             for _ in self.push(prompt[begun:]):
@@ -132,7 +142,7 @@ class Harmony:
             at, marker = found
             yield from self._take(at)
             self._held = self._held[len(marker) :]
-            self._pass(marker)
+            yield from self._pass(marker)
         yield from self._take(len(self._held) - held_back(self._held, HARMONY))
 
     def finish(self) -> Iterator[Piece]:
@@ -152,11 +162,15 @@ class Harmony:
         elif text:
             yield Piece(self._kind, text)
 
-    def _pass(self, marker: str) -> None:
+    def _pass(self, marker: str) -> Iterator[Piece]:
         if marker == MESSAGE:
-            _, named, channel = (self._header or "").rpartition(CHANNEL)
+            header = self._header or ""
+            _, named, channel = header.rpartition(CHANNEL)
             name = channel.split()[:1]
             self._kind = "answer" if not named or name == [ANSWER_CHANNEL] else "reasoning"
+            if self._tools and "to=functions." in header:
+                self._kind = "tool_call"
+                yield Piece("tool_call", header + MESSAGE)
             self._header = self._given = None
         elif marker == START:
             self._header = ""

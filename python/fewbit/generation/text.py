@@ -10,9 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewbit.errors import InputError
+from fewbit.generation.defaults import default_sampling
 from fewbit.generation.reasoning import first_of, held_back
 from fewbit.run.limits import BATCH, Activations
 from fewbit.run.model import LoadedModel
+from fewbit.run.penalties import Penalties
 from fewbit.run.sampling import Sampling, choose
 
 Finish = Literal["stop", "length", "context"]
@@ -77,16 +79,23 @@ class Session:
         """The logits [vocab] after one more token."""
         return self._forward([token])
 
-    def follow(self, token: int, sampling: Sampling, rng: np.random.Generator) -> Generator[int]:
+    def follow(
+        self,
+        token: int,
+        sampling: Sampling,
+        rng: np.random.Generator,
+        penalties: Penalties | None = None,
+    ) -> Generator[int]:
         """The tokens after `token`, until the context is full; each is computed when asked for.
 
-        A device that can choose tokens itself does so, a few steps ahead.
+        A device that can choose tokens itself does so, a few steps ahead. `penalties` change the
+        logits before a choice.
         """
         most = self.context - len(self.ids)
         found = self.model.decode(self._cache, token, sampling, rng, self.acts, most)
         if found is None:
             while not self.full:
-                token = choose(self.step(token), sampling, rng)
+                token = self.choose(self.step(token), sampling, rng, penalties)
                 yield token
             return
         try:
@@ -96,6 +105,23 @@ class Session:
                 yield token
         finally:
             found.close()
+
+    def choose(
+        self,
+        logits: NDArray[np.float32],
+        sampling: Sampling,
+        rng: np.random.Generator,
+        penalties: Penalties | None = None,
+    ) -> int:
+        """The next token's id from its logits [vocab]; `penalties` see the session's tokens.
+
+        Raises:
+            InputError: the logits hold NaN or +inf, or nothing but -inf.
+
+        """
+        if penalties is None:
+            return choose(logits, sampling, rng)
+        return choose(penalties.apply(logits, self.ids), sampling, rng)
 
     def _forward(self, ids: Sequence[int]) -> NDArray[np.float32]:
         last = np.array([len(ids) - 1], np.uint32)
@@ -109,7 +135,8 @@ class Generation(Iterator[str]):
     """Text that is being generated: iterate over its pieces; `text` and the counts grow.
 
     `finish` is None until the end. `prompt_seconds` is the time to the first token, `seconds` the
-    time of all later steps, which alone count in `tokens_per_second`.
+    time of all later steps, which alone count in `tokens_per_second`. `sampling` says how tokens
+    are drawn.
     """
 
     def __init__(
@@ -120,6 +147,7 @@ class Generation(Iterator[str]):
         sampling: Sampling,
         stop: str | Sequence[str],
         spelled: frozenset[int] = frozenset(),
+        shows_end: bool = False,
     ) -> None:
         if max_tokens < 1:
             raise InputError(f"cannot make {max_tokens} tokens", hint="use 1 or more")
@@ -134,9 +162,11 @@ class Generation(Iterator[str]):
         self.seconds = 0.0
         self._session = session
         self._limit = max_tokens
-        self._sampling = sampling
+        self.sampling = sampling
         self._stop = stop
         self._spelled = spelled
+        self._shows_end = shows_end
+        self._penalties = _penalties(session.model, sampling)
         self._pieces = self._run()
 
     def __next__(self) -> str:
@@ -181,11 +211,12 @@ class Generation(Iterator[str]):
         yield decoder.finish()
 
     def _choose(self) -> Iterator[int]:
-        session, rng = self._session, self._sampling.generator()
+        session, sampling, rng = self._session, self.sampling, self.sampling.generator()
         start = time.perf_counter()
-        token = choose(session.feed(self.prompt), self._sampling, rng)
+        logits = session.feed(self.prompt)
+        token = session.choose(logits, sampling, rng, self._penalties)
         self.prompt_seconds = time.perf_counter() - start
-        following = session.follow(token, self._sampling, rng)
+        following = session.follow(token, sampling, rng, self._penalties)
         try:
             yield from self._until_end(token, following)
         finally:
@@ -196,6 +227,8 @@ class Generation(Iterator[str]):
         while True:
             if token in session.model.tokenizer.stop_ids:
                 self.finish = "stop"
+                if self._shows_end:
+                    yield token
                 return
             self.tokens.append(token)
             yield token
@@ -217,12 +250,15 @@ def generate(
     acts: Activations = "int8",
     session: Session | None = None,
     spelled: frozenset[int] = frozenset(),
+    skip_special: bool = True,
 ) -> Generation:
     """Generate the text that `model` writes after `prompt`, a text or token ids.
 
     Text ends at a token that the model marks as an end, at one of the `stop` strings (left out
     of the text), after `max_tokens` tokens, or when the context is full. A `session` keeps its
-    KV cache for the next call. Special tokens do not show in the text, except those in `spelled`.
+    KV cache for the next call. Special tokens do not show in the text, except those in `spelled`;
+    without `skip_special` all of them do, the end token too. `sampling` None means the one that
+    the model's files recommend (`Model.sampling`).
 
     Raises:
         InputError: the prompt is empty or longer than the context, or an option out of range.
@@ -239,7 +275,17 @@ def generate(
     if session is None:
         context = max(min(model.config.context, len(ids) + max_tokens), 2)
         session = Session(model, context, acts)
-    return Generation(session, ids, max_tokens, sampling or Sampling(), stop, spelled)
+    if not skip_special:
+        spelled = tokenizer.special_ids
+    drawn = sampling or default_sampling(model.checkpoint)
+    return Generation(session, ids, max_tokens, drawn, stop, spelled, not skip_special)
+
+
+def _penalties(model: LoadedModel, sampling: Sampling) -> Penalties | None:
+    """What changes the logits before a choice; None if the sampling leaves them."""
+    if not sampling.changes_logits:
+        return None
+    return Penalties(sampling, model.tokenizer, model.config.vocab)
 
 
 def _shared_prefix(a: Sequence[int], b: Sequence[int]) -> int:

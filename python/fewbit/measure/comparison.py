@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from fewbit.callbacks import Progress
 from fewbit.formats.table import find_format
 from fewbit.measure.evaluate import Variant, divergences
+from fewbit.measure.limits import main_format
 from fewbit.measure.results import Divergence, estimate_text, sample_lines
 from fewbit.measure.speed import Case, Filled
 from fewbit.plan.sizes import Sizes, sizes_of
@@ -92,12 +93,7 @@ def compare(
 
 def base_name(model: LoadedModel) -> str:
     """The format of most of a model's linear weights."""
-    counts: dict[str, int] = {}
-    for op in model.plan.ops:
-        for name in op.weights if op.kind == "linear" else ():
-            format_ = model.formats[name]
-            counts[format_] = counts.get(format_, 0) + op.width
-    return max(counts, key=lambda name: counts[name])
+    return main_format(model.plan, model.formats)
 
 
 def _rounds_activations(model: LoadedModel) -> bool:

@@ -20,6 +20,7 @@ from fewbit.errors import InputError
 from fewbit.measure import statistics as measures
 from fewbit.measure.results import Divergence, Perplexity, Sample
 from fewbit.measure.statistics import Values
+from fewbit.run.executor import Cache
 from fewbit.run.limits import ACTIVATIONS, BATCH, Activations
 from fewbit.run.model import LoadedModel
 from fewbit.run.predictions import Ids, Predictions
@@ -46,6 +47,11 @@ class Windows:
         return int(self.targets.shape[1])
 
     @property
+    def count(self) -> int:
+        """How many windows there are."""
+        return len(self.targets)
+
+    @property
     def first(self) -> int:
         """The first position whose prediction is scored; the last is ctx - 2."""
         return self.ctx // 2
@@ -56,7 +62,17 @@ class Windows:
         return self.targets[:, self.first + 1 :]
 
 
-def windows(model: LoadedModel, text: str, ctx: int = 512, chunks: int | None = None) -> Windows:
+_SHORT = "use a longer text or a smaller window (`--ctx`)"
+_SHORT_OR_STRIDE = f"{_SHORT}, or `--stride` (`stride=`), which scores every token of any text"
+
+
+def windows(
+    model: LoadedModel,
+    text: str,
+    ctx: int = 512,
+    chunks: int | None = None,
+    hint: str = _SHORT,
+) -> Windows:
     """The windows of `text` for `model`'s tokenizer, the first `chunks` of them.
 
     Where the vocabulary adds BOS, it replaces the first token of each window (which is never
@@ -66,15 +82,12 @@ def windows(model: LoadedModel, text: str, ctx: int = 512, chunks: int | None = 
         InputError: ctx is below 4, chunks below 1, or the text has fewer than 2 ctx tokens.
 
     """
-    if ctx < 4:
-        raise InputError(f"a window of {ctx} tokens is too short", hint="use 4 or more", ctx=ctx)
-    if chunks is not None and chunks < 1:
-        raise InputError(f"cannot measure {chunks} chunks", hint="use 1 or more", chunks=chunks)
+    _check_windows(ctx, chunks)
     ids = model.tokenizer.encode(text.removesuffix("\n"), special=True)
     if len(ids) < 2 * ctx:
         raise InputError(
             f"the text has {len(ids)} tokens, windows of {ctx} need at least {2 * ctx}",
-            hint="use a longer text or a smaller window (`--ctx`)",
+            hint=hint,
             tokens=len(ids),
             needed=2 * ctx,
         )
@@ -93,27 +106,75 @@ def perplexity(
     chunks: int | None = None,
     acts: Activations = "int8",
     progress: Progress | None = None,
+    stride: int | None = None,
 ) -> Perplexity:
     """The perplexity of `text` under `model`, as ``llama-perplexity`` measures it.
 
+    With a `stride` windows overlap: each begins `stride` tokens behind the last and scores the
+    tokens that none has scored before, the first window all of its own. So every token of a text
+    of any length is scored, all but the first with the tokens before it.
+
     Raises:
-        InputError: the text is too short for two windows, or `acts` is unknown.
+        InputError: the text is too short for two windows, with a `stride` for one token to score,
+            or an option is out of range.
 
     """
     _check_acts(acts)
-    found = windows(model, text, ctx, chunks)
-    run = _Run(Variant(model, acts), found)
-    start, count = time.perf_counter(), len(found.inputs)
-    scored: list[Values] = []
-    for chunk in range(count):
-        for rows, targets in run.predictions(chunk):
-            scored.append(rows.nll(targets))
+    _check_windows(ctx, chunks)
+    if stride is None:
+        found = windows(model, text, ctx, chunks, _SHORT_OR_STRIDE)
+        pieces = [(found.inputs[i], found.targets[i], found.first) for i in range(found.count)]
+    else:
+        pieces = strided_windows(model, text, ctx, stride)[:chunks]
+    cache = model.cache(1, max(len(inputs) for inputs, _, _ in pieces))
+    start, scored = time.perf_counter(), list[Values]()
+    for done, (inputs, targets, first) in enumerate(pieces, 1):
+        for rows, wanted in _scored_rows(Variant(model, acts), cache, inputs, targets, first):
+            scored.append(rows.nll(wanted))
         if progress:
-            progress(
-                chunk + 1, count, f"PPL {measures.mean(np.concatenate(scored)).exp().value:.4f}"
-            )
+            mean = measures.mean(np.concatenate(scored))
+            progress(done, len(pieces), f"PPL {mean.exp().value:.4f}")
     nll = np.concatenate(scored)
-    return measures.perplexity(nll, acts, _sample(found, start, int(np.isfinite(nll).sum())))
+    processed = None if stride is None else sum(len(inputs) - 1 for inputs, _, _ in pieces)
+    sample = Sample(
+        ctx, len(pieces), nll.size, time.perf_counter() - start,
+        nll.size - int(np.isfinite(nll).sum()), stride, processed,
+    )  # fmt: skip
+    return measures.perplexity(nll, acts, sample)
+
+
+def strided_windows(
+    model: LoadedModel, text: str, ctx: int, stride: int
+) -> list[tuple[Ids, Ids, int]]:
+    """Overlapping windows of `text`: ids [up to ctx], the same again, the first row that counts.
+
+    Where the vocabulary adds BOS, each window begins with it.
+
+    Raises:
+        InputError: the stride is not from 1 to below `ctx`, or no token can be scored.
+
+    """
+    if not isinstance(stride, int) or not 1 <= stride < ctx:
+        raise InputError(
+            f"a stride of {stride} tokens, expected 1 to {ctx - 1}",
+            hint="the stride is shorter than the window (`--ctx`)", stride=stride, ctx=ctx,
+        )  # fmt: skip
+    tokenizer = model.tokenizer
+    ids = tokenizer.encode(text.removesuffix("\n"), special=True)
+    bos = [tokenizer.bos] if tokenizer.adds_bos and tokenizer.bos is not None else []
+    if bos and ids[:1] == bos:
+        ids = ids[1:]
+    if len(ids) + len(bos) < 2:
+        raise InputError(
+            f"the text has {len(ids)} tokens, too few to score one", hint="use a longer text"
+        )
+    width, start, scored = ctx - len(bos), 0, 1 - len(bos)
+    found = []
+    while scored < len(ids):
+        window = np.array(bos + ids[start : start + width], np.uint32)
+        found.append((window, window, scored - start + len(bos) - 1))
+        start, scored = start + stride, start + width
+    return found
 
 
 def divergence(
@@ -211,28 +272,41 @@ class _Run:
 
         Rows are good until the next are asked for.
         """
-        found, model = self.windows, self.variant.model
-        self.cache.reset()
-        for start in range(0, found.ctx - 1, BATCH):
-            stop = min(start + BATCH, found.ctx - 1)  # nothing asks what the last token predicts
-            first = min(max(start, found.first), stop)
-            rows = model.predict(
-                self.cache,
-                found.inputs[chunk, start:stop],
-                np.arange(first - start, stop - start, dtype=np.uint32),
-                self.variant.acts,
-            )
-            try:
-                if first < stop:
-                    yield rows, np.ascontiguousarray(found.targets[chunk, first + 1 : stop + 1])
-            finally:
-                rows.release()
+        found = self.windows
+        yield from _scored_rows(
+            self.variant, self.cache, found.inputs[chunk], found.targets[chunk], found.first
+        )
+
+
+def _scored_rows(
+    variant: Variant, cache: Cache, inputs: Ids, targets: Ids, first: int
+) -> Iterator[tuple[Predictions, Ids]]:
+    """The rows of a window from `first` on, and the tokens they predict, batch by batch."""
+    model, end = variant.model, len(inputs) - 1  # nothing asks what the last token predicts
+    cache.reset()
+    for start in range(0, end, BATCH):
+        stop = min(start + BATCH, end)
+        begin = min(max(start, first), stop)
+        outputs = np.arange(begin - start, stop - start, dtype=np.uint32)
+        rows = model.predict(cache, inputs[start:stop], outputs, variant.acts)
+        try:
+            if begin < stop:
+                yield rows, np.ascontiguousarray(targets[begin + 1 : stop + 1])
+        finally:
+            rows.release()
 
 
 def _sample(found: Windows, start: float, finite: int) -> Sample:
     seconds = time.perf_counter() - start
     count, ctx = found.inputs.shape
     return Sample(ctx, count, found.scored.size, seconds, found.scored.size - finite)
+
+
+def _check_windows(ctx: int, chunks: int | None) -> None:
+    if ctx < 4:
+        raise InputError(f"a window of {ctx} tokens is too short", hint="use 4 or more", ctx=ctx)
+    if chunks is not None and chunks < 1:
+        raise InputError(f"cannot measure {chunks} chunks", hint="use 1 or more", chunks=chunks)
 
 
 def _check_acts(acts: str) -> None:

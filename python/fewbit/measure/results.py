@@ -28,7 +28,8 @@ class Sample:
     """What was measured: `chunks` windows of `ctx` tokens; `tokens` tokens in all were scored.
 
     `nonfinite` counts the scored tokens whose logits gave no finite measure; the means are then
-    not finite either. `seconds` is the wall clock of the whole measurement.
+    not finite either. `seconds` is the wall clock of the whole measurement. With a `stride` windows
+    overlap and the last may be shorter: `processed` tokens went through the model.
     """
 
     ctx: int
@@ -36,11 +37,14 @@ class Sample:
     tokens: int
     seconds: float
     nonfinite: int = 0
+    stride: int | None = None
+    processed: int | None = None
 
     @property
     def tokens_per_second(self) -> float:
         """Tokens that went through the model, scored or not, per second."""
-        return self.chunks * self.ctx / self.seconds if self.seconds > 0 else math.inf
+        tokens = self.chunks * self.ctx if self.processed is None else self.processed
+        return tokens / self.seconds if self.seconds > 0 else math.inf
 
 
 @dataclass(frozen=True)
@@ -136,6 +140,10 @@ def sample_lines(samples: Sequence[Sample]) -> list[str]:
     """How much was measured, and a warning if some logits were not finite."""
     first = samples[0]
     lines = [f"{first.chunks} windows of {first.ctx} tokens, {first.tokens:,} tokens scored"]
+    if first.stride is not None:
+        windows = "1 window" if first.chunks == 1 else f"{first.chunks} windows"
+        scored = "1 token" if first.tokens == 1 else f"{first.tokens:,} tokens"
+        lines = [f"{windows} of up to {first.ctx} tokens, stride {first.stride}, {scored} scored"]
     bad = max(sample.nonfinite for sample in samples)
     if bad:
         lines.append(f"warning: the logits of {bad:,} tokens are not finite, nor are the means")

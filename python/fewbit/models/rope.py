@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from fewbit.errors import UnsupportedError
+from fewbit.errors import FewbitError, FileFormatError, UnsupportedError
 from fewbit.plan.config import Rope
 
 
@@ -19,8 +19,26 @@ def frequencies(rope: Rope, dims: int) -> tuple[tuple[float, ...], float]:
 
     Raises:
         UnsupportedError: the kind of scaling is unknown.
+        FileFormatError: a frequency or the factor is not a finite number.
 
     """
+    try:
+        found, factor = _scaled(rope, dims)
+        usable = all(map(math.isfinite, (*found, factor)))
+    except FewbitError:
+        raise
+    except (ArithmeticError, ValueError):  # a base of 0, a logarithm of 0
+        usable = False
+    if not usable:
+        raise FileFormatError(
+            f"the rotary embedding has no finite frequencies: base {rope.base:g}, scaling "
+            f"{rope.kind} by {rope.factor:g}",
+            hint="the configuration is damaged: take the one that belongs to the weights",
+        )
+    return found, factor
+
+
+def _scaled(rope: Rope, dims: int) -> tuple[tuple[float, ...], float]:
     plain = [rope.base ** (-2.0 * i / dims) for i in range(dims // 2)]
     if rope.factors is not None:
         plain = [f / divisor for f, divisor in zip(plain, rope.factors, strict=True)]

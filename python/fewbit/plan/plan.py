@@ -289,7 +289,9 @@ def _f32(value: float) -> float:
 def attribute_texts(attributes: Mapping[str, Attribute]) -> list[str]:
     """Return attributes as text; of long lists of numbers the first and the last."""
     return [
-        f"{name}=[{value[0]:g} .. {value[-1]:g}]" if isinstance(value, tuple) else f"{name}={value}"
+        f"{name}=[{value[0]:g} .. {value[-1]:g}]"
+        if isinstance(value, tuple) and value
+        else f"{name}={value}"
         for name, value in attributes.items()
     ]
 

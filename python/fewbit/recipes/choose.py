@@ -21,7 +21,9 @@ from fewbit.recipes.mixtures import ALIASES, FILE_TYPES, Place
 from fewbit.recipes.order import sort_key
 
 _BLOCK_LINEAR = re.compile(r"blk\.\d+\.(attn|ffn)_\w+\.weight")
-_BLOCK = re.compile(r"blk\.(\d+)\.")
+_BLOCK = re.compile(r"blk\.([0-9]{1,9})\.")
+_MATRICES = ("weight", ".lora_a", ".lora_b")
+"""Ends of the names of matrices; adapters have two for each matrix that they change."""
 
 
 class Shaped(Protocol):
@@ -380,7 +382,7 @@ def _has(name: str, substrings: Collection[str]) -> bool:
 
 def is_quantizable(name: str, shape: tuple[int, ...], architecture: str = "") -> bool:
     """True if a recipe may quantize the tensor: a matrix that is not a norm, router or tiny."""
-    if not any(n > 1 for n in shape[:-1]) or not name.endswith("weight"):
+    if not any(n > 1 for n in shape[:-1]) or not name.endswith(_MATRICES):
         return False
     if architecture == "glm5-next" and _has(name, mixtures.UNQUANTIZED_IN_GLM5_NEXT):
         return False

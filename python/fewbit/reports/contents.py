@@ -1,10 +1,9 @@
-"""Read what `fewbit inspect` shows: tensors, distributions of values, single blocks."""
+"""Read what `fewbit inspect` shows: tensors, metadata, single blocks."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from os import PathLike
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +11,11 @@ from numpy.typing import NDArray
 from fewbit import _core
 from fewbit.demo import demo_or
 from fewbit.errors import FileFormatError, InputError, UnsupportedError
-from fewbit.files.checkpoint import Checkpoint, open_checkpoint
-from fewbit.files.gguf import GgufFile, readable
+from fewbit.files.checkpoint import Checkpoint
+from fewbit.files.gguf import Field, readable
 from fewbit.files.gguf_pieces import gguf_file, read_pieces
 from fewbit.files.names import matching
+from fewbit.files.tensor_file import Source, TensorFile, open_tensors
 from fewbit.formats.blocks import read_block, scales_of
 from fewbit.formats.layouts import layout_of
 from fewbit.formats.table import find_format
@@ -24,16 +24,11 @@ from fewbit.reports.summaries import (
     Block,
     Bytes,
     Contents,
-    Distribution,
     Explanation,
     MetadataValues,
     TensorSummary,
 )
 from fewbit.tokenizer.load import tokenizer_of
-
-PERCENTILES = (0.1, 1.0, 5.0, 25.0, 50.0, 75.0, 95.0, 99.0, 99.9)
-SIGMAS = (3, 4, 6, 10)
-BINS = 21
 
 
 def explain(name: str) -> Explanation:
@@ -68,14 +63,8 @@ def inspect(model: str | PathLike[str] | Checkpoint) -> Contents:
     """
     if isinstance(model, Checkpoint):
         return _contents_of(model)
-    path = demo_or(model)
-    try:
-        checkpoint = open_checkpoint(path)
-    except (FileFormatError, UnsupportedError) as error:
-        if (file := gguf_file(path)) is None:
-            raise
-        return _listed(file, read_pieces(file), error.message)
-    return _contents_of(checkpoint)
+    source = open_tensors(demo_or(model), damaged=True)
+    return _listed(source) if isinstance(source, TensorFile) else _contents_of(source)
 
 
 def metadata(model: str | PathLike[str]) -> MetadataValues:
@@ -94,32 +83,35 @@ def metadata(model: str | PathLike[str]) -> MetadataValues:
         )
     fields = read_pieces(path).metadata
     types = {
-        key: field.type.name if field.item is None else f"{field.item.name} list"
+        readable(key): field.type.name if field.item is None else f"{field.item.name} list"
         for key, field in fields.items()
     }
-    return MetadataValues(str(path), types, {k: _readable(f.value) for k, f in fields.items()})
+    values = {readable(key): _readable(field) for key, field in fields.items()}
+    return MetadataValues(str(path), types, values)
 
 
 def _readable(value: object) -> object:
+    if isinstance(value, Field):
+        return _readable(value.value)
     if isinstance(value, list):
         return [_readable(item) for item in value]
     return readable(value) if isinstance(value, str) else value
 
 
-def _listed(path: Path, file: GgufFile, problem: str) -> Contents:
+def _listed(file: TensorFile) -> Contents:
     """List a GGUF file without its configuration and its tokenizer."""
-    tensors = tuple(
-        TensorSummary(name, info.shape, info.format, tensor_bytes(info.shape, info.format))
-        for name, info in file.tensors.items()
+    return Contents(str(file.path), None, {}, _summaries(file), (file.problem,))
+
+
+def _summaries(source: Source) -> tuple[TensorSummary, ...]:
+    return tuple(
+        TensorSummary(readable(t.name), tuple(t.shape), t.format, tensor_bytes(t.shape, t.format))
+        for t in source.tensors.values()
     )
-    return Contents(str(path), None, {}, tensors, (problem,))
 
 
 def _contents_of(checkpoint: Checkpoint) -> Contents:
-    tensors = tuple(
-        TensorSummary(t.name, tuple(t.shape), t.format, tensor_bytes(t.shape, t.format))
-        for t in checkpoint.tensors.values()
-    )
+    tensors = _summaries(checkpoint)
     try:
         tokenizer = tokenizer_of(checkpoint)
     except (FileFormatError, UnsupportedError) as error:
@@ -134,21 +126,7 @@ def _contents_of(checkpoint: Checkpoint) -> Contents:
     return Contents(str(checkpoint.path), checkpoint.config, facts, tensors)
 
 
-def distributions(checkpoint: Checkpoint, pattern: str) -> Iterator[Distribution]:
-    """The distributions of the tensors whose names match the regular expression `pattern`.
-
-    Raises:
-        InputError: `pattern` is not a regular expression, or matches no tensor.
-
-    """
-    for name in matching(checkpoint.tensors, pattern):
-        tensor = checkpoint.read(name)
-        rows = tensor.data.reshape(matrix_shape(tensor.shape)[0], -1)
-        values = _core.decode(rows, tensor.format, tensor.shape[-1])
-        yield distribution(name, tensor.format, tuple(tensor.shape), values)
-
-
-def blocks(checkpoint: Checkpoint, pattern: str, index: int) -> Iterator[Block]:
+def blocks(source: Source, pattern: str, index: int) -> Iterator[Block]:
     """Block `index` of each tensor whose name matches the regular expression `pattern`.
 
     Raises:
@@ -156,8 +134,8 @@ def blocks(checkpoint: Checkpoint, pattern: str, index: int) -> Iterator[Block]:
             such block, or no blocks at all.
 
     """
-    for name in matching(checkpoint.tensors, pattern):
-        tensor = checkpoint.read(name)
+    for name in matching(source.tensors, pattern):
+        tensor = source.read(name)
         if find_format(tensor.format).is_float:
             raise InputError(
                 f"`{name}` is stored as {tensor.format}: single numbers, not blocks",
@@ -165,7 +143,7 @@ def blocks(checkpoint: Checkpoint, pattern: str, index: int) -> Iterator[Block]:
                 tensor=name,
             )
         data = tensor.data.reshape(matrix_shape(tensor.shape)[0], -1)
-        yield block(name, tensor.format, data, tensor.shape[-1], index)
+        yield block(readable(name), tensor.format, data, tensor.shape[-1], index)
 
 
 def block(name: str, format_: str, data: NDArray[np.uint8], columns: int, index: int) -> Block:
@@ -199,30 +177,3 @@ def block(name: str, format_: str, data: NDArray[np.uint8], columns: int, index:
         name, format_, index, count, row, column, fields, found,
         list(map(float, scales)), list(map(float, minima)), list(map(float, values)),
     )  # fmt: skip
-
-
-def distribution(
-    name: str, format_: str, shape: tuple[int, ...], values: NDArray[np.float32]
-) -> Distribution:
-    """The distribution of `values`, of any shape."""
-    flat = values.ravel().astype(np.float64)
-    mean, deviation = float(flat.mean()), float(flat.std())
-    found = [float(v) for v in np.percentile(flat, PERCENTILES)]
-    far = np.abs(flat - mean)
-    low, high = found[0], found[-1]
-    edges = np.linspace(low, high, BINS + 1)
-    counts = np.bincount(np.clip(np.searchsorted(edges, flat) - 1, 0, BINS - 1), minlength=BINS)
-    return Distribution(
-        name=name,
-        format=format_,
-        shape=shape,
-        min=float(flat.min()),
-        max=float(flat.max()),
-        mean=mean,
-        deviation=deviation,
-        percentiles=dict(zip(PERCENTILES, found, strict=True)),
-        outliers={k: float((far > k * deviation).mean()) for k in SIGMAS},
-        low=low,
-        high=high,
-        counts=tuple(int(c) for c in counts),
-    )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fewbit.plan.config import Config
-from fewbit.tables import Page, Shown, Table
+from fewbit.tables import Fitted, Page, Shown, Table, hanging
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class MetadataValues(Shown):
 
     def page(self) -> Page:
         """As `fewbit inspect --metadata` prints it; long values are cut."""
-        table = Table(("key", "type", "value"), text=3)
+        table = Table(("key", "type", "value"), text=3, folds=3)
         for key, value in self.values.items():
             table.add_row(key, self.types[key], _cut(value))
         return [table]
@@ -130,7 +130,7 @@ class Distribution(Shown):
 
     def page(self) -> Page:
         """As `fewbit inspect` prints it."""
-        return [distribution_lines(self)]
+        return [Fitted(lambda width: distribution_lines(self, width))]
 
 
 @dataclass(frozen=True)
@@ -230,22 +230,24 @@ def _config_lines(config: Config | None, facts: dict[str, object]) -> list[str]:
     ]
 
 
-def distribution_lines(d: Distribution) -> str:
-    """Moments, percentiles, outliers and a histogram of one tensor."""
+def distribution_lines(d: Distribution, width: int) -> str:
+    """Moments, percentiles, outliers and a histogram of one tensor, in `width` columns of text."""
     shape = " x ".join(str(size) for size in d.shape)
-    percentiles = "  ".join(
-        f"{percent:g} %: {value:.4g}" for percent, value in d.percentiles.items()
-    )
-    outliers = "  ".join(f"{k}σ: {100 * share:.3g} %" for k, share in d.outliers.items())
+    moments = {"min": d.min, "max": d.max, "mean": d.mean, "deviation": d.deviation}
     head = [
         f"{d.name}  [{shape}]  {d.format}",
-        f"  min {d.min:.5g}  max {d.max:.5g}  mean {d.mean:.5g}  deviation {d.deviation:.5g}",
-        f"  percentiles  {percentiles}",
-        f"  outliers beyond  {outliers}",
+        *hanging("", [f"{name} {value:.5g} " for name, value in moments.items()], width),
+        *hanging("  percentiles", [f"{p:g} %: {v:.4g} " for p, v in d.percentiles.items()], width),
+        *hanging(
+            "  outliers beyond",
+            [f"{k}σ: {100 * share:.3g} % " for k, share in d.outliers.items()],
+            width,
+        ),
     ]
     most, step = max(d.counts), (d.high - d.low) / len(d.counts)
+    longest = min(50, width - 14 - len(str(most)))
     bars = [
-        f"  {d.low + step * (i + 0.5):>10.3g} {'#' * round(50 * count / most)} {count}"
+        f"  {d.low + step * (i + 0.5):>10.3g} {'#' * round(longest * count / most)} {count}"
         for i, count in enumerate(d.counts)
     ]
     return "\n".join([*head, *bars, ""])
@@ -268,13 +270,17 @@ def block_tables(b: Block) -> Page:
     place = f"row {b.row}, columns {b.column} to {b.column + len(b.values) - 1}"
     head = f"{b.name}  {b.format}  block {b.index} of {b.blocks:,}: {place}"
     numbers = {**b.numbers, "= scales": b.scales, "= minima": b.minima, "= values": b.values}
-    lines = [_numbers_lines(name, found) for name, found in numbers.items() if found]
-    return [head, "", _fields_table(b.fields), "", "\n".join(lines), ""]
+    listed = {name: found for name, found in numbers.items() if found}
+
+    def lines(width: int) -> str:
+        return "\n".join(_numbers_lines(name, found, width) for name, found in listed.items())
+
+    return [head, "", _fields_table(b.fields), "", Fitted(lines), ""]
 
 
 def _fields_table(fields: Sequence[Bytes]) -> Table:
     stored = any(place.hex is not None for place in fields)
-    table = Table(("bytes", "field", "bits", *(["stored"] if stored else [])), text=4)
+    table = Table(("bytes", "field", "bits", *(["stored"] if stored else [])), text=4, folds=3)
     for place in fields:
         span = f"{place.start}..{place.stop - 1}" if place.stop > place.start + 1 else place.start
         cells = [] if place.hex is None else [_shortened(place.hex)]
@@ -282,10 +288,12 @@ def _fields_table(fields: Sequence[Bytes]) -> Table:
     return table
 
 
-def _numbers_lines(name: str, numbers: Sequence[float], width: int = 16) -> str:
-    """A name and its numbers, `width` on a line."""
+def _numbers_lines(name: str, numbers: Sequence[float], width: int) -> str:
+    """A name and its numbers, 16 on a line, or 8 or 4 where there are fewer columns of text."""
     cells = [f"{v:>10.4g}" if isinstance(v, float) else f"{v:>4}" for v in numbers]
-    rows = [" ".join(cells[at : at + width]) for at in range(0, len(cells), width)]
+    room = (width - 10) // (len(cells[0]) + 1)
+    many = next((count for count in (16, 8, 4) if count <= room), 1)
+    rows = [" ".join(cells[at : at + many]) for at in range(0, len(cells), many)]
     return "\n".join(f"{name if at == 0 else '':<9} {row}" for at, row in enumerate(rows))
 
 

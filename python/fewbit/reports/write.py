@@ -13,10 +13,10 @@ from typing import Any
 
 from rich.console import Console
 
-from fewbit.tables import PIPE_WIDTH, Table
+from fewbit.tables import PIPE_WIDTH, Fitted, Table
 
 
-def show(*items: str | Table) -> None:
+def show(*items: str | Table | Fitted) -> None:
     """Write tables and lines to stdout."""
     width = None if sys.stdout.isatty() else PIPE_WIDTH
     console = Console(highlight=False, width=width, soft_wrap=not sys.stdout.isatty())

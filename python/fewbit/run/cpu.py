@@ -58,6 +58,10 @@ class CpuBackend:
         """GB/s (10^9 bytes) at which `threads` threads read this machine's memory."""
         return _core.read_rate(threads)
 
+    def peak_rate(self, threads: int) -> float | None:
+        """Billions of int8 multiply-adds per second that `threads` threads reach together."""
+        return _core.peak_rate(threads)
+
 
 def keep_file_size(tensors: Mapping[str, Stored]) -> bool:
     """Whether code-book weights stay at their file's size, which the CPU runs more slowly.

@@ -112,6 +112,9 @@ class Backend(Protocol):
     def memory_rate(self, weights: Weights, threads: int) -> float:
         """GB/s (10^9 bytes) of the memory that holds the weights: reading it, on a card copying."""
 
+    def peak_rate(self, threads: int) -> float | None:
+        """Billions of int8 multiply-adds per second of `threads` threads; None on a card."""
+
 
 def stored_bytes(stored: Stored) -> int:
     """The bytes of a tensor."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal, TypeAlias, cast
 
 from fewbit import _core
-from fewbit.errors import InputError
+from fewbit.errors import InputError, did_you_mean
 
 BATCH = _core.BATCH
 """Tokens of one forward pass: enough for matrix products, few enough for their logits."""
@@ -31,7 +31,11 @@ def activations_named(name: str) -> Activations:
     """
     if name not in ACTIVATIONS:
         known = ", ".join(ACTIVATIONS)
-        raise InputError(f"unknown activations `{name}`", hint=f"known: {known}", acts=name)
+        raise InputError(
+            f"unknown activations `{name}`",
+            hint=f"{did_you_mean(name, ACTIVATIONS)}known: {known}",
+            acts=name,
+        )
     return cast(Activations, name)
 
 
@@ -44,6 +48,7 @@ def kv_type_named(name: str) -> KvType:
     """
     if name not in KV_TYPES:
         raise InputError(
-            f"unknown type of keys and values `{name}`", hint="known: " + ", ".join(KV_TYPES)
+            f"unknown type of keys and values `{name}`",
+            hint=f"{did_you_mean(name, KV_TYPES)}known: {', '.join(KV_TYPES)}",
         )
     return cast(KvType, name)

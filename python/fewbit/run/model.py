@@ -14,9 +14,10 @@ from numpy.typing import ArrayLike, NDArray
 from fewbit import _core
 from fewbit.callbacks import Progress
 from fewbit.convert.encode import TensorEncoder
-from fewbit.errors import InputError, UnsupportedError
+from fewbit.convert.quantization import refuse_rounding_twice
+from fewbit.errors import InputError
 from fewbit.files.checkpoint import Checkpoint, open_checkpoint
-from fewbit.formats.table import find_format
+from fewbit.files.mapped import drop_pages
 from fewbit.models import build_plan
 from fewbit.plan.config import Config
 from fewbit.plan.plan import Plan
@@ -146,6 +147,7 @@ class LoadedModel:
             shape = self.checkpoint.tensors[name].shape
             matrices = shape[0] if len(shape) == 3 else 1
             weights.add(name, format_, rows, columns, self.data(name), matrices)
+            drop_pages(self.checkpoint.maps)
             done += stored_bytes(stored[name])
             if self._progress:
                 self._progress(done, total, name)
@@ -200,6 +202,10 @@ class LoadedModel:
     def memory_rate(self, threads: int = 0) -> float:
         """GB/s (10^9 bytes) of the memory that holds the weights: reading it, on a card copying."""
         return self.backend.memory_rate(self.weights, threads)
+
+    def peak_rate(self, threads: int = 0) -> float | None:
+        """Billions of int8 multiply-adds per second: the CPU's peak; None on a card."""
+        return self.backend.peak_rate(threads)
 
     def forward(
         self,
@@ -284,24 +290,12 @@ class LoadedModel:
             importance=importance.keys(),
             options=options,
         )
-        self._refuse_rounding_twice(chosen, requantize)
+        stored = {name: tensor.format for name, tensor in self.checkpoint.tensors.items()}
+        refuse_rounding_twice(stored, self.formats, chosen, requantize)
         return type(self)(
             self.checkpoint, chosen, importance=importance, threads=self._threads, kv=self._kv,
             progress=progress, recipe=recipe, device=self._device,
         )  # fmt: skip
-
-    def _refuse_rounding_twice(self, chosen: Mapping[str, str], requantize: bool) -> None:
-        """Refuse to round quantized tensors again, unless they keep their format or it is asked."""
-        stored = {name: tensor.format for name, tensor in self.checkpoint.tensors.items()}
-        quantized = [n for n, f in self.formats.items() if not find_format(f).is_float]
-        changed = [name for name in quantized if chosen[name] != self.formats[name]]
-        altered = [name for name, format_ in self.formats.items() if format_ != stored[name]]
-        if altered or (changed and not requantize):
-            name = (changed or altered)[0]
-            raise UnsupportedError(
-                f"the model is quantized already: `{name}` is {self.formats[name]}",
-                hint="quantize the original; `--allow-requantize` (`requantize=True`) rounds twice",
-            )
 
 
 def _reopened(

@@ -4,24 +4,15 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from fewbit.errors import FileFormatError
-from fewbit.tokenizer.gguf_vocabulary import (
-    BYTE,
-    CONTROL,
-    ENDS_KEY,
-    GPT2,
-    JSON_KEY,
-    NORMAL,
-    SPLITTINGS,
-    UNKNOWN,
-    UNUSED,
-    USER_DEFINED,
-)
+from fewbit.tokenizer.gguf_kind import adds_space, kind_of, pieces_metadata, unknown_of
+from fewbit.tokenizer.gguf_vocabulary import ENDS_KEY, JSON_KEY
 from fewbit.tokenizer.load import from_folder
+from fewbit.tokenizer.pieces import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED
 from fewbit.tokenizer.tokenizer import Tokenizer, stop_ids
 
 _END_KEYS = ("eot", "eom")
@@ -33,30 +24,43 @@ def metadata_from_folder(path: Path, vocab: int) -> dict[str, Any]:
 
     Raises:
         FileFormatError: the tokenizer is missing, damaged, or larger than the model's vocabulary.
+        UnsupportedError: GGUF cannot describe the kind of tokenizer, such as WordPiece.
 
     """
     tokenizer = from_folder(path)
     facts = json.loads(tokenizer.backend.to_str())
+    kind, pre, exact = kind_of(facts)
     tokens, types = _typed_tokens(tokenizer, facts, vocab, path)
-    kind, pre, exact = _kind(facts)
     values: dict[str, Any] = {
         "tokenizer.ggml.model": kind,
         "tokenizer.ggml.pre": pre,
         "tokenizer.ggml.tokens": tokens,
     }
-    merges = [" ".join(m) if isinstance(m, list) else m for m in facts["model"].get("merges", [])]
-    if kind == "llama":
-        values["tokenizer.ggml.scores"] = _scores(tokens, merges)
-    values["tokenizer.ggml.token_type"] = types
-    if kind != "llama":
-        values["tokenizer.ggml.merges"] = merges
-    unknown = facts["model"].get("unk_token")
-    ids = {
-        "bos": tokenizer.bos,
-        "eos": tokenizer.eos,
-        **dict(zip(_END_KEYS, _further_ends(tokenizer), strict=False)),
-    }
-    ids["unknown"] = None if unknown is None else tokenizer.vocab.get(unknown)
+    values |= pieces_metadata(kind, facts, tokens, types)
+    values |= _ids(tokenizer, unknown_of(facts), vocab, path)
+    around = tokenizer.encode("")
+    adds_eos = tokenizer.eos is not None and tokenizer.eos in around[tokenizer.adds_bos :]
+    values["tokenizer.ggml.add_bos_token"] = tokenizer.adds_bos
+    if adds_eos or kind == "t5":
+        values["tokenizer.ggml.add_eos_token"] = adds_eos
+    if kind != "gpt2":
+        values["tokenizer.ggml.add_space_prefix"] = adds_space(facts)
+    if len(ends := _further_ends(tokenizer, vocab)) > len(_END_KEYS):
+        values[ENDS_KEY] = ends
+    if tokenizer.chat_template is not None:
+        values["tokenizer.chat_template"] = tokenizer.chat_template
+    greedy = any(a["lstrip"] or a["rstrip"] or a["single_word"] for a in facts["added_tokens"])
+    exact = exact and not greedy and len(around) == tokenizer.adds_bos + adds_eos
+    if not exact:  # GGUF cannot describe tokens that strip spaces, nor further tokens around a text
+        values[JSON_KEY] = tokenizer.backend.to_str()
+    return values
+
+
+def _ids(tokenizer: Tokenizer, unknown: int | None, vocab: int, path: Path) -> dict[str, int]:
+    """The keys of special tokens that the model has rows for; a warning tells of others."""
+    ends = dict(zip(_END_KEYS, _further_ends(tokenizer, vocab), strict=False))
+    ids = {"bos": tokenizer.bos, "eos": tokenizer.eos, **ends, "unknown": unknown}
+    values: dict[str, int] = {}
     for name, id_ in ids.items():
         if id_ is not None and not 0 <= id_ < vocab:
             warnings.warn(
@@ -66,22 +70,13 @@ def metadata_from_folder(path: Path, vocab: int) -> dict[str, Any]:
             )
         elif id_ is not None:
             values[f"tokenizer.ggml.{name}_token_id"] = id_
-    values["tokenizer.ggml.add_bos_token"] = tokenizer.adds_bos
-    if kind == "llama":
-        values["tokenizer.ggml.add_space_prefix"] = _adds_space(facts)
-    if len(ends := _further_ends(tokenizer)) > len(_END_KEYS):
-        values[ENDS_KEY] = ends
-    if tokenizer.chat_template is not None:
-        values["tokenizer.chat_template"] = tokenizer.chat_template
-    greedy = any(a["lstrip"] or a["rstrip"] or a["single_word"] for a in facts["added_tokens"])
-    if not exact or greedy:  # GGUF cannot describe tokens that strip spaces
-        values[JSON_KEY] = tokenizer.backend.to_str()
     return values
 
 
-def _further_ends(tokenizer: Tokenizer) -> list[int]:
-    """Ids that end a text besides EOS; tokens known by their text need no key."""
-    return sorted(tokenizer.stop_ids - stop_ids(tokenizer.backend, None, tokenizer.eos))
+def _further_ends(tokenizer: Tokenizer, vocab: int) -> list[int]:
+    """Ids below `vocab` that end a text besides EOS; tokens known by their text need no key."""
+    known = stop_ids(tokenizer.backend, None, tokenizer.eos)
+    return sorted(id_ for id_ in tokenizer.stop_ids - known if id_ < vocab)
 
 
 def _typed_tokens(
@@ -108,7 +103,7 @@ def _typed_tokens(
     for added in facts["added_tokens"]:
         if added["id"] < vocab:
             types[added["id"]] = CONTROL if added["special"] else USER_DEFINED
-    unknown = tokenizer.vocab.get(facts["model"].get("unk_token") or "")
+    unknown = unknown_of(facts)
     if unknown is not None and unknown < vocab:
         types[unknown] = UNKNOWN
     return tokens, types
@@ -122,72 +117,3 @@ def _warn_beyond(added: Sequence[dict[str, Any]], vocab: int, path: Path) -> Non
         f"`{path}`: left out added tokens beyond the model's vocabulary of {vocab}: {named}{more}",
         stacklevel=2,
     )
-
-
-def _kind(facts: dict[str, Any]) -> tuple[str, str, bool]:
-    """GGUF's tokenizer model and pre-tokenizer; True if they describe the tokenizer exactly."""
-    model, normalizer = facts["model"], facts["normalizer"]
-    if model.get("byte_fallback"):
-        steps = [step["type"] for step in (normalizer or {}).get("normalizers", [])]
-        return (
-            "llama",
-            "default",
-            facts["pre_tokenizer"] is None and steps == ["Prepend", "Replace"],
-        )
-    found = tuple(_patterns(facts["pre_tokenizer"]))
-    normal_form, whole = normalizer == {"type": "NFC"}, model.get("ignore_merges", False)
-    alike = [splitting for splitting in SPLITTINGS if splitting.patterns == found]
-    for splitting in alike:
-        if (splitting.normal_form, splitting.ignores_merges) == (normal_form, whole):
-            return "gpt2", splitting.names[0], True
-    if alike:
-        return "gpt2", alike[0].names[0], False
-    warnings.warn(
-        "GGUF has no name for how this tokenizer splits text: the file says `default` and holds "
-        "the whole tokenizer for fewbit, but other programs split text in another way",
-        stacklevel=2,
-    )
-    return "gpt2", "default", False
-
-
-def _adds_space(facts: dict[str, Any]) -> bool:
-    """True if a space is put before a text, by the normalizer or by `Metaspace`."""
-    normalizer, pre = facts["normalizer"] or {}, facts["pre_tokenizer"] or {}
-    steps = [
-        step["type"] for step in normalizer.get("normalizers", [normalizer] if normalizer else [])
-    ]
-    metaspace = pre.get("type") == "Metaspace" and pre.get("prepend_scheme") != "never"
-    return "Prepend" in steps or metaspace
-
-
-def _patterns(step: dict[str, Any] | None) -> Iterable[str]:
-    """Patterns by which a byte-level pre-tokenizer splits text, in order."""
-    match step:
-        case {"type": "Sequence", "pretokenizers": list(steps)}:
-            for inner in steps:
-                yield from _patterns(inner)
-        case {"type": "Split", "pattern": {"Regex": str(pattern)}, "behavior": "Isolated"}:
-            yield pattern
-        case {
-            "type": "Split",
-            "pattern": {"Regex": str(pattern)},
-            "behavior": "Removed",
-            "invert": True,
-        }:  # what is between matches is removed: nothing, as they cover all
-            yield pattern
-        case {"type": "Digits", "individual_digits": True}:
-            yield r"\p{N}"
-        case {"type": "ByteLevel", "use_regex": True, "add_prefix_space": False}:
-            yield GPT2
-        case {"type": "ByteLevel", "add_prefix_space": False}:
-            return
-        case _:
-            yield "unknown"
-
-
-def _scores(tokens: Sequence[str], merges: Sequence[str]) -> list[float]:
-    """Scores in the order of the merges; tokens that no merge makes come last."""
-    rank: dict[str, int] = {}
-    for i, merge in enumerate(merges):
-        rank.setdefault("".join(merge.split(" ", 1)), i)
-    return [-float(rank.get(token, len(merges))) for token in tokens]

@@ -11,7 +11,9 @@ from fewbit.errors import FileFormatError
 from fewbit.files.checkpoint import Checkpoint
 from fewbit.files.gguf import Metadata
 from fewbit.files.json_file import read_json
+from fewbit.tokenizer.folder_files import backend_of_files
 from fewbit.tokenizer.gguf_vocabulary import build
+from fewbit.tokenizer.library import guarded, id_of, is_id
 from fewbit.tokenizer.tokenizer import Tokenizer, backend_of_json, stop_ids
 
 
@@ -29,15 +31,20 @@ def tokenizer_of(checkpoint: Checkpoint) -> Tokenizer:
 
 
 def from_folder(path: Path) -> Tokenizer:
-    """Load the tokenizer of a Hugging Face folder: tokenizer.json, special tokens, chat template.
+    """Load the tokenizer of a Hugging Face folder: vocabulary, special tokens, chat template.
+
+    The vocabulary is that of tokenizer.json, or else of tokenizer.model, or else of vocab.json with
+    merges.txt.
 
     Raises:
-        FileFormatError: tokenizer.json is missing or damaged.
+        FileFormatError: the tokenizer is missing or damaged.
+        UnsupportedError: the folder has no tokenizer.json, and a tokenizer of an unknown class.
 
     """
-    backend = _read_backend(path / "tokenizer.json")
     settings = _optional(path / "tokenizer_config.json")
     model, generation = (_optional(path / f"{n}.json") for n in ("config", "generation_config"))
+    backend, named = _backend(path, settings, str(model.get("model_type")))
+    settings = named | settings
     text = model.get("text_config")
     parts = (generation, model, text if isinstance(text, dict) else {})
     config = model | generation
@@ -64,14 +71,14 @@ def from_gguf(metadata: Metadata, path: Path) -> Tokenizer:
     return build(metadata, path)
 
 
-def _read_backend(path: Path) -> tokenizers.Tokenizer:
-    if not path.exists():
-        raise FileFormatError(
-            f"`{path.parent}` has no tokenizer.json",
-            hint="download the folder again; fewbit reads no other tokenizer file",
-            path=str(path),
-        )
-    return backend_of_json(path.read_text("utf-8", errors="replace"), f"`{path}`")
+def _backend(
+    path: Path, settings: dict[str, Any], kind: str
+) -> tuple[tokenizers.Tokenizer, dict[str, str]]:
+    file = path / "tokenizer.json"
+    if not file.exists():
+        with guarded(FileFormatError, f"`{path}`: the tokenizer is damaged", "download it again"):
+            return backend_of_files(path, settings, kind)
+    return backend_of_json(file.read_text("utf-8", errors="replace"), f"`{file}`"), {}
 
 
 def _optional(path: Path) -> dict[str, Any]:
@@ -81,10 +88,10 @@ def _optional(path: Path) -> dict[str, Any]:
 def _special(backend: tokenizers.Tokenizer, spelled: Any, id_: Any) -> int | None:
     """Find a special token by its text (a string, or an object with `content`), else by its id."""
     content = spelled.get("content") if isinstance(spelled, dict) else spelled
-    if isinstance(content, str) and (found := backend.token_to_id(content)) is not None:
-        return int(found)
+    if isinstance(content, str) and (found := id_of(backend, content)) is not None:
+        return found
     first = id_[0] if isinstance(id_, list) and id_ else id_
-    return first if isinstance(first, int) else None
+    return first if is_id(first) else None
 
 
 def _listed(config: dict[str, Any]) -> list[Any]:
@@ -94,7 +101,10 @@ def _listed(config: dict[str, Any]) -> list[Any]:
 
 
 def _adds(backend: tokenizers.Tokenizer, bos: int | None) -> bool:
-    return bos is not None and bos in backend.encode("", add_special_tokens=True).ids[:1]
+    what = "the tokenizer cannot put tokens around a text"
+    with guarded(FileFormatError, what, "take the original tokenizer.json"):
+        around = backend.encode("", add_special_tokens=True).ids
+    return bos is not None and bos in around[:1]
 
 
 def _template(path: Path, settings: dict[str, Any]) -> str | None:
@@ -105,7 +115,8 @@ def _template(path: Path, settings: dict[str, Any]) -> str | None:
     found = _optional(path / "chat_template.json").get("chat_template")
     found = settings.get("chat_template") if found is None else found
     if isinstance(found, list):  # several templates by name
-        found = {t.get("name"): t.get("template") for t in found if isinstance(t, dict)}
-    if isinstance(found, dict):
+        named = [t for t in found if isinstance(t, dict) and t.get("name") == "default"]
+        found = named[-1].get("template") if named else None
+    elif isinstance(found, dict):
         found = found.get("default")
     return found if isinstance(found, str) else None

@@ -64,7 +64,7 @@ def answer(request: dict[str, Any]) -> dict[str, str]:
     except RecursionError:
         return {"error": "it calls itself without end"}
     except Exception as error:  # a template can raise anything
-        return {"error": str(error)[:1000] or type(error).__name__}
+        return {"error": " ".join(str(error).split())[:1000] or type(error).__name__}
     return {"text": "".join(pieces)}
 
 
@@ -95,18 +95,18 @@ def _limit_memory(most: int) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
 
 
-def _end_in(seconds: int) -> None:
-    """End this process after this many seconds, 0 for never."""
+def _end_in(seconds: float) -> None:
+    """End this process when it has computed for this many seconds, 0 for never."""
     if sys.platform != "win32":
-        signal.alarm(seconds)
+        signal.setitimer(signal.ITIMER_PROF, seconds)
 
 
 def main() -> None:
-    """Answer each line of stdin until it ends; argument 1 is the most memory in bytes."""
+    """Answer each line of stdin until it ends; arguments: bytes of memory, seconds for a line."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
     _limit_memory(int(sys.argv[1]))
     for line in sys.stdin.buffer:
-        _end_in(60)  # if the parent has ended meanwhile, nobody else ends a loop
+        _end_in(float(sys.argv[2]))  # also if the parent has ended meanwhile
         found = json.dumps(answer(json.loads(line)))
         _end_in(0)
         sys.stdout.buffer.write(found.encode() + b"\n")

@@ -8,9 +8,12 @@ from functools import cached_property
 from typing import Any
 
 import tokenizers
+from tokenizers import models
 
-from fewbit.errors import FileFormatError
+from fewbit.errors import FileFormatError, InputError
 from fewbit.moved import Renamed
+from fewbit.tokenizer.library import IDS, check_growth, guarded, is_id
+from fewbit.tokenizer.pieces import cut_special
 
 END_TOKENS = (
     "<|eot_id|>", "<|eom_id|>", "<|im_end|>", "<|end|>", "<|endoftext|>", "<|end_of_text|>",
@@ -19,9 +22,12 @@ END_TOKENS = (
 """Special tokens that end a text or a turn in any vocabulary that has them."""
 _CHANNELS, _CHANNEL_END = {"<|channel|>", "<|return|>"}, "<|end|>"
 """Tokens of a vocabulary with channels: there `<|end|>` ends the text of a channel, not a turn."""
+_SHORTER = "break up words and runs of spaces that are millions of characters long"
 _REPLACEMENT = "\ufffd"
 _CONTEXT = 8
 """Previous tokens that are decoded with the first new one: more than any character takes."""
+_CHARACTER = 4
+"""The most tokens of one character, which are single bytes."""
 
 
 @dataclass(frozen=True)
@@ -39,19 +45,44 @@ class Tokenizer:
     adds_bos: bool = False
     chat_template: str | None = field(default=None, repr=False)
 
+    def __post_init__(self) -> None:
+        """Give up the cache of merged words, which `tokenizers` never frees, not even with it."""
+        resize = getattr(self.backend.model, "_resize_cache", None)
+        if resize is not None:
+            resize(0)
+
     def encode(self, text: str, special: bool = True, parse_special: bool = False) -> list[int]:
         """Return the token ids of `text`.
 
         `special` adds BOS and any other token that the tokenizer puts around a text.
         `parse_special` reads special tokens written in the text as tokens, as chat templates need;
         otherwise they are plain text.
+
+        Raises:
+            InputError: the text holds lone surrogates, as Python reads bytes that are not UTF-8, or
+                the library cannot encode it, such as a word of 10 million letters.
+
         """
-        self.backend.encode_special_tokens = not parse_special
-        return list(self.backend.encode(text, add_special_tokens=special).ids)
+        with guarded(InputError, "the tokenizer cannot encode the text", _SHORTER):
+            if not text.isascii():
+                _check_unicode(text)
+            self.backend.encode_special_tokens = not parse_special
+            return list(self.backend.encode(text, add_special_tokens=special).ids)
 
     def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
-        """Return the text of `ids`; bytes that are not UTF-8 become the replacement character."""
-        return str(self.backend.decode(list(ids), skip_special_tokens=skip_special))
+        """Return the text of `ids`; bytes that are not UTF-8 become the replacement character.
+
+        Raises:
+            InputError: an id is below 0 or above the largest that the library knows.
+
+        """
+        with guarded(InputError, "the tokenizer cannot decode the ids", "give ids of tokens"):
+            if (wrong := next((id_ for id_ in ids if not 0 <= id_ < IDS), None)) is not None:
+                raise InputError(
+                    f"token ids must be from 0 to {IDS - 1}, found {wrong}",
+                    hint="give ids that this tokenizer made",
+                )
+            return str(self.backend.decode(list(ids), skip_special_tokens=skip_special))
 
     def decoder(
         self, after: Sequence[int] = (), spelled: frozenset[int] = frozenset()
@@ -66,8 +97,14 @@ class Tokenizer:
 
     def token(self, id_: int) -> str | None:
         """Return the text of a token in the vocabulary, None for unknown ids."""
-        found = self.backend.id_to_token(id_)
+        found = self.backend.id_to_token(id_) if is_id(id_) else None
         return None if found is None else str(found)
+
+    @cached_property
+    def special_ids(self) -> frozenset[int]:
+        """The ids of tokens that the vocabulary calls special, and of those that end a text."""
+        added = self.backend.get_added_tokens_decoder()
+        return frozenset(id_ for id_, token in added.items() if token.special) | self.stop_ids
 
     @cached_property
     def vocab(self) -> dict[str, int]:
@@ -79,7 +116,8 @@ class TextDecoder:
     """Decodes tokens one by one into pieces of text that are final.
 
     A character may take several tokens, and the leading space of the first token depends on the
-    tokens before, so each piece is the difference between two decodings of the last tokens.
+    tokens before, so each piece is the difference between two decodings of the last tokens. Where
+    the tokens before end inside a character, the first piece has all of it.
     """
 
     def __init__(
@@ -87,7 +125,7 @@ class TextDecoder:
     ) -> None:
         self._tokenizer = tokenizer
         self._spelled = spelled
-        self._ids = list(after[-_CONTEXT:])
+        self._ids = self._context(after)
         self._shown = len(self._ids)
         self._first = 0
 
@@ -99,21 +137,52 @@ class TextDecoder:
             self._first = self._shown = len(self._ids)
             return before + (self._tokenizer.token(token) or "")
         self._ids.append(token)
-        text = self._pending()
+        text, start = self._pending()
         if not text or text.endswith(_REPLACEMENT):
             return ""
-        self._first, self._shown = self._shown, len(self._ids)
+        self._first, self._shown = start, len(self._ids)
         return text
 
     def finish(self) -> str:
         """Return the remaining text; incomplete characters become the replacement character."""
-        text = self._pending()
+        text, _ = self._pending()
         self._shown = len(self._ids)
         return text
 
-    def _pending(self) -> str:
-        before = self._tokenizer.decode(self._ids[self._first : self._shown])
-        return self._tokenizer.decode(self._ids[self._first :])[len(before) :]
+    def _pending(self) -> tuple[str, int]:
+        """The text that is not shown yet, and the number of tokens before its first character."""
+        text = self._tokenizer.decode(self._ids[self._first :])
+        before = self._decoded(self._shown)
+        if text.startswith(before):
+            return text[len(before) :], self._shown
+        for end in range(self._shown - 1, max(self._first, self._shown - _CHARACTER) - 1, -1):
+            whole = self._decoded(end)  # without the bytes of a character that is complete now
+            if not whole.endswith(_REPLACEMENT) and text.startswith(whole):
+                return text[len(whole) :], end
+        return text[len(before.rstrip(_REPLACEMENT)) :], self._shown
+
+    def _decoded(self, end: int) -> str:
+        return self._tokenizer.decode(self._ids[self._first : end])
+
+    def _context(self, after: Sequence[int]) -> list[int]:
+        """The last tokens of `after`, from the begin of a character on."""
+        for size in range(_CONTEXT, _CONTEXT + _CHARACTER):
+            found = list(after[-size:])
+            for cut in range(_CHARACTER):  # a decoder may take no byte of a sequence that is cut
+                text = self._tokenizer.decode(found[: len(found) - cut])
+                if text and not text.startswith(_REPLACEMENT):
+                    return found
+        return list(after[-_CONTEXT:])
+
+
+def _check_unicode(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"the text is not valid UTF-8: it has the character {text[error.start]!r}",
+            hint="save or pipe the text as UTF-8",
+        ) from None
 
 
 def backend_of_json(text: str, where: str) -> tokenizers.Tokenizer:
@@ -123,14 +192,15 @@ def backend_of_json(text: str, where: str) -> tokenizers.Tokenizer:
         FileFormatError: the library refuses the text.
 
     """
-    try:
+    hint = "take the original tokenizer.json"
+    with guarded(FileFormatError, f"{where} is not a valid tokenizer", hint):
         backend = tokenizers.Tokenizer.from_str(text)
-    except Exception as error:  # the library raises plain Exception
-        raise FileFormatError(
-            f"{where} is not a valid tokenizer: {error}", hint="take the original tokenizer.json"
-        ) from None
+        if isinstance(backend.model, models.Unigram):
+            added = backend.get_added_tokens_decoder().values()
+            cut_special(backend, sorted(t.content for t in added if t.special), known=text)
     backend.no_truncation()
     backend.no_padding()
+    check_growth(backend, where)
     return backend
 
 
@@ -142,4 +212,4 @@ def stop_ids(backend: tokenizers.Tokenizer, declared: Any, eos: int | None) -> f
     if ends.keys() >= _CHANNELS:
         ends.pop(_CHANNEL_END, None)
     known = [id_ for text, id_ in ends.items() if text in END_TOKENS]
-    return frozenset(id_ for id_ in (*listed, eos, *known) if isinstance(id_, int))
+    return frozenset(id_ for id_ in (*listed, eos, *known) if is_id(id_))

@@ -83,3 +83,7 @@ class GpuBackend:
         """GB/s (10^9 bytes) of copies within the card's memory."""
         assert isinstance(weights, Weights)
         return weights.device.copy_rate()
+
+    def peak_rate(self, threads: int) -> float | None:
+        """None: the peak of a card is not measured."""
+        return None

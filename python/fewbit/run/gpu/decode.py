@@ -36,6 +36,8 @@ LOWEST = -3e38
 
 def can_choose(sampling: Sampling) -> bool:
     """True if the card can sample in this way."""
+    if sampling.changes_logits:
+        return False
     return sampling.greedy or 1 <= sampling.top_k <= MAX_CANDIDATES
 
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from wgpu.backends.wgpu_native.extras import set_instance_extras
 from wgpu.classes import GPUError
 
-from fewbit.errors import DeviceError, UnsupportedError
+from fewbit.errors import DeviceError, UnsupportedError, did_you_mean
 from fewbit.run.gpu.guard import FULL_HINT, guarded, is_lost, wait
 from fewbit.run.gpu.source import source
 
@@ -118,7 +118,9 @@ def find_adapter(device: str) -> Adapter | None:
         return next((a for a in _found_quietly() if a.kind == "DiscreteGPU"), None)
     if kind != "gpu" or (index and not index.isdecimal()) or device == "gpu:":
         raise UnsupportedError(
-            f"unknown device `{device}`", hint="known: auto, cpu, gpu, gpu:N", device=device
+            f"unknown device `{device}`",
+            hint=f"{did_you_mean(device, ('auto', 'cpu', 'gpu'))}known: auto, cpu, gpu, gpu:N",
+            device=device,
         )
     found = adapters()
     if not found:
