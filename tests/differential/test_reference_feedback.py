@@ -113,7 +113,7 @@ def test_damping_is_raised_until_there_is_a_factor() -> None:
 POINTS = ["IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S"]
 
 
-@pytest.mark.parametrize("sweeps", [0, 2])
+@pytest.mark.parametrize("sweeps", [0, 1])
 @pytest.mark.parametrize("name", POINTS)
 def test_points(name: str, sweeps: int) -> None:
     weights, covariance = case(name)

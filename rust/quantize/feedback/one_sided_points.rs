@@ -20,7 +20,7 @@ pub fn improve(
     let n = problem.columns;
     let size = problem.format.row_bytes(n)?;
     let mut bytes = encoded.clone();
-    let metric = Metric::new(problem.covariance, n, 0.1 * problem.damping * mean);
+    let metric = Metric::new(problem.covariance, n, 0.1 * problem.damping * mean)?;
     let mut before = vec![0.0; problem.rows];
     let mut after = before.clone();
     tiles(problem, points, &mut bytes, &mut before, |rows| descend(rows, &metric, 0));
@@ -35,7 +35,7 @@ pub fn improve(
     tiles(problem, points, &mut bytes, &mut after, |rows| descend(rows, &metric, sweeps));
     let mut pairs = vec![(before, after)];
     if let Some(held_out) = problem.held_out {
-        let metric = Metric::new(held_out, n, 0.0);
+        let metric = Metric::new(held_out, n, 0.0)?;
         let cost = |bytes: &[u8]| {
             let (mut bytes, mut out) = (bytes.to_vec(), vec![0.0; problem.rows]);
             tiles(problem, points, &mut bytes, &mut out, |rows| descend(rows, &metric, 0));
