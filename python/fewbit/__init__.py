@@ -36,6 +36,7 @@ from fewbit.improve.report import Improvement
 from fewbit.measure.collect import CollectedImatrix
 from fewbit.measure.comparison import Comparison
 from fewbit.measure.evaluate import divergence, perplexity
+from fewbit.measure.paired import Paired
 from fewbit.measure.results import Divergence, Perplexity
 from fewbit.measure.speed import Bench
 from fewbit.plan.config import Config, Rope
@@ -72,6 +73,7 @@ __all__ = [
     "Mixture",
     "Model",
     "Options",
+    "Paired",
     "Perplexity",
     "Plan",
     "Progress",
