@@ -223,7 +223,8 @@ impl Differentiator {
         isa: Option<&str>,
     ) -> PyResult<Self> {
         let (kernels, scaled) = (kernels_of(isa)?, tensors(&scaled.unwrap_or_default()));
-        let made = backward::Differentiator::new(plan, &*weights.get()?, &scaled, threads, kernels)?;
+        let made =
+            backward::Differentiator::new(plan, &*weights.get()?, &scaled, threads, kernels)?;
         Ok(Self(made))
     }
 

@@ -63,7 +63,7 @@ def test_gains_are_reported(good: fewbit.Model) -> None:
     assert found.ratio < 0.7
     for gain in found.gains:
         assert gain.fitted[1] < gain.fitted[0], gain.name
-        assert gain.tokens == 14 * 511
+        assert gain.tokens == 14 * 512
     assert "16 windows of 512 tokens" in found.line()
     assert "blk.0.attn_q.weight" in str(found)
     assert DEMO.quantize("Q4_0").improvement is None

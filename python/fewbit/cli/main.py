@@ -21,7 +21,21 @@ import typer
 import typer.main
 
 from fewbit import _core
-from fewbit.cli import chat, comparing, devices, files, formats, measuring, speed, writing
+from fewbit.cli import (
+    benchmarks,
+    calibrating,
+    chat,
+    comparing,
+    devices,
+    files,
+    formats,
+    measuring,
+    numbers,
+    plot,
+    quantizing,
+    speed,
+    writing,
+)
 from fewbit.cli.help import Command, ListsFormats
 from fewbit.cli.man import write_pages
 from fewbit.cli.progress import stderr, tell
@@ -37,21 +51,35 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
+CLASSES = {
+    quantizing.quantize: ListsFormats,
+    numbers.float: numbers.Numbers,
+    numbers.round: numbers.Numbers,
+    plot.plot: numbers.Numbers,
+}
 for command in (
     files.inspect,
     formats.formats,
-    files.quantize,
+    formats.explain,
+    numbers.float,
+    numbers.round,
+    quantizing.quantize,
+    calibrating.calibrate,
     files.verify,
     measuring.perplexity,
     measuring.divergence,
     comparing.compare,
     measuring.imatrix,
+    benchmarks.benchmark,
+    benchmarks.evaluate,
+    benchmarks.next_,
     writing.generate,
     chat.chat,
+    plot.plot,
     speed.bench,
     devices.devices,
 ):
-    app.command(cls=ListsFormats if command is files.quantize else Command)(command)
+    app.command(name=command.__name__.rstrip("_"), cls=CLASSES.get(command, Command))(command)
 
 
 def _version(wanted: bool) -> None:

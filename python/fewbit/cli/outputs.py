@@ -43,8 +43,12 @@ def show_each(found: Iterator[Shown], json: bool, bar: LateProgress) -> None:
         write.write_json(results)
 
 
-def output_paths(output: Path | None, model: str, recipes: Sequence[str]) -> list[Path]:
+def output_paths(
+    output: Path | None, model: str, recipes: Sequence[str], known: bool = True
+) -> list[Path]:
     """The file of each of `recipes`: `output` with its `{format}`, or MODEL-FORMAT.gguf here.
+
+    With `known` False they are words, not recipes.
 
     Raises:
         FormatError: a recipe is unknown.
@@ -52,7 +56,7 @@ def output_paths(output: Path | None, model: str, recipes: Sequence[str]) -> lis
 
     """
     pattern = f"{_stem(model)}-{{format}}.gguf" if output is None else str(output)
-    names = [canonical(recipe) for recipe in recipes]
+    names = [canonical(recipe) if known else recipe for recipe in recipes]
     found = [Path(pattern.replace("{format}", name)) for name in names]
     if len(set(names)) < len(names):
         raise InputError(f"a format is named twice: {', '.join(names)}", hint="name each once")

@@ -1,4 +1,4 @@
-"""Commands that store a model in fewer bits: quantize, and calibrate before it."""
+"""`fewbit quantize`: store a model in fewer bits."""
 
 from __future__ import annotations
 
@@ -6,43 +6,34 @@ import warnings
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
-from typing import Annotated, TypeAlias
+from typing import Annotated
 
 import typer
 
-from fewbit.api import Model, load
-from fewbit.cli.options import Json, ModelName, Threads, model_path, read_text
+from fewbit.cli.calibrating import CalibrationSeed, WindowCount
+from fewbit.cli.improving import Improving, encoding
+from fewbit.cli.options import Json, Threads, complete_format, model_path, names_of
 from fewbit.cli.outputs import output_paths, refuse_replacing
-from fewbit.cli.progress import progress, stderr
-from fewbit.cli.sizing import check_fit, fit
-from fewbit.cli.summary import Quantized, listing, planned
+from fewbit.cli.progress import progress, tell
+from fewbit.cli.sizing import check_fit
+from fewbit.cli.summary import Quantized, listing, pieces_of, planned
+from fewbit.convert.quantization import Quantization
+from fewbit.convert.split import Split, split_of
+from fewbit.demo import demo_or
 from fewbit.errors import InputError
 from fewbit.files.importance import read_imatrix
+from fewbit.files.tensor_file import Source, TensorFile, open_tensors
 from fewbit.formats.table import find_format
-from fewbit.improve.calibration import WINDOWS, Calibration, sampled_calibration, text_calibration
-from fewbit.improve.covariance_file import CovarianceFile, read_covariances
 from fewbit.improve.driver import Effort, check_effort
 from fewbit.improve.mixture import Mixture
 from fewbit.recipes.choose import Options, canonical
 from fewbit.reports import write as report
 
-WindowCount: TypeAlias = Annotated[
-    int | None,
-    typer.Option(
-        help="Windows of 512 tokens to calibrate on (default: all of a text, or 128 that the model "
-        "writes).",
-        min=2,
-        show_default=False,
-    ),
-]
-CalibrationSeed: TypeAlias = Annotated[
-    int, typer.Option(help="Seed of the windows that the model writes.", min=0)
-]
-
 
 def quantize(
     model: Annotated[
-        str, typer.Argument(help="GGUF file, Hugging Face folder, hub name or `demo`.")
+        str,
+        typer.Argument(metavar="MODEL", help="GGUF file, Hugging Face folder, hub name or `demo`."),
     ],
     output: Annotated[
         Path | None,
@@ -58,8 +49,10 @@ def quantize(
         typer.Option(
             "--format",
             "-f",
-            help="Format, for example Q8_0, or mixture, for example Q4_K_M; can be repeated. "
-            "`fewbit inspect --format list` lists them with bits per weight.",
+            metavar="FORMAT",
+            autocompletion=complete_format,
+            help="Format, for example Q8_0, or mixture, for example Q4_K_M; several with commas "
+            "or one -f each. They are listed below.",
             show_default=False,
         ),
     ] = None,
@@ -82,6 +75,7 @@ def quantize(
     imatrix: Annotated[
         Path | None,
         typer.Option(
+            metavar="FILE",
             help="Importance matrix of the columns, from `fewbit imatrix` or llama-imatrix.",
             show_default=False,
         ),
@@ -95,10 +89,12 @@ def quantize(
         ),
     ] = None,
     token_embedding_type: Annotated[
-        str | None, typer.Option(help="Format of token_embd.weight.", show_default=False)
+        str | None,
+        typer.Option(metavar="FORMAT", help="Format of token_embd.weight.", show_default=False),
     ] = None,
     output_tensor_type: Annotated[
-        str | None, typer.Option(help="Format of output.weight.", show_default=False)
+        str | None,
+        typer.Option(metavar="FORMAT", help="Format of output.weight.", show_default=False),
     ] = None,
     pure: Annotated[
         bool, typer.Option("--pure", help="Use one format for all tensors, no mixture.")
@@ -115,6 +111,21 @@ def quantize(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="List formats and bytes of tensors; write nothing.")
     ] = False,
+    split_max_size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="Write pieces of at most this size of tensors, for example 500M or 2G (10^9 "
+            "bytes): NAME-00001-of-00003.gguf and so on.",
+            show_default=False,
+        ),
+    ] = None,
+    split_max_tensors: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="Write pieces of at most this many tensors.", show_default=False
+        ),
+    ] = None,
     effort: Annotated[
         str,
         typer.Option(
@@ -158,116 +169,91 @@ def quantize(
 ) -> None:
     """Store a model in fewer bits as a GGUF file.
 
-    Only a slab of rows is in memory at a time; with --effort good or best one layer, and the
-    hidden states of the calibration's windows. The file appears under its name only when it is
-    complete; a file that stood there is replaced, but an input only with --force, or with
-    --allow-requantize if it is quantized already.
+    Only a slab of rows is in memory at a time; with --effort good one layer, and the hidden states
+    of the calibration's windows; with best the entire model. The file appears under its name only
+    when it is complete, pieces all at once; a file that stood there is replaced, but an input only
+    with --force, or with --allow-requantize if it is quantized already.
+
+    MODEL may also be a GGUF file that fewbit cannot run: of another architecture, a vision
+    projector, an adapter. Its tensors are chosen by name and shape as llama-quantize does.
     """
+    split = split_of(split_max_size, split_max_tensors)
     options = Options(_overrides(tensor_type or []), token_embedding_type, output_tensor_type, pure)
     importance = None if imatrix is None else read_imatrix(imatrix)
     level = check_effort("best" if best else effort)
     fits = size is not None or bpw is not None
     check_fit(format_, size, bpw, imatrix, options)
     _check_calibration(level, imatrix, calibration, statistics, windows, seed, work, fits)
-    recipes = ["mixture"] if format_ is None else format_
-    paths = output_paths(output, model, recipes, known=not fits)
-    source = load(model_path(model), threads=threads)
+    names = names_of(format_ or ["mixture"])
+    paths = output_paths(output, model, names, known=not fits)
+    source = open_tensors(demo_or(model_path(model)))
     allowed = force or (allow_requantize and _is_quantized(source))
+    chosen: list[str | Mixture] = list(names)
+    improving = Improving(model, level, calibration, statistics, windows, seed, work, threads)
     for path in paths:
-        refuse_replacing(path, [source.checkpoint.path], allowed)
+        refuse_replacing(path, [source.path], allowed)
         refuse_replacing(path, [imatrix, calibration, statistics], force)
-    chosen: list[str | Mixture] = list(format_ or [])
-    inputs = None
     if fits:
-        inputs = _calibration(source, calibration, statistics, windows, seed) or _default(source)
-        with progress("choosing formats") as update:
-            fitted = fit(source, size, bpw, level, inputs, update)
-        chosen = [fitted]
-        if verbose and not json:
-            report.show(*fitted.page())
+        chosen = [improving.fit(source, size, bpw)]
     runs = []
     for recipe, path in zip(chosen, paths, strict=True):
-        encoded = source.quantize(
-            recipe, importance, options=None if fits else options, requantize=allow_requantize
-        )
-        name = recipe.name if isinstance(recipe, Mixture) else canonical(recipe)
-        plan = planned(
-            source,
-            encoded,
-            name,
-            path,
-            (importance or {}).keys(),
-            recipe if isinstance(recipe, Mixture) else None,
-        )
+        encoded = encoding(source, recipe, importance, options, allow_requantize, threads)
+        pieces = pieces_of(encoded, path, split)
+        for piece in pieces:
+            refuse_replacing(piece, [source.path], allowed)
+            refuse_replacing(piece, [imatrix, calibration, statistics], force)
+        name = canonical(recipe) if isinstance(recipe, str) else recipe.name
+        plan = planned(source, encoded, name, path)
+        plan = replace(plan, mixture=None if isinstance(recipe, str) else recipe)
+        plan = plan if split is None else replace(plan, pieces=tuple(pieces))
         runs.append((recipe, encoded, plan))
+    if isinstance(source, TensorFile):
+        what = f"`{source.path}` is quantized by the names of its tensors, fewbit cannot run it"
+        tell(f"warning: {what}: {source.problem}")
     found = []
     for recipe, encoded, plan in runs:
-        result = plan
-        if not dry_run and level == "fast":
-            result = _write(encoded, plan)
-        elif not dry_run:
-            inputs = inputs or _calibration(source, calibration, statistics, windows, seed)
-            start = perf_counter()
-            with progress(f"improving {plan.recipe}") as update:
-                encoded = source.quantize(
-                    recipe, options=None if fits else options, requantize=allow_requantize,
-                    effort=level, calibration=inputs, work=_folder(work, plan, len(runs)),
-                    progress=update,
-                )  # fmt: skip
-            result = _write(encoded, replace(plan, improvement=encoded.improvement), start)
+        result, start = plan, perf_counter()
+        if level != "fast" and not dry_run:
+            encoded, gained = improving.run(
+                source, recipe, options, allow_requantize, plan.recipe, len(runs)
+            )
+            result = replace(plan, improvement=gained)
+        if not dry_run:
+            result = _write(encoded, result, split, start)
         found.append(result.json())
         if not json:
+            if result.mixture is not None and (dry_run or verbose):
+                report.show(*result.mixture.page()[:2])
+            elif dry_run:
+                report.show(*listing(source, encoded))
             if verbose and result.improvement is not None:
                 report.show(*result.improvement.page()[:2])
-            if dry_run:
-                report.show(*(listing(source, encoded) if not fits else fitted.page()[:2]))
             report.show(result.line())
             for note in result.notes():
-                stderr().print(note, markup=False, soft_wrap=True)
+                tell(note)
     if json:
         report.write_json(found if len(found) > 1 else found[0])
 
 
-def calibrate(
-    output: Annotated[Path, typer.Option("--output", "-o", help="safetensors file to write.")],
-    model: ModelName = None,
-    text: Annotated[
-        Path | None,
-        typer.Option(
-            "--text",
-            "-t",
-            help="Text file (UTF-8); `demo` is the demo's own. The model writes windows itself if "
-            "left out.",
-            show_default=False,
-        ),
-    ] = None,
-    windows: WindowCount = None,
-    seed: CalibrationSeed = 0,
-    force: Annotated[
-        bool, typer.Option("--force", help="Replace OUTPUT even if it is an input.")
-    ] = False,
-    threads: Threads = 0,
-    json: Json = False,
-) -> None:
-    """Collect the covariances of all products' inputs, for `fewbit quantize --statistics`.
+def _is_quantized(source: Source) -> bool:
+    return any(not find_format(tensor.format).is_float for tensor in source.tensors.values())
 
-    The file appears under its name only when it is complete.
+
+def _write(encoded: Quantization, plan: Quantized, split: Split | None, start: float) -> Quantized:
+    """Write a model to its file; warnings go to stderr after the progress bar.
+
+    The time is that since `start`.
     """
-    loaded = load(model_path(model), "cpu", threads=threads)
-    refuse_replacing(output, [loaded.checkpoint.path, text], force)
-    calibration = _windows(loaded, text, windows, seed)
-    with progress("calibrate") as update:
-        loaded.save_covariances(output, calibration, progress=update)
-    for warning in calibration.warnings:
-        stderr().print(f"warning: {warning}", markup=False, soft_wrap=True)
-    size = output.stat().st_size
-    if json:
-        report.write_json({
-            "path": str(output), "bytes": size, "source": calibration.source,
-            "windows": len(calibration.tokens), "held_out": len(calibration.held_out),
-        })  # fmt: skip
-    else:
-        report.show(f"{output}: {size:,} bytes, covariances of {calibration.source}")
+    with (
+        warnings.catch_warnings(record=True) as caught,
+        progress(f"quantizing to {plan.recipe}", in_bytes=True) as update,
+    ):
+        warnings.simplefilter("always", UserWarning)
+        files = encoded.save(plan.path, split=split, progress=update)
+    for warning in caught:
+        tell(f"warning: {warning.message}")
+    seconds = perf_counter() - start
+    return replace(plan, file_bytes=sum(f.stat().st_size for f in files), seconds=seconds)
 
 
 def _check_calibration(
@@ -306,56 +292,6 @@ def _check_calibration(
             "both say what to calibrate on",
             hint="use one of them",
         )
-
-
-def _calibration(
-    model: Model, text: Path | None, statistics: Path | None, windows: int | None, seed: int
-) -> Calibration | CovarianceFile | None:
-    """What the options name; None if the model is to write the default windows itself."""
-    if statistics is not None:
-        return read_covariances(statistics)
-    if text is None and windows is None and seed == 0:
-        return None
-    return _windows(model, text, windows, seed)
-
-
-def _default(model: Model) -> Calibration:
-    """The windows that the model writes if nothing else is named."""
-    return _windows(model, None, None, 0)
-
-
-def _windows(model: Model, text: Path | None, windows: int | None, seed: int) -> Calibration:
-    if text is not None:
-        return text_calibration(model, read_text(text, None), windows, str(text))
-    with progress("writing calibration text") as update:
-        return sampled_calibration(model, windows or WINDOWS, seed, progress=update)
-
-
-def _folder(work: Path | None, plan: Quantized, count: int) -> Path | None:
-    """The folder of finished tensors of one of `count` formats."""
-    return work / plan.recipe if work is not None and count > 1 else work
-
-
-def _is_quantized(model: Model) -> bool:
-    return any(not find_format(format_).is_float for format_ in model.formats.values())
-
-
-def _write(encoded: Model, plan: Quantized, start: float | None = None) -> Quantized:
-    """Write a model to its file; warnings go to stderr after the progress bar.
-
-    The time is that since `start`, or that of writing if it is None.
-    """
-    start = perf_counter() if start is None else start
-    with (
-        warnings.catch_warnings(record=True) as caught,
-        progress(f"quantizing to {plan.recipe}", in_bytes=True) as update,
-    ):
-        warnings.simplefilter("always", UserWarning)
-        encoded.save(plan.path, progress=update)
-    for warning in caught:
-        stderr().print(f"warning: {warning.message}", markup=False, soft_wrap=True)
-    seconds = perf_counter() - start
-    return replace(plan, file_bytes=plan.path.stat().st_size, seconds=seconds)
 
 
 def _overrides(pairs: list[str]) -> dict[str, str]:

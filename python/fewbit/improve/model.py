@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewbit.callbacks import Progress
+from fewbit.convert.quantization import refuse_rounding_twice
 from fewbit.errors import InputError
 from fewbit.files.checkpoint import with_data
 from fewbit.improve.calibration import WINDOWS, Calibration, sampled_calibration, text_calibration
@@ -177,7 +178,8 @@ class ImprovableModel(LoadedModel):
                 "a mixture takes no options and no importance matrix: it has its own",
                 hint="leave them out",
             )
-        self._refuse_rounding_twice(recipe.formats, requantize)
+        stored = {name: tensor.format for name, tensor in self.checkpoint.tensors.items()}
+        refuse_rounding_twice(stored, self.formats, recipe.formats, requantize)
         return type(self)(
             self.checkpoint, recipe.formats, importance=recipe.importance, threads=self._threads,
             kv=self._kv, progress=progress, device=self._device,

@@ -24,9 +24,10 @@ Floats = NDArray[np.float32]
 
 WINDOWS = 32
 """Windows whose hidden states are bound to a segment at a time."""
-SKIP = 1
-"""Positions at the start of a window that are left out of covariances: the first token of a window
-attracts attention, and its activations can be hundreds of times larger than all others."""
+SKIP = 0
+"""Positions at the start of a window that are left out of covariances. The first token attracts
+attention, and its activations can be hundreds of times larger than all others; a model needs them
+as they are (measured in benches/LOG.md), so they are not left out."""
 
 
 class StateStore(Protocol):
