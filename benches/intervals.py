@@ -141,13 +141,17 @@ def results(name: str, values: dict[str, TokenValues]) -> list[dict[str, Any]]:
                     )
                 )  # fmt: skip
     both = " and ".join(FORMATS)
-    for of_orders in (0.5, 0.95):
-        needed = tokens_needed(*(shaped[format_]["kld"] for format_ in FORMATS), of_orders)
-        for count, how in zip(needed, ("paired test", "separate intervals"), strict=True):
-            if np.isfinite(count):
-                phase = f"{how}, {100 * of_orders:g} % of orders"
-                row = saved_runs.result(name, both, "tokens", phase, {"fewbit": [count]})
-                rows.append(row)
+    for key, of in (("kld", "KLD"), ("nll", "ln PPL")):
+        for of_orders in (0.5, 0.95):
+            first, second = (shaped[format_][key] for format_ in FORMATS)
+            needed = tokens_needed(first, second, of_orders)
+            for count, how in zip(needed, ("paired test", "separate intervals"), strict=True):
+                phase = f"{of}, {how}, {100 * of_orders:g} % of orders"
+                if np.isfinite(count):
+                    row = saved_runs.result(name, both, "tokens", phase, {"fewbit": [count]})
+                    rows.append(row)
+                else:
+                    print(f"{both:20} {phase:40} more than {first.size} tokens")
     return rows
 
 
