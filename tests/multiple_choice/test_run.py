@@ -188,6 +188,7 @@ def test_a_server_elsewhere_is_named(run: Fewbit, monkeypatch: pytest.MonkeyPatc
         ({"repeats": 0}, "repeats is 0"),
         ({"limit": 0}, "limit is 0"),
         ({"max_tokens": 0}, "max_tokens is 0"),
+        ({"parallel": -1}, "parallel is -1"),
         ({"temperature": -1}, "temperature is -1"),
         ({"keep_order": True}, "no order"),
         ({"formats": ["Q9"]}, "Q9"),
