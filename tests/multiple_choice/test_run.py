@@ -191,12 +191,13 @@ def test_a_server_elsewhere_is_named(run: Fewbit, monkeypatch: pytest.MonkeyPatc
         ({"parallel": -1}, "parallel is -1"),
         ({"temperature": -1}, "temperature is -1"),
         ({"keep_order": True}, "no order"),
-        ({"formats": ["Q9"]}, "Q9"),
+        ({"formats": ["original", "Q9"]}, "Q9"),
+        ({"formats": ["Q4_0", "Q4_0"]}, "named twice"),
     ],
 )
 def test_wrong_options_are_named(demo: fewbit.Model, options: dict[str, Any], message: str) -> None:
     with pytest.raises(fewbit.FewbitError) as caught:
-        fewbit.benchmark(demo, QUESTIONS, **options)
+        fewbit.benchmark(demo, QUESTIONS, progress=lambda *_: pytest.fail("asked"), **options)
     assert message in caught.value.message
 
 

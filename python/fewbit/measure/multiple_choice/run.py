@@ -146,7 +146,11 @@ def _answerers(
     writing: Writing,
     budget_given: bool,
 ) -> list[Callable[[], Answerer]]:
-    """What makes each answerer when its turn comes: quantized weights are held one at a time."""
+    """What makes each answerer when its turn comes.
+
+    Formats are chosen now, so that a wrong one is refused before the first question; weights are
+    encoded when they are needed, so that one format's are held at a time.
+    """
     if isinstance(model, Endpoint):
         if formats:
             raise InputError(
@@ -160,8 +164,11 @@ def _answerers(
     def maker(name: str) -> Callable[[], Answerer]:
         if name == ORIGINAL:
             return lambda: kind(model, base_name(model), writing)
-        return lambda: kind(model.quantize(name), name, writing, owns_model=True)
+        quantized = model.quantize(name)
+        return lambda: kind(quantized, name, writing, owns_model=True)
 
+    if len(set(formats)) < len(formats):
+        raise InputError(f"a format is named twice: {', '.join(formats)}", hint="name each once")
     return [maker(name) for name in formats or (ORIGINAL,)]
 
 
