@@ -11,11 +11,13 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import fewbit
 from fewbit.cli import main as cli
 from fewbit.errors import FileFormatError, InputError
+from fewbit.measure.multiple_choice.answers import model_identity
 from fewbit.measure.multiple_choice.records import NAME, Records
 from fewbit.measure.multiple_choice.results import Answers, Outcome, compare_answers
 from fewbit.measure.proportions import mcnemar, wilson
@@ -122,6 +124,19 @@ def test_what_has_changed_is_asked_anew(
     options |= {"progress": lambda done, total, _: asked.append(done)} | change
     fewbit.benchmark(demo, QUESTIONS, **options)
     assert asked == [1, 2]
+
+
+def test_models_that_differ_are_told_apart(demo: fewbit.Model) -> None:
+    importance = {name: np.ones(demo.tensor(name).shape[-1], np.float32) for name in demo.formats}
+    one, two = (
+        {**importance, "output.weight": n * importance["token_embd.weight"]} for n in (1, 2)
+    )
+    models = [
+        demo, demo.quantize("Q4_0"), demo.quantize("Q4_0", one), demo.quantize("Q4_0", two),
+        fewbit.load("demo", "cpu", kv="f16"),
+    ]  # fmt: skip
+    assert len({json.dumps(model_identity(model)) for model in models}) == 5
+    assert model_identity(demo) == model_identity(fewbit.load("demo", "cpu", threads=1))
 
 
 def test_a_killed_process_loses_no_complete_answer(tmp_path: Path) -> None:

@@ -104,11 +104,6 @@ class LoadedModel:
             self.backend.discard(weights, executor)
 
     @property
-    def kv(self) -> KvType:
-        """The element type of its KV caches."""
-        return self._kv
-
-    @property
     def config(self) -> Config:
         """The numbers that the plan was built from."""
         return self.checkpoint.config

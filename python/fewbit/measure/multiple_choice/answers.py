@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -191,7 +192,7 @@ class LikelihoodAnswerer:
 
 
 def model_identity(model: LoadedModel) -> dict[str, Any]:
-    """What tells a model from another: its files, their size and time, formats, cache, device.
+    """What tells a model from another: files, formats and how codes were chosen, cache, device.
 
     All processors give the same bits; each card may differ.
     """
@@ -199,7 +200,10 @@ def model_identity(model: LoadedModel) -> dict[str, Any]:
     files = [path] if path.is_file() else sorted(path.glob("*.safetensors"))
     facts = [[file.name, (stat := file.stat()).st_size, stat.st_mtime_ns] for file in files]
     device = "cpu" if isinstance(model.backend, CpuBackend) else model.backend.name
+    codes = hashlib.sha256(repr(getattr(model, "improvement", None)).encode())
+    for name in sorted(model.importance):
+        codes.update(name.encode() + model.importance[name].tobytes())
     return {
         "path": str(path.resolve()), "files": facts, "formats": sorted(model.formats.items()),
-        "kv": model.kv, "device": device,
+        "codes": codes.hexdigest(), "kv": model.kv, "device": device,
     }  # fmt: skip
