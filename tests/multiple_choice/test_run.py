@@ -182,6 +182,15 @@ def test_texts_are_in_no_result_unless_asked(run: Fewbit, tmp_path: Path) -> Non
     assert "(A) " in asked.out
 
 
+def test_an_output_that_cannot_be_written_is_told_first(run: Fewbit, tmp_path: Path) -> None:
+    before = QUESTIONS.read_bytes()
+    for path, message in ((QUESTIONS, "is an input"), (tmp_path / "no" / "x", "no folder")):
+        ended = run("benchmark", str(QUESTIONS), "--json-out", str(path), "--limit", "1")
+        assert ended.code == 1
+        assert message in ended.err
+    assert QUESTIONS.read_bytes() == before
+
+
 def test_a_server_elsewhere_is_named(run: Fewbit, monkeypatch: pytest.MonkeyPatch) -> None:
     from fewbit.measure.multiple_choice import post
 
