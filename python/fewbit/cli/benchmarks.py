@@ -307,7 +307,9 @@ def _check_output(output: Path, questions: Path) -> None:
     """Refuse a file that cannot be written before hours of work, and the file of questions."""
     refuse_replacing(output, [questions], force=False)
     if not output.absolute().parent.is_dir():
-        raise InputError(f"there is no folder `{output.parent}`", path=str(output))
+        raise InputError(
+            f"there is no folder `{output.parent}`", hint="make it first", path=str(output)
+        )
 
 
 def _endpoint(url: str, name: str | None, key_file: Path | None) -> Endpoint:
