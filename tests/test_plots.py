@@ -118,6 +118,9 @@ def test_the_command(
                 capsys=capsys)  # fmt: skip
     assert ended.code == 0
     assert (tmp_path / "x.svg").exists()
+    found = run("plot", "mapping", "--json", capsys=capsys).json
+    assert (found["kind"], found["file"]) == ("mapping", "mapping.png")
+    assert "average error 18.0 %" in found["titles"][0]
 
 
 @pytest.mark.parametrize(
