@@ -51,6 +51,7 @@ from fewbit.recipes.choose import Options
 from fewbit.reports.contents import inspect
 from fewbit.reports.explain import Explained, explain
 from fewbit.reports.number_table import NumberTable, represent
+from fewbit.reports.outliers import Outliers, find_outliers
 from fewbit.reports.rounding import RoundedLists, round_numbers
 from fewbit.reports.summaries import Contents
 from fewbit.run.executor import Cache
@@ -87,6 +88,7 @@ __all__ = [
     "NextTokens",
     "NumberTable",
     "Options",
+    "Outliers",
     "Perplexity",
     "Plan",
     "Progress",
@@ -111,6 +113,7 @@ __all__ = [
     "divergence",
     "explain",
     "find_format",
+    "find_outliers",
     "inspect",
     "load",
     "perplexity",
