@@ -30,7 +30,8 @@ RUST_ROOMS = (
     ("kernels/mod.rs",), ("kernels/entry/",), ("kernels/table.rs",), ("kernels/product/",),
     ("kernels/unpack/",), ("kernels/outlined.rs",), ("kernels/ops/",), ("kernels/data.rs",),
     ("kernels/isa/",), ("kernels/layout/",), ("kernels/shape.rs",), ("formats/",),
-    ("measure.rs", "read_rate.rs"), ("threads.rs",), ("floats.rs", "error.rs", "memory.rs"),
+    ("sample/",), ("measure.rs", "read_rate.rs"), ("threads.rs",),
+    ("floats.rs", "error.rs", "memory.rs"),
 )  # fmt: skip
 
 

@@ -238,13 +238,15 @@ class Model(ImprovableModel, BatchedModel):
         acts: Activations = "int8",
         session: Session | None = None,
         skip_special: bool = True,
+        prompt_cache: str | PathLike[str] | None = None,
     ) -> Generation:
         """Write text that continues `prompt`, a text or token ids.
 
         Iterate over the result for pieces of text as they are made, or take `str(...)` of it for
         all of it. The text ends at an end token, at one of the `stop` strings (left out of the
         text), after `max_tokens` tokens, or when the context is full. A `session` keeps its KV
-        cache for the next call. Without `skip_special`, special tokens show in the text.
+        cache for the next call, the file `prompt_cache` that of the prompt. Without `skip_special`,
+        special tokens show in the text.
 
         `temperature`, `top_k`, `top_p`, `min_p`, `repeat_penalty`, `presence_penalty`,
         `frequency_penalty`, `logit_bias` and `seed` say how a token is drawn; `Sampling` describes
@@ -263,7 +265,7 @@ class Model(ImprovableModel, BatchedModel):
         )  # fmt: skip
         return generate(
             self, prompt, max_tokens=max_tokens, sampling=drawn, stop=stop, acts=acts,
-            session=session, skip_special=skip_special,
+            session=session, skip_special=skip_special, prompt_cache=prompt_cache,
         )  # fmt: skip
 
     def chat(
@@ -286,6 +288,7 @@ class Model(ImprovableModel, BatchedModel):
         session: Session | None = None,
         tools: Sequence[Mapping[str, Any]] | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
+        reasoning_budget: int | None = None,
     ) -> Reply:
         """Answer `messages`: OpenAI's list of `{"role": ..., "content": ...}`, or one user's text.
 
@@ -293,7 +296,8 @@ class Model(ImprovableModel, BatchedModel):
         are made, or take `str(...)` of it for the whole answer; `reasoning` has what the model
         thinks before. The template sees `tools`, JSON schemas of functions, and each of
         `chat_template_kwargs`, such as `{"enable_thinking": False}`. Calls of tools that the model
-        writes are `Reply.tool_calls` and no part of the answer. Options are those of `generate`.
+        writes are `Reply.tool_calls` and no part of the answer. After `reasoning_budget` tokens of
+        reasoning (None: no limit) its end is given. Options are those of `generate`.
         `Conversation` keeps messages and KV cache from turn to turn.
 
         Raises:
@@ -309,6 +313,7 @@ class Model(ImprovableModel, BatchedModel):
         return reply_to(
             self, messages, max_tokens=max_tokens, sampling=drawn, stop=stop, acts=acts,
             session=session, tools=tools, chat_template_kwargs=chat_template_kwargs,
+            reasoning_budget=reasoning_budget,
         )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
+from fewbit.errors import InputError
 from fewbit.generation.reasoning import CHANNEL, CLOSING, MESSAGE, START, Harmony, splitter
 from fewbit.tokenizer.tokenizer import Tokenizer
 
@@ -15,7 +16,17 @@ class Budget:
     """
 
     def __init__(self, tokenizer: Tokenizer, prompt: str, limit: int | None = None) -> None:
-        """Watch the answer after `prompt`, the text that the chat template wrote."""
+        """Watch the answer after `prompt`, the text that the chat template wrote.
+
+        Raises:
+            InputError: `limit` is below 0.
+
+        """
+        if limit is not None and limit < 0:
+            raise InputError(
+                f"a reasoning budget of {limit} tokens, expected 0 or more",
+                hint="leave it out for no limit",
+            )
         self.tokens = 0
         self.forced = False
         self.answer = self.reasoning = ""

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fewbit.callbacks import Progress
 from fewbit.errors import InputError
 from fewbit.generation.budget import Budget
-from fewbit.generation.reasoning import first_of, held_back
+from fewbit.generation.continuation import Continuation, Finish
 from fewbit.generation.slots import Reading, Rows, Slots
-from fewbit.generation.text import Finish
 from fewbit.run.limits import Activations
 from fewbit.run.model import LoadedModel
-from fewbit.run.penalties import Penalties
-from fewbit.run.sampling import Sampling, choose, refuse_logits
+from fewbit.run.sampler import choose_all, sampler_of
+from fewbit.run.sampling import Sampling
 from fewbit.tokenizer.tokenizer import Tokenizer
 
 
@@ -172,78 +169,35 @@ class _Text:
         self.index = index
         self.request = request
         self.reading = Reading(slot, list(request.prompt), len(request.prompt) - 1)
-        self._context = context
-        self._rng = request.sampling.generator()
-        self._stop_ids = model.tokenizer.stop_ids
-        self._decoder = model.tokenizer.decoder(request.prompt, request.spelled)
-        self._tokens: list[int] = []
-        self._text = self._held = ""
-        self._finish: Finish | None = None
         self._start = time.perf_counter()
-        self._penalties = (
-            Penalties(request.sampling, model.tokenizer, model.config.vocab)
-            if request.sampling.changes_logits
-            else None
-        )
-
-    @property
-    def greedy(self) -> bool:
-        """Whether the likeliest token of the logits as they are is taken."""
-        return self.request.sampling.greedy and self._penalties is None
-
-    def choose(self, row: NDArray[np.float32]) -> int:
-        """The next id from its logits [vocab]."""
-        logits = self._penalties.apply(row, self.reading.ids) if self._penalties else row
-        return choose(logits, self.request.sampling, self._rng)
+        self._made = Continuation(
+            model.tokenizer, request.prompt, max_tokens=request.max_tokens, context=context,
+            stop=request.stop, spelled=request.spelled, shows_end=request.shows_end,
+            budget=request.budget,
+        )  # fmt: skip
+        vocab = model.config.vocab
+        self.sampler = sampler_of(request.sampling, model.tokenizer, vocab, request.prompt)
 
     def push(self, chosen: int) -> bool:
         """Take the next id, or the one that the budget forces; True if the text is complete."""
         budget = self.request.budget
         token = chosen if budget is None else budget.next(chosen)
-        if token in self._stop_ids:
-            self._finish = "stop"
-            if self.request.shows_end:
-                self._take(self._decoder.push(token))
-            return self._complete()
-        self._tokens.append(token)
-        piece = self._decoder.push(token)
-        if budget is not None:
-            budget.push(piece)
-        if self._take(piece):
+        self._made.push(token)
+        if self._made.finish is not None:
             return True
-        if len(self._tokens) >= self.request.max_tokens:
-            self._finish = "length"
-        elif len(self.request.prompt) + len(self._tokens) > self._context:
-            self._finish = "context"
-        if self._finish is not None:
-            return self._complete()
+        self.sampler.accept([token])
         self.reading.ids.append(token)
         self.reading.wanted = len(self.reading.ids) - 1
         return False
 
     def written(self) -> Written:
         """The complete text."""
-        assert self._finish is not None
+        made = self._made
+        assert made.finish is not None
         return Written(
-            tuple(self.request.prompt), tuple(self._tokens), self._text, self._finish,
+            tuple(self.request.prompt), tuple(made.tokens), made.text, made.finish,
             time.perf_counter() - self._start,
         )  # fmt: skip
-
-    def _take(self, piece: str) -> bool:
-        """Add a piece; True at a stop string. What may begin one waits."""
-        self._held += piece
-        if (found := first_of(self._held, self.request.stop)) is not None:
-            self._text += self._held[: found[0]]
-            self._held, self._finish = "", "stop"
-            return True
-        ready = len(self._held) - held_back(self._held, self.request.stop)
-        self._text, self._held = self._text + self._held[:ready], self._held[ready:]
-        return False
-
-    def _complete(self) -> bool:
-        if not self._take(self._decoder.finish()):
-            self._text += self._held
-        return True
 
 
 def _step(slots: Slots, running: dict[int, _Text]) -> list[Rows]:
@@ -252,24 +206,11 @@ def _step(slots: Slots, running: dict[int, _Text]) -> list[Rows]:
 
 def _choose(running: dict[int, _Text], found: Sequence[Rows]) -> list[int]:
     """Give each text its next token; the slots of those that are complete now."""
-    likeliest = _likeliest([rows for rows in found if running[rows.reading.slot].greedy])
-    complete = []
-    for rows in found:
-        slot = rows.reading.slot
-        text = running[slot]
-        token = likeliest[slot] if text.greedy else text.choose(rows.logits[-1])
-        if text.push(token):
-            complete.append(slot)
-    return complete
-
-
-def _likeliest(found: Sequence[Rows]) -> dict[int, int]:
-    """The likeliest token of each slot, of all rows at once."""
     if not found:
-        return {}
-    rows = np.concatenate([each.logits[-1:] for each in found])
-    best = rows.argmax(axis=1)
-    highest = rows[np.arange(len(rows)), best]
-    if not np.isfinite(highest).all():
-        raise refuse_logits(next(float(x) for x in highest if not math.isfinite(x)))
-    return {each.reading.slot: int(token) for each, token in zip(found, best, strict=True)}
+        return []
+    texts = [running[rows.reading.slot] for rows in found]
+    logits = np.concatenate([rows.logits[-1:] for rows in found])
+    tokens = choose_all(logits, [text.sampler for text in texts])
+    return [
+        text.reading.slot for text, token in zip(texts, tokens, strict=True) if text.push(token)
+    ]
