@@ -52,6 +52,7 @@ from fewbit.recipes.choose import Options
 from fewbit.reports.contents import inspect
 from fewbit.reports.explain import Explained, explain
 from fewbit.reports.number_table import NumberTable, represent
+from fewbit.reports.outliers import Outliers, find_outliers
 from fewbit.reports.rounding import RoundedLists, round_numbers
 from fewbit.reports.summaries import Contents
 from fewbit.run.executor import Cache
@@ -88,6 +89,7 @@ __all__ = [
     "NextTokens",
     "NumberTable",
     "Options",
+    "Outliers",
     "Paired",
     "Perplexity",
     "Plan",
@@ -113,6 +115,7 @@ __all__ = [
     "divergence",
     "explain",
     "find_format",
+    "find_outliers",
     "inspect",
     "load",
     "perplexity",
