@@ -10,6 +10,8 @@ use std::alloc::{Layout, alloc_zeroed};
 pub unsafe trait Zero: Copy {}
 // SAFETY: 0.0 has no bit set.
 unsafe impl Zero for f32 {}
+// SAFETY: 0.0 has no bit set.
+unsafe impl Zero for f64 {}
 // SAFETY: nor has 0.
 unsafe impl Zero for u8 {}
 

@@ -46,6 +46,7 @@ from fewbit.measure.score import Score
 from fewbit.measure.speed import Bench
 from fewbit.plan.config import Config, Rope
 from fewbit.plan.plan import Plan
+from fewbit.plots.draw import plot
 from fewbit.recipes.choose import Options
 from fewbit.reports.contents import inspect
 from fewbit.reports.explain import Explained, explain
@@ -113,6 +114,7 @@ __all__ = [
     "inspect",
     "load",
     "perplexity",
+    "plot",
     "quantize",
     "quantize_file",
     "read_covariances",

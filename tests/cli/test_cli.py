@@ -22,24 +22,10 @@ from tests.cli.running import Fewbit
 from tests.golden.loading import asset
 
 COMMANDS = (
-    "inspect",
-    "formats",
-    "explain",
-    "float",
-    "round",
-    "quantize",
-    "calibrate",
-    "verify",
-    "perplexity",
-    "divergence",
-    "compare",
-    "imatrix",
-    *("benchmark", "evaluate", "next"),
-    "generate",
-    "chat",
-    "bench",
-    "devices",
-)
+    "inspect", "formats", "explain", "float", "round", "quantize", "calibrate", "verify",
+    "perplexity", "divergence", "compare", "imatrix", "benchmark", "evaluate", "next", "generate",
+    "chat", "plot", "bench", "devices",
+)  # fmt: skip
 SHORT = ("--ctx", "64", "--chunks", "2")
 
 

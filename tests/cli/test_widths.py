@@ -14,18 +14,9 @@ from rich.cells import cell_len
 from fewbit.cli import main as cli
 
 COMMANDS = [
-    *("inspect", "formats", "float", "round", "quantize", "verify", "perplexity", "divergence"),
-    *(
-        "compare",
-        "imatrix",
-        "benchmark",
-        "evaluate",
-        "next",
-        "generate",
-        "chat",
-        "bench",
-        "devices",
-    ),
+    *("inspect", "formats", "explain", "float", "round", "quantize", "verify", "perplexity"),
+    *("divergence", "compare", "imatrix", "benchmark", "evaluate", "next", "generate", "chat"),
+    *("plot", "bench", "devices"),
 ]
 QUESTIONS = Path(__file__).parents[1] / "multiple_choice" / "questions.csv"
 SHORT = "--ctx 64 --chunks 2"

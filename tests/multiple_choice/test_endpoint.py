@@ -115,3 +115,40 @@ def test_which_servers_are_on_this_machine() -> None:
 def test_a_server_has_no_formats() -> None:
     with pytest.raises(InputError, match="no formats"):
         fewbit.benchmark(fewbit.Endpoint("http://localhost/v1", "m"), QUESTIONS, formats=["Q4_0"])
+
+
+def echoed(model: fewbit.Model, body: dict[str, Any]) -> Reply:
+    """What a server of `model` answers to a request with `echo`."""
+    choices = []
+    for index, text in enumerate(body["prompt"]):
+        ids = model.tokenizer.encode(text)
+        scores = model.score([(ids[:1], ids[1:])])[0].token_logprobs
+        pieces = [model.tokenizer.decode([id_], skip_special=False) for id_ in ids]
+        starts = [sum(map(len, pieces[:at])) for at in range(len(ids))]
+        values = {"text_offset": starts, "token_logprobs": [None, *scores], "tokens": pieces}
+        choices.append({"index": index, "text": text, "logprobs": values})
+    return 200, {"choices": choices[::-1], "usage": {"prompt_tokens": 11}}, {}
+
+
+def test_likelihoods_are_those_of_the_model_here() -> None:
+    model = fewbit.load("demo", "cpu")
+    with serving(lambda body: echoed(model, body)) as (url, asked):
+        there = fewbit.benchmark(
+            fewbit.Endpoint(url, "m"), QUESTIONS, answer_by="likelihood", parallel=1
+        )
+    here = fewbit.benchmark(model, QUESTIONS, answer_by="likelihood")
+    assert [o.logprobs for o in there.answers[0].outcomes] == [
+        o.logprobs for o in here.answers[0].outcomes
+    ]
+    assert {body["path"] for body in asked} == {"/v1/completions"}
+    assert {(body["echo"], body["max_tokens"]) for body in asked} == {(True, 0)}
+
+
+@pytest.mark.parametrize(
+    "told", [None, {}, {"text_offset": [0], "token_logprobs": [None]},
+             {"text_offset": [], "token_logprobs": []}]
+)  # fmt: skip
+def test_a_server_without_echo_is_refused(told: Any) -> None:
+    reply = (200, {"choices": [{"index": i, "logprobs": told} for i in range(4)]}, {})
+    with serving(lambda _: reply) as (url, _), pytest.raises(InputError, match="no log-prob"):
+        fewbit.benchmark(fewbit.Endpoint(url, "m"), QUESTIONS, answer_by="likelihood")

@@ -18,6 +18,8 @@ STATED = [
     (r"So \(\boxed{\mathrm{D}}\).", "D"),
     ("Step 1: heat.\n\n**C**", "C"),
     ("答案是D", "D"),
+    ('The correct answer is "D".', "D"),
+    ("The answer is ‘(B)’", "B"),
     ("Answer：（A）", "A"),
     ("A. warm", "A"),
     ("Answer: B, C is wrong", "B"),

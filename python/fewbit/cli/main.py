@@ -31,6 +31,7 @@ from fewbit.cli import (
     formats,
     measuring,
     numbers,
+    plot,
     quantizing,
     speed,
     writing,
@@ -54,6 +55,7 @@ CLASSES = {
     quantizing.quantize: ListsFormats,
     numbers.float: numbers.Numbers,
     numbers.round: numbers.Numbers,
+    plot.plot: numbers.Numbers,
 }
 for command in (
     files.inspect,
@@ -73,6 +75,7 @@ for command in (
     benchmarks.next_,
     writing.generate,
     chat.chat,
+    plot.plot,
     speed.bench,
     devices.devices,
 ):

@@ -62,11 +62,8 @@ def float(
     Formats are float64, float32, float16, bfloat16, float8, e4m3fn, e5m2, e3m2, e2m3, float4, e2m1,
     any eXmY with X exponent and Y significand bits, and uN for unsigned integers.
     """
-    bounds = None if between is None else _read([between])
-    if bounds is not None and len(bounds) != 2:
-        raise InputError(f"`--between {between}` is not two numbers", hint="for example -0.5,0.5")
-    interval = None if bounds is None else (bounds[0], bounds[1])
-    show_result(represent(_read(numbers or []), names_of(formats), interval), json)
+    interval = None if between is None else read_interval("--between", between)
+    show_result(represent(read_numbers(numbers or []), names_of(formats), interval), json)
 
 
 def round(
@@ -117,16 +114,16 @@ def round(
     sym4 and asym4 are symmetric and asymmetric quantization with one scale for all numbers;
     sym4-g32 and Q4_0 are formats that files store; float8 and bf16 are floats.
     """
-    layers = [] if network is None else _read([network])
+    layers = [] if network is None else read_numbers([network])
     if any(size != size // 1 for size in layers):
         raise InputError(f"`--network {network}`: sizes are whole numbers", hint="such as 1,3,1")
     found = round_numbers(
-        _read(numbers or []),
+        read_numbers(numbers or []),
         names_of(formats),
         block,
         outliers,
         [int(size) for size in layers],
-        [] if inputs is None else _read([inputs]),
+        [] if inputs is None else read_numbers([inputs]),
     )
     if brief and not json:
         write.show(found.summary())
@@ -134,7 +131,20 @@ def round(
     show_result(found, json)
 
 
-def _read(texts: Sequence[str]) -> list[Any]:
+def read_interval(option: str, text: str) -> tuple[Any, Any]:
+    """The two numbers of an option.
+
+    Raises:
+        InputError: there are not two.
+
+    """
+    found = read_numbers([text])
+    if len(found) != 2:
+        raise InputError(f"`{option} {text}` is not two numbers", hint="for example -0.5,0.5")
+    return found[0], found[1]
+
+
+def read_numbers(texts: Sequence[str]) -> list[Any]:
     """The numbers in `texts`.
 
     Raises:

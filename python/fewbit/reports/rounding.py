@@ -15,12 +15,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fewbit import _core
 from fewbit.errors import FewbitError, FormatError, InputError
 from fewbit.floats import number_format
 from fewbit.floats.number_format import as_numbers
 from fewbit.formats.table import find_format
 from fewbit.formats.tensors import quantize
-from fewbit.recipes.mixtures import DEMANDING
 from fewbit.tables import Page, Shown, Table
 
 SCALE_BITS = 32
@@ -303,7 +303,9 @@ def _stored(x: Values, name: str) -> RoundedList:
     kind = find_format(name)
     pad = 0 if kind.family == "affine" else -x.size % kind.block
     padded = np.float32(np.pad(x, (0, pad))[None])
-    even = np.ones(padded.size, np.float32) if kind.name in DEMANDING else None
+    even = (
+        np.ones(padded.size, np.float32) if _core.find_format(kind.name).needs_importance else None
+    )
     tensor = quantize(padded, kind.name, even)
     values = tensor.dequantize()[0, : x.size].astype(np.float64)
     note = f"{kind.bytes} bytes for {kind.block} numbers" if kind.block > 1 else "floats"

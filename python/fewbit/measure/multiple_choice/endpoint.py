@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import urllib.parse
 from collections.abc import Iterator, Sequence
@@ -61,22 +62,12 @@ class Endpoint:
         return post(self.url, path, body, self.key, self.timeout, proxies=not self.local)
 
 
-class EndpointAnswerer:
-    """Lets the model behind an endpoint write its answers."""
+class _OverConnections:
+    """Asks several questions at a time, each over a connection of its own."""
 
-    def __init__(self, endpoint: Endpoint, writing: Writing, budget_given: bool) -> None:
-        """`budget_given` sends `reasoning_budget`, which not every server knows."""
+    def __init__(self, endpoint: Endpoint, writing: Writing) -> None:
         self.name = endpoint.model
-        self._endpoint, self._writing, self._budget_given = endpoint, writing, budget_given
-
-    def identity(self) -> dict[str, Any]:
-        """The server, the name of its model, and how it writes."""
-        writing = self._writing
-        return {
-            "url": self._endpoint.url, "model": self._endpoint.model, "by": "text",
-            "temperature": writing.temperature, "max_tokens": writing.max_tokens,
-            "budget": writing.reasoning_budget if self._budget_given else None,
-        }  # fmt: skip
+        self._endpoint, self._writing = endpoint, writing
 
     def answers(self, questions: Sequence[Prompted]) -> Iterator[tuple[int, Answer]]:
         """As `Answerer`, over several connections."""
@@ -103,6 +94,27 @@ class EndpointAnswerer:
         """Do nothing: each request has its own connection."""
 
     def _answer(self, question: Prompted) -> Answer:
+        raise NotImplementedError
+
+
+class EndpointAnswerer(_OverConnections):
+    """Lets the model behind an endpoint write its answers."""
+
+    def __init__(self, endpoint: Endpoint, writing: Writing, budget_given: bool) -> None:
+        """`budget_given` sends `reasoning_budget`, which not every server knows."""
+        super().__init__(endpoint, writing)
+        self._budget_given = budget_given
+
+    def identity(self) -> dict[str, Any]:
+        """The server, the name of its model, and how it writes."""
+        writing = self._writing
+        return {
+            "url": self._endpoint.url, "model": self._endpoint.model, "by": "text",
+            "temperature": writing.temperature, "max_tokens": writing.max_tokens,
+            "budget": writing.reasoning_budget if self._budget_given else None,
+        }  # fmt: skip
+
+    def _answer(self, question: Prompted) -> Answer:
         writing, start = self._writing, time.perf_counter()
         body: dict[str, Any] = {
             "model": self._endpoint.model,
@@ -115,6 +127,53 @@ class EndpointAnswerer:
         if self._budget_given and writing.reasoning_budget is not None:
             body["reasoning_budget"] = writing.reasoning_budget
         return _answer(self._endpoint.ask("/chat/completions", body), time.perf_counter() - start)
+
+
+class EndpointLikelihoods(_OverConnections):
+    """Takes the letter that the model behind an endpoint holds likeliest behind the prompt.
+
+    The server must give log-probabilities of the prompt's tokens (`echo` of OpenAI's completions).
+    """
+
+    def identity(self) -> dict[str, Any]:
+        """The server and the name of its model."""
+        return {"url": self._endpoint.url, "model": self._endpoint.model, "by": "likelihood"}
+
+    def _answer(self, question: Prompted) -> Answer:
+        start, letters = time.perf_counter(), question.asked.letters
+        body = {
+            "model": self._endpoint.model,
+            "prompt": [f"{question.prompt} {letter}" for letter in letters],
+            "max_tokens": 0, "temperature": 0, "echo": True, "logprobs": 1,
+        }  # fmt: skip
+        found = self._endpoint.ask("/completions", body)
+        length = len(question.prompt)
+        values = {
+            letter: _ending_logprob(found, index, length, length + 2)
+            for index, letter in enumerate(letters)
+        }
+        best = max(values, key=lambda letter: values[letter])
+        return Answer(
+            best, "likelihood", chosen=best, tokens=0, seconds=time.perf_counter() - start,
+            prompt_tokens=(found.get("usage") or {}).get("prompt_tokens"), logprobs=values,
+        )  # fmt: skip
+
+
+def _ending_logprob(found: dict[str, Any], index: int, begin: int, end: int) -> float:
+    """The log-probability of the characters `begin` to `end` of the text of choice `index`."""
+    try:
+        told = next(c for c in found["choices"] if int(c["index"]) == index)["logprobs"]
+        starts, values = list(told["text_offset"]), list(told["token_logprobs"])
+        stops = [*starts[1:], end]
+        ending = [v for a, b, v in zip(starts, stops, values, strict=True) if b > begin and a < end]
+        if not ending or any(value is None for value in ending):
+            raise ValueError
+        return math.fsum(map(float, ending))
+    except (KeyError, StopIteration, TypeError, ValueError):
+        raise InputError(
+            "the server gives no log-probabilities of the prompt's tokens",
+            hint="`--answer-by likelihood` needs `echo` of OpenAI's completions; else take text",
+        ) from None
 
 
 def _answer(found: dict[str, Any], seconds: float) -> Answer:

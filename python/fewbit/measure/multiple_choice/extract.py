@@ -14,6 +14,7 @@ _TAG = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
 _BOX = re.compile(r"\\boxed\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
 _STYLE = re.compile(r"\\(?:text|textbf|mathrm|mathbf|mathsf)\s*\{([^{}]*)\}")
 _MARKUP = re.compile(r"[*_`$#]|\\[()\[\]]")
+_QUOTED = re.compile(r"""["'“”‘’]\s*(\(?[A-Za-z]\)?)\s*["'“”‘’]""")
 _WIDE = str.maketrans("：（）［］．，。", ":()[].,.")
 _LETTER = r"(?:[(\[{]\s*([A-Za-z])\s*[)\]}]|([A-Za-z]))(?![A-Za-z0-9'’])"
 _SURELY = (
@@ -78,6 +79,7 @@ def _plain(text: str) -> str:
     text = _THOUGHT.sub("", text).translate(_WIDE)
     text = _TAG.sub(r"\nanswer: \1\n", text)
     text = _BOX.sub(lambda box: " answer: " + _STYLE.sub(r"\1", box[1]) + " ", text)
+    text = _QUOTED.sub(r"\1", text)
     return _MARKUP.sub("", _STYLE.sub(r"\1", text)).strip()
 
 

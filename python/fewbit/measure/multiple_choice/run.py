@@ -20,7 +20,7 @@ from fewbit.measure.multiple_choice.answers import (
     TextAnswerer,
     Writing,
 )
-from fewbit.measure.multiple_choice.endpoint import Endpoint, EndpointAnswerer
+from fewbit.measure.multiple_choice.endpoint import Endpoint, EndpointAnswerer, EndpointLikelihoods
 from fewbit.measure.multiple_choice.extract import read_answer
 from fewbit.measure.multiple_choice.prompts import Prompt
 from fewbit.measure.multiple_choice.questions import Asked, Question, read_questions, show
@@ -148,11 +148,12 @@ def _answerers(
 ) -> list[Callable[[], Answerer]]:
     """What makes each answerer when its turn comes: quantized weights are held one at a time."""
     if isinstance(model, Endpoint):
-        if answer_by != "text" or formats:
-            wrong = "formats" if formats else "likelihoods"
+        if formats:
             raise InputError(
-                f"a server has no {wrong} to choose", hint="name a model's file with `--model`"
+                "a server has no formats to choose", hint="name a model's file with `--model`"
             )
+        if answer_by == "likelihood":
+            return [lambda: EndpointLikelihoods(model, writing)]
         return [lambda: EndpointAnswerer(model, writing, budget_given)]
     kind = TextAnswerer if answer_by == "text" else LikelihoodAnswerer
 
