@@ -72,6 +72,7 @@ def test_options_are_checked() -> None:
 def test_threads_share_a_tokenizer() -> None:
     class Backend:
         encode_special_tokens = False
+        model = None
 
         def encode(self, text: str, add_special_tokens: bool) -> Any:
             time.sleep(0.002)  # another thread runs
