@@ -41,6 +41,7 @@ from fewbit.measure.multiple_choice.endpoint import Endpoint
 from fewbit.measure.multiple_choice.results import Benchmark
 from fewbit.measure.multiple_choice.run import benchmark
 from fewbit.measure.next_tokens import NextTokens
+from fewbit.measure.paired import Paired
 from fewbit.measure.results import Divergence, Perplexity
 from fewbit.measure.score import Score
 from fewbit.measure.speed import Bench
@@ -89,6 +90,7 @@ __all__ = [
     "NumberTable",
     "Options",
     "Outliers",
+    "Paired",
     "Perplexity",
     "Plan",
     "Progress",
