@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import fewbit
+from fewbit.errors import InputError
 from fewbit.generation.budget import Budget
 from fewbit.generation.many import Request, write_many
 from fewbit.generation.reasoning import CHANNEL, CLOSING, MESSAGE, OPENING, START
@@ -78,3 +80,19 @@ def test_a_model_s_thought_is_ended() -> None:
     assert after
     assert ended.budget is not None
     assert ended.budget.answer.strip() == after.strip()
+
+
+def test_a_chat_ends_a_thought() -> None:
+    model = fewbit.load("demo", "cpu")
+    template = "{{ messages[0].content }} <think>"
+    model.__dict__["tokenizer"] = dataclasses.replace(model.tokenizer, chat_template=template)
+    plain, ended = (
+        model.chat("The old house", max_tokens=40, temperature=0, reasoning_budget=budget)
+        for budget in (None, 4)
+    )
+    assert str(plain) == ""
+    assert len(str(ended)) > 0
+    assert 0 < len(ended.reasoning) < len(plain.reasoning)
+    assert plain.reasoning.startswith(ended.reasoning)
+    with pytest.raises(InputError, match="a reasoning budget of -1 tokens, expected 0 or more"):
+        model.chat("The old house", reasoning_budget=-1)
