@@ -1,9 +1,9 @@
 """Quality of a quantized model: perplexity, KL divergence and top-token agreement, with errors.
 
-The statistics are those of llama.cpp's
-``llama-perplexity``, over the scored tokens of a text. `base` and `model` are rows of natural
-log-probabilities of the original and the quantized model; `nll` is -log p of the token that
-follows.
+The statistics are those of llama.cpp's ``llama-perplexity``, over the scored tokens of a text, and
+so are the errors, which take tokens as independent; `clusters.py` has the errors that fewbit
+prints. `base` and `model` are rows of natural log-probabilities of the original and the quantized
+model; `nll` is -log p of the token that follows.
 """
 
 from __future__ import annotations

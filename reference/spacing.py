@@ -25,12 +25,16 @@ def next_up(x: float, f: FloatFormat) -> float:
     >>> from reference.floats import FLOAT16, FLOATS
     >>> next_up(1.0, FLOAT16), next_up(0.0, FLOAT16), next_up(-0.5, FLOATS["float4"])
     (1.0009765625, 5.960464477539063e-08, -0.0)
+    >>> next_up(6.0, FLOATS["e2m1fn"])
+    nan
     """
     code = encode(x, f)
     if decode(code, f) > x:
         return decode(code, f)
     if x == 0:
         return decode(1, f)
+    if f.top == "finite" and code == f.largest_code:
+        return math.nan
     return decode(code - 1 if x < 0 else code + 1, f)
 
 

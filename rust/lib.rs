@@ -17,9 +17,9 @@
 //!   product::int8::linear_int8     rust/kernels/product/int8.rs  one algorithm, generic over `Isa`
 //! ```
 //!
-//! Modules import only from those below them, top to bottom: `py`, `backward`, `exec`, `kernels`, `quantize`,
-//! `formats`, then `measure`, `read_rate`, `threads`, `memory`, `floats` and `error`. Only `py` names pyo3; everything
-//! else builds and tests without Python.
+//! Modules import only from those below them, top to bottom: `py`, `backward`, `exec`, `kernels`,
+//! `quantize`, `formats`, `sample`, then `measure`, `read_rate`, `threads`, `memory`, `floats` and
+//! `error`. Only `py` names pyo3; everything else builds and tests without Python.
 
 pub mod backward;
 pub mod error;
@@ -33,4 +33,5 @@ pub mod memory;
 mod py;
 pub mod quantize;
 pub mod read_rate;
+pub mod sample;
 pub mod threads;

@@ -81,7 +81,7 @@ fn check(logits: &[f32], vocab: usize, targets: &[u32]) -> Result<()> {
 }
 
 /// A row of logits with its likeliest token, that token's logit and the sum of exp(logit - that).
-struct Row<'a> {
+pub struct Row<'a> {
     logits: &'a [f32],
     top: usize,
     largest: f64,
@@ -89,7 +89,8 @@ struct Row<'a> {
 }
 
 impl<'a> Row<'a> {
-    fn new(logits: &'a [f32]) -> Self {
+    /// Finds the likeliest token and the sum.
+    pub fn new(logits: &'a [f32]) -> Self {
         let mut row = Self::without_sum(logits);
         row.sum = sums(&row, &row).q;
         row
@@ -105,7 +106,13 @@ impl<'a> Row<'a> {
         Self { logits, top, largest: f64::from(logits[top]), sum: f64::NAN }
     }
 
-    fn nll(&self, target: u32) -> f64 {
+    /// False with NaN or +inf among the logits, or nothing but -inf.
+    pub fn has_softmax(&self) -> bool {
+        !self.sum.is_nan()
+    }
+
+    /// -ln p(target) in nats.
+    pub fn nll(&self, target: u32) -> f64 {
         self.sum.ln() - (f64::from(self.logits[target as usize]) - self.largest)
     }
 
@@ -193,7 +200,7 @@ const TAYLOR: [f64; 14] = {
 /// e^a for a <= 0 within two units in the last place, in plain arithmetic that the compiler turns
 /// into vectors (the library's exp is called one by one, three times slower).
 #[inline(always)]
-fn exp(a: f64) -> f64 {
+pub fn exp(a: f64) -> f64 {
     use std::f64::consts::LOG2_E;
     // Adding 1.5 * 2^52 leaves the nearest integer in the low bits.
     const ROUND: f64 = 6_755_399_441_055_744.0;

@@ -13,7 +13,7 @@ from fewbit.measure import evaluate
 from fewbit.measure import statistics as measures
 from fewbit.measure.evaluate import Variant
 from fewbit.measure.results import Estimate
-from reference import metrics
+from reference import clusters, metrics
 from reference.windows import strided
 from tests.bigram import ALPHABET, BOS, Bigram
 from tests.compare import within_bound
@@ -34,6 +34,11 @@ def scored_pairs(text: str, ctx: int) -> list[tuple[int, int]]:
     return pairs
 
 
+def by_window(values: list[float], size: int) -> list[list[float]]:
+    """The values of windows that score `size` tokens each."""
+    return [values[at : at + size] for at in range(0, len(values), size)]
+
+
 def estimate(found: Estimate) -> tuple[float, float]:
     return found.value, found.error
 
@@ -45,7 +50,8 @@ def test_perplexity_is_the_oracle_s(ctx: int) -> None:
     nll = [metrics.nll(model.table[a].tolist(), b) for a, b in scored_pairs(TEXT, ctx)]
     assert found.sample.tokens == len(nll)
     assert found.sample.chunks == len(TEXT) // ctx
-    within_bound(estimate(found.ppl), metrics.perplexity(nll), ROUNDING * found.ppl.value)
+    expected = clusters.perplexity(by_window(nll, ctx - 1 - ctx // 2))
+    within_bound(estimate(found.ppl), expected, ROUNDING * found.ppl.value)
 
 
 def test_only_scored_rows_are_computed() -> None:
@@ -104,23 +110,27 @@ def test_divergence_is_the_oracle_s() -> None:
     base, model = Bigram(1), Bigram(2)
     found = evaluate.divergence(model, base, TEXT, ctx=20, acts="f32")
     values = oracle(base, model, 20)
-    nll, nll_base, kld, dp = (values[name] for name in ("nll", "nll_base", "kld", "dp"))
+    parts = {name: by_window(found, 9) for name, found in values.items()}
+    nll, nll_base, kld, dp = (parts[name] for name in ("nll", "nll_base", "kld", "dp"))
     scale = ROUNDING * found.ppl.value
     expected = {
-        "ppl": metrics.perplexity(nll),
-        "ppl_base": metrics.perplexity(nll_base),
-        "ln_ratio": metrics.log_ratio(nll, nll_base),
-        "ratio": metrics.ratio(nll, nll_base),
-        "difference": metrics.difference(nll, nll_base),
-        "kld": metrics.mean_and_error(kld),
-        "dp": metrics.mean_and_error(dp),
-        "rms_dp": metrics.rms_and_error(dp),
-        "same_top": metrics.fraction_and_error(sum(values["top"]), len(nll)),
+        "ppl": clusters.perplexity(nll),
+        "ppl_base": clusters.perplexity(nll_base),
+        "ln_ratio": clusters.log_ratio(nll, nll_base),
+        "difference": clusters.difference(nll, nll_base),
+        "kld": clusters.mean_and_error(kld),
+        "dp": clusters.mean_and_error(dp),
+        "rms_dp": clusters.rms_and_error(dp),
+        "same_top": clusters.mean_and_error(parts["top"]),
     }
     for name, value in expected.items():
         within_bound(estimate(getattr(found, name)), value, scale, name)
-    within_bound(found.correlation, metrics.correlation(nll, nll_base), scale)
-    for percentiles, source in ((found.kld_percentiles, kld), (found.dp_percentiles, dp)):
+    correlation = metrics.correlation(values["nll"], values["nll_base"])
+    within_bound(found.correlation, correlation, scale)
+    for percentiles, source in (
+        (found.kld_percentiles, values["kld"]),
+        (found.dp_percentiles, values["dp"]),
+    ):
         for percent, value in percentiles.items():
             within_bound(value, metrics.percentile(source, percent / 100), scale, f"{percent} %")
 
@@ -192,18 +202,27 @@ def test_strided_windows_are_the_oracle_s(ctx: int, stride: int, bos: bool) -> N
     found = evaluate.perplexity(model, TEXT, ctx=ctx, acts="f32", stride=stride)
     ids, nll, processed = [ALPHABET.index(c) for c in TEXT], [], 0
     windows = strided(len(ids), ctx, stride, bos)
+    parts: list[list[float]] = []
     for start, stop, first in windows:
         window = [*([BOS] if bos else []), *ids[start:stop]]
         behind = [*window, None][: -1 - (stop - first)][-1:] + ids[first : stop - 1]
-        nll += [
-            metrics.nll(model.table[a].tolist(), b)
-            for a, b in zip(behind, ids[first:stop], strict=True)
-        ]
+        parts.append(
+            [
+                metrics.nll(model.table[a].tolist(), b)
+                for a, b in zip(behind, ids[first:stop], strict=True)
+            ]
+        )
+        nll += parts[-1]
         processed += len(window) - 1
     assert len(nll) == len(ids) - 1 + bos, "every token counts once"
     assert found.sample.tokens == len(nll)
     assert (found.sample.chunks, found.sample.processed) == (len(windows), processed)
-    within_bound(estimate(found.ppl), metrics.perplexity(nll), ROUNDING * found.ppl.value)
+    value, error = clusters.perplexity(parts)
+    within_bound(found.ppl.value, value, ROUNDING * value)
+    if len(windows) > 1:
+        within_bound(found.ppl.error, error, ROUNDING * value)
+    else:
+        assert math.isnan(found.ppl.error)
 
 
 def test_a_short_text_is_scored_as_a_whole() -> None:

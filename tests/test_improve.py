@@ -11,6 +11,7 @@ from tests.compare import same_bits, within_bound
 
 NAMES = ["Q4_0", "Q4_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q6_K", "IQ4_NL", "IQ4_XS", "MXFP4",
          "NVFP4", "sym3-g32", "asym4-g64"]  # fmt: skip
+POINTS = ["IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S"]
 ROWS, COLUMNS = 50, 512
 
 
@@ -33,7 +34,7 @@ def cost(weights: np.ndarray, data: np.ndarray, name: str, h: np.ndarray) -> np.
     return np.einsum("ri,ij,rj->r", e, h, e)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, *POINTS])
 def test_each_step_lowers_the_objective(name: str) -> None:
     """Feedback, descent on codes, on scales: none raises what the one before it reached."""
     weights, h = weights_of(ROWS, COLUMNS), covariance_of(COLUMNS)
@@ -51,7 +52,7 @@ def test_each_step_lowers_the_objective(name: str) -> None:
         known = found
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, *POINTS])
 def test_bytes_do_not_depend_on_threads(name: str) -> None:
     weights, h = weights_of(ROWS, COLUMNS), covariance_of(COLUMNS)
     one, report = _core.improve(weights, name, h, threads=1)
@@ -183,7 +184,7 @@ def test_without_inputs_the_encoder_has_the_last_word() -> None:
     assert report["before"] == report["after"] == 0
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, *POINTS])
 @pytest.mark.parametrize("size", [0.0, 1e-38, 1e-30, 1e-9, 1e4])
 def test_weights_of_any_size(name: str, size: float) -> None:
     """Scales that underflow stay 0, and no value becomes infinite."""

@@ -47,7 +47,9 @@ def test_the_parts_of_a_quantized_array() -> None:
 
 def test_every_command_is_listed() -> None:
     names = {
-        command.callback.__name__ for command in cli.app.registered_commands if command.callback
+        command.name or command.callback.__name__
+        for command in cli.app.registered_commands
+        if command.callback
     }
     assert set(re.findall(r"`fewbit (\w+)", README)) >= names
 

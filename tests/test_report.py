@@ -27,7 +27,12 @@ def test_json_has_fields_and_properties(capsys: pytest.CaptureFixture[str]) -> N
     found = evaluate.perplexity(Bigram(), TEXT, ctx=20)
     report.write_json([found])
     (read,) = json.loads(capsys.readouterr().out)
-    assert read["ppl"] == {"value": found.ppl.value, "error": found.ppl.error}
+    assert read["ppl"] == {
+        "value": found.ppl.value,
+        "error": found.ppl.error,
+        "windows": 6,
+        "interval": list(found.ppl.interval),
+    }
     assert read["sample"]["tokens"] == 54
     assert read["sample"]["tokens_per_second"] == found.sample.tokens_per_second
     assert read["acts"] == "int8"
@@ -73,8 +78,9 @@ def test_a_comparison_has_a_line_per_format(
 ) -> None:
     rows = compare.compare(Bigram(), ["Q8_0", "Q4_0"], TEXT, ctx=20)
     text = shown(capsys, rows.page(details))
-    lines = [line for line in text.splitlines() if line.strip().startswith("Q4_0")]
+    *lines, verdict = [line for line in text.splitlines() if line.strip().startswith("Q4_0")]
     assert len(lines) == (2 if details else 1)
+    assert verdict.split()[:3] == ["Q4_0", "worse", "Q8_0"]
     digits = "{:.6f}" if details else "{:.5f}"
     for line, found in zip(lines, (rows[2].weights, rows[2].fast), strict=False):
         assert digits.format(found.kld.value) in line

@@ -6,102 +6,104 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+import fewbit
 from fewbit.errors import InputError
-from fewbit.run.sampling import (
-    GREEDY,
-    Sampling,
-    choose,
-    keep_min_p,
-    keep_top_k,
-    keep_top_p,
-    probabilities,
-)
+from fewbit.run.sampler import choose, sampler_of
+from fewbit.run.sampling import GREEDY, Sampling
 
 ROW = np.log(np.array([0.1, 0.4, 0.05, 0.25, 0.2], np.float32))
-OPEN = {"top_k": 0, "top_p": 1.0, "min_p": 0.0}
+TOKENIZER = fewbit.load("demo", "cpu").tokenizer
+OPEN: dict[str, Any] = {"top_k": 0, "top_p": 1.0, "min_p": 0.0}
 
 
-def test_top_k_sorts_and_keeps_the_first_of_equals() -> None:
-    assert keep_top_k(ROW, 3).ids.tolist() == [1, 3, 4]
-    assert keep_top_k(ROW, 0).ids.tolist() == [1, 3, 4, 0, 2]
-    assert keep_top_k(np.zeros(6, np.float32), 2).ids.tolist() == [0, 1]
-    assert keep_top_k(ROW, 99).ids.tolist() == [1, 3, 4, 0, 2]
+def drawn(sampling: Sampling, count: int, row: NDArray[np.float32] = ROW) -> list[int]:
+    """The tokens that `count` positions draw from one row."""
+    sampler = sampler_of(sampling, TOKENIZER, len(row))
+    found = []
+    for _ in range(count):
+        found.append(choose(row, sampler))
+        sampler.accept([0])
+    return found
+
+
+def options(**changed: Any) -> Sampling:
+    return Sampling(**{"temperature": 1.0, "seed": 1, **OPEN, **changed})
+
+
+@pytest.mark.parametrize(("k", "ids"), [(1, {1}), (3, {1, 3, 4}), (99, {0, 1, 2, 3, 4})])
+def test_top_k_keeps_the_likeliest(k: int, ids: set[int]) -> None:
+    assert set(drawn(options(top_k=k), 400)) == ids
+    first_of_equals = set(drawn(options(top_k=2), 99, np.zeros(6, np.float32)))
+    assert first_of_equals == {0, 1}
 
 
 @pytest.mark.parametrize(("p", "kept"), [(0.3, 1), (0.41, 2), (0.64, 2), (0.66, 3), (1.0, 5)])
-def test_top_p_keeps_the_fewest_that_reach_p(p: float, kept: int) -> None:
-    assert keep_top_p(keep_top_k(ROW, 0), p).ids.tolist() == [1, 3, 4, 0, 2][:kept]
+@pytest.mark.parametrize("top_k", [0, 5])
+def test_top_p_keeps_the_fewest_that_reach_p(p: float, kept: int, top_k: int) -> None:
+    found = drawn(options(top_p=p, top_k=top_k), 400)
+    assert set(found) == set([1, 3, 4, 0, 2][:kept])
 
 
 @pytest.mark.parametrize(("p", "kept"), [(0.0, 5), (0.2, 4), (0.3, 3), (0.6, 2), (1.0, 1)])
-def test_min_p_is_a_share_of_the_likeliest(p: float, kept: int) -> None:
-    assert len(keep_min_p(keep_top_k(ROW, 0), p).ids) == kept
+@pytest.mark.parametrize("top_k", [0, 5])
+def test_min_p_is_a_fraction_of_the_likeliest(p: float, kept: int, top_k: int) -> None:
+    assert len(set(drawn(options(min_p=p, top_k=top_k), 400))) == kept
 
 
 def test_top_p_sees_only_what_top_k_kept() -> None:
     # of the two likeliest alone, 0.4 / 0.65 = 0.615 is enough
-    assert len(keep_top_p(keep_top_k(ROW, 2), 0.6).ids) == 1
-    assert len(keep_top_p(keep_top_k(ROW, 0), 0.6).ids) == 2
+    assert set(drawn(options(top_k=2, top_p=0.6), 200)) == {1}
+    assert set(drawn(options(top_p=0.6), 200)) == {1, 3}
 
 
-def test_draws_have_the_frequencies_of_the_softmax() -> None:
-    sampling = Sampling(temperature=1, seed=1, **OPEN)
-    rng = sampling.generator()
+@pytest.mark.parametrize("top_k", [0, 5])
+def test_draws_have_the_frequencies_of_the_softmax(top_k: int) -> None:
     count = 20_000
-    drawn = np.bincount([choose(ROW, sampling, rng) for _ in range(count)], minlength=5) / count
+    found = np.bincount(drawn(options(top_k=top_k), count), minlength=5) / count
     expected = np.exp(ROW.astype(np.float64))
     error = np.sqrt(expected * (1 - expected) / count)
-    assert (np.abs(drawn - expected) < 4.5 * error).all()
+    assert (np.abs(found - expected) < 4.5 * error).all()
 
 
 def test_temperature_is_applied_after_the_filters() -> None:
     # at temperature 100 all that is left is nearly equally likely, but what is left does not change
-    sampling = Sampling(temperature=100, top_k=0, top_p=0.5, min_p=0, seed=2)
-    rng = sampling.generator()
-    drawn = np.bincount([choose(ROW, sampling, rng) for _ in range(4000)], minlength=5)
-    assert drawn[[0, 2, 4]].sum() == 0
-    assert abs(drawn[1] / 4000 - 0.5) < 0.05
+    found = np.bincount(drawn(options(temperature=100, top_p=0.5), 4000), minlength=5)
+    assert found[[0, 2, 4]].sum() == 0
+    assert abs(found[1] / 4000 - 0.5) < 0.05
 
 
 def test_min_p_comes_after_top_p() -> None:
     # top-p 0.6 keeps 0.4 and 0.25, min-p 0.6 both; the other way round 0.4 / 0.65 is enough
-    sampling = Sampling(temperature=1, top_k=0, top_p=0.6, min_p=0.6, seed=3)
-    rng = sampling.generator()
-    assert {choose(ROW, sampling, rng) for _ in range(100)} == {1, 3}
+    assert set(drawn(options(top_p=0.6, min_p=0.6), 100)) == {1, 3}
 
 
 def test_one_seed_gives_one_sequence() -> None:
-    def draws(seed: int) -> list[int]:
-        sampling = Sampling(temperature=1, seed=seed, **OPEN)
-        rng = sampling.generator()
-        return [choose(ROW, sampling, rng) for _ in range(50)]
-
-    assert draws(7) == draws(7)
-    assert draws(7) != draws(8)
+    assert drawn(options(seed=7), 50) == drawn(options(seed=7), 50)
+    assert drawn(options(seed=7), 50) != drawn(options(seed=8), 50)
+    assert drawn(options(seed=None), 50) != drawn(options(seed=None), 50)
 
 
 def test_greedy_takes_the_first_of_the_likeliest() -> None:
-    row = np.array([1, 3, 3, 2], np.float32)
-    assert choose(row, GREEDY, GREEDY.generator()) == 1
+    assert drawn(GREEDY, 1, np.array([1, 3, 3, 2], np.float32)) == [1]
 
 
 def test_impossible_tokens_are_never_drawn() -> None:
     row = np.array([-np.inf, 0, -np.inf, 0], np.float32)
-    sampling = Sampling(temperature=1e-300, **OPEN)
-    rng = sampling.generator()
-    assert {choose(row, sampling, rng) for _ in range(50)} == {1, 3}
-
-
-def test_probabilities_add_up() -> None:
-    assert probabilities(np.array([0.0, -np.inf])).tolist() == [1.0, 0.0]
+    assert set(drawn(options(temperature=1e-300), 50, row)) == {1, 3}
 
 
 @pytest.mark.parametrize("bad", [[np.nan, 0], [0, np.nan], [np.inf, 0], [-np.inf, -np.inf]])
-@pytest.mark.parametrize("sampling", [GREEDY, Sampling()])
+@pytest.mark.parametrize("sampling", [GREEDY, Sampling(), Sampling(logit_bias={0: -1.0})])
 def test_rows_without_a_softmax_are_refused(bad: list[float], sampling: Sampling) -> None:
     with pytest.raises(InputError, match="cannot choose a token: the largest logit is"):
-        choose(np.array(bad, np.float32), sampling, sampling.generator())
+        drawn(sampling, 1, np.array(bad, np.float32))
+
+
+def test_numbers_beyond_any_length_mean_all() -> None:
+    huge = options(top_k=10**30, repeat_last_n=10**30, repeat_penalty=2.0)
+    assert set(drawn(huge, 400)) == {0, 1, 2, 3, 4}
 
 
 @pytest.mark.parametrize(
@@ -114,7 +116,8 @@ def test_rows_without_a_softmax_are_refused(bad: list[float], sampling: Sampling
         ({"top_p": 0.0}, "top_p is 0.0, expected above 0, at most 1"),
         ({"top_p": 1.5}, "top_p is 1.5, expected above 0, at most 1"),
         ({"min_p": -0.5}, "min_p is -0.5, expected from 0 to 1"),
-        ({"seed": -1}, "seed is -1, expected 0 or more"),
+        ({"seed": -1}, "seed is -1, expected 0 to 2^64 - 1"),
+        ({"seed": 2**64}, "seed is 18446744073709551616, expected 0 to 2^64 - 1"),
         ({"repeat_penalty": 0.0}, "repeat_penalty is 0.0, expected above 0"),
         ({"repeat_last_n": -2}, "repeat_last_n is -2, expected -1 or more"),
         ({"presence_penalty": np.inf}, "presence_penalty is inf, expected a finite number"),

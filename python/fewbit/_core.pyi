@@ -1,6 +1,7 @@
 """Types of the Rust core."""
 
-from typing import TypedDict, final, type_check_only
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias, TypedDict, final, type_check_only
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +10,7 @@ __all__ = [
     "ACTIVATIONS",
     "BATCH",
     "KV_TYPES",
+    "NO_TOKEN",
     "Cache",
     "Collector",
     "Differentiator",
@@ -16,8 +18,10 @@ __all__ = [
     "FormatInfo",
     "OutputCovariances",
     "Pass",
+    "Sampler",
     "ScaleGradients",
     "ScaledTensor",
+    "Snapshot",
     "Weights",
     "__version__",
     "check_threads",
@@ -30,15 +34,19 @@ __all__ = [
     "improve",
     "isa",
     "isas",
+    "logprobs",
     "nll",
     "peak_rate",
+    "random_fraction",
     "read_rate",
+    "sample",
 ]
 
 __version__: str
 ACTIVATIONS: tuple[str, ...]
 BATCH: int
 KV_TYPES: tuple[str, ...]
+NO_TOKEN: int
 
 @final
 class FormatInfo:
@@ -138,6 +146,19 @@ class Cache:
     def reachable(self, sequence: int, length: int) -> int: ...
     def reset(self) -> None: ...
     def copy(self, source: int, target: int) -> None: ...
+    def free(self, sequence: int) -> None: ...
+    def bytes(self) -> int: ...
+    def snapshot(self, sequence: int) -> Snapshot: ...
+    def restore(self, snapshot: Snapshot, sequence: int) -> None: ...
+    def export(self, sequence: int) -> NDArray[np.uint8]: ...
+    def import_(self, sequence: int, length: int, data: NDArray[np.uint8]) -> None: ...
+
+@final
+class Snapshot:
+    @property
+    def length(self) -> int: ...
+    @property
+    def nbytes(self) -> int: ...
 
 @final
 class Executor:
@@ -247,6 +268,49 @@ def nll(logits: NDArray[np.float32], targets: NDArray[np.uint32]) -> NDArray[np.
 def divergence(
     base: NDArray[np.float32], logits: NDArray[np.float32], targets: NDArray[np.uint32]
 ) -> dict[str, NDArray[np.float64]]: ...
+
+@final
+class Sampler:
+    def __new__(
+        cls,
+        *,
+        seed: int = 0,
+        temperature: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        min_p: float = 0.0,
+        logit_bias: Sequence[tuple[int, float]] = (),
+        repeat_penalty: float = 1.0,
+        repeat_last_n: int = 64,
+        presence_penalty: float = 0.0,
+        frequency_penalty: float = 0.0,
+        dry_multiplier: float = 0.0,
+        dry_base: float = 1.75,
+        dry_allowed_length: int = 2,
+        dry_penalty_last_n: int = -1,
+        breakers: Mapping[int, Sequence[Sequence[int]]] = ...,
+    ) -> Sampler: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def position(self) -> int: ...
+    def accept(self, tokens: Sequence[int]) -> None: ...
+    def truncate(self, length: int) -> None: ...
+    def changed(self, logits: NDArray[np.float32]) -> NDArray[np.float64]: ...
+
+Scores: TypeAlias = tuple[NDArray[np.float64], NDArray[np.uint32], NDArray[np.float64]]
+
+def sample(
+    logits: NDArray[np.float32],
+    samplers: Sequence[Sampler],
+    masks: Sequence[NDArray[np.uint32] | None] | None = None,
+    forced: Sequence[int | None] | None = None,
+    top_n: int | None = None,
+) -> tuple[NDArray[np.uint32], Scores | None]: ...
+def logprobs(
+    logits: NDArray[np.float32], targets: NDArray[np.uint32], top_n: int = 0
+) -> Scores: ...
+def random_fraction(seed: int, position: int) -> float: ...
 def check_threads(threads: int) -> int: ...
 def read_rate(threads: int = 0) -> float: ...
 def peak_rate(threads: int = 0, isa: str | None = None) -> float: ...

@@ -10,7 +10,7 @@ from typing import Any
 from fewbit.callbacks import Progress
 from fewbit.convert.quantization import Quantization, quantized
 from fewbit.convert.split import split_of
-from fewbit.demo import DEMO, demo_or, demo_text
+from fewbit.demo import DEMO, demo_or
 from fewbit.errors import InputError
 from fewbit.files.checkpoint import Checkpoint, open_checkpoint
 from fewbit.files.tensor_file import open_tensors
@@ -18,9 +18,10 @@ from fewbit.generation.conversation import Message, Reply, reply_to
 from fewbit.generation.defaults import default_sampling, sampling_for
 from fewbit.generation.text import Generation, Session, generate
 from fewbit.improve.model import ImprovableModel
-from fewbit.measure import collect, comparison, evaluate, speed
+from fewbit.measure import base_files, collect, evaluate, speed
+from fewbit.measure.base_files import Formula
 from fewbit.measure.collect import CollectedImatrix
-from fewbit.measure.comparison import DEFAULT_FORMATS, Comparison
+from fewbit.measure.many import BatchedModel
 from fewbit.measure.results import Divergence, Perplexity
 from fewbit.measure.speed import Bench
 from fewbit.recipes.choose import Options
@@ -99,7 +100,7 @@ def quantize_file(
     return made.save(path, split=split, progress=progress)
 
 
-class Model(ImprovableModel):
+class Model(ImprovableModel, BatchedModel):
     """A language model: quantize it, save it, measure it, write and talk with it.
 
     `load` makes one. `config` has its numbers, `plan` its ops, `formats` the format of each
@@ -168,24 +169,43 @@ class Model(ImprovableModel):
 
     def divergence(
         self,
-        base: LoadedModel,
-        text: str,
+        base: LoadedModel | str | PathLike[str],
+        text: str | None = None,
         *,
         ctx: int = 512,
         chunks: int | None = None,
         acts: Activations = "int8",
         base_acts: Activations = "f32",
+        save_base: str | PathLike[str] | None = None,
+        top: int | None = None,
+        formula: Formula = "fewbit",
         progress: Progress | None = None,
     ) -> Divergence:
         """Compare predictions with `base`'s: KL divergence, perplexity ratio, same top token.
 
-        Windows and options are those of `perplexity`; `base_acts` is the base's `acts`.
+        Windows and options are those of `perplexity`; `base_acts` is the base's `acts`. With
+        `save_base` the base's predictions are written into a file: llama.cpp's kind of base file,
+        or, with `top` or a name that ends in `.fbkld`, a compact one of the `top` likeliest tokens
+        of each row (default: a tenth of the full file).
+
+        `base` may also be the path of such a file, or of one that ``llama-perplexity
+        --kl-divergence-base`` wrote. Then there is no `text`: the file holds its tokens, and `ctx`
+        and `base_acts` are the file's. `formula` "llama.cpp" takes its probabilities as stored.
 
         Raises:
-            InputError: as `perplexity`, or the vocabularies differ.
+            InputError: as `perplexity`, the vocabularies differ, or options contradict each other.
+            FileFormatError: the base file is damaged.
 
         """
-        return evaluate.divergence(self, base, text, ctx, chunks, acts, base_acts, progress)
+        if not isinstance(base, LoadedModel):
+            return base_files.divergence_from_path(
+                self, base, text, chunks, acts, save_base, top, formula, progress
+            )
+        if text is None:
+            raise InputError("there is no text to measure on", hint="give one as `text`")
+        return base_files.divergence_saving(
+            self, base, text, ctx, chunks, acts, base_acts, save_base, top, progress
+        )
 
     def imatrix(
         self,
@@ -239,13 +259,15 @@ class Model(ImprovableModel):
         acts: Activations = "int8",
         session: Session | None = None,
         skip_special: bool = True,
+        prompt_cache: str | PathLike[str] | None = None,
     ) -> Generation:
         """Write text that continues `prompt`, a text or token ids.
 
         Iterate over the result for pieces of text as they are made, or take `str(...)` of it for
         all of it. The text ends at an end token, at one of the `stop` strings (left out of the
         text), after `max_tokens` tokens, or when the context is full. A `session` keeps its KV
-        cache for the next call. Without `skip_special`, special tokens show in the text.
+        cache for the next call, the file `prompt_cache` that of the prompt. Without `skip_special`,
+        special tokens show in the text.
 
         `temperature`, `top_k`, `top_p`, `min_p`, `repeat_penalty`, `presence_penalty`,
         `frequency_penalty`, `logit_bias` and `seed` say how a token is drawn; `Sampling` describes
@@ -264,7 +286,7 @@ class Model(ImprovableModel):
         )  # fmt: skip
         return generate(
             self, prompt, max_tokens=max_tokens, sampling=drawn, stop=stop, acts=acts,
-            session=session, skip_special=skip_special,
+            session=session, skip_special=skip_special, prompt_cache=prompt_cache,
         )  # fmt: skip
 
     def chat(
@@ -287,6 +309,7 @@ class Model(ImprovableModel):
         session: Session | None = None,
         tools: Sequence[Mapping[str, Any]] | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
+        reasoning_budget: int | None = None,
     ) -> Reply:
         """Answer `messages`: OpenAI's list of `{"role": ..., "content": ...}`, or one user's text.
 
@@ -294,7 +317,8 @@ class Model(ImprovableModel):
         are made, or take `str(...)` of it for the whole answer; `reasoning` has what the model
         thinks before. The template sees `tools`, JSON schemas of functions, and each of
         `chat_template_kwargs`, such as `{"enable_thinking": False}`. Calls of tools that the model
-        writes are `Reply.tool_calls` and no part of the answer. Options are those of `generate`.
+        writes are `Reply.tool_calls` and no part of the answer. After `reasoning_budget` tokens of
+        reasoning (None: no limit) its end is given. Options are those of `generate`.
         `Conversation` keeps messages and KV cache from turn to turn.
 
         Raises:
@@ -310,6 +334,7 @@ class Model(ImprovableModel):
         return reply_to(
             self, messages, max_tokens=max_tokens, sampling=drawn, stop=stop, acts=acts,
             session=session, tools=tools, chat_template_kwargs=chat_template_kwargs,
+            reasoning_budget=reasoning_budget,
         )  # fmt: skip
 
 
@@ -321,33 +346,6 @@ def is_from_demo(checkpoint: Checkpoint) -> bool:
     own = open_checkpoint(DEMO).config
     names = ("name", "architecture", "vocab", "layers", "width", "ffn", "heads", "context")
     return all(getattr(checkpoint.config, name) == getattr(own, name) for name in names)
-
-
-def compare(
-    model: Model | str | PathLike[str] = "demo",
-    formats: Sequence[str] = DEFAULT_FORMATS,
-    text: str | None = None,
-    *,
-    ctx: int = 512,
-    chunks: int | None = None,
-    progress: Progress | None = None,
-) -> Comparison:
-    """Store a model in each of `formats` and measure what each costs and loses.
-
-    `model` is a `Model` or what `load` takes; `text` is what they are measured on (default for the
-    built-in model and those made from it: its own text), in windows as `Model.perplexity` takes
-    them. The result is a list of rows, the model as it is first, and prints as a table.
-
-    Raises:
-        FormatError: a format is unknown, or weights cannot be stored in it.
-        InputError: there is no text, or it is too short for two windows.
-
-    """
-    base = model if isinstance(model, Model) else load(model)
-    if text is None and not is_from_demo(base.checkpoint):
-        raise InputError("there is no text to measure on", hint="give one as `text`")
-    content = demo_text() if text is None else text
-    return comparison.compare(base, formats, content, ctx, chunks, progress)
 
 
 def bench(

@@ -191,6 +191,13 @@ Page: TypeAlias = list["str | Table | Fitted"]
 """Lines of text and tables, in the order in which they are shown."""
 
 
+def markdown(page: Page) -> str:
+    """A page in Markdown: its tables, and its lines as paragraphs."""
+    return "\n".join(
+        item.to_markdown() if isinstance(item, Table) else f"{item}\n" for item in page if item
+    )
+
+
 def page_text(page: Page, width: int = PIPE_WIDTH) -> str:
     """A page as plain text; tables that are wider than `width` columns become blocks of lines."""
     from rich.console import Console

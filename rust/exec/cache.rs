@@ -8,24 +8,26 @@ pub use crate::kernels::ops::attention::KvType;
 use crate::kernels::shape::LANES;
 use crate::memory::zeros;
 
-struct Layer {
-    shape: LayerShape,
+pub(super) struct Layer {
+    pub shape: LayerShape,
     /// [sequence][head][position / 16][element][16], of `KvType::bytes` each
-    keys: Vec<u8>,
+    pub keys: Vec<u8>,
     /// [sequence][head][position][elements, padded to 16]
-    values: Vec<u8>,
+    pub values: Vec<u8>,
     /// [sequence][head][position], empty unless the type is int8
-    key_scales: Vec<f32>,
-    value_scales: Vec<f32>,
+    pub key_scales: Vec<f32>,
+    pub value_scales: Vec<f32>,
 }
 
 /// Keys and values of several sequences, each of up to `capacity` tokens.
 pub struct Cache {
-    layers: Vec<Layer>,
-    state: State,
-    lengths: Vec<usize>,
+    pub(super) layers: Vec<Layer>,
+    pub(super) state: State,
+    pub(super) lengths: Vec<usize>,
+    /// For each sequence the most tokens that it held since its memory was given back.
+    pub(super) touched: Vec<usize>,
     capacity: usize,
-    kv_type: KvType,
+    pub(super) kv_type: KvType,
 }
 
 impl Cache {
@@ -61,8 +63,9 @@ impl Cache {
         let mut lengths = Vec::new();
         lengths.try_reserve_exact(sequences).map_err(|_| too_large())?;
         lengths.resize(sequences, 0);
+        let touched = lengths.clone();
         let state = State::new(recurrent, sequences).ok_or_else(too_large)?;
-        Ok(Self { layers, state, lengths, capacity, kv_type })
+        Ok(Self { layers, state, lengths, touched, capacity, kv_type })
     }
 
     /// Tokens that each sequence can hold.
@@ -125,24 +128,6 @@ impl Cache {
         self.state.reset();
     }
 
-    /// Makes sequence `target` a copy of `source`.
-    pub fn copy(&mut self, source: usize, target: usize) -> Result<()> {
-        let length = self.length(source)?;
-        self.length(target)?;
-        let sequences = self.lengths.len();
-        for layer in &mut self.layers {
-            for data in [&mut layer.keys, &mut layer.values] {
-                copy_sequence(data, sequences, source, target);
-            }
-            for data in [&mut layer.key_scales, &mut layer.value_scales] {
-                copy_sequence(data, sequences, source, target);
-            }
-        }
-        self.state.copy(source, target);
-        self.lengths[target] = length;
-        Ok(())
-    }
-
     /// Adds one token to the length of `sequence` and returns its position.
     pub fn advance(&mut self, sequence: usize) -> Result<usize> {
         let position = self.length(sequence)?;
@@ -154,6 +139,7 @@ impl Cache {
             .hint("make the cache larger, or truncate or reset the sequence"));
         }
         self.lengths[sequence] = position + 1;
+        self.touched[sequence] = self.touched[sequence].max(position + 1);
         Ok(position)
     }
 
@@ -177,12 +163,6 @@ impl Cache {
             self.lengths.len()
         ))
     }
-}
-
-/// Copies the values of one of `sequences` sequences over those of another.
-fn copy_sequence<T: Copy>(data: &mut [T], sequences: usize, source: usize, target: usize) {
-    let size = data.len() / sequences;
-    data.copy_within(source * size..(source + 1) * size, target * size);
 }
 
 /// One layer of a cache, as raw memory.

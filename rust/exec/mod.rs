@@ -4,6 +4,7 @@ pub mod cache;
 pub mod collect;
 mod compile;
 mod compile_stateful;
+pub mod copies;
 mod covariance;
 mod ops;
 pub mod plan;

@@ -68,6 +68,29 @@ impl State {
         self.bases.fill(0);
     }
 
+    /// The state of one sequence, op by op.
+    pub fn pieces(&self, sequence: usize) -> impl Iterator<Item = &[f32]> {
+        let sequences = self.bases.len();
+        self.convs.iter().chain(&self.deltas).map(move |data| {
+            let size = data.len() / sequences;
+            &data[sequence * size..(sequence + 1) * size]
+        })
+    }
+
+    /// As `pieces`, to write.
+    pub fn pieces_mut(&mut self, sequence: usize) -> impl Iterator<Item = &mut [f32]> {
+        let sequences = self.bases.len();
+        self.convs.iter_mut().chain(&mut self.deltas).map(move |data| {
+            let size = data.len() / sequences;
+            &mut data[sequence * size..(sequence + 1) * size]
+        })
+    }
+
+    /// Says how many tokens are folded into a sequence's state, which the caller has written.
+    pub fn set_base(&mut self, sequence: usize, tokens: usize) {
+        self.bases[sequence] = tokens;
+    }
+
     /// Makes sequence `target` a copy of `source`.
     pub fn copy(&mut self, source: usize, target: usize) {
         let sequences = self.bases.len();

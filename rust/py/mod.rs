@@ -11,12 +11,14 @@ mod gradients;
 mod machine;
 mod measure;
 mod model;
+mod sample;
 
 use numpy::{PyArray1, PyArrayMethods};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
 use crate::exec::BATCH;
+use crate::sample::NO_TOKEN;
 
 /// Loads NumPy's API and borrow flags now: the numpy crate loads them on first use by importing
 /// modules, and panics if a signal handler raises during that.
@@ -35,11 +37,14 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
     module.add("ACTIVATIONS", PyTuple::new(py, model::ACTIVATIONS.map(|(name, _)| name))?)?;
     module.add("KV_TYPES", PyTuple::new(py, model::KV_TYPES.map(|(name, _)| name))?)?;
+    module.add("NO_TOKEN", NO_TOKEN)?;
     module.add_class::<formats::FormatInfo>()?;
     module.add_class::<model::Weights>()?;
     module.add_class::<model::Cache>()?;
+    module.add_class::<model::Snapshot>()?;
     module.add_class::<model::Executor>()?;
     module.add_class::<model::Collector>()?;
+    module.add_class::<sample::Sampler>()?;
     module.add_class::<gradients::ScaledTensor>()?;
     module.add_class::<gradients::OutputCovariances>()?;
     module.add_class::<gradients::ScaleGradients>()?;
@@ -57,6 +62,9 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
         wrap_pyfunction!(machine::checked_threads, module)?,
         wrap_pyfunction!(measure::nll, module)?,
         wrap_pyfunction!(measure::divergence, module)?,
+        wrap_pyfunction!(sample::choose_tokens, module)?,
+        wrap_pyfunction!(sample::logprobs, module)?,
+        wrap_pyfunction!(sample::random_fraction, module)?,
         wrap_pyfunction!(machine::stream_rate, module)?,
         wrap_pyfunction!(machine::peak_rate, module)?,
     ] {

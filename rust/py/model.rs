@@ -124,6 +124,63 @@ impl Cache {
     fn copy(&self, py: Python<'_>, source: usize, target: usize) -> PyResult<()> {
         Ok(py.detach(|| self.get()?.copy(source, target))?)
     }
+
+    /// Forgets a sequence and gives its memory back to the system.
+    fn free(&self, py: Python<'_>, sequence: usize) -> PyResult<()> {
+        Ok(py.detach(|| self.get()?.free(sequence))?)
+    }
+
+    /// Bytes of keys, values and states that tokens have taken since the last `free`.
+    fn bytes(&self) -> PyResult<usize> {
+        Ok(self.get()?.bytes())
+    }
+
+    /// The recurrent state of a sequence, to `restore` it.
+    fn snapshot(&self, py: Python<'_>, sequence: usize) -> PyResult<Snapshot> {
+        Ok(Snapshot(py.detach(|| self.get()?.snapshot(sequence))?))
+    }
+
+    /// Takes a sequence, which begins with the tokens of the snapshot, back to them.
+    fn restore(&self, py: Python<'_>, snapshot: &Snapshot, sequence: usize) -> PyResult<()> {
+        Ok(py.detach(|| self.get()?.restore(&snapshot.0, sequence))?)
+    }
+
+    /// Keys, values and state of a sequence as bytes.
+    fn export<'py>(&self, py: Python<'py>, sequence: usize) -> PyResult<Bound<'py, PyArray1<u8>>> {
+        Ok(py.detach(|| self.get()?.export(sequence))?.into_pyarray(py))
+    }
+
+    /// Makes a sequence the one of `length` tokens whose bytes `export` made.
+    #[pyo3(name = "import_")]
+    fn import(
+        &self,
+        py: Python<'_>,
+        sequence: usize,
+        length: usize,
+        data: PyReadonlyArray1<'_, u8>,
+    ) -> PyResult<()> {
+        let data = vector("data", &data)?;
+        Ok(py.detach(|| self.get()?.import(sequence, length, data))?)
+    }
+}
+
+/// A sequence's recurrent state after some tokens.
+#[pyclass(frozen, module = "fewbit._core")]
+pub struct Snapshot(exec::copies::Snapshot);
+
+#[pymethods]
+impl Snapshot {
+    /// Number of tokens.
+    #[getter]
+    fn length(&self) -> usize {
+        self.0.length
+    }
+
+    /// Bytes of the state.
+    #[getter]
+    fn nbytes(&self) -> usize {
+        self.0.bytes()
+    }
 }
 
 /// Runs one plan over one set of weights on the CPU.

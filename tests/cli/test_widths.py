@@ -14,9 +14,21 @@ from rich.cells import cell_len
 from fewbit.cli import main as cli
 
 COMMANDS = [
-    *("inspect", "formats", "quantize", "verify", "perplexity", "divergence", "compare"),
-    *("imatrix", "generate", "chat", "bench", "devices"),
+    *("inspect", "formats", "explain", "float", "round", "quantize", "verify", "perplexity"),
+    *(
+        "divergence",
+        "compare",
+        "imatrix",
+        "outliers",
+        "benchmark",
+        "evaluate",
+        "next",
+        "generate",
+        "chat",
+    ),
+    *("plot", "bench", "devices"),
 ]
+QUESTIONS = Path(__file__).parents[1] / "multiple_choice" / "questions.csv"
 SHORT = "--ctx 64 --chunks 2"
 PAGES = [
     "-h",
@@ -29,12 +41,19 @@ PAGES = [
     "inspect --tensor blk.0.attn_q --block 0 -f Q3_K",
     "formats",
     *(f"formats {name}" for name in ("Q4_K", "IQ1_M", "asym3-g64")),
+    f"outliers -f Q4_0 --single 1 {SHORT}",
+    "explain",
+    *(f"explain {name}" for name in ("block", "super-block", "KLD", "Q4_K", "Q4_K_M", "f32")),
+    "float 0.1 -2.5 --as f32,f64,bf16,e2m1,u4 --between -0.5,0.5",
+    "round -0.89 0.16 0.08 10 --as asym4,Q4_0,bf16 --network 2,1,2 --outliers 1",
     "quantize demo small.gguf -f Q4_K_M --dry-run",
     "verify {file}",
     f"perplexity --acts both {SHORT}",
     f"divergence -f Q4_0 {SHORT}",
     f"compare -f Q8_0,Q4_K_M {SHORT}",
     f"compare -f Q8_0,asym3-g128 --details {SHORT}",
+    "next House -n 3 -f Q8_0,Q4_0,Q2_K",
+    "benchmark {questions} --answer-by likelihood -f original,Q4_0,Q2_K",
     "bench demo {file} -p 4 -n 1 -r 1",
     "devices",
 ]
@@ -65,7 +84,7 @@ def test_a_page_fits(
     monkeypatch.setenv("NO_COLOR", "1")
     screen = Terminal()
     monkeypatch.setattr(sys, "stdout", screen)
-    assert cli.run(shlex.split(line.format(file=file))) == 0
+    assert cli.run(shlex.split(line.format(file=file, questions=QUESTIONS))) == 0
     text = re.sub(r"\x1b\[[\d;]*m", "", screen.getvalue())
     assert len(text.splitlines()) > 3
     assert "…" not in text

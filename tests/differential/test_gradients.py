@@ -210,12 +210,14 @@ def test_threads_change_no_bit(name: str) -> None:
             same_bits(values, found[0][1][name])
 
 
-@pytest.mark.parametrize("format_", ["Q8_0", "Q4_1"])
-def test_gradients_of_scales(format_: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "format_"), [("qwen3", "Q8_0"), ("qwen3", "Q4_1"), ("qwen3_moe", "Q4_1")]
+)
+def test_gradients_of_scales(name: str, format_: str) -> None:
     """dL/dd is the block's sum of dL/dV A, with A what the block decodes to if d is 1."""
-    g = load("qwen3")
+    g = load(name)
     columns = {op["weights"][0]: g.weights[op["weights"][0]].columns for op in g.plan
-               if op["op"] in ("linear", "embed")}  # fmt: skip
+               if op["op"] in ("linear", "expert_linear", "embed")}  # fmt: skip
     names = [name for name, count in columns.items() if count % 32 == 0]
     assert g.plan[0]["weights"][0] in names
     assert len(names) > 5
@@ -240,10 +242,10 @@ def test_gradients_of_scales(format_: str) -> None:
     for name, (d, m) in sums.tensors().items():
         gradient = weight_gradient(quantized, name, oracle)
         tensor = scaled[name]
-        for found, scale in ((d, tensor.d), (m, tensor.m)):
+        for which, found in enumerate((d, m)):
             if found.size:
                 other = [np.zeros(s.size, np.float32) for s in (tensor.d, tensor.m)]
-                other[0 if scale is tensor.d or found is d else 1][:] = 1.0
+                other[which][:] = 1.0
                 factors = decoded(tensor, other, format_, columns[name])
                 blocks = (gradient * factors).reshape(found.size, -1).sum(axis=1)
                 within_bound(found, blocks, noise(g) * np.abs(blocks).max(), name)
@@ -270,9 +272,24 @@ def weight_gradient(g: Golden, name: str, oracle: list[Any]) -> np.ndarray:
                 continue
             if op["op"] == "embed":
                 np.add.at(total, ids, np.array(gradients[index]))
+            elif op["op"] == "expert_linear":
+                total += experts_gradient(op, gradients[index], trace, total.shape)
             else:
                 total += linear_weight(gradients[index], trace[op["inputs"][0]])
     return total
+
+
+def experts_gradient(
+    op: dict[str, Any], g: list[list[float]], trace: list[Any], shape: tuple[int, ...]
+) -> np.ndarray:
+    """The gradient of the matrices of all experts, one below the other."""
+    total = np.zeros((op["experts"], shape[0] // op["experts"], shape[1]))
+    for own, x, route in zip(g, *(trace[value] for value in op["inputs"]), strict=True):
+        used = len(route) // 2
+        rows = np.broadcast_to(np.reshape(x, (-1, shape[1])), (used, shape[1]))
+        for expert, a, b in zip(route[:used], np.reshape(own, (used, -1)), rows, strict=True):
+            total[int(expert)] += np.outer(a, b)
+    return total.reshape(shape)
 
 
 def test_divergence_is_that_of_the_logits() -> None:

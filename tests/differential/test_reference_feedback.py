@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from fewbit import _core
+from reference import point_feedback
 from reference import two_sided as both
 from reference.affine_search import fit_group
 from reference.descent import descend
@@ -22,7 +23,7 @@ SUPER = ["Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_XS"]
 def case(name: str, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Weights with a group of zeros, and the covariance of correlated inputs, one of them dead."""
     rng = np.random.default_rng([seed, *name.encode()])
-    rows, columns = (1, 256) if name in SUPER else (2, 64)
+    rows, columns = (1, 256) if name in SUPER + POINTS else (2, 64)
     weights = rng.standard_normal((rows, columns)).astype(np.float32) * np.float32(0.1)
     weights[-1, 16:48] = 0
     x = rng.standard_normal((3 * columns, columns)) * np.exp(0.5 * rng.standard_normal(columns))
@@ -107,6 +108,29 @@ def test_damping_is_raised_until_there_is_a_factor() -> None:
     covariance[0, 1] = covariance[1, 0] = 40.0
     _, report = _core.improve(weights, "Q4_0", covariance, damping=1e-3, sweeps=0, rounds=0)
     assert report["damping"] > 1e-3
+
+
+POINTS = ["IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S"]
+
+
+@pytest.mark.parametrize("sweeps", [0, 1])
+@pytest.mark.parametrize("name", POINTS)
+def test_points(name: str, sweeps: int) -> None:
+    weights, covariance = case(name)
+    h = covariance.tolist()
+    got, report = _core.improve(weights, name, covariance, sweeps=sweeps)
+    before = after = 0.0
+    for w, start, data in zip(weights, encoded(weights, name, covariance), got, strict=True):
+        values = point_feedback.improve(start, name, w.tolist(), h, 0.01, sweeps)
+        zero = np.float32(0)
+        found = np.float32(decode_row(data.tobytes(), name, 256))
+        same_bits(found + zero, np.float32(values) + zero, name)
+        before += objective((w - np.float64(decode_row(start, name, 256))).tolist(), h)
+        after += objective((w - np.float64(found)).tolist(), h)
+    within_bound(report["before"], before, 1e-10 * before)
+    within_bound(report["after"], after, 1e-10 * before)
+    assert report["kept"] == 0
+    assert report["after"] < report["before"]
 
 
 def test_every_format_with_codes_of_its_own_is_known() -> None:

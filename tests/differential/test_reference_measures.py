@@ -5,11 +5,12 @@ import pytest
 
 from fewbit import _core
 from fewbit.measure import statistics as measures
+from fewbit.measure.clusters import single_tokens
 from fewbit.measure.results import Sample
-from reference import metrics
+from reference import clusters, metrics
 from tests.compare import same_bits, within_bound
 
-SAMPLE = Sample(ctx=16, chunks=1, tokens=400, seconds=1.0)
+SAMPLE = Sample(ctx=34, chunks=25, tokens=400, seconds=1.0)
 BOUND = 1e-11
 """Sums of 400 values below 10 in binary64 are right to 400 * 2^-53 * 10 < 5e-13.
 
@@ -36,35 +37,64 @@ def tokens():
     }
 
 
+def windows(values, sizes):
+    """The values as lists, one for each window."""
+    return [part.tolist() for part in np.split(np.float64(values), np.cumsum(sizes)[:-1])]
+
+
 def test_perplexity(tokens):
     got = measures.perplexity(np.array(tokens["nll"]), "f32", SAMPLE)
-    value, error = metrics.perplexity(tokens["nll"])
+    value, error = clusters.perplexity(windows(tokens["nll"], [16] * 25))
     within_bound([got.ppl.value, got.ppl.error], [value, error], BOUND * value)
 
 
-def test_divergence(tokens):
+@pytest.mark.parametrize("sizes", [[16] * 25, [1] * 400, [100, 1, 250, 49]])
+def test_divergence(tokens, sizes):
     values = {name: np.array(v) for name, v in tokens.items() if name != "same_top"}
-    got = measures.divergence(values, np.array(tokens["same_top"]), "int8", "f32", SAMPLE)
+    got = measures.divergence(
+        values, np.array(tokens["same_top"]), "int8", "f32", SAMPLE, np.array(sizes)
+    )
+    parts = {name: windows(v, sizes) for name, v in tokens.items()}
+    pair = parts["nll"], parts["nll_base"]
+    expected = {
+        "ppl": clusters.perplexity(pair[0]),
+        "ppl_base": clusters.perplexity(pair[1]),
+        "ln_ratio": clusters.log_ratio(*pair),
+        "difference": clusters.difference(*pair),
+        "kld": clusters.mean_and_error(parts["kld"]),
+        "dp": clusters.mean_and_error(parts["dp"]),
+        "rms_dp": clusters.rms_and_error(parts["dp"]),
+        "same_top": clusters.mean_and_error(parts["same_top"]),
+    }
+    for name, pair_of in expected.items():
+        estimate = getattr(got, name)
+        within_bound([estimate.value, estimate.error], pair_of, 10 * BOUND, name)
+    correlation = metrics.correlation(tokens["nll"], tokens["nll_base"])
+    within_bound(got.correlation, correlation, BOUND, "correlation")
+    for name, percentiles in (("kld", got.kld_percentiles), ("dp", got.dp_percentiles)):
+        for percent, value in percentiles.items():
+            share = metrics.percentile(tokens[name], percent / 100)
+            within_bound(value, share, BOUND, f"{name} {percent} %")
+
+
+def test_windows_of_one_token_give_llama_cpp_s_errors(tokens):
+    values = {name: np.array(v) for name, v in tokens.items() if name != "same_top"}
+    got = measures.divergence(
+        values, np.array(tokens["same_top"]), "int8", "f32", SAMPLE, single_tokens(400)
+    )
     pair = tokens["nll"], tokens["nll_base"]
     expected = {
         "ppl": metrics.perplexity(pair[0]),
-        "ppl_base": metrics.perplexity(pair[1]),
         "ln_ratio": metrics.log_ratio(*pair),
         "ratio": metrics.ratio(*pair),
         "difference": metrics.difference(*pair),
         "kld": metrics.mean_and_error(tokens["kld"]),
-        "dp": metrics.mean_and_error(tokens["dp"]),
         "rms_dp": metrics.rms_and_error(tokens["dp"]),
         "same_top": metrics.fraction_and_error(sum(tokens["same_top"]), 400),
     }
     for name, pair_of in expected.items():
         estimate = getattr(got, name)
         within_bound([estimate.value, estimate.error], pair_of, 10 * BOUND, name)
-    within_bound(got.correlation, metrics.correlation(*pair), BOUND, "correlation")
-    for name, percentiles in (("kld", got.kld_percentiles), ("dp", got.dp_percentiles)):
-        for percent, value in percentiles.items():
-            share = metrics.percentile(tokens[name], percent / 100)
-            within_bound(value, share, BOUND, f"{name} {percent} %")
 
 
 def test_extremes_are_elements(tokens):

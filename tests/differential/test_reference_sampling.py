@@ -1,4 +1,4 @@
-"""Bias, penalties and DRY against the oracle, bit by bit: both compute in binary64."""
+"""Bias, penalties, DRY, filters and draws against the oracle, bit by bit."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import pytest
 
 import fewbit
 from fewbit.errors import InputError
-from fewbit.run import penalties
-from fewbit.run.penalties import Penalties
+from fewbit.run import sampler as samplers
+from fewbit.run.sampler import sampler_of
 from fewbit.run.sampling import Sampling
 from reference import sampling as oracle
 from tests.compare import same_bits
@@ -51,22 +51,13 @@ def test_changed_logits(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     logits = rng.normal(0, 3, VOCAB).astype(np.float32)
     sampling = drawn(rng)
     breakers: dict[int, list[tuple[int, ...]]] = {}
-    if rng.random() < 0.5:
-        breakers = {int(rng.integers(0, letters)): [(), (1,)], 0: [(1, 2), (1,)]}
-    monkeypatch.setattr(penalties, "breakers_of", lambda tokenizer, texts: breakers)
-    changed = Penalties(sampling, TOKENIZER, VOCAB).apply(logits, history)
+    if rng.random() < 0.7:
+        tails: list[tuple[int, ...]] = [(), (1,), (1, 2), (0,), (2,)]
+        count = int(rng.integers(1, 4))
+        breakers = {int(rng.integers(0, letters)): tails[:count], 0: tails[1 : 1 + count]}
+    monkeypatch.setattr(samplers, "breakers_of", lambda tokenizer, texts: breakers)
+    changed = sampler_of(sampling, TOKENIZER, VOCAB, history).changed(logits)
     same_bits(changed, by_the_oracle(logits.tolist(), history, sampling, breakers))
-
-
-@pytest.mark.parametrize("seed", range(50))
-def test_what_follows_the_last_breaker(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    recent = rng.integers(0, 4, 12)
-    tails = [tuple(rng.integers(0, 4, n).tolist()) for n in (0, 1, 1, 2)]
-    rng.shuffle(tails)
-    breakers = {int(rng.integers(0, 4)): tails[int(rng.integers(0, 2)) :]}
-    expected = oracle.repeat_limit(recent.tolist(), breakers)
-    assert penalties.repeat_limit(recent, breakers) == expected
 
 
 def test_breakers_of_a_vocabulary() -> None:
@@ -74,11 +65,11 @@ def test_breakers_of_a_vocabulary() -> None:
     count = TOKENIZER.backend.get_vocab_size()
     words = [TOKENIZER.decode([id_], skip_special=False) for id_ in range(count)]
     expected = oracle.breakers_of(words, texts, lambda text: TOKENIZER.encode(text, special=False))
-    found = penalties.breakers_of(TOKENIZER, texts)
+    found = samplers.breakers_of(TOKENIZER, texts)
     assert {id_: [list(tail) for tail in tails] for id_, tails in sorted(found.items())} == expected
     assert any(tails != [()] for tails in found.values()), "some breakers take several tokens"
 
 
 def test_a_bias_beyond_the_vocabulary_is_refused() -> None:
     with pytest.raises(InputError, match="logit bias of token 12, the vocabulary has 12 tokens"):
-        Penalties(Sampling(logit_bias={12: 1.0}), TOKENIZER, VOCAB)
+        sampler_of(Sampling(logit_bias={12: 1.0}), TOKENIZER, VOCAB)

@@ -10,7 +10,8 @@ from fewbit.api import Model
 from fewbit.errors import FewbitError, InputError
 from fewbit.run.gpu import decode
 from fewbit.run.gpu.device import Adapter
-from fewbit.run.sampling import GREEDY, Sampling, choose
+from fewbit.run.sampler import choose, sampler_of
+from fewbit.run.sampling import GREEDY, Sampling
 from tests.compare import within_bound
 from tests.golden.loading import MODELS, NOISE, asset
 
@@ -32,10 +33,12 @@ def model(adapter: Adapter) -> Model:
 
 def by_hand(model: Model, sampling: Sampling, count: int) -> list[int]:
     """One token after the other, each chosen on the CPU."""
-    cache, rng, tokens, found = model.cache(1, 64), sampling.generator(), PROMPT, []
+    cache, tokens, found = model.cache(1, 64), PROMPT, list[int]()
+    sampler = sampler_of(sampling, model.tokenizer, model.config.vocab)
     for _ in range(count):
         row = model.forward(cache, tokens, outputs=[len(tokens) - 1], acts="f32")[0]
-        tokens = [choose(row, sampling, rng)]
+        sampler.accept(tokens)
+        tokens = [choose(row, sampler)]
         found += tokens
     return found
 
@@ -63,14 +66,14 @@ def test_steps_that_ran_ahead_are_dropped(model: Model) -> None:
     """After some tokens, the cache continues like one that never ran ahead."""
     cache, other = model.cache(1, 40), model.cache(1, 40)
     model.forward(cache, PROMPT, acts="f32")
-    stream = model.decode(cache, 7, GREEDY, np.random.default_rng(0), "f32", 30)
+    stream = model.decode(cache, 7, GREEDY, 0, "f32", 30)
     tokens = [next(stream) for _ in range(4)]
     stream.close()
     assert cache.length() == len(PROMPT) + 4
     model.forward(other, [*PROMPT, 7, *tokens[:-1]], acts="f32")
     a, b = (model.forward(c, tokens[-1:], acts="f32") for c in (cache, other))
     assert int(a.argmax()) == int(b.argmax())
-    again = model.decode(cache, tokens[-1], GREEDY, np.random.default_rng(0), "f32", 5)
+    again = model.decode(cache, tokens[-1], GREEDY, 0, "f32", 5)
     assert len(list(again)) == 5
 
 
@@ -80,7 +83,7 @@ def test_a_state_that_ran_ahead_into_the_next_chunk_goes_back(adapter: Adapter) 
     cache, other = model.cache(1, 64), model.cache(1, 64)
     prompt = [PROMPT[i % 3] for i in range(28)]
     model.forward(cache, prompt, acts="f32")
-    stream = model.decode(cache, 7, GREEDY, np.random.default_rng(0), "f32", 30)
+    stream = model.decode(cache, 7, GREEDY, 0, "f32", 30)
     tokens = [next(stream) for _ in range(2)]
     stream.close()
     assert cache.length() == 30
@@ -94,10 +97,11 @@ def test_streams_side_by_side(model: Model) -> None:
     expected = [by_hand(model, GREEDY, 12), by_hand(model, Sampling(1.0, seed=1), 12)]
     streams = []
     for sampling in (GREEDY, Sampling(1.0, seed=1)):
-        cache, rng = model.cache(1, 64), sampling.generator()
+        cache = model.cache(1, 64)
+        sampler = sampler_of(sampling, model.tokenizer, model.config.vocab, PROMPT)
         row = model.forward(cache, PROMPT, outputs=[len(PROMPT) - 1], acts="f32")[0]
-        first = choose(row, sampling, rng)
-        streams.append((first, model.decode(cache, first, sampling, rng, "f32", 11)))
+        first = choose(row, sampler)
+        streams.append((first, model.decode(cache, first, sampling, sampler.seed, "f32", 11)))
     found = [[first] for first, _ in streams]
     for pair in zip(*(stream for _, stream in streams), strict=True):
         for tokens, token in zip(found, pair, strict=True):
@@ -108,7 +112,7 @@ def test_streams_side_by_side(model: Model) -> None:
 
 def test_another_call_on_the_sequence_stops_the_generation(model: Model) -> None:
     cache = model.cache(1, 64)
-    stream = model.decode(cache, 7, GREEDY, np.random.default_rng(0), "f32", 30)
+    stream = model.decode(cache, 7, GREEDY, 0, "f32", 30)
     next(stream)
     model.forward(cache, PROMPT, acts="f32")
     with pytest.raises(InputError, match="changed while text was generated"):
@@ -132,6 +136,6 @@ def test_damaged_logits_are_refused(model: Model, monkeypatch: pytest.MonkeyPatc
     queue.write_buffer(weight, 0, np.full_like(before, np.nan))
     try:
         with pytest.raises(FewbitError, match="cannot choose a token"):
-            next(model.decode(cache, 7, GREEDY, np.random.default_rng(0), "f32", 5))
+            next(model.decode(cache, 7, GREEDY, 0, "f32", 5))
     finally:
         queue.write_buffer(weight, 0, before)

@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 import fewbit
-from fewbit.run.penalties import Penalties
+from fewbit.run.sampler import sampler_of
 from fewbit.run.sampling import Sampling
 from tests.compare import within_bound
 from tests.peers.peer import NEEDS, llama_cpp
@@ -100,10 +100,11 @@ def by_llama_cpp(
 def test_changed_logits(options: dict[str, Any], vocab: Any) -> None:
     sampling, ids = Sampling(**options), MODEL.tokenizer.encode(TEXT)
     rng, changed = np.random.default_rng(1), 0
-    penalties = Penalties(sampling, MODEL.tokenizer, VOCAB)
+    sampler = sampler_of(sampling, MODEL.tokenizer, VOCAB)
     for length in range(1, len(ids) + 1):
         logits = rng.normal(0, 3, VOCAB).astype(np.float32)
-        found = penalties.apply(logits, ids[:length])
+        sampler.accept([ids[length - 1]])
+        found = sampler.changed(logits)
         expected = by_llama_cpp(samplers(vocab, sampling, len(ids)), logits, ids[:length])
         within_bound(found, expected, ROUNDINGS * (np.abs(logits) + np.abs(expected) + 1))
         changed += int((expected != logits).sum())

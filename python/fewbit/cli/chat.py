@@ -16,7 +16,7 @@ import typer
 from fewbit.cli.options import Device, FormatOption, Json, Kv, ModelName, Threads, open_model
 from fewbit.cli.progress import stderr
 from fewbit.cli.sampling import Given, sampling_of, with_sampling
-from fewbit.cli.writing import MaxTokens, RunActs, facts, note
+from fewbit.cli.writing import MaxTokens, PromptCache, RunActs, facts, note
 from fewbit.errors import InputError
 from fewbit.generation.conversation import Conversation, Reply
 from fewbit.reports import write as report
@@ -56,6 +56,14 @@ def chat(
         bool,
         typer.Option("--no-think", help='Short for {"enable_thinking": false} to the template.'),
     ] = False,
+    reasoning_budget: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            help="End a reasoning after N tokens; -1 means no limit.",
+        ),
+    ] = -1,
+    prompt_cache: PromptCache = None,
     threads: Threads = 0,
     device: Device = "auto",
     kv: Kv = "f32",
@@ -74,11 +82,18 @@ def chat(
     loaded = open_model(model, format_, threads, device, kv)
     sampling = sampling_of(loaded, given)
     talk = Conversation(
-        loaded, system=system, context=context, acts=kind, chat_template_kwargs=options
-    )
+        loaded, system=system, context=context, acts=kind, chat_template_kwargs=options,
+        reasoning_budget=None if reasoning_budget == -1 else reasoning_budget,
+    )  # fmt: skip
     if sys.stdin.isatty():
         stderr().print(_HELP, markup=False)
-    _Chat(talk, max_tokens, sampling, json).run(_reader())
+    if prompt_cache is not None and prompt_cache.exists():
+        talk.session.load(prompt_cache)
+    try:
+        _Chat(talk, max_tokens, sampling, json).run(_reader())
+    finally:
+        if prompt_cache is not None and talk.session.ids:
+            talk.session.save(prompt_cache)
 
 
 _COMMANDS = {
@@ -148,7 +163,9 @@ class _Chat:
         if not turn:
             self._fail("there is no answer to make again", "type a text first")
             return
-        self._sampling = dataclasses.replace(self._sampling, seed=(self._sampling.seed or 0) + 1)
+        self._sampling = dataclasses.replace(
+            self._sampling, seed=((self._sampling.seed or 0) + 1) % 2**64
+        )
         if not self._answer(turn[0]["content"], self._sampling):
             self._talk.messages.extend(turn)
 

@@ -22,12 +22,17 @@ import typer.main
 
 from fewbit import _core
 from fewbit.cli import (
+    benchmarks,
     calibrating,
     chat,
+    comparing,
     devices,
     files,
     formats,
     measuring,
+    numbers,
+    outliers,
+    plot,
     quantizing,
     speed,
     writing,
@@ -47,22 +52,36 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
+CLASSES = {
+    quantizing.quantize: ListsFormats,
+    numbers.float: numbers.Numbers,
+    numbers.round: numbers.Numbers,
+    plot.plot: numbers.Numbers,
+}
 for command in (
     files.inspect,
     formats.formats,
+    formats.explain,
+    numbers.float,
+    numbers.round,
     quantizing.quantize,
     calibrating.calibrate,
     files.verify,
     measuring.perplexity,
     measuring.divergence,
-    measuring.compare,
+    comparing.compare,
     measuring.imatrix,
+    outliers.outliers,
+    benchmarks.benchmark,
+    benchmarks.evaluate,
+    benchmarks.next_,
     writing.generate,
     chat.chat,
+    plot.plot,
     speed.bench,
     devices.devices,
 ):
-    app.command(cls=ListsFormats if command is quantizing.quantize else Command)(command)
+    app.command(name=command.__name__.rstrip("_"), cls=CLASSES.get(command, Command))(command)
 
 
 def _version(wanted: bool) -> None:

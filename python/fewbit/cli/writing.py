@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated, TypeAlias
 
 import typer
@@ -30,6 +31,15 @@ MaxTokens: TypeAlias = Annotated[
 RunActs: TypeAlias = Annotated[
     str, typer.Option("--acts", metavar="TYPE", help="Activations: int8 (fast) or f32 (exact).")
 ]
+PromptCache: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--prompt-cache",
+        metavar="FILE",
+        show_default=False,
+        help="Keep the prompt's KV cache in FILE: what the next prompt shares is not read again.",
+    ),
+]
 
 
 @with_sampling
@@ -48,6 +58,7 @@ def generate(
     special: Annotated[
         bool, typer.Option("--special", help="Show special tokens, such as the end token.")
     ] = False,
+    prompt_cache: PromptCache = None,
     acts: RunActs = "int8",
     threads: Threads = 0,
     device: Device = "auto",
@@ -61,7 +72,7 @@ def generate(
     text = sys.stdin.read() if prompt == "-" else prompt
     made = write(
         loaded, text, max_tokens=max_tokens, sampling=sampling, stop=stop or (), acts=kind,
-        skip_special=not special,
+        skip_special=not special, prompt_cache=prompt_cache,
     )  # fmt: skip
     if json:
         for _ in made:

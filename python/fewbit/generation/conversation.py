@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from fewbit.errors import InputError
+from fewbit.generation.budget import Budget
 from fewbit.generation.reasoning import Harmony, Piece, Splitter, marker_ids, splitter
 from fewbit.generation.text import Generation, Session, generate
 from fewbit.generation.tools import Calls, Tool, ToolCall, parse, tool_marker_ids
@@ -103,11 +104,12 @@ class Conversation:
         acts: Activations = "int8",
         chat_template_kwargs: Mapping[str, Any] | None = None,
         tools: Sequence[Tool] | None = None,
+        reasoning_budget: int | None = None,
     ) -> None:
         """Start an empty conversation, with the system message `system` if given.
 
         The chat template sees `tools` (JSON schemas of functions, as OpenAI has them) and each of
-        `chat_template_kwargs` under its name.
+        `chat_template_kwargs` under its name. After `reasoning_budget` tokens a reasoning is ended.
 
         It may take `context` tokens, by default the model's context, at most 4,096: the KV cache
         of a long context can take more memory than the weights.
@@ -118,7 +120,7 @@ class Conversation:
         """
         self.session = Session(model, context or min(model.config.context, 4096), acts)
         self._options = chat_template_kwargs
-        self._tools = tools
+        self._tools, self._budget = tools, reasoning_budget
         self._system = [] if system is None else [{"role": "system", "content": system}]
         self.messages: list[Message] = list(self._system)
 
@@ -182,7 +184,7 @@ class Conversation:
             reply = reply_to(
                 self.session.model, [*self.messages, *new], max_tokens=max_tokens,
                 sampling=sampling, session=self.session, tools=self._tools,
-                chat_template_kwargs=self._options,
+                chat_template_kwargs=self._options, reasoning_budget=self._budget,
             )  # fmt: skip
             reply.dropped = dropped
             fits = len(reply.made.prompt) + room <= self.session.context
@@ -232,39 +234,29 @@ def reply_to(
     session: Session | None = None,
     tools: Sequence[Tool] | None = None,
     chat_template_kwargs: Mapping[str, Any] | None = None,
+    reasoning_budget: int | None = None,
 ) -> Reply:
     """The answer of `model` to `messages`, or to one user's text, piece by piece.
 
     The model's chat template sees `tools` and each of `chat_template_kwargs` under its name. With
-    `tools`, the calls in the answer become `Reply.tool_calls`.
+    `tools`, the calls in the answer become `Reply.tool_calls`. After `reasoning_budget` tokens of
+    reasoning (None: no limit) the model is given the marker that ends it.
 
     Raises:
-        InputError: a message has another shape, the template refuses the conversation, or it does
-            not fit the context.
+        InputError: a message has another shape, the template refuses the conversation, it does not
+            fit the context, or the budget is below 0.
 
     """
-    said = texts_of(messages)
     tokenizer = model.tokenizer
-    ends = (stop,) if isinstance(stop, str) else tuple(stop)
-    if tokenizer.chat_template is None:
-        if tools:
-            raise InputError(
-                "the model has no chat template that could describe tools",
-                hint="take an instruction-tuned model",
-            )
-        written, ends = plain(said), ("\nUser:", *ends)
-        prompt = tokenizer.encode(written, special=True)
-    else:
-        from fewbit.tokenizer.template import render  # imports jinja2
-
-        written = render(tokenizer, said, tools=tools, chat_template_kwargs=chat_template_kwargs)
-        prompt = tokenizer.encode(written, special=False, parse_special=True)
-        begins = model.checkpoint.metadata is not None and tokenizer.adds_bos
-        if begins and tokenizer.bos is not None and prompt[:1] != [tokenizer.bos]:
-            prompt.insert(0, tokenizer.bos)  # templates of GGUF files may leave it to the runtime
+    written, prompt, own = written_prompt(model, messages, tools, chat_template_kwargs)
+    ends = (*own, *((stop,) if isinstance(stop, str) else stop))
+    budget = None
+    if reasoning_budget is not None:
+        budget = Budget(tokenizer, written, reasoning_budget)
     made = generate(
         model,
         prompt,
+        budget=budget,
         max_tokens=max_tokens,
         sampling=sampling,
         stop=ends,
@@ -272,10 +264,45 @@ def reply_to(
         session=session,
         spelled=marker_ids(tokenizer) | (tool_marker_ids(tokenizer) if tools else frozenset()),
     )
-    pieces = splitter(tokenizer, written, tools=bool(tools))
+    pieces: Splitter = splitter(tokenizer, written, tools=bool(tools))
     if tools and not isinstance(pieces, Harmony):
         pieces = Calls(pieces)
     return Reply(made, pieces, tools or ())
+
+
+def written_prompt(
+    model: LoadedModel,
+    messages: str | Sequence[Message],
+    tools: Sequence[Mapping[str, Any]] | None = None,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
+) -> tuple[str, list[int], tuple[str, ...]]:
+    """The prompt that asks for an answer to `messages`: its text, its ids, its stop strings.
+
+    The model's chat template writes it; without one it is turns of named speakers.
+
+    Raises:
+        InputError: a message has another shape, the template refuses the conversation, or there
+            are `tools` but no template.
+
+    """
+    said = texts_of(messages)
+    tokenizer = model.tokenizer
+    if tokenizer.chat_template is None:
+        if tools:
+            raise InputError(
+                "the model has no chat template that could describe tools",
+                hint="take an instruction-tuned model",
+            )
+        written = plain(said)
+        return written, tokenizer.encode(written, special=True), ("\nUser:",)
+    from fewbit.tokenizer.template import render  # imports jinja2
+
+    written = render(tokenizer, said, tools=tools, chat_template_kwargs=chat_template_kwargs)
+    prompt = tokenizer.encode(written, special=False, parse_special=True)
+    begins = model.checkpoint.metadata is not None and tokenizer.adds_bos
+    if begins and tokenizer.bos is not None and prompt[:1] != [tokenizer.bos]:
+        prompt.insert(0, tokenizer.bos)  # templates of GGUF files may leave it to the runtime
+    return written, prompt, ()
 
 
 def texts_of(messages: str | Sequence[Message]) -> list[dict[str, Any]]:

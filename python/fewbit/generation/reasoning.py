@@ -41,7 +41,7 @@ class Splitter(Protocol):
         ...
 
 
-def splitter(tokenizer: Tokenizer, prompt: str, tools: bool = False) -> Splitter:
+def splitter(tokenizer: Tokenizer, prompt: str, tools: bool = False) -> Thinking | Harmony:
     """The splitter for text after `prompt`, which the model's chat template wrote.
 
     With `tools`, harmony's messages to functions are calls.
@@ -69,6 +69,11 @@ class Thinking:
         self._state: Literal["before", "within", "after"] = "within" if opened else "before"
         self._held = ""
         self._bare = True  # nothing but white space since the last marker
+
+    @property
+    def reasons(self) -> bool:
+        """Whether the next text belongs to the reasoning."""
+        return self._state == "within"
 
     def push(self, text: str) -> Iterator[Piece]:
         """See `Splitter`."""
@@ -134,6 +139,11 @@ class Harmony:
             for _ in self.push(prompt[begun:]):
                 pass
         self._given: int | None = len(self._header or "")  # None once a message has begun
+
+    @property
+    def reasons(self) -> bool:
+        """Whether the next text belongs to the body of a message that is reasoning."""
+        return self._header is None and self._kind == "reasoning"
 
     def push(self, text: str) -> Iterator[Piece]:
         """See `Splitter`."""

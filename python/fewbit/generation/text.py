@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator, Sequence
-from typing import Literal
+from collections.abc import Callable, Generator, Iterator, Sequence
+from functools import partial
+from os import PathLike
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fewbit import _core
 from fewbit.errors import InputError
+from fewbit.generation import prompt_cache as cache_file
+from fewbit.generation.budget import Budget
+from fewbit.generation.continuation import Continuation, Finish
 from fewbit.generation.defaults import default_sampling
-from fewbit.generation.reasoning import first_of, held_back
 from fewbit.run.limits import BATCH, Activations
 from fewbit.run.model import LoadedModel
-from fewbit.run.penalties import Penalties
-from fewbit.run.sampling import Sampling, choose
-
-Finish = Literal["stop", "length", "context"]
-"""Why text ended: a stop token or string, the limit on new tokens, or a full context."""
+from fewbit.run.sampler import choose, sampler_of
+from fewbit.run.sampling import Sampling
 
 
 class Session:
@@ -75,6 +77,63 @@ class Session:
             row = self._forward(ids[len(self.ids) : len(self.ids) + BATCH])
         return row
 
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the KV cache with its tokens to a file that `load` reads.
+
+        Raises:
+            UnsupportedError: the cache is on a card.
+            OSError: the file cannot be written.
+
+        """
+        cache_file.write(path, self.model, self._cache, self.ids, self.acts)
+
+    def saver(self, path: str | PathLike[str]) -> Callable[[], None]:
+        """What calls `save`, once it is certain that the cache can be saved.
+
+        Raises:
+            UnsupportedError: the cache is on a card.
+
+        """
+        cache_file.on_host(self._cache)
+        return partial(self.save, path)
+
+    def load(self, path: str | PathLike[str]) -> int:
+        """Take over the tokens of a file that `save` wrote; returns their number.
+
+        What follows has the bits that it would have without the file. `feed` computes only what
+        differs. On an error the session is as before.
+
+        Raises:
+            FileFormatError: the file is damaged, or no prompt cache.
+            InputError: it was made with another model, format, type of KV cache or version, or has
+                more tokens than the context.
+            UnsupportedError: the cache is on a card.
+            OSError: the file cannot be read.
+
+        """
+        ids, data = cache_file.read(path, self.model, self.acts)
+        if len(ids) > self.context:
+            raise InputError(
+                f"the prompt cache `{path}` has {len(ids)} tokens, "
+                f"the context holds {self.context}",
+                hint="take a larger context, or delete the file",
+                tokens=len(ids),
+                context=self.context,
+            )
+        self.take(ids, data)
+        return len(ids)
+
+    def take(self, ids: Sequence[int], data: NDArray[np.uint8]) -> None:
+        """Take over tokens whose keys, values and state are the bytes `data` of a prompt cache.
+
+        Raises:
+            InputError: the bytes are of another cache.
+            UnsupportedError: the cache is on a card.
+
+        """
+        cache_file.on_host(self._cache).import_(0, len(ids), data)
+        self.ids = list(ids)
+
     def step(self, token: int) -> NDArray[np.float32]:
         """The logits [vocab] after one more token."""
         return self._forward([token])
@@ -83,19 +142,21 @@ class Session:
         self,
         token: int,
         sampling: Sampling,
-        rng: np.random.Generator,
-        penalties: Penalties | None = None,
+        sampler: _core.Sampler,
+        budget: Budget | None = None,
     ) -> Generator[int]:
         """The tokens after `token`, until the context is full; each is computed when asked for.
 
-        A device that can choose tokens itself does so, a few steps ahead. `penalties` change the
-        logits before a choice.
+        A device that can choose tokens itself does so, a few steps ahead, unless some may be given
+        by `budget`. `sampler` was made from `sampling`.
         """
         most = self.context - len(self.ids)
-        found = self.model.decode(self._cache, token, sampling, rng, self.acts, most)
+        found = None
+        if budget is None:
+            found = self.model.decode(self._cache, token, sampling, sampler.seed, self.acts, most)
         if found is None:
             while not self.full:
-                token = self.choose(self.step(token), sampling, rng, penalties)
+                token = self.choose(self.step(token), sampler, budget)
                 yield token
             return
         try:
@@ -109,19 +170,20 @@ class Session:
     def choose(
         self,
         logits: NDArray[np.float32],
-        sampling: Sampling,
-        rng: np.random.Generator,
-        penalties: Penalties | None = None,
+        sampler: _core.Sampler,
+        budget: Budget | None = None,
     ) -> int:
-        """The next token's id from its logits [vocab]; `penalties` see the session's tokens.
+        """The next token's id from its logits [vocab], or from `budget`; the sampler accepts it.
 
         Raises:
             InputError: the logits hold NaN or +inf, or nothing but -inf.
 
         """
-        if penalties is None:
-            return choose(logits, sampling, rng)
-        return choose(penalties.apply(logits, self.ids), sampling, rng)
+        token = choose(logits, sampler)
+        if budget is not None:
+            token = budget.next(token)
+        sampler.accept([token])
+        return token
 
     def _forward(self, ids: Sequence[int]) -> NDArray[np.float32]:
         last = np.array([len(ids) - 1], np.uint32)
@@ -148,26 +210,37 @@ class Generation(Iterator[str]):
         stop: str | Sequence[str],
         spelled: frozenset[int] = frozenset(),
         shows_end: bool = False,
+        after_prompt: Callable[[], None] | None = None,
+        budget: Budget | None = None,
     ) -> None:
-        if max_tokens < 1:
-            raise InputError(f"cannot make {max_tokens} tokens", hint="use 1 or more")
-        stop = (stop,) if isinstance(stop, str) else tuple(stop)
-        if "" in stop:
-            raise InputError("a stop string is empty", hint="leave it out")
         self.prompt = list(prompt)
-        self.tokens: list[int] = []
-        self.text = ""
-        self.finish: Finish | None = None
         self.prompt_seconds = 0.0
         self.seconds = 0.0
         self._session = session
-        self._limit = max_tokens
         self.sampling = sampling
-        self._stop = stop
-        self._spelled = spelled
-        self._shows_end = shows_end
-        self._penalties = _penalties(session.model, sampling)
+        self._after_prompt, self._budget = after_prompt, budget
+        tokenizer = session.model.tokenizer
+        self._made = Continuation(
+            tokenizer, self.prompt, max_tokens=max_tokens, context=session.context, stop=stop,
+            spelled=spelled, shows_end=shows_end, budget=budget,
+        )  # fmt: skip
+        self._sampler = sampler_of(sampling, tokenizer, session.model.config.vocab)
         self._pieces = self._run()
+
+    @property
+    def tokens(self) -> list[int]:
+        """The tokens of the text so far, without a stop token."""
+        return self._made.tokens
+
+    @property
+    def text(self) -> str:
+        """The text so far."""
+        return self._made.text
+
+    @property
+    def finish(self) -> Finish | None:
+        """Why the text ended; None until then."""
+        return self._made.finish
 
     def __next__(self) -> str:
         return next(self._pieces)
@@ -189,55 +262,26 @@ class Generation(Iterator[str]):
         return steps / self.seconds if self.seconds else 0.0
 
     def _run(self) -> Iterator[str]:
-        held = ""  # may become a stop string
-        for piece in self._decode():
-            held += piece
-            if (found := first_of(held, self._stop)) is not None:
-                self.finish, held = "stop", held[: found[0]]
-                break
-            ready = len(held) - held_back(held, self._stop)
-            if ready:
-                self.text += held[:ready]
-                yield held[:ready]
-                held = held[ready:]
-        if held:
-            self.text += held
-            yield held
-
-    def _decode(self) -> Iterator[str]:
-        decoder = self._session.model.tokenizer.decoder(self.prompt, self._spelled)
-        for token in self._choose():
-            yield decoder.push(token)
-        yield decoder.finish()
-
-    def _choose(self) -> Iterator[int]:
-        session, sampling, rng = self._session, self.sampling, self.sampling.generator()
+        session, sampler, made = self._session, self._sampler, self._made
         start = time.perf_counter()
         logits = session.feed(self.prompt)
-        token = session.choose(logits, sampling, rng, self._penalties)
+        sampler.accept(self.prompt)
+        token = session.choose(logits, sampler, self._budget)
         self.prompt_seconds = time.perf_counter() - start
-        following = session.follow(token, sampling, rng, self._penalties)
+        if self._after_prompt is not None:
+            self._after_prompt()
+        following = session.follow(token, self.sampling, sampler, self._budget)
         try:
-            yield from self._until_end(token, following)
+            while True:
+                if piece := made.push(token):
+                    yield piece
+                if made.finish is not None:
+                    return
+                start = time.perf_counter()
+                token = next(following)
+                self.seconds += time.perf_counter() - start
         finally:
             following.close()
-
-    def _until_end(self, token: int, following: Generator[int]) -> Iterator[int]:
-        session = self._session
-        while True:
-            if token in session.model.tokenizer.stop_ids:
-                self.finish = "stop"
-                if self._shows_end:
-                    yield token
-                return
-            self.tokens.append(token)
-            yield token
-            if len(self.tokens) >= self._limit or session.full:
-                self.finish = "length" if len(self.tokens) >= self._limit else "context"
-                return
-            start = time.perf_counter()
-            token = next(following)
-            self.seconds += time.perf_counter() - start
 
 
 def generate(
@@ -251,6 +295,8 @@ def generate(
     session: Session | None = None,
     spelled: frozenset[int] = frozenset(),
     skip_special: bool = True,
+    prompt_cache: str | PathLike[str] | None = None,
+    budget: Budget | None = None,
 ) -> Generation:
     """Generate the text that `model` writes after `prompt`, a text or token ids.
 
@@ -260,8 +306,15 @@ def generate(
     without `skip_special` all of them do, the end token too. `sampling` None means the one that
     the model's files recommend (`Model.sampling`).
 
+    The file `prompt_cache` keeps the KV cache of the prompt: what a prompt shares with that of the
+    last call is not computed again. It is made if it does not exist, and written when the prompt
+    has been read. It is not taken together with a `session`, which has `load` and `save`. `budget`
+    gives tokens that end a reasoning.
+
     Raises:
-        InputError: the prompt is empty or longer than the context, or an option out of range.
+        InputError: the prompt is empty or longer than the context, an option is out of range, or
+            the prompt cache is of another model.
+        FileFormatError: the prompt cache is damaged.
 
     """
     if isinstance(prompt, bytes | bytearray):
@@ -272,20 +325,36 @@ def generate(
         ids.pop()  # added by tokenizers for training: a text that is continued has no end
     if not ids and tokenizer.bos is not None:
         ids = [tokenizer.bos]
+    after_prompt = None
     if session is None:
-        context = max(min(model.config.context, len(ids) + max_tokens), 2)
-        session = Session(model, context, acts)
+        stored = None if prompt_cache is None else _stored(prompt_cache, model, acts)
+        needed = max(len(ids) + max_tokens, len(stored[0]) + 1 if stored else 2)
+        session = Session(model, max(min(model.config.context, needed), 2), acts)
+        if stored:
+            session.take(*stored)
+        if prompt_cache is not None and not (stored and stored[0] == ids):
+            after_prompt = session.saver(prompt_cache)
     if not skip_special:
         spelled = tokenizer.special_ids
     drawn = sampling or default_sampling(model.checkpoint)
-    return Generation(session, ids, max_tokens, drawn, stop, spelled, not skip_special)
+    return Generation(
+        session,
+        ids,
+        max_tokens,
+        drawn,
+        stop,
+        spelled,
+        not skip_special,
+        after_prompt,
+        budget,
+    )
 
 
-def _penalties(model: LoadedModel, sampling: Sampling) -> Penalties | None:
-    """What changes the logits before a choice; None if the sampling leaves them."""
-    if not sampling.changes_logits:
-        return None
-    return Penalties(sampling, model.tokenizer, model.config.vocab)
+def _stored(
+    path: str | PathLike[str], model: LoadedModel, acts: Activations
+) -> tuple[list[int], NDArray[np.uint8]] | None:
+    """What a prompt cache holds; None if there is no file."""
+    return cache_file.read(path, model, acts) if Path(path).exists() else None
 
 
 def _shared_prefix(a: Sequence[int], b: Sequence[int]) -> int:

@@ -26,7 +26,12 @@ def show(*items: str | Table | Fitted) -> None:
 
 def write_json(value: object) -> None:
     """One JSON document on stdout."""
-    sys.stdout.write(json.dumps(plain(value), indent=2, allow_nan=False) + "\n")
+    sys.stdout.write(json_text(value))
+
+
+def json_text(value: object) -> str:
+    """A JSON document of several lines."""
+    return json.dumps(plain(value), indent=2, allow_nan=False) + "\n"
 
 
 def write_json_line(value: object) -> None:

@@ -8,8 +8,6 @@ from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from fewbit import _core
 from fewbit.formats.table import find_format
 from fewbit.plan.plan import Plan
@@ -46,7 +44,7 @@ class CpuBackend:
 
     def decode(
         self, executor: Executor, cache: Any, token: int, sampling: Sampling,
-        rng: np.random.Generator, acts: str, most: int,
+        seed: int, acts: str, most: int,
     ) -> Generator[int] | None:  # fmt: skip
         """None: the logits are on the host already, which chooses the tokens."""
         return None

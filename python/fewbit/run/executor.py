@@ -49,6 +49,28 @@ class Cache(Protocol):
     def copy(self, source: int, target: int, /) -> None:
         """Make sequence `target` equal to sequence `source`."""
 
+    def free(self, sequence: int, /) -> None:
+        """Forget a sequence; the CPU gives its memory back to the system."""
+
+    def bytes(self) -> int:
+        """Bytes of keys, values and states: on the CPU of the tokens since `free`, else of all."""
+
+    def snapshot(self, sequence: int, /) -> Any:
+        """The recurrent state of a sequence, for `restore`.
+
+        Raises:
+            UnsupportedError: the cache is on a card, and the model has a recurrent state.
+
+        """
+
+    def restore(self, snapshot: Any, sequence: int, /) -> None:
+        """Take a sequence, which begins with the tokens of the snapshot, back to them.
+
+        Raises:
+            InputError: it has fewer tokens, or the snapshot is of another model.
+
+        """
+
 
 class Executor(Protocol):
     """A plan bound to weights; its caches are its own kind of object."""
@@ -99,7 +121,7 @@ class Backend(Protocol):
 
     def decode(
         self, executor: Executor, cache: Any, token: int, sampling: Sampling,
-        rng: np.random.Generator, acts: str, most: int,
+        seed: int, acts: str, most: int,
     ) -> Generator[int] | None:  # fmt: skip
         """The tokens after `token` in sequence 0, chosen where the logits are, up to `most`.
 

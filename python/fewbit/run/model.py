@@ -109,6 +109,16 @@ class LoadedModel:
         return self.checkpoint.config
 
     @property
+    def kv(self) -> KvType:
+        """The element type of its KV caches."""
+        return self._kv
+
+    @property
+    def importance(self) -> Importance:
+        """The importance of columns that its tensors are quantized with; empty without any."""
+        return self._importance
+
+    @property
     def sizes(self) -> Sizes:
         """Weights, bytes and bits per weight of the tensors that the plan uses."""
         return sizes_of(self.plan, self.formats)
@@ -265,15 +275,16 @@ class LoadedModel:
         cache: Cache,
         token: int,
         sampling: Sampling,
-        rng: np.random.Generator,
+        seed: int,
         acts: Activations,
         most: int,
     ) -> Generator[int] | None:
         """The tokens after `token` in sequence 0, up to `most`, chosen on the device.
 
+        The draws are those of `fewbit.run.sampler` for `seed`.
         None if the device cannot choose tokens in this way.
         """
-        return self.backend.decode(self.executor, cache, token, sampling, rng, acts, most)
+        return self.backend.decode(self.executor, cache, token, sampling, seed, acts, most)
 
     def logits(self, ids: ArrayLike, acts: Activations = "int8") -> NDArray[np.float32]:
         """The logits [n, vocab] after each of `ids`, from an empty cache."""

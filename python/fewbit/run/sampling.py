@@ -1,8 +1,7 @@
-"""Choose the next token from a row of logits.
+"""How a token is chosen from a row of logits: the options, and their ranges.
 
-The filters and their order are llama.cpp's: logit bias, penalties and DRY (`fewbit.run.penalties`),
-top-k, top-p, min-p, temperature, then one draw. Each filter takes and gives `Candidates`, so each
-can be read and tested alone.
+Filters and order are llama.cpp's: logit bias, penalties and DRY, top-k, top-p, min-p, temperature,
+then one draw. The core computes them (`fewbit.run.sampler`).
 """
 
 from __future__ import annotations
@@ -10,23 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fewbit.errors import InputError
-
-
-class Candidates(NamedTuple):
-    """Token ids with their logits, likeliest first; of equal logits the lower id is first."""
-
-    ids: NDArray[np.int64]
-    logits: NDArray[np.float64]
-
-
-Row: TypeAlias = NDArray[np.float32] | NDArray[np.float64]
-"""Logits [vocab]: f32 from the model, f64 once penalties have changed them."""
 
 
 def _check(name: str, value: Any, good: bool, range_: str) -> None:
@@ -48,7 +35,9 @@ class Sampling:
     """How to draw a token; `temperature` 0 takes the likeliest and ignores top-k, top-p and min-p.
 
     `top_k` keeps the k likeliest (0: all), `top_p` the fewest whose probabilities reach p (1: all),
-    `min_p` those with at least that fraction of the likeliest one's probability (0: all).
+    `min_p` those with at least that fraction of the likeliest one's probability (0: all). A draw
+    depends on `seed` (0 to 2^64 - 1; None: another one for each text) and on the number of tokens
+    before it.
 
     Penalties come first, by llama.cpp's formulas. Of a token among the last `repeat_last_n` (-1:
     all) of prompt and text, a positive logit is divided by `repeat_penalty` and another multiplied
@@ -86,7 +75,7 @@ class Sampling:
         _check("top_k", self.top_k, self.top_k >= 0, "0 or more")
         _check("top_p", self.top_p, 0 < self.top_p <= 1, "above 0, at most 1")
         _check("min_p", self.min_p, 0 <= self.min_p <= 1, "from 0 to 1")
-        _check("seed", self.seed, self.seed is None or self.seed >= 0, "0 or more")
+        _check("seed", self.seed, self.seed is None or 0 <= self.seed < 2**64, "0 to 2^64 - 1")
         self._check_penalties()
         self._check_dry()
         if not isinstance(self.logit_bias, Mapping):
@@ -152,10 +141,6 @@ class Sampling:
         dry = self.dry_multiplier > 0 and self.dry_penalty_last_n != 0
         return self.penalizes or dry or bool(self.logit_bias)
 
-    def generator(self) -> np.random.Generator:
-        """The source of chance: the same seed gives the same draws."""
-        return np.random.default_rng(self.seed)
-
 
 GREEDY = Sampling(temperature=0)
 
@@ -171,65 +156,9 @@ def sampling_from(base: Sampling | None, **options: Any) -> Sampling:
     return replace(base or Sampling(), **changed)
 
 
-def choose(logits: Row, sampling: Sampling, rng: np.random.Generator) -> int:
-    """The next token's id from its logits [vocab].
-
-    Raises:
-        InputError: the logits hold NaN or +inf, or nothing but -inf.
-
-    """
-    highest = float(logits.max())  # NaN, if one is among them
-    if not math.isfinite(highest):
-        raise refuse_logits(highest)
-    if sampling.greedy:
-        return int(logits.argmax())
-    left = keep_min_p(
-        keep_top_p(keep_top_k(logits, sampling.top_k), sampling.top_p), sampling.min_p
-    )
-    # the highest becomes 0 first, so that no temperature makes it overflow
-    chances = probabilities((left.logits - left.logits[0]) / sampling.temperature)
-    return int(left.ids[rng.choice(len(chances), p=chances)])
-
-
 def refuse_logits(highest: float = math.nan) -> InputError:
     """The error for logits that no token can be chosen from."""
     return InputError(
         f"cannot choose a token: the largest logit is {highest}",
         hint="the model's weights or its file are damaged",
     )
-
-
-def keep_top_k(logits: Row, k: int) -> Candidates:
-    """The `k` likeliest tokens of a row [vocab], all of them if k is 0, sorted."""
-    ids = np.arange(len(logits))
-    if 0 < k < len(logits):  # sort only those that can be kept
-        ids = np.flatnonzero(logits >= np.partition(logits, -k)[-k])
-    order = ids[np.argsort(-logits[ids], kind="stable")][: k or None]
-    return Candidates(order, logits[order].astype(np.float64))
-
-
-def keep_top_p(candidates: Candidates, p: float) -> Candidates:
-    """The fewest likeliest tokens whose probabilities together reach `p`."""
-    if p >= 1:
-        return candidates
-    reached = np.cumsum(probabilities(candidates.logits))
-    return _first(candidates, int(np.searchsorted(reached, p)) + 1)
-
-
-def keep_min_p(candidates: Candidates, p: float) -> Candidates:
-    """The tokens at least `p` times as likely as the likeliest."""
-    if p <= 0:
-        return candidates
-    least = candidates.logits[0] + math.log(p)
-    return _first(candidates, max(int((candidates.logits >= least).sum()), 1))
-
-
-def probabilities(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The softmax of sorted logits."""
-    weights = np.exp(logits - logits[0])
-    total: NDArray[np.float64] = weights / weights.sum()
-    return total
-
-
-def _first(candidates: Candidates, count: int) -> Candidates:
-    return Candidates(candidates.ids[:count], candidates.logits[:count])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -28,6 +30,18 @@ _CONTEXT = 8
 """Previous tokens that are decoded with the first new one: more than any character takes."""
 _CHARACTER = 4
 """The most tokens of one character, which are single bytes."""
+
+_flags = threading.Lock()
+"""Held while a text is encoded: the library keeps how in a flag, which all threads share."""
+
+
+def _renew_lock() -> None:
+    global _flags
+    _flags = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):  # another thread may hold it at the fork
+    os.register_at_fork(after_in_child=_renew_lock)
 
 
 @dataclass(frozen=True)
@@ -56,7 +70,7 @@ class Tokenizer:
 
         `special` adds BOS and any other token that the tokenizer puts around a text.
         `parse_special` reads special tokens written in the text as tokens, as chat templates need;
-        otherwise they are plain text.
+        otherwise they are plain text. Threads may call it at once; they take turns.
 
         Raises:
             InputError: the text holds lone surrogates, as Python reads bytes that are not UTF-8, or
@@ -66,8 +80,9 @@ class Tokenizer:
         with guarded(InputError, "the tokenizer cannot encode the text", _SHORTER):
             if not text.isascii():
                 _check_unicode(text)
-            self.backend.encode_special_tokens = not parse_special
-            return list(self.backend.encode(text, add_special_tokens=special).ids)
+            with _flags:
+                self.backend.encode_special_tokens = not parse_special
+                return list(self.backend.encode(text, add_special_tokens=special).ids)
 
     def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
         """Return the text of `ids`; bytes that are not UTF-8 become the replacement character.

@@ -1,7 +1,19 @@
 //! A covariance as the metric of errors, and rows with their errors and gradients in it.
 
 use super::scheme::Scheme;
+use crate::error::{Error, Result};
 use crate::formats::QuantizedRow;
+use crate::memory::zeros;
+
+/// Zeros of [size, size].
+///
+/// # Errors
+///
+/// `Memory` where there is no place for them.
+pub fn square(size: usize) -> Result<Vec<f64>> {
+    let refused = || Error::memory(size.saturating_mul(size).saturating_mul(size_of::<f64>()));
+    size.checked_mul(size).and_then(zeros).ok_or_else(refused)
+}
 
 /// A symmetric matrix H of [size, size] with what was added to its diagonal.
 pub struct Metric {
@@ -14,14 +26,19 @@ pub struct Metric {
 
 impl Metric {
     /// The `covariance` with `added` to its diagonal.
-    pub fn new(covariance: &[f64], size: usize, added: f64) -> Self {
-        let mut matrix = covariance.to_vec();
+    ///
+    /// # Errors
+    ///
+    /// `Memory` where a copy of it has no place.
+    pub fn new(covariance: &[f64], size: usize, added: f64) -> Result<Self> {
+        let mut matrix = square(size)?;
+        matrix.copy_from_slice(covariance);
         let inverse = |x: f64| if x > 0.0 { 1.0 / x } else { 0.0 };
         for j in 0..size {
             matrix[j * size + j] += added;
         }
         let inverse = (0..size).map(|j| inverse(matrix[j * size + j])).collect();
-        Self { matrix, size, inverse, added }
+        Ok(Self { matrix, size, inverse, added })
     }
 }
 

@@ -102,7 +102,7 @@ impl Problem<'_> {
         let mut rows = started.clone();
         let orders = self.orders(mean, report)?;
         match self.outputs {
-            None => one_sided::improve(self, scheme, orders, &mut rows, mean, report),
+            None => one_sided::improve(self, scheme, orders, &mut rows, mean, report)?,
             Some(outputs) => {
                 two_sided::improve(self, scheme, outputs, &orders, &mut rows, report)?;
             }

@@ -7,6 +7,7 @@ use super::metric::Metric;
 use super::problem::{Effort, Problem, Report};
 use super::rounding::{LANES, Objective, Order, Tile, feed_back};
 use super::scheme::Scheme;
+use crate::error::Result;
 use crate::formats::QuantizedRow;
 
 /// Improves `rows` one by one; those that do not get better stay as they are.
@@ -17,7 +18,7 @@ pub fn improve(
     rows: &mut [QuantizedRow],
     mean: f64,
     report: &mut Report,
-) {
+) -> Result<()> {
     let (started, n) = (rows.to_vec(), problem.columns);
     let mut objectives = vec![Objective::default(); rows.len()];
     tiles(problem, rows, &mut objectives, |weights, rows, objectives| {
@@ -26,15 +27,16 @@ pub fn improve(
     drop(orders); // as large as the covariance
     let effort = problem.effort;
     if effort.sweeps > 0 || effort.rounds > 0 {
-        let metric = Metric::new(problem.covariance, n, 0.1 * problem.damping * mean);
+        let metric = Metric::new(problem.covariance, n, 0.1 * problem.damping * mean)?;
         tiles(problem, rows, &mut objectives, |weights, rows, objectives| {
             descend(scheme, &metric, weights, rows, effort, objectives);
         });
     }
-    let mut held_out = judge(problem, scheme, &started, rows);
+    let mut held_out = judge(problem, scheme, &started, rows)?;
     report.kept = keep_better(&started, rows, &mut objectives, &mut held_out);
     (report.before, report.after) = sums(&objectives);
     report.held_out = problem.held_out.map(|_| sums(&held_out));
+    Ok(())
 }
 
 /// Gives rows that cost more than before back what they were; returns how many.
@@ -82,9 +84,9 @@ fn judge(
     scheme: &Scheme,
     started: &[QuantizedRow],
     rows: &[QuantizedRow],
-) -> Vec<Objective> {
-    let Some(held_out) = problem.held_out else { return vec![] };
-    let metric = Metric::new(held_out, problem.columns, 0.0);
+) -> Result<Vec<Objective>> {
+    let Some(held_out) = problem.held_out else { return Ok(vec![]) };
+    let metric = Metric::new(held_out, problem.columns, 0.0)?;
     let none = Effort { sweeps: 0, rounds: 0 };
     let cost = |rows: &[QuantizedRow]| {
         let mut rows = rows.to_vec();
@@ -95,5 +97,5 @@ fn judge(
         out
     };
     let pairs = cost(started).into_iter().zip(cost(rows));
-    pairs.map(|(a, b)| Objective { before: a.after, after: b.after }).collect()
+    Ok(pairs.map(|(a, b)| Objective { before: a.after, after: b.after }).collect())
 }

@@ -18,9 +18,8 @@ pub fn improve(
     report: &mut Report,
 ) -> Result<Vec<u8>> {
     let n = problem.columns;
-    let size = problem.format.row_bytes(n)?;
     let mut bytes = encoded.clone();
-    let metric = Metric::new(problem.covariance, n, 0.1 * problem.damping * mean);
+    let metric = Metric::new(problem.covariance, n, 0.1 * problem.damping * mean)?;
     let mut before = vec![0.0; problem.rows];
     let mut after = before.clone();
     tiles(problem, points, &mut bytes, &mut before, |rows| descend(rows, &metric, 0));
@@ -35,7 +34,7 @@ pub fn improve(
     tiles(problem, points, &mut bytes, &mut after, |rows| descend(rows, &metric, sweeps));
     let mut pairs = vec![(before, after)];
     if let Some(held_out) = problem.held_out {
-        let metric = Metric::new(held_out, n, 0.0);
+        let metric = Metric::new(held_out, n, 0.0)?;
         let cost = |bytes: &[u8]| {
             let (mut bytes, mut out) = (bytes.to_vec(), vec![0.0; problem.rows]);
             tiles(problem, points, &mut bytes, &mut out, |rows| descend(rows, &metric, 0));
@@ -43,21 +42,26 @@ pub fn improve(
         };
         pairs.push((cost(&encoded), cost(&bytes)));
     }
-    for (r, (bytes, old)) in
-        bytes.chunks_exact_mut(size).zip(encoded.chunks_exact(size)).enumerate()
-    {
-        if pairs.iter().all(|(before, after)| after[r] <= before[r]) {
-            continue;
-        }
-        report.kept += 1;
-        bytes.copy_from_slice(old);
-        pairs.iter_mut().for_each(|(before, after)| after[r] = before[r]);
-    }
+    report.kept = keep_better(&encoded, &mut bytes, &mut pairs);
     let mut sums = pairs.iter().map(|(a, b)| (a.iter().sum(), b.iter().sum()));
     (report.before, report.after) = sums.next().unwrap_or_default();
     report.held_out = sums.next();
     report.changed = changed(points, &encoded, &bytes);
     Ok(bytes)
+}
+
+/// Gives rows that cost more than before in a metric back what they were; returns how many.
+fn keep_better(old: &[u8], new: &mut [u8], costs: &mut [(Vec<f64>, Vec<f64>)]) -> usize {
+    let (mut kept, size) = (0, old.len() / costs[0].0.len());
+    for (r, (new, old)) in new.chunks_exact_mut(size).zip(old.chunks_exact(size)).enumerate() {
+        if costs.iter().all(|(before, after)| after[r] <= before[r]) {
+            continue;
+        }
+        kept += 1;
+        new.copy_from_slice(old);
+        costs.iter_mut().for_each(|(before, after)| after[r] = before[r]);
+    }
+    kept
 }
 
 /// Elements whose level differs.

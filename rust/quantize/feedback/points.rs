@@ -1,13 +1,15 @@
-//! Feedback and descent with points of a code book: 8 or 4 columns at a time, scales as they are.
+//! Feedback and descent with points of a code book: eight columns at a time, scales as they are.
 //!
-//! With H = L D L^T the errors e of a point's columns cost sum of D_p ((e L)_p + a_p)^2, a what
+//! With H = L D L^T the errors e of eight columns cost sum of D_p ((e L)_p + a_p)^2, a what
 //! the columns after them feed in: a quadratic in e, whose least point is searched.
+
+#![allow(clippy::needless_range_loop)] // i and j count across several arrays
 
 use super::matrix::{View, ViewMut, multiversion, product};
 use super::metric::{Metric, subtract};
 use super::point_search::Target;
 use super::rounding::{LANES, Order};
-use crate::formats::{Eight, Points, Signs};
+use crate::formats::{Eight, Points};
 
 /// Columns whose errors reach each other at once.
 const BLOCK: usize = 64;
@@ -66,36 +68,16 @@ impl PointRows<'_> {
         }
     }
 
-    /// Chooses the part `half` of eight columns; returns their values.
+    /// Chooses eight columns of row `r` anew; None unless they cost less than `bound`.
     #[inline(always)]
-    fn choose(
-        &mut self,
-        r: usize,
-        eighth: usize,
-        half: usize,
-        mut target: Target,
-        better_than: Option<f64>,
-        free: bool,
-    ) -> Option<[f64; 8]> {
-        let (points, size) = (self.points, self.points.size);
-        let at = r * self.columns / 8 + eighth;
-        let mut eight = self.eights[at];
-        let mask = if size == 8 { 255u8 } else { 15 << (4 * half) };
-        if points.signs == Signs::Even && !free {
-            target.odd = Some((eight.signs & !mask).count_ones() % 2 == 1);
-        }
-        let choice = target.choose(points, eight.signs & 1);
-        if better_than.is_some_and(|cost| choice.cost >= cost) {
+    fn choose(&mut self, r: usize, eighth: usize, target: &Target, bound: f64) -> Option<[f64; 8]> {
+        let eight = &mut self.eights[r * self.columns / 8 + eighth];
+        let choice = target.choose(self.points, eight.signs & 1);
+        if choice.cost >= bound {
             return None;
         }
-        eight.indices[half] = choice.index;
-        if points.signs != Signs::Shared {
-            eight.signs =
-                eight.signs & !mask | choice.signs << (if size == 8 { 0 } else { 4 * half });
-        }
-        self.eights[at] = eight;
-        let levels = Target::levels(points, choice.index, choice.signs);
-        Some(levels.map(|level| f64::from((target.scale as f32) * level as f32)))
+        *eight = choice.eight;
+        Some(target.values(self.points, choice.eight))
     }
 }
 
@@ -107,44 +89,43 @@ pub fn order_of(covariance: &[f64], size: usize) -> Vec<usize> {
     eights.iter().flat_map(|&(_, l)| 8 * l..8 * l + 8).collect()
 }
 
-/// M, its inverse, and for feedback L and D of the columns `first..first + size` of an order.
+/// M of eight columns, and its inverse.
 struct Local {
     m: [[f64; 8]; 8],
     inverse: [[f64; 8]; 8],
 }
 
 impl Local {
-    fn new(m: [[f64; 8]; 8], size: usize) -> Self {
-        Self { m, inverse: inverse(&m, size) }
+    fn new(m: [[f64; 8]; 8]) -> Self {
+        Self { m, inverse: inverse(&m) }
     }
 
-    /// L D L^T of columns of an order.
-    fn of_order(order: &Order, first: usize, size: usize) -> Self {
+    /// L D L^T of the columns from `first` on of an order.
+    fn of_order(order: &Order, first: usize) -> Self {
         let (n, mut m) = (order.columns.len(), [[0.0; 8]; 8]);
         let lower = |i: usize, k: usize| order.factor.lower[(first + i) * n + first + k];
-        for i in 0..size {
-            for j in 0..size {
+        for i in 0..8 {
+            for j in 0..8 {
                 m[i][j] = (0..=i.min(j))
                     .map(|k| lower(i, k) * order.factor.pivots[first + k] * lower(j, k))
                     .sum();
             }
         }
-        Self::new(m, size)
+        Self::new(m)
     }
 
-    /// H of neighbouring columns.
-    fn of_metric(metric: &Metric, first: usize, size: usize) -> Self {
+    /// H of the columns from `first` on.
+    fn of_metric(metric: &Metric, first: usize) -> Self {
         let mut m = [[0.0; 8]; 8];
-        for (i, m) in m.iter_mut().enumerate().take(size) {
-            let at = (first + i) * metric.size + first;
-            m[..size].copy_from_slice(&metric.matrix[at..at + size]);
+        for (i, m) in m.iter_mut().enumerate() {
+            m.copy_from_slice(&metric.matrix[(first + i) * metric.size + first..][..8]);
         }
-        Self::new(m, size)
+        Self::new(m)
     }
 
     #[inline(always)]
-    fn target(&self, b: [f64; 8], scale: f64) -> Target {
-        Target { m: self.m, b, t: times(&self.inverse, &b), scale, odd: None }
+    fn target(&self, b: [f64; 8], scale: f64) -> Target<'_> {
+        Target { m: &self.m, b, t: times(&self.inverse, &b), scale }
     }
 }
 
@@ -160,15 +141,15 @@ fn times(m: &[[f64; 8]; 8], x: &[f64; 8]) -> [f64; 8] {
 }
 
 /// The inverse of a positive definite matrix, by Gauss and Jordan.
-fn inverse(m: &[[f64; 8]; 8], size: usize) -> [[f64; 8]; 8] {
+fn inverse(m: &[[f64; 8]; 8]) -> [[f64; 8]; 8] {
     let (mut a, mut out) = (*m, [[0.0; 8]; 8]);
-    for (i, line) in out.iter_mut().enumerate().take(size) {
+    for (i, line) in out.iter_mut().enumerate() {
         line[i] = 1.0;
     }
-    for i in 0..size {
+    for i in 0..8 {
         let pivot = if a[i][i] > 0.0 { 1.0 / a[i][i] } else { 0.0 };
         (a[i], out[i]) = (a[i].map(|x| x * pivot), out[i].map(|x| x * pivot));
-        for k in 0..size {
+        for k in 0..8 {
             let factor = a[k][i];
             if k != i && factor != 0.0 {
                 for j in 0..8 {
@@ -189,9 +170,8 @@ multiversion! {
 #[inline(always)]
 fn feed_back_anywhere(rows: &mut PointRows, order: &Order) {
     rows.read();
-    let (count, n, size) = (rows.count(), rows.columns, rows.points.size);
-    let locals: Vec<Local> =
-        (0..n / size).map(|i| Local::of_order(order, i * size, size)).collect();
+    let (count, n) = (rows.count(), rows.columns);
+    let locals: Vec<Local> = (0..n / 8).map(|l| Local::of_order(order, 8 * l)).collect();
     let (mut natural, mut errors) = (vec![0.0; n], vec![0f64; LANES * n]);
     let mut scales = vec![];
     for r in 0..count {
@@ -207,13 +187,12 @@ fn feed_back_anywhere(rows: &mut PointRows, order: &Order) {
             product(&mut out, a, b, [LANES, n - last, last - first], 1.0);
         }
         for r in 0..count {
-            for at in (first..last).step_by(size).rev() {
-                let fed = &mut sums[r][..at + size - first];
-                let eighth = order.columns[at] / 8;
-                let scale = scales[r][eighth];
-                let e = round_point(rows, order, &locals[at / size], (r, at), fed, scale);
-                errors[r * n + at..r * n + at + size].copy_from_slice(&e[..size]);
-                for (k, &e) in e.iter().enumerate().take(size) {
+            for at in (first..last).step_by(8).rev() {
+                let fed = sums[r][at - first..].first_chunk().expect("eight columns");
+                let scale = scales[r][order.columns[at] / 8];
+                let e = round_eight(rows, order, &locals[at / 8], (r, at), fed, scale);
+                errors[r * n + at..r * n + at + 8].copy_from_slice(&e);
+                for (k, &e) in e.iter().enumerate() {
                     let line = &order.factor.lower[(at + k) * n + first..(at + k) * n + at];
                     subtract(&mut sums[r][..at - first], line, -e);
                 }
@@ -223,42 +202,32 @@ fn feed_back_anywhere(rows: &mut PointRows, order: &Order) {
     rows.write();
 }
 
-/// Rounds one point of row `r` at position `at` of the order; returns its errors.
+/// Rounds eight columns of row `r` at position `at` of the order; returns their errors.
 #[inline(always)]
-fn round_point(
+fn round_eight(
     rows: &mut PointRows,
     order: &Order,
     local: &Local,
     (r, at): (usize, usize),
-    fed: &[f64],
+    fed: &[f64; 8],
     scale: f64,
 ) -> [f64; 8] {
-    let (n, size) = (rows.columns, rows.points.size);
-    let (column, fed) = (order.columns[at], &fed[fed.len() - size..]);
-    let (mut w, mut rest) = ([0.0; 8], [0.0; 8]);
-    for j in 0..size {
-        w[j] = f64::from(rows.weights[r * n + column + j]);
-        rest[j] = order.factor.pivots[at + j] * fed[j];
-    }
+    let (n, column) = (rows.columns, order.columns[at]);
+    let w: [f64; 8] = std::array::from_fn(|j| f64::from(rows.weights[r * n + column + j]));
     let mut b = times(&local.m, &w);
-    for i in 0..size {
+    for i in 0..8 {
         for j in 0..=i {
-            b[i] += order.factor.lower[(at + i) * n + at + j] * rest[j];
+            let line = &order.factor.lower[(at + i) * n + at..];
+            b[i] += line[j] * (order.factor.pivots[at + j] * fed[j]);
         }
     }
-    let mut e = w;
-    if scale != 0.0 {
-        let half = column % 8 / size;
-        // The second half of eight columns comes first, and its signs are free.
-        let free = size == 4 && half == 1;
-        let target = local.target(b, scale);
-        if let Some(values) = rows.choose(r, column / 8, half, target, None, free) {
-            for j in 0..size {
-                e[j] = w[j] - values[j];
-            }
-        }
+    if scale == 0.0 {
+        return w;
     }
-    e
+    match rows.choose(r, column / 8, &local.target(b, scale), f64::INFINITY) {
+        Some(values) => std::array::from_fn(|j| w[j] - values[j]),
+        None => w,
+    }
 }
 
 multiversion! {
@@ -269,9 +238,8 @@ multiversion! {
 #[inline(always)]
 fn descend_anywhere(rows: &mut PointRows, metric: &Metric, sweeps: usize) {
     rows.read();
-    let (count, n, size) = (rows.count(), rows.columns, rows.points.size);
-    let locals: Vec<Local> =
-        (0..n / size).map(|i| Local::of_metric(metric, i * size, size)).collect();
+    let (count, n) = (rows.count(), rows.columns);
+    let locals: Vec<Local> = (0..n / 8).map(|l| Local::of_metric(metric, 8 * l)).collect();
     let (mut errors, mut gradient) = (vec![0.0; count * n], vec![0.0; count * n]);
     let mut scales = vec![];
     for r in 0..count {
@@ -284,9 +252,9 @@ fn descend_anywhere(rows: &mut PointRows, metric: &Metric, sweeps: usize) {
         let (e, g) = (&mut errors[r * n..(r + 1) * n], &mut gradient[r * n..(r + 1) * n]);
         for _ in 0..sweeps {
             let mut changed = false;
-            for at in (0..n).step_by(size) {
-                changed |=
-                    move_point(rows, metric, &locals[at / size], (r, at), e, g, scales[r][at / 8]);
+            for at in (0..n).step_by(8) {
+                let (local, scale) = (&locals[at / 8], scales[r][at / 8]);
+                changed |= scale != 0.0 && move_eight(rows, metric, local, (r, at), e, g, scale);
             }
             if !changed {
                 break;
@@ -298,9 +266,9 @@ fn descend_anywhere(rows: &mut PointRows, metric: &Metric, sweeps: usize) {
     rows.write();
 }
 
-/// Moves one point of row `r` to the best one; true if it changed.
+/// Moves eight columns of row `r` to better points; true if they changed.
 #[inline(always)]
-fn move_point(
+fn move_eight(
     rows: &mut PointRows,
     metric: &Metric,
     local: &Local,
@@ -309,25 +277,19 @@ fn move_point(
     gradient: &mut [f64],
     scale: f64,
 ) -> bool {
-    if scale == 0.0 {
-        return false;
-    }
-    let (n, size) = (rows.columns, rows.points.size);
-    let mut old = [0.0; 8];
-    for j in 0..size {
-        old[j] = f64::from(rows.weights[r * n + at + j]) - errors[at + j];
-    }
+    let n = rows.columns;
+    let old: [f64; 8] =
+        std::array::from_fn(|j| f64::from(rows.weights[r * n + at + j]) - errors[at + j]);
     let mut b = times(&local.m, &old);
-    for j in 0..size {
+    for j in 0..8 {
         b[j] += gradient[at + j];
     }
     let target = local.target(b, scale);
-    let cost = target.cost_of(&old, size);
+    let cost = target.cost_of(&old);
+    // Rounding must not make two choices take turns.
     let bound = cost - 1e-12 * cost.abs();
-    let Some(new) = rows.choose(r, at / 8, at % 8 / size, target, Some(bound), false) else {
-        return false;
-    };
-    for j in 0..size {
+    let Some(new) = rows.choose(r, at / 8, &target, bound) else { return false };
+    for j in 0..8 {
         let change = new[j] - old[j];
         errors[at + j] -= change;
         subtract(gradient, &metric.matrix[(at + j) * n..(at + j + 1) * n], change);

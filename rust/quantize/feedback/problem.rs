@@ -12,7 +12,8 @@ pub struct Problem<'a> {
     pub format: Format,
     /// E[x x^T] of the inputs, [columns, columns], symmetric.
     pub covariance: &'a [f64],
-    /// E[g g^T] of the loss's gradients at the outputs, where it is known.
+    /// E[g g^T] of the loss's gradients at the outputs, where it is known. Formats of code books
+    /// take no notice of it, nor of `blocks` and rounds over scales.
     pub outputs: Option<Outputs<'a>>,
     /// A covariance of other inputs: rows whose cost in it rises keep the codes they started with,
     /// with `outputs` all rows of a block.

@@ -8,6 +8,7 @@
 #![allow(clippy::needless_range_loop)] // lanes count across several arrays
 
 use super::matrix::{Factor, View, ViewMut, factor, multiversion, product};
+use super::metric::square;
 use super::scheme::{Scheme, decoded};
 use crate::error::{Error, Result};
 use crate::formats::QuantizedRow;
@@ -34,7 +35,7 @@ impl Order {
     ///
     /// # Errors
     ///
-    /// `Format` where it does not get one.
+    /// `Format` where it does not get one, `Memory` where it has no place.
     pub fn new(
         covariance: &[f64],
         size: usize,
@@ -56,7 +57,7 @@ impl Order {
         let count = columns.len();
         let mut added = added;
         for _ in 0..ATTEMPTS {
-            let mut matrix = vec![0.0; count * count];
+            let mut matrix = square(count)?;
             for (out, &i) in matrix.chunks_exact_mut(count.max(1)).zip(&columns) {
                 for (out, &j) in out.iter_mut().zip(&columns) {
                     *out = covariance[i.max(j) * size + i.min(j)];

@@ -23,7 +23,7 @@ impl Scheme {
         let (Some(codes), Some(kind)) = (format.codes(), ScaleKind::of(format)) else {
             let name = format.name();
             return Err(Error::format(format!("{name} takes no error feedback")).hint(
-                "Q4_0 to Q8_0, Q2_K to Q6_K, IQ4_NL, IQ4_XS, MXFP4, NVFP4, symB-gN and asymB-gN do",
+                "Q4_0 to Q8_0, Q2_K to Q6_K, IQ1 to IQ4, MXFP4, NVFP4, symB-gN and asymB-gN do",
             ));
         };
         let has_min = codes.has_min && !matches!(kind, ScaleKind::Zeros { .. });

@@ -49,8 +49,8 @@ pub fn improve(
         problem,
         scheme,
         orders,
-        metric: Metric::new(problem.covariance, n, added),
-        held_out: problem.held_out.map(|held_out| Metric::new(held_out, n, 0.0)),
+        metric: Metric::new(problem.covariance, n, added)?,
+        held_out: problem.held_out.map(|held_out| Metric::new(held_out, n, 0.0)).transpose()?,
     };
     let size = outputs.size;
     let costs = rows
@@ -85,7 +85,7 @@ impl Shared<'_> {
         }
         let added = self.problem.damping * trace / size as f64;
         let order = Order::new(g, size, 0..size, added)?;
-        let metric = Metric::new(g, size, order.added);
+        let metric = Metric::new(g, size, order.added)?;
         let mut costs = Costs {
             objective: self.costs(weights, rows, &self.metric, &metric),
             held_out: self.held_out_costs(weights, rows, &metric),

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping
 from typing import Any
 
-import numpy as np
-
 from fewbit.plan.plan import Plan
 from fewbit.run.executor import Executor, Stored, stored_bytes
 from fewbit.run.executor import Weights as AnyWeights
@@ -63,13 +61,13 @@ class GpuBackend:
 
     def decode(
         self, executor: Executor, cache: Any, token: int, sampling: Sampling,
-        rng: np.random.Generator, acts: str, most: int,
+        seed: int, acts: str, most: int,
     ) -> Generator[int] | None:  # fmt: skip
         """The tokens after `token`, chosen on the card; None if it cannot sample in this way."""
         assert isinstance(executor, GpuExecutor)
         if not can_choose(sampling):
             return None
-        return decode(executor, cache, token, sampling, rng, acts, most)
+        return decode(executor, cache, token, sampling, seed, acts, most)
 
     def discard(self, weights: AnyWeights, executor: Executor | None = None) -> None:
         """Free the card's memory."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fewbit.errors import InputError
+from fewbit.errors import InputError, UnsupportedError
 from fewbit.run.gpu.device import Device
 from fewbit.run.gpu.guard import guarded
 from fewbit.run.gpu.stages import (
@@ -191,7 +191,45 @@ class Cache:
         self.buffers.clear()
         self.bound.clear()
 
-    def restore(self, lengths: list[int]) -> None:
+    def free(self, sequence: int) -> None:
+        """Forget a sequence; the card's memory is freed with the cache.
+
+        Raises:
+            InputError: there is no such sequence.
+
+        """
+        self.truncate(sequence, 0)
+
+    def bytes(self) -> int:
+        """Bytes of the card's memory that keys, values and states take, used or not."""
+        states = 4 * self.sequences * sum(self.program.states.values())
+        rows = sum(map(self._row_bytes, self.program.kv_rows))
+        return states + self.sequences * self.capacity * rows
+
+    def snapshot(self, sequence: int) -> int:
+        """The length of a sequence, for `restore`.
+
+        Raises:
+            InputError: there is no such sequence.
+            UnsupportedError: the model has a recurrent state.
+
+        """
+        if self.program.states:
+            raise UnsupportedError(
+                "a recurrent state on a card cannot be kept", hint="use `--device cpu`"
+            )
+        return self.length(sequence)
+
+    def restore(self, snapshot: int, sequence: int) -> None:
+        """Take a sequence, which begins with the tokens of the snapshot, back to them.
+
+        Raises:
+            InputError: it has fewer tokens.
+
+        """
+        self.truncate(sequence, snapshot)
+
+    def set_lengths(self, lengths: list[int]) -> None:
         """Go back to earlier `lengths`; to 0 for a sequence whose state cannot go back that far."""
         self._lengths = list(lengths)
         for sequence, length in enumerate(lengths):

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import wgpu
 
+from fewbit import _core
 from fewbit.errors import DeviceError, InputError
 from fewbit.run.gpu.cache import Cache
 from fewbit.run.gpu.executor import Executor
@@ -30,7 +31,6 @@ MAX_CANDIDATES = 256
 """Largest top-k of choose.wgsl; the CPU chooses if a sampling has more."""
 LANES = 256
 """Invocations that read a row of logits."""
-NO_TOKEN = 0xFFFFFFFF
 LOWEST = -3e38
 
 
@@ -106,12 +106,12 @@ class Decoder:
 
 def decode(
     executor: Executor, cache: Cache, token: int, sampling: Sampling,
-    rng: np.random.Generator, acts: str, max_tokens: int,
+    seed: int, acts: str, max_tokens: int,
 ) -> Generator[int]:  # fmt: skip
     """Generate up to `max_tokens` tokens after `token` in sequence 0; the cache has room for them.
 
     When a token is yielded, the cache holds the tokens before it. The random draws are those of
-    `sampling.choose`: one per token.
+    the core's sampler: by seed and position.
 
     Raises:
         InputError: a logit is NaN or +inf, or another call used the cache in between.
@@ -130,15 +130,15 @@ def decode(
             if cache.steps != steps:
                 raise InputError("the sequence was changed while text was generated from it")
             while submitted < max_tokens and len(pending) <= STEPS_AHEAD:
-                draw = 0.0 if sampling.greedy else rng.random()
+                draw = _core.random_fraction(seed, start + 1 + submitted)
                 cache.note_written(zero, zero + np.uint32(start + submitted))
                 pending.append(decoder.submit(submitted, draw))
                 submitted += 1
             found = decoder.read(pending.popleft())
-            if found == NO_TOKEN:
+            if found == _core.NO_TOKEN:
                 raise refuse_logits()
             read += 1
-            cache.restore([start + read, *cache.lengths[1:]])
+            cache.set_lengths([start + read, *cache.lengths[1:]])
             yield found
     finally:
         with contextlib.suppress(DeviceError):  # the first error is raised, later ones are not

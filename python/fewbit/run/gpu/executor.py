@@ -185,7 +185,7 @@ class Executor:
                 read(done, rows if has_all else np.arange(len(rows), dtype=np.uint32))
                 done += len(rows)
         except BaseException:
-            cache.restore(before)
+            cache.set_lengths(before)
             raise
 
     def _rows(self, batch: int) -> tuple[int, int]:

@@ -1,0 +1,1 @@
+"""Pictures: number formats, weights of models, what quantization loses. They need matplotlib."""

@@ -1,0 +1,116 @@
+"""Pictures of what quantization costs and gains: next tokens, size against divergence, speed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewbit.api import Model
+from fewbit.api_compare import compare
+from fewbit.callbacks import Progress
+from fewbit.errors import InputError
+from fewbit.measure.roofline import rooflines
+from fewbit.plots.figure import color, new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def next_tokens(model: Model, prompt: str, formats: Sequence[str], count: int = 8) -> Figure:
+    """The probabilities of the most likely next tokens after `prompt`, a bar for each format.
+
+    The first bar is the model as it is; the legend has each format's KL divergence at this place.
+
+    Raises:
+        FormatError: a format is unknown.
+        InputError: the prompt is empty or longer than the model's context.
+
+    """
+    ids = model.tokenizer.encode(prompt, special=False)
+    if not ids:
+        raise InputError("the prompt is empty", hint="for example `--prompt 'The old house'`")
+    base = _chances(model, ids)
+    some = np.argsort(-base, kind="stable")[:count]
+    names = [model.tokenizer.decode([int(token)]) for token in some]
+    figure, (panel,) = new_figure()
+    width = 0.8 / (1 + len(formats))
+    panel.bar(np.arange(count), base[some], width, color="#444444", label="original")
+    for index, name in enumerate(formats):
+        found = _chances(model.quantize(name), ids)
+        divergence = float(np.sum(base * np.log(base / found)))
+        panel.bar(
+            np.arange(count) + (index + 1) * width, found[some], width, color=color(index),
+            label=f"{name}: KLD {divergence:.4f}",
+        )  # fmt: skip
+    panel.set_xticks(np.arange(count) + width * len(formats) / 2, [repr(name) for name in names])
+    panel.grid(visible=False, axis="x")
+    panel.set(ylabel="probability")
+    panel.set_title(f"Next token after {prompt!r}")
+    panel.legend()
+    return figure
+
+
+def _chances(model: Model, ids: Sequence[int]) -> NDArray[np.float64]:
+    logits = model.logits(list(ids), acts="f32")[-1].astype(np.float64)
+    powers = np.exp(logits - logits.max())
+    return np.asarray(powers / powers.sum())
+
+
+def sizes(
+    model: Model,
+    text: str,
+    formats: Sequence[str],
+    chunks: int | None,
+    progress: Progress | None = None,
+) -> Figure:
+    """Mean KL divergence of the model in each format against its bits per weight, with f32 acts.
+
+    Raises:
+        FormatError: a format is unknown.
+        InputError: the text is too short for two windows.
+
+    """
+    _, *rows = compare(model, formats, text, chunks=chunks, progress=progress)
+    figure, (panel,) = new_figure(height=5.0)
+    for index, row in enumerate(rows):
+        x, kld = row.sizes.bits_per_weight, row.weights.kld
+        panel.errorbar(x, kld.value, kld.error, fmt="o", color=color(index), capsize=3)
+        place = (x, kld.value)
+        panel.annotate(row.format, place, (6, 4), textcoords="offset points", fontsize=9)
+    panel.set_yscale("log")
+    panel.set(xlabel="bits per weight of the model", ylabel="mean KL divergence")
+    panel.set_title("Fewer bits lose more")
+    return figure
+
+
+def speed(formats: Sequence[str]) -> Figure:
+    """Each format's two bounds on this machine: the memory's roof and the kernel's arithmetic.
+
+    Raises:
+        FormatError: a format is unknown.
+        InputError: there is no format.
+
+    """
+    if not formats:
+        raise InputError("no format named", hint="for example `Q8_0` and `Q4_0`")
+    found = rooflines(formats)
+    rate = found[0].memory * found[0].bits_per_weight / 8
+    bits = np.geomspace(min(r.bits_per_weight for r in found) * 0.8,
+                        max(r.bits_per_weight for r in found) * 1.25, 50)  # fmt: skip
+    figure, (panel,) = new_figure(height=4.8)
+    panel.plot(bits, 8 * rate / bits / 1e9, color="#444444",
+               label=f"memory: {rate / 1e9:.1f} GB/s read")  # fmt: skip
+    for index, r in enumerate(found):
+        panel.plot([r.bits_per_weight], [r.arithmetic / 1e9], "o", color=color(index))
+        panel.vlines(r.bits_per_weight, r.reached / 1e9, r.arithmetic / 1e9, color=color(index),
+                     alpha=0.35)  # fmt: skip
+        place = (r.bits_per_weight, r.arithmetic / 1e9)
+        panel.annotate(r.format, place, (6, 6 if index % 2 else -10),
+                       textcoords="offset points", fontsize=9)  # fmt: skip
+    panel.set(ylim=(0, None), xlabel="bits per weight", ylabel="billion weights per second")
+    panel.set_title("Points: arithmetic in the caches; below both lies what a large model reaches")
+    panel.legend()
+    return figure
