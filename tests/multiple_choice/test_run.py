@@ -20,7 +20,8 @@ from fewbit.errors import FileFormatError, InputError
 from fewbit.measure.multiple_choice.answers import model_identity
 from fewbit.measure.multiple_choice.records import NAME, Records
 from fewbit.measure.multiple_choice.results import Answers, Outcome, compare_answers
-from fewbit.measure.proportions import mcnemar, wilson
+from fewbit.measure.proportions import wilson
+from fewbit.measure.significance import mcnemar
 from tests.cli.running import Ended, Fewbit
 
 QUESTIONS = Path(__file__).parent / "questions.csv"

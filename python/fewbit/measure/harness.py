@@ -16,8 +16,8 @@ from fewbit.callbacks import Progress
 from fewbit.errors import FewbitError, InputError, UnsupportedError
 from fewbit.measure.candidates import base_name
 from fewbit.measure.multiple_choice.run import ORIGINAL
-from fewbit.measure.proportions import mcnemar
 from fewbit.measure.results import Estimate
+from fewbit.measure.significance import mcnemar
 from fewbit.run.limits import Activations
 from fewbit.run.model import LoadedModel
 from fewbit.tables import Page, Shown, Table

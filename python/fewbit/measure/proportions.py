@@ -1,4 +1,4 @@
-"""Intervals of a proportion, and an exact test of whether two that are paired differ."""
+"""Intervals of a proportion."""
 
 from __future__ import annotations
 
@@ -37,17 +37,3 @@ def wilson(successes: float, trials: int, z: float = Z95) -> Proportion:
     low = 0.0 if successes == 0 else max(center - half, 0.0)
     high = 1.0 if successes == trials else min(center + half, 1.0)
     return Proportion(p, low, high)
-
-
-def mcnemar(only_first: int, only_second: int) -> float:
-    """The exact two-sided p value of McNemar's test (1947): a sign test of discordant pairs.
-
-    Twice the binomial probability, at 1/2, of at most the smaller count; at most 1.
-
-    >>> mcnemar(1, 5)
-    0.21875
-
-    """
-    count = only_first + only_second
-    tail = sum(math.comb(count, k) for k in range(min(only_first, only_second) + 1))
-    return min(1.0, tail / (1 << count) * 2)

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any, Literal, TypeAlias
 
-from fewbit.measure.proportions import Proportion, mcnemar, wilson
+from fewbit.measure.proportions import Proportion, wilson
+from fewbit.measure.significance import mcnemar
 from fewbit.tables import Page, Shown, Table
 
 Result: TypeAlias = Literal["correct", "incorrect", "no_answer"]
