@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import fewbit
-from benches.saved_runs import append, result
+from benches.saved_runs import append, result, rounded
 from fewbit import _core
 from fewbit.improve.calibration import Calibration
 from fewbit.improve.covariance import importance_of
@@ -166,24 +166,26 @@ def show(format_: str, kind: str, measured: dict[str, Measured]) -> None:
 def as_results(
     name: str, format_: str, calibrated: str, measured: dict[str, Measured]
 ) -> list[dict[str, object]]:
-    """Results as saved runs have them: `fewbit` is effort good, or best where that ran alone."""
-    kinds = {"good": "fewbit", "best": "fewbit best"}
-    values = {
-        kinds.get(kind, kind): [float(found.values.mean())] for kind, found in measured.items()
+    """Results as saved runs have them: a phase for each effort, beside plain and imatrix codes."""
+    found: list[dict[str, object]] = []
+    others = {
+        kind: [float(measured[kind].values.mean())]
+        for kind in ("plain", "imatrix")
+        if kind in measured
     }
-    if "fewbit" not in values:
-        return []
-    found = [result(name, format_, "nats", f"calibrated on {calibrated}", values)]
-    if "imatrix" in measured:
-        percent = {}
-        for kind in ("good", "best"):
-            if kind in measured:
-                value, error = ratio(measured, kind)
-                percent[kinds[kind]] = [100 * value]
-                percent[f"{kinds[kind]} ±"] = [100 * error]
-        found.append(result(name, format_, "% of imatrix", f"calibrated on {calibrated}", percent))
-    seconds = {kinds[k]: [m.seconds] for k, m in measured.items() if k in kinds}
-    found.append(result(name, format_, "s", f"calibrated on {calibrated}", seconds))
+    for kind in ("good", "best"):
+        if kind not in measured:
+            continue
+        phase, value = f"{kind}, calibrated on {calibrated}", measured[kind]
+        loss = {"fewbit": [float(value.values.mean())]}
+        beside = others if kind == "good" or "good" not in measured else {}
+        found.append(result(name, format_, "nats", phase, loss | beside))
+        if "imatrix" in measured:
+            middle, error = ratio(measured, kind)
+            span = [rounded(100 * (middle - error)), rounded(100 * (middle + error))]
+            identity = {"name": name, "format": format_, "metric": "% of imatrix's nats"}
+            found.append(identity | {"phase": phase, "fewbit": span})
+        found.append(result(name, format_, "s", phase, {"fewbit": [value.seconds]}))
     return found
 
 

@@ -21,7 +21,14 @@ class Tokenizer:
     """One token per character of `ALPHABET`; "<" is the beginning of a text."""
 
     chat_template = None
-    vocab = tuple(ALPHABET)
+    special_ids: frozenset[int] = frozenset()
+
+    @property
+    def vocab(self) -> dict[str, int]:
+        return {text: i for i, text in enumerate(ALPHABET)}
+
+    def token(self, id_: int) -> str | None:
+        return ALPHABET[id_] if id_ < len(ALPHABET) else None
 
     def __init__(self, adds_bos: bool = False, stop: str = "") -> None:
         self.adds_bos = adds_bos

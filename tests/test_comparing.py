@@ -102,7 +102,7 @@ def test_fewer_windows_come_from_more(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("options", "text"),
-    [({"ctx": 24}, TEXT), ({"ctx": 20}, TEXT[::-1])],
+    [({"ctx": 19}, TEXT), ({"ctx": 20}, TEXT[:60] + TEXT[:59:-1])],
     ids=["ctx", "text"],
 )
 def test_what_changes_a_row_is_measured_anew(
@@ -141,6 +141,23 @@ def test_a_torn_window_is_cut_and_a_damaged_one_ends_the_file(tmp_path: Path) ->
     path.write_bytes(data)
     assert len(TokenValues(3, path)) == 1, "the second window is damaged"
     assert path.stat().st_size == size
+
+
+def test_torn_logits_of_the_base_are_computed_anew(tmp_path: Path) -> None:
+    expected = losses(run())
+
+    def interrupt(done: int, total: int, text: str) -> None:
+        if text == "running the base" and done == 7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(one_by_one=True, folder=tmp_path, progress=interrupt)
+    (kept,) = tmp_path.glob("*.logits")
+    kept.write_bytes(kept.read_bytes()[:-5])
+    base = Bigram()
+    again = compare(base, FORMATS, TEXT, ctx=20, one_by_one=True, folder=tmp_path)
+    assert losses(again) == expected
+    assert base.calls.count((19, 9)) == 14, "six of twenty windows were there"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no flock")

@@ -83,7 +83,7 @@ def test_the_divergence_of_two_normals_is_the_area() -> None:
     assert lower.get_title().endswith(f"{area:.3f}")
 
 
-def test_weights_are_counted_exactly() -> None:
+def test_weights_are_counted_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
     """The demo is BF16: the counts are those of all its values, in one pass with slabs."""
     calls: list[tuple[int, int, str]] = []
     found = weights.count_weights(None, progress=lambda *call: calls.append(call))
@@ -98,6 +98,9 @@ def test_weights_are_counted_exactly() -> None:
     assert found.beyond(4) == int((np.abs(x - x.mean()) > 4 * x.std()).sum())
     edges = np.linspace(-0.5, 0.5, 11)
     assert np.array_equal(found.histogram(edges), np.histogram(x, edges)[0])
+    monkeypatch.setattr(weights, "SLAB", 1000)
+    again = weights.count_weights(None)
+    assert np.array_equal(again.counts, found.counts)
 
 
 def test_magnitudes_are_counted_on_both_sides() -> None:
@@ -118,6 +121,9 @@ def test_the_command(
                 capsys=capsys)  # fmt: skip
     assert ended.code == 0
     assert (tmp_path / "x.svg").exists()
+    found = run("plot", "mapping", "--json", capsys=capsys).json
+    assert (found["kind"], found["file"]) == ("mapping", "mapping.png")
+    assert "average error 18.0 %" in found["titles"][0]
 
 
 @pytest.mark.parametrize(

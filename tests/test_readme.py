@@ -17,6 +17,9 @@ README = (ROOT / "README.md").read_text("utf-8")
 RUN = ROOT / "benches" / "runs" / "2026-11-25-zen4-avx512.json"
 """The saved run that the table of speeds shows."""
 
+QUALITY = ROOT / "benches" / "runs" / "2026-12-01-quality.json"
+"""The saved run that the table of qualities shows."""
+
 
 def test_it_stays_short() -> None:
     assert len(README.encode()) <= 9000
@@ -58,6 +61,21 @@ def test_the_table_of_speeds_is_a_saved_run() -> None:
         saved.setdefault(result["format"], []).extend(result[name] for name in programs)
     rows = re.findall(r"^\| (\w+) \|((?: [\d.]+ \|){6})$", README, re.MULTILINE)
     assert {name: [float(x) for x in cells.split(" |")[:-1]] for name, cells in rows} == saved
+
+
+def test_the_table_of_quality_is_a_saved_run() -> None:
+    saved = [
+        [
+            result["name"],
+            result["format"],
+            *(result[kind] for kind in ("plain", "imatrix", "fewbit")),
+        ]
+        for result in json.loads(QUALITY.read_text("utf-8"))["results"]
+        if result["metric"] == "nats"
+    ]
+    rows = re.findall(r"^\| ([^|]+) \| (\w+) \|((?: [\d.]+ \|){3})$", README, re.MULTILINE)
+    found = [[name, format_, *map(float, x.split(" |")[:-1])] for name, format_, x in rows]
+    assert found == saved
 
 
 def test_links_lead_somewhere() -> None:

@@ -41,6 +41,7 @@ from fewbit.measure.multiple_choice.endpoint import Endpoint
 from fewbit.measure.multiple_choice.results import Benchmark
 from fewbit.measure.multiple_choice.run import benchmark
 from fewbit.measure.next_tokens import NextTokens
+from fewbit.measure.paired import Paired
 from fewbit.measure.results import Divergence, Perplexity
 from fewbit.measure.score import Score
 from fewbit.measure.speed import Bench
@@ -51,6 +52,7 @@ from fewbit.recipes.choose import Options
 from fewbit.reports.contents import inspect
 from fewbit.reports.explain import Explained, explain
 from fewbit.reports.number_table import NumberTable, represent
+from fewbit.reports.outliers import Outliers, find_outliers
 from fewbit.reports.rounding import RoundedLists, round_numbers
 from fewbit.reports.summaries import Contents
 from fewbit.run.executor import Cache
@@ -87,6 +89,8 @@ __all__ = [
     "NextTokens",
     "NumberTable",
     "Options",
+    "Outliers",
+    "Paired",
     "Perplexity",
     "Plan",
     "Progress",
@@ -111,6 +115,7 @@ __all__ = [
     "divergence",
     "explain",
     "find_format",
+    "find_outliers",
     "inspect",
     "load",
     "perplexity",

@@ -11,13 +11,15 @@ from fewbit.callbacks import Progress
 from fewbit.convert.quantization import Quantization, quantized
 from fewbit.convert.split import split_of
 from fewbit.demo import DEMO, demo_or
+from fewbit.errors import InputError
 from fewbit.files.checkpoint import Checkpoint, open_checkpoint
 from fewbit.files.tensor_file import open_tensors
 from fewbit.generation.conversation import Message, Reply, reply_to
 from fewbit.generation.defaults import default_sampling, sampling_for
 from fewbit.generation.text import Generation, Session, generate
 from fewbit.improve.model import ImprovableModel
-from fewbit.measure import collect, evaluate, speed
+from fewbit.measure import base_files, collect, evaluate, speed
+from fewbit.measure.base_files import Formula
 from fewbit.measure.collect import CollectedImatrix
 from fewbit.measure.many import BatchedModel
 from fewbit.measure.results import Divergence, Perplexity
@@ -167,24 +169,43 @@ class Model(ImprovableModel, BatchedModel):
 
     def divergence(
         self,
-        base: LoadedModel,
-        text: str,
+        base: LoadedModel | str | PathLike[str],
+        text: str | None = None,
         *,
         ctx: int = 512,
         chunks: int | None = None,
         acts: Activations = "int8",
         base_acts: Activations = "f32",
+        save_base: str | PathLike[str] | None = None,
+        top: int | None = None,
+        formula: Formula = "fewbit",
         progress: Progress | None = None,
     ) -> Divergence:
         """Compare predictions with `base`'s: KL divergence, perplexity ratio, same top token.
 
-        Windows and options are those of `perplexity`; `base_acts` is the base's `acts`.
+        Windows and options are those of `perplexity`; `base_acts` is the base's `acts`. With
+        `save_base` the base's predictions are written into a file: llama.cpp's kind of base file,
+        or, with `top` or a name that ends in `.fbkld`, a compact one of the `top` likeliest tokens
+        of each row (default: a tenth of the full file).
+
+        `base` may also be the path of such a file, or of one that ``llama-perplexity
+        --kl-divergence-base`` wrote. Then there is no `text`: the file holds its tokens, and `ctx`
+        and `base_acts` are the file's. `formula` "llama.cpp" takes its probabilities as stored.
 
         Raises:
-            InputError: as `perplexity`, or the vocabularies differ.
+            InputError: as `perplexity`, the vocabularies differ, or options contradict each other.
+            FileFormatError: the base file is damaged.
 
         """
-        return evaluate.divergence(self, base, text, ctx, chunks, acts, base_acts, progress)
+        if not isinstance(base, LoadedModel):
+            return base_files.divergence_from_path(
+                self, base, text, chunks, acts, save_base, top, formula, progress
+            )
+        if text is None:
+            raise InputError("there is no text to measure on", hint="give one as `text`")
+        return base_files.divergence_saving(
+            self, base, text, ctx, chunks, acts, base_acts, save_base, top, progress
+        )
 
     def imatrix(
         self,

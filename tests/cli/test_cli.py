@@ -23,8 +23,8 @@ from tests.golden.loading import asset
 
 COMMANDS = (
     "inspect", "formats", "explain", "float", "round", "quantize", "calibrate", "verify",
-    "perplexity", "divergence", "compare", "imatrix", "benchmark", "evaluate", "next", "generate",
-    "chat", "plot", "bench", "devices",
+    "perplexity", "divergence", "compare", "imatrix", "outliers", "benchmark", "evaluate", "next",
+    "generate", "chat", "plot", "bench", "devices",
 )  # fmt: skip
 SHORT = ("--ctx", "64", "--chunks", "2")
 
@@ -134,7 +134,7 @@ def test_perplexity_has_a_line_per_kind_of_activations(fewbit: Fewbit) -> None:
     ended = fewbit("perplexity", *SHORT, "--acts", "both", "--format", "Q8_0")
     assert (ended.code, ended.err) == (0, "")
     lines = [line.split() for line in ended.out.splitlines() if line.strip()]
-    assert lines[0] == ["acts", "PPL", "±", "ln", "PPL", "±", "tokens/s"]
+    assert lines[0] == ["acts", "PPL", "±", "ln", "PPL", "±", "bits/byte", "tokens/s"]
     assert [line[0] for line in lines[2:4]] == ["f32", "int8"]
     assert lines[2][1] != lines[3][1]
     assert ended.out.splitlines()[-1] == "2 windows of 64 tokens, 62 tokens scored"

@@ -15,7 +15,17 @@ from fewbit.cli import main as cli
 
 COMMANDS = [
     *("inspect", "formats", "explain", "float", "round", "quantize", "verify", "perplexity"),
-    *("divergence", "compare", "imatrix", "benchmark", "evaluate", "next", "generate", "chat"),
+    *(
+        "divergence",
+        "compare",
+        "imatrix",
+        "outliers",
+        "benchmark",
+        "evaluate",
+        "next",
+        "generate",
+        "chat",
+    ),
     *("plot", "bench", "devices"),
 ]
 QUESTIONS = Path(__file__).parents[1] / "multiple_choice" / "questions.csv"
@@ -31,6 +41,7 @@ PAGES = [
     "inspect --tensor blk.0.attn_q --block 0 -f Q3_K",
     "formats",
     *(f"formats {name}" for name in ("Q4_K", "IQ1_M", "asym3-g64")),
+    f"outliers -f Q4_0 --single 1 {SHORT}",
     "explain",
     *(f"explain {name}" for name in ("block", "super-block", "KLD", "Q4_K", "Q4_K_M", "f32")),
     "float 0.1 -2.5 --as f32,f64,bf16,e2m1,u4 --between -0.5,0.5",

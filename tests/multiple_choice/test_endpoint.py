@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import re
+import signal
+import subprocess
+import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -152,3 +156,22 @@ def test_a_server_without_echo_is_refused(told: Any) -> None:
     reply = (200, {"choices": [{"index": i, "logprobs": told} for i in range(4)]}, {})
     with serving(lambda _: reply) as (url, _), pytest.raises(InputError, match="no log-prob"):
         fewbit.benchmark(fewbit.Endpoint(url, "m"), QUESTIONS, answer_by="likelihood")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows sends no such signal")
+def test_an_interrupt_does_not_wait_for_the_server() -> None:
+    come, leave = threading.Event(), threading.Event()
+
+    def answer(_: dict[str, Any]) -> Reply:
+        come.set()
+        leave.wait()
+        return said("Answer: A")
+
+    with serving(answer) as (url, _):
+        command = [sys.executable, "-m", "fewbit", "benchmark", str(QUESTIONS), "-m", "x"]
+        with subprocess.Popen([*command, "--base-url", url], stderr=subprocess.PIPE) as process:
+            assert come.wait(300)
+            process.send_signal(signal.SIGINT)
+            told = process.communicate(timeout=300)[1]
+        leave.set()
+    assert (process.returncode, told.strip()) == (130, b"interrupted")

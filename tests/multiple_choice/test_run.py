@@ -11,11 +11,13 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import fewbit
 from fewbit.cli import main as cli
 from fewbit.errors import FileFormatError, InputError
+from fewbit.measure.multiple_choice.answers import model_identity
 from fewbit.measure.multiple_choice.records import NAME, Records
 from fewbit.measure.multiple_choice.results import Answers, Outcome, compare_answers
 from fewbit.measure.proportions import mcnemar, wilson
@@ -96,7 +98,7 @@ def test_a_run_goes_on_where_it_ended(demo: fewbit.Model, tmp_path: Path) -> Non
     path = tmp_path / NAME
     lines = path.read_bytes().splitlines(keepends=True)
     assert len(lines) == 4
-    path.write_bytes(b"".join(lines[:3]) + lines[3][:40])  # killed while it wrote
+    path.write_bytes(b"".join(lines[:3]) + lines[3][:40] + b"?" * 5000)  # cut off
     asked: list[int] = []
     again = fewbit.benchmark(
         demo, QUESTIONS, **options, progress=lambda done, total, _: asked.append(done)
@@ -122,6 +124,19 @@ def test_what_has_changed_is_asked_anew(
     options |= {"progress": lambda done, total, _: asked.append(done)} | change
     fewbit.benchmark(demo, QUESTIONS, **options)
     assert asked == [1, 2]
+
+
+def test_models_that_differ_are_told_apart(demo: fewbit.Model) -> None:
+    importance = {name: np.ones(demo.tensor(name).shape[-1], np.float32) for name in demo.formats}
+    one, two = (
+        {**importance, "output.weight": n * importance["token_embd.weight"]} for n in (1, 2)
+    )
+    models = [
+        demo, demo.quantize("Q4_0"), demo.quantize("Q4_0", one), demo.quantize("Q4_0", two),
+        fewbit.load("demo", "cpu", kv="f16"),
+    ]  # fmt: skip
+    assert len({json.dumps(model_identity(model)) for model in models}) == 5
+    assert model_identity(demo) == model_identity(fewbit.load("demo", "cpu", threads=1))
 
 
 def test_a_killed_process_loses_no_complete_answer(tmp_path: Path) -> None:
@@ -167,6 +182,15 @@ def test_texts_are_in_no_result_unless_asked(run: Fewbit, tmp_path: Path) -> Non
     assert "(A) " in asked.out
 
 
+def test_an_output_that_cannot_be_written_is_told_first(run: Fewbit, tmp_path: Path) -> None:
+    before = QUESTIONS.read_bytes()
+    for path, message in ((QUESTIONS, "is an input"), (tmp_path / "no" / "x", "no folder")):
+        ended = run("benchmark", str(QUESTIONS), "--json-out", str(path), "--limit", "1")
+        assert ended.code == 1
+        assert message in ended.err
+    assert QUESTIONS.read_bytes() == before
+
+
 def test_a_server_elsewhere_is_named(run: Fewbit, monkeypatch: pytest.MonkeyPatch) -> None:
     from fewbit.measure.multiple_choice import post
 
@@ -188,14 +212,16 @@ def test_a_server_elsewhere_is_named(run: Fewbit, monkeypatch: pytest.MonkeyPatc
         ({"repeats": 0}, "repeats is 0"),
         ({"limit": 0}, "limit is 0"),
         ({"max_tokens": 0}, "max_tokens is 0"),
+        ({"parallel": -1}, "parallel is -1"),
         ({"temperature": -1}, "temperature is -1"),
         ({"keep_order": True}, "no order"),
-        ({"formats": ["Q9"]}, "Q9"),
+        ({"formats": ["original", "Q9"]}, "Q9"),
+        ({"formats": ["Q4_0", "Q4_0"]}, "named twice"),
     ],
 )
 def test_wrong_options_are_named(demo: fewbit.Model, options: dict[str, Any], message: str) -> None:
     with pytest.raises(fewbit.FewbitError) as caught:
-        fewbit.benchmark(demo, QUESTIONS, **options)
+        fewbit.benchmark(demo, QUESTIONS, progress=lambda *_: pytest.fail("asked"), **options)
     assert message in caught.value.message
 
 

@@ -21,9 +21,11 @@ from fewbit.cli.options import (
     names_of,
     open_model,
 )
+from fewbit.cli.outputs import refuse_replacing
 from fewbit.cli.progress import progress, stderr
 from fewbit.cli.writing import RunActs
 from fewbit.errors import InputError
+from fewbit.files.replace import replacing
 from fewbit.measure import harness, next_tokens
 from fewbit.measure.multiple_choice.endpoint import Endpoint
 from fewbit.measure.multiple_choice.results import Answers, Benchmark
@@ -158,6 +160,8 @@ def benchmark(
         "reasoning_budget": reasoning_budget, "limit": limit, "parallel": parallel, "acts": kind,
         "out": out, "keep_texts": show_questions,
     }  # fmt: skip
+    if json_out is not None:
+        _check_output(json_out, file)
     found: list[Benchmark] = []
     named: Sequence[str | None] = model or [None]
     for name in named:
@@ -172,7 +176,8 @@ def benchmark(
     result = Benchmark(tuple(a for each in found for a in each.answers), found[0].options)
     if json_out is not None:
         text = jsons.dumps(report.plain(result.facts(shown=True)), indent=1, ensure_ascii=False)
-        json_out.write_text(text + "\n", "utf-8")
+        with replacing(json_out) as temporary:
+            temporary.write_text(text + "\n", "utf-8")
     if json:
         report.write_json(result.facts(shown=show_questions))
     else:
@@ -296,6 +301,15 @@ def _name(format_: str) -> str:
     if format_.lower() == ORIGINAL:
         return ORIGINAL
     return format_.lower() if "sym" in format_.lower() else format_.upper()
+
+
+def _check_output(output: Path, questions: Path) -> None:
+    """Refuse a file that cannot be written before hours of work, and the file of questions."""
+    refuse_replacing(output, [questions], force=False)
+    if not output.absolute().parent.is_dir():
+        raise InputError(
+            f"there is no folder `{output.parent}`", hint="make it first", path=str(output)
+        )
 
 
 def _endpoint(url: str, name: str | None, key_file: Path | None) -> Endpoint:

@@ -11,7 +11,7 @@ import typer
 
 from fewbit import api_compare
 from fewbit.api import Model, load
-from fewbit.cli.measuring import note_context
+from fewbit.cli.diverging import note_context
 from fewbit.cli.options import (
     Chunks,
     Ctx,

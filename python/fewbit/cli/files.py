@@ -23,7 +23,9 @@ from fewbit.errors import InputError
 from fewbit.files.checkpoint import open_checkpoint
 from fewbit.files.importance import read_imatrix
 from fewbit.files.tensor_file import open_tensors
+from fewbit.measure.base_files import is_base_file
 from fewbit.reports import contents as inspect_file
+from fewbit.reports.base_summary import inspect_base
 from fewbit.reports.distributions import distributions
 from fewbit.reports.encoded import as_encoded
 from fewbit.reports.plan_listing import list_plan
@@ -61,6 +63,7 @@ def inspect(
 ) -> None:
     """Show a model file: configuration, tokenizer, tensors, formats, bits per weight.
 
+    Of a base file (`fewbit divergence --save-base`) it shows windows, tokens and precision.
     With --format it shows the model as `fewbit quantize` would store it, and writes nothing.
     """
     _refuse_combinations(tensor, block, format_, plan, metadata)
@@ -68,7 +71,8 @@ def inspect(
         show_result(inspect_file.metadata(model_path(model)), json)
         return
     if tensor is None and not plan and format_ is None:
-        show_result(inspect_file.inspect(model_path(model)), json)
+        path = model_path(model)
+        show_result(inspect_base(path) if is_base_file(path) else inspect_file.inspect(path), json)
         return
     if tensor is not None:
         _show_tensors(model_path(model), tensor, block, format_, json)

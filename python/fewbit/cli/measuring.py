@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from fewbit.api import Model
+from fewbit.cli import diverging
+from fewbit.cli.diverging import note_context
 from fewbit.cli.options import (
     Acts,
     Chunks,
@@ -24,12 +25,10 @@ from fewbit.cli.options import (
     read_text,
 )
 from fewbit.cli.outputs import refuse_replacing
-from fewbit.cli.progress import progress, stderr, tell
-from fewbit.errors import InputError
+from fewbit.cli.progress import progress, tell
 from fewbit.measure import collect as calibrate
 from fewbit.measure import evaluate
-from fewbit.measure.evaluate import Variant
-from fewbit.measure.results import divergence_page, perplexity_page
+from fewbit.measure.results import divergence_page, perplexity_page, position_page
 from fewbit.reports import write as report
 
 
@@ -75,8 +74,9 @@ def divergence(
     base: Annotated[
         str | None,
         typer.Option(
-            metavar="MODEL",
-            help="Model to compare with; with --format or --kv the default is MODEL itself.",
+            metavar="MODEL|FILE",
+            help="Model to compare with, or a base file (of `--save-base` or llama-perplexity), "
+            "whose tokens are the text; with --format or --kv the default is MODEL itself.",
             show_default=False,
         ),
     ] = None,
@@ -85,6 +85,35 @@ def divergence(
     ctx: Ctx = 512,
     chunks: Chunks = None,
     acts: Acts = "both",
+    save_base: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write the base's predictions into FILE: llama.cpp's kind with all tokens, "
+            "compact with --top or a name that ends in .fbkld.",
+            show_default=False,
+        ),
+    ] = None,
+    top: Annotated[
+        int | None,
+        typer.Option(
+            metavar="K",
+            help="With --save-base: keep the K likeliest tokens of a row and the rest's mass "
+            "(default for .fbkld: a tenth of the full file).",
+            show_default=False,
+        ),
+    ] = None,
+    like: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Formula for a base file: fewbit (normalised, without the tokens that the file "
+            "cuts) or llama.cpp (as stored, without terms of ln p <= -16).",
+        ),
+    ] = "fewbit",
+    by_position: Annotated[
+        bool, typer.Option("--by-position", help="Show the KLD by position in the window too.")
+    ] = False,
     threads: Threads = 0,
     device: Device = "auto",
     kv: Kv = "f32",
@@ -92,26 +121,20 @@ def divergence(
 ) -> None:
     """Compare two models' predictions: KL divergence, perplexity ratio, top-token agreement.
 
-    Both models run side by side, so no file of logits is written. The base runs with f32
-    activations and an f32 KV cache.
+    Both models run side by side; with --save-base the base's predictions are also written, and
+    --base FILE reads them again. The base runs with f32 activations and an f32 KV cache.
     """
-    if base is None and format_ is None and kv == "f32":
-        raise InputError(
-            "nothing to compare with", hint="name a `--base MODEL`, a `--format` or a `--kv`"
-        )
-    kinds, content = each_acts(acts), read_text(text, model)
-    original = open_model(model if base is None else base, None, threads, device)
-    loaded = open_model(model, format_, threads, device, kv)
-    variants = [Variant(loaded, kind) for kind in kinds]
-    with progress("divergence") as update:
-        results = evaluate.divergences(
-            variants, Variant(original, "f32"), content, ctx, chunks, update
-        )
-    note_context(original, ctx)
+    asked = diverging.Asked(
+        model, base, text, format_, ctx, chunks, each_acts(acts), save_base, top, like,
+        threads, device, kv,
+    )  # fmt: skip
+    results = diverging.measured(asked)
     if json:
         report.write_json(results)
-    else:
-        report.show(*divergence_page(results))
+        return
+    report.show(*divergence_page(results))
+    if by_position:
+        report.show(*position_page(results))
 
 
 def imatrix(
@@ -151,11 +174,3 @@ def imatrix(
         })  # fmt: skip
     else:
         report.show(f"{output}: {len(found)} entries of {found.tokens:,} tokens")
-
-
-def note_context(model: Model, ctx: int) -> None:
-    """Say on stderr that windows are longer than the model's context."""
-    if ctx > model.config.context:
-        stderr().print(
-            f"note: windows of {ctx} tokens, the model was made for {model.config.context}"
-        )

@@ -8,11 +8,12 @@ from typing import Annotated
 import typer
 
 from fewbit.cli.numbers import read_interval, read_numbers
-from fewbit.cli.options import Chunks, names_of, read_text
+from fewbit.cli.options import Chunks, Json, names_of, read_text
 from fewbit.cli.progress import progress, tell
 from fewbit.plots.draw import KINDS
 from fewbit.plots.draw import plot as drawn
 from fewbit.plots.figure import save
+from fewbit.reports.write import write_json
 
 NUMBERS = ("mapping", "kl")
 """Kinds whose inputs are numbers, not models."""
@@ -72,6 +73,7 @@ def plot(
         ),
     ] = None,
     chunks: Chunks = 4,
+    json: Json = False,
 ) -> None:  # fmt: skip
     """Draw a picture of number formats, of a model's weights or of what quantization costs."""
     given = inputs or []
@@ -91,4 +93,8 @@ def plot(
         )
     target = output or Path(f"{kind}.png")
     save(figure, target)
-    tell(f"wrote {target}")
+    if json:
+        titles = [panel.get_title() for panel in figure.axes]
+        write_json({"kind": kind, "file": str(target), "titles": [t for t in titles if t]})
+    else:
+        tell(f"wrote {target}")

@@ -14,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewbit.errors import InputError
-from fewbit.run.cpu import machine_memory
+from fewbit.run.cpu import CpuBackend, machine_memory
 from fewbit.run.limits import BATCH, Activations
 from fewbit.run.model import LoadedModel
 
 MOST_SLOTS = 32
+MOST_SLOTS_OF_CARD = 8
 _MEMORY_FRACTION = 0.25
 """Largest part of this machine's memory that the cache may take, unless slots are given."""
 _ROW_BYTES = 1 << 26
@@ -135,12 +136,16 @@ class Slots:
 
 
 def fitting_slots(model: LoadedModel, capacity: int) -> int:
-    """How many sequences of `capacity` tokens a cache should have: 1 to `MOST_SLOTS`."""
+    """How many sequences of `capacity` tokens a cache should have: 1 to `MOST_SLOTS`.
+
+    A card, whose free memory is not known, gets at most `MOST_SLOTS_OF_CARD`.
+    """
+    most = MOST_SLOTS if isinstance(model.backend, CpuBackend) else MOST_SLOTS_OF_CARD
     config = model.config
     token = 2 * 4 * config.layers * config.kv_heads * config.head_dim
     memory = machine_memory()
     fit = int(_MEMORY_FRACTION * memory / (token * max(capacity, 1)))
-    return max(min(fit, MOST_SLOTS), 1) if memory else MOST_SLOTS
+    return max(min(fit, most), 1) if memory else most
 
 
 def shared_prefix(a: Sequence[int], b: Sequence[int]) -> int:

@@ -9,8 +9,9 @@ from pathlib import Path
 from fewbit.errors import InputError
 from fewbit.files.importance import Imatrix
 from fewbit.formats.table import find_format
-from fewbit.measure.evaluate import Variant, check_vocabulary
+from fewbit.measure.evaluate import Variant
 from fewbit.measure.limits import main_format
+from fewbit.measure.vocabularies import check_vocabulary
 from fewbit.plan.sizes import Sizes, sizes_of
 from fewbit.run.limits import Activations
 from fewbit.run.model import Importance, LoadedModel

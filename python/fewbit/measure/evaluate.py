@@ -9,8 +9,8 @@ memory (a card measures them itself), and no file of logits is written.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,13 +18,15 @@ from numpy.typing import NDArray
 from fewbit.callbacks import Progress
 from fewbit.errors import InputError
 from fewbit.measure import statistics as measures
-from fewbit.measure.clusters import joined
-from fewbit.measure.results import Divergence, Perplexity, Sample
+from fewbit.measure.clusters import joined, single_tokens
+from fewbit.measure.positions import by_position
+from fewbit.measure.results import BaseNote, Divergence, Perplexity, Sample
 from fewbit.measure.statistics import Values
+from fewbit.measure.vocabularies import check_vocabulary
 from fewbit.run.executor import Cache
 from fewbit.run.limits import ACTIVATIONS, BATCH, Activations
 from fewbit.run.model import LoadedModel
-from fewbit.run.predictions import Ids, Predictions
+from fewbit.run.predictions import Ids, Measures, Predictions
 
 
 @dataclass(frozen=True)
@@ -136,12 +138,23 @@ def perplexity(
             mean = measures.mean(np.concatenate(scored))
             progress(done, len(pieces), f"PPL {mean.exp().value:.4f}")
     nll, sizes = joined(scored)
+    size = sum(scored_bytes(model, targets, first) for _, targets, first in pieces)
     processed = None if stride is None else sum(len(inputs) - 1 for inputs, _, _ in pieces)
     sample = Sample(
         ctx, len(pieces), nll.size, time.perf_counter() - start,
-        nll.size - int(np.isfinite(nll).sum()), stride, processed,
+        nll.size - int(np.isfinite(nll).sum()), stride, processed, size,
     )  # fmt: skip
     return measures.perplexity(nll, acts, sample, sizes)
+
+
+def scored_bytes(model: LoadedModel, targets: Ids, first: int) -> int:
+    """The bytes of UTF-8 that a window's scored tokens stand for.
+
+    A character that begins in tokens before counts with up to two bytes more or fewer.
+    """
+    text, before = targets.tolist(), targets[: first + 1].tolist()
+    decode = model.tokenizer.decode
+    return len(decode(text).encode()) - len(decode(before).encode())
 
 
 def strided_windows(
@@ -205,8 +218,11 @@ def divergences(
     ctx: int = 512,
     chunks: int | None = None,
     progress: Progress | None = None,
+    on_base: Callable[[Predictions, Ids], None] | None = None,
 ) -> list[Divergence]:
     """The divergence of each variant from `base`, all side by side: the base runs once.
+
+    `on_base` gets the base's rows and the tokens that they predict, batch by batch.
 
     Raises:
         InputError: as `divergence`.
@@ -218,10 +234,10 @@ def divergences(
         check_vocabulary(variant.model, base.model)
     found = windows(base.model, text, ctx, chunks)
     base_run = _Run(base, found)
-    tallies = [_Tally(None if v == base else _Run(v, found)) for v in variants]
+    tallies = [Tally(None if v == base else _Run(v, found)) for v in variants]
     start, count = time.perf_counter(), len(found.inputs)
     for chunk in range(count):
-        _score_chunk(base_run, tallies, chunk)
+        _score_chunk(base_run, tallies, chunk, on_base)
         if progress:
             progress(chunk + 1, count, "")
     return [
@@ -230,34 +246,61 @@ def divergences(
     ]
 
 
-def _score_chunk(base: _Run, tallies: list[_Tally], chunk: int) -> None:
+def _score_chunk(
+    base: _Run,
+    tallies: list[Tally],
+    chunk: int,
+    on_base: Callable[[Predictions, Ids], None] | None,
+) -> None:
     streams = [tally.run.predictions(chunk) if tally.run else None for tally in tallies]
     for base_rows, targets in base.predictions(chunk):
+        if on_base:
+            on_base(base_rows, targets)
         for tally, stream in zip(tallies, streams, strict=True):
             rows = base_rows if stream is None else next(stream)[0]
-            tally.add(base_rows, rows, targets)
+            tally.add(rows.divergence(base_rows, targets))
 
 
-class _Tally:
+class Tally:
     """One value per scored token of a variant; a `run` of None is the base against itself."""
 
     NAMES = ("nll_base", "nll", "kld", "dp", "same_top")
 
-    def __init__(self, run: _Run | None) -> None:
+    def __init__(self, run: _Run | None = None, names: Sequence[str] = NAMES) -> None:
         self.run = run
-        self.values: dict[str, list[NDArray[np.generic]]] = {name: [] for name in self.NAMES}
+        self.values: dict[str, list[NDArray[np.generic]]] = {name: [] for name in names}
 
-    def add(self, base: Predictions, rows: Predictions, targets: Ids) -> None:
-        for name, values in rows.divergence(base, targets).items():
-            self.values[name].append(values)
+    def add(self, found: Measures) -> None:
+        """Append the measures of a batch."""
+        for name in self.values:
+            self.values[name].append(found[name])
 
-    def result(self, acts: str, base_acts: str, found: Windows, start: float) -> Divergence:
-        joined = {name: np.concatenate(values) for name, values in self.values.items()}
+    def mean(self, name: str) -> float:
+        """The mean of all values called `name`."""
+        return float(np.concatenate(self.values[name]).mean())
+
+    def result(
+        self,
+        acts: str,
+        base_acts: str,
+        found: Windows,
+        start: float,
+        base_file: BaseNote | None = None,
+    ) -> Divergence:
+        """The statistics of all values; `start` is when measuring began.
+
+        With llama.cpp's formula the errors are llama.cpp's too, which take tokens as independent.
+        """
+        joined = {name: np.concatenate(self.values[name]) for name in self.NAMES}
         same_top = joined.pop("same_top").astype(np.bool_)
         tokens = {name: values.astype(np.float64) for name, values in joined.items()}
         finite = np.isfinite(np.stack(list(tokens.values()))).all(axis=0)
         sample = _sample(found, start, int(finite.sum()))
-        return measures.divergence(tokens, same_top, acts, base_acts, sample)
+        like = base_file is not None and base_file.formula == "llama.cpp"
+        sizes = single_tokens(len(same_top)) if like else None
+        result = measures.divergence(tokens, same_top, acts, base_acts, sample, sizes)
+        places = np.tile(np.arange(found.first, found.ctx - 1), found.count)
+        return replace(result, positions=by_position(tokens, same_top, places), base_file=base_file)
 
 
 class _Run:
@@ -313,19 +356,3 @@ def _check_windows(ctx: int, chunks: int | None) -> None:
 def _check_acts(acts: str) -> None:
     if acts not in ACTIVATIONS:
         raise InputError(f"unknown activations `{acts}`", hint="known: f32, int8", acts=acts)
-
-
-def check_vocabulary(model: LoadedModel, base: LoadedModel) -> None:
-    """Refuse to compare models of different vocabularies.
-
-    Raises:
-        InputError: they have different numbers of tokens.
-
-    """
-    if model.config.vocab != base.config.vocab:
-        raise InputError(
-            f"the models have {model.config.vocab} and {base.config.vocab} tokens",
-            hint="a divergence needs two models with one vocabulary",
-            vocab=model.config.vocab,
-            base_vocab=base.config.vocab,
-        )

@@ -129,10 +129,10 @@ def evaluate_tasks(
     found: dict[str, Mapping[str, Any]] = {}
     rule, truncated = "", 0
     names = list(formats) or [ORIGINAL]
-    for done, name in enumerate(names):
+    chosen = {name: model if name == ORIGINAL else model.quantize(name) for name in names}
+    for done, (name, used) in enumerate(chosen.items()):
         if progress:
             progress(done, len(names), name)
-        used = model if name == ORIGINAL else model.quantize(name)
         from fewbit.measure.harness_model import FewbitLM  # imports lm-eval
 
         harness = FewbitLM(used, acts=acts, add_bos=add_bos, parallel=parallel)

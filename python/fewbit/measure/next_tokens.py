@@ -85,9 +85,10 @@ def next_tokens(
             f"the prompt has {len(ids)} tokens, expected 1 to {model.config.context}",
             hint="the upper limit is the context that the model was trained with",
         )
+    chosen = [model.quantize(name) for name in formats]  # refuses unknown ones before work
     rows = [last_row(model, ids, "f32" if formats else acts)]
-    for name in formats:
-        with model.quantize(name) as quantized:
+    for quantized in chosen:
+        with quantized:
             rows.append(last_row(quantized, ids, acts))
     chances = [_softmax(row) for row in rows]
     order = np.argsort(-rows[0], kind="stable")[:top].tolist()

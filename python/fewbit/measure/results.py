@@ -41,7 +41,8 @@ class Sample:
 
     `nonfinite` counts the scored tokens whose logits gave no finite measure; the means are then
     not finite either. `seconds` is the wall clock of the whole measurement. With a `stride` windows
-    overlap and the last may be shorter: `processed` tokens went through the model.
+    overlap and the last may be shorter: `processed` tokens went through the model. The scored
+    tokens of a perplexity stand for `bytes` bytes of UTF-8 text.
     """
 
     ctx: int
@@ -51,6 +52,7 @@ class Sample:
     nonfinite: int = 0
     stride: int | None = None
     processed: int | None = None
+    bytes: int | None = None
 
     @property
     def tokens_per_second(self) -> float:
@@ -70,9 +72,50 @@ class Perplexity(Shown):
 
     span = Renamed("sample")
 
+    @property
+    def bits_per_byte(self) -> float | None:
+        """Bits of surprise for each byte of text: it compares models with different tokenizers."""
+        if not self.sample.bytes:
+            return None
+        return self.nll.value * self.sample.tokens / math.log(2) / self.sample.bytes
+
     def page(self) -> Page:
         """As `fewbit perplexity` prints it."""
         return perplexity_page([self])
+
+
+@dataclass(frozen=True)
+class PositionRange:
+    """Means over tokens that are predicted after `start` + 1 to `stop` tokens of a window."""
+
+    start: int
+    stop: int
+    tokens: int
+    kld: float
+    ln_ratio: float
+    same_top: float
+
+
+@dataclass(frozen=True)
+class BaseNote:
+    """The file that a base's predictions came from, by which `formula`, and what it costs.
+
+    Of llama.cpp's kind: `error` is the largest error of a stored ln p, half a step of its 16 bits;
+    `cut` the mean probability of all tokens together that are stored as e^-16 of the likeliest's
+    logit, and `sum` the mean sum of a row's probabilities; measured on the first row of each
+    window. Of the compact kind: `top` tokens a row are kept, and the mean KLD with all of them lies
+    between `kld_low` and `kld_high`.
+    """
+
+    path: str
+    kind: str
+    formula: str
+    error: float | None = None
+    cut: float | None = None
+    sum: float | None = None
+    top: int | None = None
+    kld_low: float | None = None
+    kld_high: float | None = None
 
 
 @dataclass(frozen=True)
@@ -100,6 +143,9 @@ class Divergence(Shown):
     base_acts: str
     sample: Sample
 
+    positions: tuple[PositionRange, ...] = ()
+    base_file: BaseNote | None = None
+
     span = Renamed("sample")
 
     def page(self) -> Page:
@@ -109,11 +155,12 @@ class Divergence(Shown):
 
 def perplexity_page(results: Sequence[Perplexity]) -> Page:
     """One line per kind of activations."""
-    table = Table(("acts", "PPL", "±", "ln PPL", "±", "tokens/s"))
+    table = Table(("acts", "PPL", "±", "ln PPL", "±", "bits/byte", "tokens/s"))
     for r in results:
         table.add_row(
             r.acts, f"{r.ppl.value:.4f}", error_text(r.ppl.error, 4), f"{r.nll.value:.5f}",
-            error_text(r.nll.error, 5), f"{r.sample.tokens_per_second:,.0f}",
+            error_text(r.nll.error, 5), _bits_text(r.bits_per_byte),
+            f"{r.sample.tokens_per_second:,.0f}",
         )  # fmt: skip
     return [table, "", *sample_lines([r.sample for r in results])]
 
@@ -123,7 +170,52 @@ def divergence_page(results: Sequence[Divergence]) -> Page:
     table = Table(("", *(f"acts {r.acts}" for r in results)))
     for label, cells in _divergence_rows(results):
         table.add_row(label, *cells)
-    return [table, "", *sample_lines([r.sample for r in results])]
+    return [table, "", *sample_lines([r.sample for r in results]), *base_lines(results)]
+
+
+def base_lines(results: Sequence[Divergence]) -> list[str]:
+    """What a base file costs in precision; nothing if the base ran."""
+    note = results[0].base_file
+    if note is None:
+        return []
+    lines = [f"base: `{note.path}`, a {note.kind} file; formula: {note.formula}"]
+    if note.top is not None:
+        lines += [
+            f"{note.top:,} tokens a row are kept; with all, the mean KLD (acts {r.acts}) is from "
+            f"{r.base_file.kld_low:.6f} to {r.base_file.kld_high:.6f}"
+            for r in results
+            if r.base_file
+        ]
+    elif note.error is not None and note.cut is not None and note.sum is not None:
+        lines += [
+            f"16 bits: ln p is off by up to {note.error:.1e}, which alone gives a KLD of about "
+            f"{note.error**2 / 6:.0e}; the rows' probabilities add up to {note.sum:.6f}",
+            f"cut at e^-16 of the likeliest token's p: all tokens below it have at most "
+            f"{note.cut:.1e} together",
+        ]
+    return lines
+
+
+def position_page(results: Sequence[Divergence]) -> Page:
+    """The mean KLD by the position in the window, with a bar of its size."""
+    columns = [
+        f"{name}\nacts {r.acts}" for r in results for name in ("KLD", "ln ratio", "same top")
+    ]
+    table = Table(("tokens before", "scored", *columns, ""))
+    most = max((p.kld for r in results for p in r.positions if p.kld < math.inf), default=0.0)
+    for ranges in zip(*(r.positions for r in results), strict=True):
+        cells = [
+            text
+            for p in ranges
+            for text in (f"{p.kld:.6f}", f"{p.ln_ratio:.5f}", f"{100 * p.same_top:.2f} %")
+        ]
+        last = ranges[-1].kld
+        bar = "█" * round(20 * last / most) if 0 < last < math.inf else ""
+        table.add_row(
+            f"{ranges[0].start + 1:,} to {ranges[0].stop:,}", f"{ranges[0].tokens:,}", *cells,
+            f"{bar:<20}",
+        )  # fmt: skip
+    return ["", table]
 
 
 def _divergence_rows(results: Sequence[Divergence]) -> Iterable[tuple[str, list[str]]]:
@@ -172,6 +264,10 @@ def estimate_text(estimate: Estimate, digits: int) -> str:
 def error_text(error: float, digits: int) -> str:
     """An error with `digits` decimals; one window has no error."""
     return "?" if math.isnan(error) else f"{error:.{digits}f}"
+
+
+def _bits_text(bits: float | None) -> str:
+    return "" if bits is None else f"{bits:.4f}"
 
 
 def _percent_text(estimate: Estimate, digits: int) -> str:

@@ -115,18 +115,18 @@ def _speed(w: Wishes) -> Figure:
 
 
 KINDS: Mapping[str, tuple[Callable[[Wishes], Figure], str]] = {
-    "floats": (_representable, "how many values of each float format lie where (range, log)"),
-    "lines": (_lines, "each value of small formats as a tick on a line (range)"),
-    "sine": (_sine, "a sine curve in each format (factor 30)"),
+    "floats": (_representable, "how many values of each float format lie where (--range, --log)"),
+    "lines": (_lines, "each value of small formats as a tick on a line (--range)"),
+    "sine": (_sine, "a sine curve in each format (--factor 30)"),
     "mapping": (_mapping, "numbers and the values of their codes, symmetric and asymmetric"),
-    "blocks": (_blocks, "error against bits by size of block (MODEL, tensor)"),
+    "blocks": (_blocks, "error against bits by size of block (MODEL, --tensor)"),
     "kl": (_normals, "two normal curves and their KL divergence (SHIFT WIDTH)"),
-    "weights": (_weights, "distributions of models over each other (MODEL..., range, log)"),
-    "outliers": (_outliers, "weights beyond 3 to 100 σ, with counts (MODEL...)"),
-    "map": (_map, "a tensor as a map, with blocks and error (MODEL, tensor, as Q4_0)"),
-    "tokens": (_tokens, "probabilities of the next token (MODEL, prompt, as)"),
-    "sizes": (_sizes, "bits per weight against KL divergence (MODEL, text, as)"),
-    "speed": (_speed, "each format against the roofline of this machine (as)"),
+    "weights": (_weights, "distributions of models over each other (MODEL..., --range, --log)"),
+    "outliers": (_outliers, "weights beyond 3 to 100 standard deviations, with counts (MODEL...)"),
+    "map": (_map, "a tensor as a map, with blocks and error (MODEL, --tensor, --as Q4_0)"),
+    "tokens": (_tokens, "probabilities of the next token (MODEL, --prompt, --as)"),
+    "sizes": (_sizes, "bits per weight against KL divergence (MODEL, --text, --as)"),
+    "speed": (_speed, "each format against the roofline of this machine (--as)"),
 }
 """Kinds of pictures: the function that draws it, and a few words."""
 

@@ -84,7 +84,7 @@ def count_weights(
         FileFormatError: a file is damaged.
 
     """
-    source = open_tensors(demo_or(model))
+    source = open_tensors(demo_or(model), damaged=True)
     tensors = [source.tensors[name] for name in matching(source.tensors, pattern or ".")]
     if not pattern:
         tensors = [tensor for tensor in tensors if len(tensor.shape) > 1]
@@ -200,7 +200,7 @@ def heat_map(model: str | PathLike[str] | None, tensor: str, format_: str | None
         ShapeError: the format's blocks do not divide a row.
 
     """
-    source = open_tensors(demo_or(model))
+    source = open_tensors(demo_or(model), damaged=True)
     name = matching(source.tensors, tensor)[0]
     found = source.tensors[name]
     rows, columns = matrix_shape(found.shape)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from fewbit.generation.many import Request, write_many
 from fewbit.generation.reasoning import marker_ids
 from fewbit.measure.multiple_choice.questions import Asked
 from fewbit.measure.score import Pair, pair_ids, score_ids
+from fewbit.run.cpu import CpuBackend
 from fewbit.run.limits import Activations
 from fewbit.run.model import LoadedModel
 from fewbit.run.sampling import GREEDY, Sampling
@@ -190,8 +192,18 @@ class LikelihoodAnswerer:
 
 
 def model_identity(model: LoadedModel) -> dict[str, Any]:
-    """What tells a model from another: its files, their size and time, and its formats."""
+    """What tells a model from another: files, formats and how codes were chosen, cache, device.
+
+    All processors give the same bits; each card may differ.
+    """
     path = model.checkpoint.path
     files = [path] if path.is_file() else sorted(path.glob("*.safetensors"))
     facts = [[file.name, (stat := file.stat()).st_size, stat.st_mtime_ns] for file in files]
-    return {"path": str(path.resolve()), "files": facts, "formats": sorted(model.formats.items())}
+    device = "cpu" if isinstance(model.backend, CpuBackend) else model.backend.name
+    codes = hashlib.sha256(repr(getattr(model, "improvement", None)).encode())
+    for name in sorted(model.importance):
+        codes.update(name.encode() + model.importance[name].tobytes())
+    return {
+        "path": str(path.resolve()), "files": facts, "formats": sorted(model.formats.items()),
+        "codes": codes.hexdigest(), "kv": model.kv, "device": device,
+    }  # fmt: skip

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
 import urllib.parse
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from fewbit.errors import InputError
@@ -70,31 +72,50 @@ class _OverConnections:
         self._endpoint, self._writing = endpoint, writing
 
     def answers(self, questions: Sequence[Prompted]) -> Iterator[tuple[int, Answer]]:
-        """As `Answerer`, over several connections."""
-        from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-
-        waiting = iter(enumerate(questions))
-        running: dict[Future[Answer], int] = {}
-        with ThreadPoolExecutor(self._writing.parallel or PARALLEL) as pool:
-            try:
-                while True:
-                    for index, question in waiting:
-                        running[pool.submit(self._answer, question)] = index
-                        if len(running) >= 2 * (self._writing.parallel or PARALLEL):
-                            break
-                    if not running:
-                        return
-                    done, _ = wait(running, return_when=FIRST_COMPLETED)
-                    for future in done:
-                        yield running.pop(future), future.result()
-            finally:
-                pool.shutdown(wait=False, cancel_futures=True)
+        """As `Answerer`; the first error ends it, and no further question is asked."""
+        return concurrently(self._answer, questions, self._writing.parallel or PARALLEL)
 
     def close(self) -> None:
         """Do nothing: each request has its own connection."""
 
     def _answer(self, question: Prompted) -> Answer:
         raise NotImplementedError
+
+
+def concurrently(
+    function: Callable[[Prompted], Answer], questions: Sequence[Prompted], threads: int
+) -> Iterator[tuple[int, Answer]]:
+    """The answer to each question with its index, in the order in which they are complete.
+
+    The threads are daemons: an interrupt does not wait for requests that are on their way.
+    """
+    waiting: SimpleQueue[tuple[int, Prompted]] = SimpleQueue()
+    done: SimpleQueue[tuple[int, Answer | Exception]] = SimpleQueue()
+    ended = threading.Event()
+
+    def work() -> None:
+        while not ended.is_set():
+            try:
+                index, question = waiting.get_nowait()
+            except Empty:
+                return
+            try:
+                done.put((index, function(question)))
+            except Exception as error:  # raised again by the thread that waits
+                done.put((index, error))
+
+    for item in enumerate(questions):
+        waiting.put(item)
+    for _ in range(min(threads, len(questions))):
+        threading.Thread(target=work, daemon=True).start()
+    try:
+        for _ in questions:
+            index, found = done.get()
+            if isinstance(found, Exception):
+                raise found
+            yield index, found
+    finally:
+        ended.set()
 
 
 class EndpointAnswerer(_OverConnections):

@@ -100,7 +100,10 @@ def benchmark(
         FormatError: a format is unknown, or weights cannot be stored in it.
 
     """
-    _check(answer_by, repeats, limit, temperature, max_tokens)
+    _check(
+        answer_by, temperature,
+        repeats=repeats, limit=limit, max_tokens=max_tokens, parallel=parallel,
+    )  # fmt: skip
     given = reasoning_budget is not None
     tokens = BUDGET if reasoning_budget is None else reasoning_budget
     writing = Writing(temperature, max_tokens, None if tokens < 0 else tokens, acts, parallel)
@@ -123,18 +126,15 @@ def benchmark(
     })  # fmt: skip
 
 
-def _check(
-    answer_by: str, repeats: int, limit: int | None, temperature: float, max_tokens: int
-) -> None:
+def _check(answer_by: str, temperature: float, **counts: int | None) -> None:
     if answer_by not in WAYS:
         raise InputError(
             f"answers cannot be found by `{answer_by}`",
             hint=f"{did_you_mean(answer_by, WAYS)}known: {', '.join(WAYS)}",
         )
-    for name, value, least in (("repeats", repeats, 1), ("limit", limit, 1),
-                               ("max_tokens", max_tokens, 1)):  # fmt: skip
-        if value is not None and value < least:
-            raise InputError(f"{name} is {value}, expected {least} or more")
+    for name, value in counts.items():
+        if value is not None and value < 1:
+            raise InputError(f"{name} is {value}, expected 1 or more")
     if not 0 <= temperature < 100:
         raise InputError(f"temperature is {temperature}, expected 0 or more")
 
@@ -146,7 +146,11 @@ def _answerers(
     writing: Writing,
     budget_given: bool,
 ) -> list[Callable[[], Answerer]]:
-    """What makes each answerer when its turn comes: quantized weights are held one at a time."""
+    """What makes each answerer when its turn comes.
+
+    Formats are chosen now, so that a wrong one is refused before the first question; weights are
+    encoded when they are needed, so that one format's are held at a time.
+    """
     if isinstance(model, Endpoint):
         if formats:
             raise InputError(
@@ -160,8 +164,11 @@ def _answerers(
     def maker(name: str) -> Callable[[], Answerer]:
         if name == ORIGINAL:
             return lambda: kind(model, base_name(model), writing)
-        return lambda: kind(model.quantize(name), name, writing, owns_model=True)
+        quantized = model.quantize(name)
+        return lambda: kind(quantized, name, writing, owns_model=True)
 
+    if len(set(formats)) < len(formats):
+        raise InputError(f"a format is named twice: {', '.join(formats)}", hint="name each once")
     return [maker(name) for name in formats or (ORIGINAL,)]
 
 
