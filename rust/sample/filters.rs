@@ -20,6 +20,9 @@ pub struct Filters {
 pub trait Logit: Copy + PartialOrd {
     /// The same number.
     fn wide(self) -> f64;
+
+    /// True for NaN.
+    fn is_nan(self) -> bool;
 }
 
 impl Logit for f32 {
@@ -27,12 +30,22 @@ impl Logit for f32 {
     fn wide(self) -> f64 {
         f64::from(self)
     }
+
+    #[inline(always)]
+    fn is_nan(self) -> bool {
+        self.is_nan()
+    }
 }
 
 impl Logit for f64 {
     #[inline(always)]
     fn wide(self) -> f64 {
         self
+    }
+
+    #[inline(always)]
+    fn is_nan(self) -> bool {
+        self.is_nan()
     }
 }
 
@@ -89,20 +102,19 @@ fn largest<T: Logit>(row: &[T]) -> Option<T> {
     const WIDTH: usize = 16;
     let mut lanes = [*row.first()?; WIDTH];
     let (chunks, rest) = row.as_chunks::<WIDTH>();
-    let mut comparable = true;
+    let mut nan = false;
     for chunk in chunks {
         for (most, &x) in lanes.iter_mut().zip(chunk) {
             *most = if x > *most { x } else { *most };
         }
-        // `largest` is no number unless each logit equals itself.
-        comparable &= chunk.iter().fold(true, |all, x| all & (*x == *x));
+        nan |= chunk.iter().fold(false, |any, x| any | x.is_nan());
     }
     for (most, &x) in lanes.iter_mut().zip(rest) {
         *most = if x > *most { x } else { *most };
-        comparable &= x == x;
+        nan |= x.is_nan();
     }
     let most = lanes.into_iter().reduce(|a, b| if b > a { b } else { a })?;
-    (comparable && most.wide().is_finite()).then_some(most)
+    (!nan && most.wide().is_finite()).then_some(most)
 }
 
 /// Draws from the `top_k` likeliest tokens, the likeliest first.
@@ -214,7 +226,7 @@ fn reach(top_p: f64, total: u64) -> u64 {
 #[inline(always)]
 fn draw(weights: &[u64], random: u64) -> usize {
     let total: u64 = weights.iter().sum();
-    let mut place = (u128::from(random) * u128::from(total) >> 64) as u64;
+    let mut place = ((u128::from(random) * u128::from(total)) >> 64) as u64;
     const BLOCK: usize = 256;
     for (block, some) in weights.chunks(BLOCK).enumerate() {
         let sum = some.iter().sum();
