@@ -68,6 +68,20 @@ def test_a_super_weight_is_found_and_proven(demo: Model) -> None:
     assert others[-1].spike is None
 
 
+def test_a_weight_counts_by_its_inputs(demo: Model) -> None:
+    """Of two planted weights the smaller one comes first if its column is busy."""
+    inputs = np.ravel(demo.imatrix(TEXT, ctx=64, chunks=3)[TENSOR])
+    busy, quiet = int(inputs.argmax()), int(inputs.argmin())
+    model = with_weight(demo, 7, busy, 3.0)
+    changed = with_weight(model, 9, quiet, 4.0)
+    found = fewbit.find_outliers(changed, TEXT, formats=[], single=1, **SHORT)
+    assert (found.farthest[0].row, found.farthest[0].column) == (9, quiet)
+    candidate, outlier = found.proven
+    assert (candidate.weight.row, candidate.weight.column) == (7, busy)
+    assert (outlier.weight.row, outlier.spike) == (9, None)
+    assert candidate.kld.value > 10 * outlier.kld.value
+
+
 def test_zeroing_measures_the_model_without_the_weight(demo: Model) -> None:
     found = fewbit.find_outliers(demo, TEXT, formats=[], single=1, **SHORT)
     assert len(found.proven) == 2

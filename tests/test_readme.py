@@ -71,7 +71,7 @@ def test_the_table_of_quality_is_a_saved_run() -> None:
             *(result[kind] for kind in ("plain", "imatrix", "fewbit")),
         ]
         for result in json.loads(QUALITY.read_text("utf-8"))["results"]
-        if result["metric"] == "nats"
+        if result["metric"] == "nats" and result["name"] in ("demo", "SmolLM2 135M")
     ]
     rows = re.findall(r"^\| ([^|]+) \| (\w+) \|((?: [\d.]+ \|){3})$", README, re.MULTILINE)
     found = [[name, format_, *map(float, x.split(" |")[:-1])] for name, format_, x in rows]

@@ -52,7 +52,7 @@ def representable(
         panel.set_xscale("log")
     panel.set(xlabel="value", ylabel=f"values in one of {BINS} intervals")
     panel.set_title(f"Representable values from {low:g} to {high:g}")
-    panel.legend(title="values in all")
+    panel.legend(title="values in all", loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 
 
