@@ -5,8 +5,9 @@
 TOOL is llama-perplexity (CONTRIBUTING.md says how to build it). The model is widened to f32, so
 that both programs compute in f32: what remains is the order of sums, and the 16 bits of the base
 file that llama-perplexity writes and both read. Both then measure the quantized model against it,
-each with its own int8 activations. With FORMATs, `fewbit compare` over all of them is timed against
-one run of llama-perplexity on the model as it is. Times are wall clock and processor seconds.
+each with its own int8 activations. With FORMATs, `fewbit compare` of the widened model over all of
+them is timed, against one run of llama-perplexity on the model as it is. Times are wall
+clock and processor seconds.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ def main(model: str, text: str, tool: str, chunks: str = "4", formats: str = LIS
                     "kld_max": found.kld_percentiles[100.0], "same_top": found.same_top.value,
                 }  # fmt: skip
         command = [
-            sys.executable, "-m", "fewbit", "compare", model, "-f", formats, "-t", text,
+            sys.executable, "-m", "fewbit", "compare", str(wide), "-f", formats, "-t", text,
             "--chunks", chunks, "--json",
         ]  # fmt: skip
         if formats:

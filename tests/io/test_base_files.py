@@ -86,8 +86,10 @@ def test_a_divergence_from_a_file_is_that_of_the_models(tmp_path: Path) -> None:
         found = from_file(model, written(tmp_path / "a.kld", base), formula)
         assert abs(found.kld.value / expected.kld.value - 1) < 1e-4
         assert abs(found.ppl_base.value / expected.ppl_base.value - 1) < 1e-4
-        assert found.ppl == expected.ppl
-        assert found.same_top == expected.same_top
+        assert found.ppl.value == expected.ppl.value
+        assert found.same_top.value == expected.same_top.value
+        windows = 10 if formula == "fewbit" else 90  # llama.cpp's errors count tokens
+        assert found.kld.windows == windows
         assert found.base_file is not None
         assert found.base_file.formula == formula
     assert "16 bits: ln p is off by up to" in str(found)
