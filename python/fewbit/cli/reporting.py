@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -58,15 +59,11 @@ def report(
     if html is not None and md is not None and html.absolute() == md.absolute():
         raise InputError(f"`{html}` is named twice", hint="give `--md` another name")
     found = Report(read_results(files))
-    pages = ((html, lambda: report_html(found.results)), (md, found.to_markdown))
     written = []
-    for path, content in pages:
-        if path is None:
-            continue
-        refuse_replacing(path, files, force=False)
-        with replacing(path) as temporary:
-            temporary.write_text(content(), "utf-8")
-        written.append(path)
+    if html is not None:
+        written.append(_written(html, report_html(found.results), files))
+    if md is not None:
+        written.append(_written(md, found.to_markdown(), files))
     if png is not None:
         written += save_pictures(found.results, png)
     for path in written:
@@ -75,3 +72,11 @@ def report(
         write.write_json(found.results)
     elif not written:
         write.show(*found.page())
+
+
+def _written(path: Path, content: str, inputs: Sequence[Path]) -> Path:
+    """Write a file that is not one of `inputs`; it replaces what stood there when complete."""
+    refuse_replacing(path, inputs, force=False)
+    with replacing(path) as temporary:
+        temporary.write_text(content, "utf-8")
+    return path

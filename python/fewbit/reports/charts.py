@@ -165,7 +165,7 @@ def scores_chart(scores: Sequence[Score]) -> str | None:
     if not known:
         return None
     chart = Chart("Answers to multiple-choice questions", 70 + BAR * len(known))
-    x = _linear(0, 1, NAMES, WIDTH - RIGHT - 20)
+    x = _linear(0, 1, NAMES, WIDTH - 90)
     for i, kind in enumerate(("correct", "incorrect", "no answer")):
         chart.bar(NAMES + 130 * i, 4, 12, 12, kind.replace(" ", "-"), kind)
         chart.text(NAMES + 130 * i + 18, 15, kind, "tick")
@@ -178,6 +178,7 @@ def scores_chart(scores: Sequence[Score]) -> str | None:
             at += count / total
         if not math.isnan(s.fraction.low):
             chart.reach(top + 11, x(s.fraction.low), x(s.fraction.high))
+        chart.text(x(1) + 10, top + 16, f"{s.correct:,} of {total:,}", "tick")
         chart.text(NAMES - 10, top + 16, s.name, "tick end", most=30)
     _percents(chart, x, 28 + BAR * len(known))
     return chart.svg()

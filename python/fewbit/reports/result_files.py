@@ -8,8 +8,9 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,9 @@ class Results:
     speeds: list[Speed] = field(default_factory=list)
 
 
+KINDS = ("losses", "texts", "scores", "speeds")
+
+
 def read_results(paths: Iterable[str | PathLike[str]]) -> Results:
     """Read files that ``--json`` or ``fewbit compare --out FILE.json`` have written.
 
@@ -106,10 +110,11 @@ def read_results(paths: Iterable[str | PathLike[str]]) -> Results:
         OSError: a file cannot be read.
 
     """
-    found = Results()
+    files: list[tuple[str, Results]] = []
     for path in map(Path, paths):
+        files.append((clean(path.stem), Results()))
         try:
-            _add(found, _parsed(path), clean(path.stem))
+            _add(files[-1][1], _parsed(path), files[-1][0])
         except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
             if isinstance(error, FileFormatError):
                 raise
@@ -118,7 +123,19 @@ def read_results(paths: Iterable[str | PathLike[str]]) -> Results:
                 hint="name a file that `fewbit compare --out FILE.json` or `--json` has written",
                 path=str(path),
             ) from None
-    return found
+    return _joined(files)
+
+
+def _joined(files: Sequence[tuple[str, Results]]) -> Results:
+    """All results; a name that several files use is preceded by that of its file."""
+    joined = Results()
+    for kind in KINDS:
+        uses = Counter(name for _, each in files for name in {r.name for r in getattr(each, kind)})
+        for stem, each in files:
+            for r in getattr(each, kind):
+                name = f"{stem} {r.name}" if uses[r.name] > 1 and r.name != stem else r.name
+                getattr(joined, kind).append(replace(r, name=name))
+    return joined
 
 
 def clean(name: object) -> str:
@@ -224,9 +241,11 @@ def _text(item: Mapping[str, Any], name: str) -> TextScore:
 
 def _score(item: Mapping[str, Any]) -> Score:
     right = item["fractions"]["correct"]
-    counts = (_count(item[key]) for key in ("correct", "incorrect", "no_answer"))
     fraction = Range(*(_number(right[key]) for key in ("value", "low", "high")))
-    return Score(clean(item["name"]), *counts, fraction)
+    return Score(
+        clean(item["name"]), _count(item["correct"]), _count(item["incorrect"]),
+        _count(item["no_answer"]), fraction,
+    )  # fmt: skip
 
 
 def _speeds(item: Mapping[str, Any]) -> Sequence[Speed]:

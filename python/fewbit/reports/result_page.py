@@ -14,22 +14,24 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-
 _COLORS = ("#1f6feb", "#d1495b", "#2e8b57", "#c47f17", "#7b5ea7", "#8c564b", "#2a8f90", "#777")
 _STYLE = (
     ":root{color-scheme:light dark;--ink:#1c2128;--soft:#59636e;--grid:#e2e5e9;--back:#fff;"
-    "--blue:#1f6feb;--green:#2e8b57;--red:#d1495b;--gray:#9aa4af}"
+    "--blue:#1f6feb;--orange:#e09f3e;--gray:#9aa4af}"
     "@media(prefers-color-scheme:dark){:root{--ink:#e6edf3;--soft:#9aa4af;--grid:#30363d;"
-    "--back:#0d1117;--blue:#4c8dff;--green:#3fa86d;--red:#e5697a;--gray:#6e7781}}"
+    "--back:#0d1117;--blue:#4c8dff;--orange:#c9882b;--gray:#6e7781}}"
     "body{font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--back);"
     "max-width:60em;margin:2em auto;padding:0 1em}h1{font-size:1.6em}h2{margin-top:2em}"
     "figure{margin:1em 0}figcaption{color:var(--soft);font-size:.9em}"
     "svg{width:100%;height:auto;display:block}.wide{overflow-x:auto}"
     "table{border-collapse:collapse;font-size:.85em;font-variant-numeric:tabular-nums}"
-    "td,th{padding:.25em .6em;text-align:right;border-bottom:1px solid var(--grid)}"
-    "td:first-child,th:first-child{text-align:left;overflow-wrap:anywhere}"
+    "td,th{padding:.25em .6em;text-align:right;white-space:nowrap;"
+    "border-bottom:1px solid var(--grid)}"
+    "td:first-child,th:first-child{text-align:left;white-space:normal;min-width:7em;"
+    "max-width:20em;overflow-wrap:anywhere}"
     "text{font:12px system-ui,sans-serif;fill:var(--ink)}.tick,.axis{fill:var(--soft)}"
     ".middle{text-anchor:middle}.end{text-anchor:end}.name{font-weight:600}"
     ".grid{stroke:var(--grid)}.whisker{stroke:var(--ink);stroke-width:1.2}"
     "polyline{fill:none;stroke-width:2}.front{stroke:var(--blue);stroke-dasharray:5 4}"
-    ".on,.speed{fill:var(--blue)}.off,.no-answer{fill:var(--gray)}"
-    ".correct{fill:var(--green)}.incorrect{fill:var(--red)}.line{stroke-width:2}"
+    ".on,.speed,.correct{fill:var(--blue)}.off,.no-answer{fill:var(--gray)}"
+    ".incorrect{fill:var(--orange)}.line{stroke-width:2}"
     + "".join(f".line.c{i}{{stroke:{c}}}.fill.c{i}{{fill:{c}}}" for i, c in enumerate(_COLORS))
 )
 _FRONT = (

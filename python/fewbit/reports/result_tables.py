@@ -45,7 +45,8 @@ def _losses(found: Results) -> Table:
     front = pareto(found.losses)
     columns = (
         "model", "acts", "bits per\nweight", "size\nMB", "PPL/base", "mean KLD",
-        "95 % interval\nof mean KLD", "99 % KLD", "same top", "tokens/s", "windows", "on the\nfront",
+        "95 % interval\nof mean KLD", "99 % KLD", "same top", "tokens/s", "windows",
+        "on the\nfront",
     )  # fmt: skip
     table = Table(columns, text=2)
     for e in found.losses:
