@@ -123,11 +123,12 @@ def test_names_are_not_markup(tmp_path: Path) -> None:
     assert names.isdisjoint({"script", "img", "link", "iframe", "object", "a", "base", "form"})
     assert not [a for _, attrs in tags.found for a in attrs if a.startswith("on")]
     assert "&lt;img src=x onerror=alert(1)&gt;" in page
-    assert "://" not in page and "url(" not in page and "@import" not in page
+    assert not re.search(r"://|url\(|@import", page)
     (policy,) = (a["content"] for _, a in tags.found if "http-equiv" in a)
-    assert policy and policy.startswith("default-src 'none'; style-src 'unsafe-inline'")
+    assert str(policy).startswith("default-src 'none'; style-src 'unsafe-inline'")
     card = Report(found).to_markdown()
-    assert "<img" not in card and "</script" not in card
+    assert "<img" not in card
+    assert "</script" not in card
 
 
 def test_folders_of_the_maker_are_not_shown(tmp_path: Path) -> None:

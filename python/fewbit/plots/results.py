@@ -77,10 +77,10 @@ def _percentiles(found: Results) -> Figure:
         shown = [i for i, p in enumerate(SHOWN_PERCENTS) if p in known]
         if shown:
             values = [known[SHOWN_PERCENTS[i]] for i in shown]
-            axes.plot(shown, values, "o-", color=color(index), label=_plain(e.name))
+            axes.plot(shown, values, "o-", color=color(index), label=_plain(e.title))
     axes.set_xticks(range(len(SHOWN_PERCENTS)), [f"{p:g} %" for p in SHOWN_PERCENTS])
     axes.set(yscale="log", ylabel="KL divergence (nats)", title="Percentiles of tokens")
-    axes.legend()
+    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 
 
@@ -90,10 +90,10 @@ def _positions(found: Results) -> Figure:
         if e.positions:
             middle = [(first + last) / 2 for first, last, _ in e.positions]
             values = [v for *_, v in e.positions]
-            axes.plot(middle, values, "o-", color=color(index), label=_plain(e.name))
+            axes.plot(middle, values, "o-", color=color(index), label=_plain(e.title))
     axes.set(xlabel="tokens before", ylabel="mean KL divergence (nats)", ylim=(0, None))
     axes.set_title("Divergence by the position in the window")
-    axes.legend()
+    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 
 

@@ -122,7 +122,7 @@ def percentiles_chart(losses: Sequence[Loss]) -> str | None:
         found = {p: v for p, v in e.percentiles if v > 0}
         points = [(i, found[p]) for i, p in enumerate(SHOWN_PERCENTS) if p in found]
         if len(points) > 1:
-            lines.append((_title(e), points))
+            lines.append((e.title, points))
     if not lines:
         return None
     chart = Chart("Percentiles of the KL divergence of a token")
@@ -142,7 +142,7 @@ def positions_chart(losses: Sequence[Loss]) -> str | None:
     for e in losses:
         points = [((a + b) / 2, v) for a, b, v in e.positions if not math.isnan(v)]
         if len(points) > 1 and max(v for _, v in points) > 0:
-            lines.append((_title(e), points))
+            lines.append((e.title, points))
     if not lines:
         return None
     chart = Chart("Mean KL divergence by the position in the window")
@@ -179,7 +179,7 @@ def scores_chart(scores: Sequence[Score]) -> str | None:
         if not math.isnan(s.fraction.low):
             chart.reach(top + 11, x(s.fraction.low), x(s.fraction.high))
         chart.text(x(1) + 10, top + 16, f"{s.correct:,} of {total:,}", "tick")
-        chart.text(NAMES - 10, top + 16, s.name, "tick end", most=30)
+        chart.text(NAMES - 10, top + 16, s.name, "tick end", most=27)
     _percents(chart, x, 28 + BAR * len(known))
     return chart.svg()
 
@@ -202,12 +202,8 @@ def speed_charts(speeds: Sequence[Speed]) -> Iterator[tuple[str, str]]:
                 chart.reach(top + 11, x(max(s.mean - s.deviation, 0)), x(s.mean + s.deviation))
                 end = x(s.mean + s.deviation)
             chart.text(end + 10, top + 16, words, "tick")
-            chart.text(NAMES - 10, top + 16, s.name, "tick end", most=30)
+            chart.text(NAMES - 10, top + 16, s.name, "tick end", most=27)
         yield test, chart.svg()
-
-
-def _title(e: Loss) -> str:
-    return e.name if e.bits > 0 else f"{e.name}, acts {e.acts}"
 
 
 def _counts(s: Score) -> tuple[tuple[str, int], ...]:

@@ -53,6 +53,11 @@ class Loss:
     bytes: float = math.nan
     tokens_per_second: float = math.nan
 
+    @property
+    def title(self) -> str:
+        """The name, with the activations where a file has several results of one model."""
+        return self.name if self.bits > 0 else f"{self.name}, acts {self.acts}"
+
 
 @dataclass(frozen=True)
 class TextScore:
