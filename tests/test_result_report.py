@@ -146,8 +146,23 @@ def test_folders_of_the_maker_are_not_shown(tmp_path: Path) -> None:
 
 
 def test_a_name_of_two_files_is_told_apart(tmp_path: Path) -> None:
-    files = [saved(tmp_path / f"{name}.json", answered("Q4_0", 3)) for name in ("old", "new")]
-    assert [s.name for s in read_results(files).scores] == ["old Q4_0", "new Q4_0"]
+    pair = {"first": "Q8_0", "second": "Q4_0", "only_first": 2, "only_second": 1, "p": 1.0}
+    value = {"answers": [answered("Q4_0", 3)], "paired": [pair]}
+    found = read_results([saved(tmp_path / f"{name}.json", value) for name in ("old", "new")])
+    assert [s.name for s in found.scores] == ["old Q4_0", "new Q4_0"]
+    assert [(p.name, p.second) for p in found.pairs][1] == ("Q8_0", "new Q4_0")
+
+
+def test_pairs_keep_their_p(tmp_path: Path) -> None:
+    pair = {"first": "/home/ada/x.gguf Q8_0", "second": EVIL, "only_first": 9, "only_second": 1,
+            "p": 0.021484375}  # fmt: skip
+    value = {"answers": [answered("x.gguf Q8_0", 12), answered(EVIL, 4)], "paired": [pair]}
+    card = Report(read_results([saved(tmp_path / "m.json", value)])).to_markdown()
+    assert "### Multiple choice, in pairs" in card
+    assert (
+        "| x.gguf Q8_0 | &lt;/script&gt;&lt;img src=x onerror=alert(1)&gt; | 9 | 1 | 0.0215 |"
+        in card
+    )
 
 
 def test_the_front_and_the_points() -> None:

@@ -94,6 +94,17 @@ class Speed:
     of_peak: float
 
 
+@dataclass(frozen=True)
+class Pair:
+    """Two models on the same questions: how many only one has right, and McNemar's exact p."""
+
+    name: str
+    second: str
+    only_first: int
+    only_second: int
+    p: float
+
+
 @dataclass
 class Results:
     """All results of several files, in their order."""
@@ -101,10 +112,11 @@ class Results:
     losses: list[Loss] = field(default_factory=list)
     texts: list[TextScore] = field(default_factory=list)
     scores: list[Score] = field(default_factory=list)
+    pairs: list[Pair] = field(default_factory=list)
     speeds: list[Speed] = field(default_factory=list)
 
 
-KINDS = ("losses", "texts", "scores", "speeds")
+KINDS = ("losses", "texts", "scores", "pairs", "speeds")
 
 
 def read_results(paths: Iterable[str | PathLike[str]]) -> Results:
@@ -135,11 +147,15 @@ def _joined(files: Sequence[tuple[str, Results]]) -> Results:
     """All results; a name that several files use is preceded by that of its file."""
     joined = Results()
     for kind in KINDS:
-        uses = Counter(name for _, each in files for name in {r.name for r in getattr(each, kind)})
+        named = "scores" if kind == "pairs" else kind
+        uses = Counter(n for _, each in files for n in {r.name for r in getattr(each, named)})
         for stem, each in files:
+            names = {n: f"{stem} {n}" for n, count in uses.items() if count > 1 and n != stem}
             for r in getattr(each, kind):
-                name = f"{stem} {r.name}" if uses[r.name] > 1 and r.name != stem else r.name
-                getattr(joined, kind).append(replace(r, name=name))
+                found = {"name": names.get(r.name, r.name)}
+                if isinstance(r, Pair):
+                    found["second"] = names.get(r.second, r.second)
+                getattr(joined, kind).append(replace(r, **found))
     return joined
 
 
@@ -190,6 +206,7 @@ def _add(found: Results, value: Any, stem: str) -> None:
             found.texts.append(_text(item, stem))
         elif "fractions" in item or "answers" in item:
             found.scores += map(_score, item.get("answers", [item]))
+            found.pairs += map(_pair, item.get("paired", ()))
         else:
             raise FileFormatError(
                 f"`{stem}` holds a result that a report does not show",
@@ -251,6 +268,11 @@ def _score(item: Mapping[str, Any]) -> Score:
         clean(item["name"]), _count(item["correct"]), _count(item["incorrect"]),
         _count(item["no_answer"]), fraction,
     )  # fmt: skip
+
+
+def _pair(item: Mapping[str, Any]) -> Pair:
+    only = _count(item["only_first"]), _count(item["only_second"])
+    return Pair(clean(item["first"]), clean(item["second"]), *only, _number(item["p"]))
 
 
 def _speeds(item: Mapping[str, Any]) -> Sequence[Speed]:

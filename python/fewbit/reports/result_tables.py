@@ -36,7 +36,8 @@ def tables(found: Results) -> list[tuple[str, Table]]:
     """The tables of the kinds of results that are there, each with its heading."""
     made = [
         ("Size and loss", _losses(found)), ("Perplexity", _texts(found)),
-        ("Multiple choice", _scores(found)), ("Speed", _speeds(found)),
+        ("Multiple choice", _scores(found)), ("Multiple choice, in pairs", _pairs(found)),
+        ("Speed", _speeds(found)),
     ]  # fmt: skip
     return [(title, table) for title, table in made if table.rows]
 
@@ -74,6 +75,15 @@ def _scores(found: Results) -> Table:
         percent = Range(100 * e.fraction.value, 100 * e.fraction.low, 100 * e.fraction.high)
         counts = (f"{n:,}" for n in (e.correct, e.incorrect, e.no_answer))
         table.add_row(e.name, *counts, number(percent.value, 1), interval(percent, 1))
+    return table
+
+
+def _pairs(found: Results) -> Table:
+    columns = ("model", "beside", "only the\nfirst right", "only the\nsecond right", "p")
+    table = Table(columns, text=2)
+    for e in found.pairs:
+        only = f"{e.only_first:,}", f"{e.only_second:,}"
+        table.add_row(e.name, e.second, *only, "<0.0001" if e.p < 1e-4 else number(e.p, 4))
     return table
 
 
