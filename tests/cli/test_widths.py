@@ -26,7 +26,7 @@ COMMANDS = [
         "generate",
         "chat",
     ),
-    *("plot", "bench", "devices"),
+    *("plot", "bench", "report", "devices"),
 ]
 QUESTIONS = Path(__file__).parents[1] / "multiple_choice" / "questions.csv"
 SHORT = "--ctx 64 --chunks 2"

@@ -34,6 +34,7 @@ from fewbit.cli import (
     outliers,
     plot,
     quantizing,
+    reporting,
     speed,
     writing,
 )
@@ -79,6 +80,7 @@ for command in (
     chat.chat,
     plot.plot,
     speed.bench,
+    reporting.report,
     devices.devices,
 ):
     app.command(name=command.__name__.rstrip("_"), cls=CLASSES.get(command, Command))(command)
