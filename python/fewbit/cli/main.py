@@ -34,6 +34,7 @@ from fewbit.cli import (
     outliers,
     plot,
     quantizing,
+    sensitivity,
     speed,
     writing,
 )
@@ -72,6 +73,7 @@ for command in (
     comparing.compare,
     measuring.imatrix,
     outliers.outliers,
+    sensitivity.sensitivity,
     benchmarks.benchmark,
     benchmarks.evaluate,
     benchmarks.next_,
