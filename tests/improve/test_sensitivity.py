@@ -15,6 +15,7 @@ from fewbit import Model
 from fewbit.cli import main as cli
 from fewbit.errors import FewbitError
 from fewbit.improve import sensitivity_run
+from fewbit.improve import tails as tails_module
 from fewbit.improve.segments import segments
 from fewbit.improve.sensitivity import Substitution
 from fewbit.improve.sensitivity_rows import Loss
@@ -81,7 +82,11 @@ def test_a_row_for_each_tensor(demo: Model) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_tails_give_the_bits_of_every_architecture(name: str) -> None:
+def test_tails_give_the_bits_of_every_architecture(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tails_module, "BATCH", 6)
+    monkeypatch.setattr(tails_module, "WINDOWS", 1)
     model = fewbit.load(asset(name).parent, "cpu")
     rng = np.random.default_rng(4)
     tokens = rng.integers(model.config.vocab, size=(2, 20)).astype(np.uint32)

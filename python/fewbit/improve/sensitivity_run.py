@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from fewbit import _core
 from fewbit.callbacks import Progress
 from fewbit.errors import InputError, did_you_mean
+from fewbit.files.checkpoint import with_data
 from fewbit.improve.sensitivity import Substitution
 from fewbit.improve.sensitivity_rows import Loss, Sensitivity, SensitivityRow, read_sensitivity
 from fewbit.improve.tails import Tails
@@ -127,27 +129,39 @@ class _Losses:
 
     def total(self) -> Loss:
         """The loss with everything quantized."""
-        return self._loss(self._tails(self._run._quantized), 0, [])
+        if self._progress:
+            self._progress(0, len(self._run._units), "everything quantized")
+        return self._loss(self._tails(self._quantized), 0, [])
+
+    @cached_property
+    def _quantized(self) -> LoadedModel:
+        """The quantized model with its tensors encoded, which takes longer than running some."""
+        model, quantized = self._run._model, self._run._quantized
+        data = {n: quantized.data(n) for unit in self._run._units for n in unit.tensors}
+        held = with_data(model.checkpoint, quantized.formats, data)
+        return LoadedModel(held, quantized.formats, kv=quantized.kv)
 
     def rows(self, saved: Sequence[SensitivityRow]) -> Iterator[SensitivityRow]:
         """What is not among the saved rows: first each unit alone, then all but one."""
         run = self._run
         known = {row.name: row for row in saved if row.by == run._by}
         missing = [unit for unit in run._units if unit.name not in known]
-        for unit, loss in self._each(run._model, run._quantized, missing, "alone"):
+        for unit, loss in self._each(missing, alone=True):
             known[unit.name] = self._row(unit, loss)
             yield known[unit.name]
         if self._all_but_one:
             missing = [unit for unit in run._units if known[unit.name].all_but_one is None]
-            for unit, loss in self._each(run._quantized, run._model, missing, "all but it"):
+            for unit, loss in self._each(missing, alone=False):
                 yield replace(known[unit.name], all_but_one=loss)
 
-    def _each(
-        self, model: LoadedModel, other: LoadedModel, units: Sequence[Unit], words: str
-    ) -> Iterator[tuple[Unit, Loss]]:
-        """The loss of `model` with the tensors of one unit as `other` has them."""
+    def _each(self, units: Sequence[Unit], *, alone: bool) -> Iterator[tuple[Unit, Loss]]:
+        """The loss of each unit quantized alone, or of everything else."""
         if not units:
             return
+        model, other = self._run._model, self._quantized
+        if not alone:
+            model, other = other, model
+        words = "alone" if alone else "all but it"
         tails = self._tails(model)
         ordered = sorted(units, key=lambda unit: tails.segment_of(unit.tensors))
         for done, unit in enumerate(ordered):
