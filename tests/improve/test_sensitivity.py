@@ -89,7 +89,7 @@ def test_tails_give_the_bits_of_every_architecture(
     monkeypatch.setattr(tails_module, "WINDOWS", 1)
     model = fewbit.load(asset(name).parent, "cpu")
     rng = np.random.default_rng(4)
-    tokens = rng.integers(model.config.vocab, size=(2, 20)).astype(np.uint32)
+    tokens = rng.integers(model.config.vocab, size=(2, 19)).astype(np.uint32)
     tails = Tails(model, tokens, 7)
     for part in segments(model.plan):
         weights = sorted(set(part.plan.weights()) & set(model.plan.weights()))
@@ -141,9 +141,9 @@ def test_a_file_of_other_results_is_refused(demo: Model, tmp_path: Path) -> None
     asked: dict[str, Any] = {"by": "layer", "results": file}
     demo.sensitivity("Q4_0", TEXT, ctx=16, chunks=1, **asked)
     before = file.read_bytes()
-    for recipe, ctx in (("Q5_0", 16), ("Q4_0", 20)):
+    for recipe, text, ctx in (("Q5_0", TEXT, 16), ("Q4_0", TEXT, 20), ("Q4_0", TEXT[9:], 16)):
         with pytest.raises(FewbitError, match="holds something else"):
-            demo.sensitivity(recipe, TEXT, ctx=ctx, chunks=1, **asked)
+            demo.sensitivity(recipe, text, ctx=ctx, chunks=1, **asked)
     assert file.read_bytes() == before
     damaged = json.loads(before)
     del damaged["rows"][0]["alone"]
@@ -158,6 +158,12 @@ def test_the_command(capsys: pytest.CaptureFixture[str], found: fewbit.Sensitivi
     shown = capsys.readouterr().out
     assert shown.rstrip() == str(found).rstrip()
     assert "████████████" in shown
+    row, rest = found.rows[2], found.rows[2].all_but_one
+    assert rest is not None
+    (line,) = (line for line in shown.splitlines() if line.startswith("blk.1 "))
+    adds = found.total.kld.value - rest.kld.value
+    assert f"{row.alone.kld.value:.6f}" in line
+    assert line.split()[-2:] == [f"{rest.kld.value:.6f}", f"{adds:.6f}"]
     assert cli.run(["sensitivity", *short, "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == found.to_dict()
 

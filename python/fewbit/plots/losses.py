@@ -113,6 +113,7 @@ def layers(
     panel.set_xticks(np.arange(len(across)), across, rotation=45, ha="right")
     panel.set_yticks(np.arange(len(down)), down)
     panel.grid(visible=False)
+    panel.set(ylabel="layer")
     panel.set_title(f"KL divergence with one tensor in {recipe}")
     figure.colorbar(image, ax=panel, label="nats per token")
     return figure
