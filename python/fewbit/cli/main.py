@@ -35,6 +35,7 @@ from fewbit.cli import (
     plot,
     quantizing,
     reporting,
+    sensitivity,
     speed,
     writing,
 )
@@ -73,6 +74,7 @@ for command in (
     comparing.compare,
     measuring.imatrix,
     outliers.outliers,
+    sensitivity.sensitivity,
     benchmarks.benchmark,
     benchmarks.evaluate,
     benchmarks.next_,
