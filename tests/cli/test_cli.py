@@ -23,8 +23,8 @@ from tests.golden.loading import asset
 
 COMMANDS = (
     "inspect", "formats", "explain", "float", "round", "quantize", "calibrate", "verify",
-    "perplexity", "divergence", "compare", "imatrix", "outliers", "benchmark", "evaluate", "next",
-    "generate", "chat", "plot", "bench", "devices",
+    "perplexity", "divergence", "compare", "sweep", "imatrix", "outliers", "benchmark", "evaluate",
+    "next", "generate", "chat", "plot", "bench", "devices",
 )  # fmt: skip
 SHORT = ("--ctx", "64", "--chunks", "2")
 

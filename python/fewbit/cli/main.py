@@ -35,6 +35,7 @@ from fewbit.cli import (
     plot,
     quantizing,
     speed,
+    sweeping,
     writing,
 )
 from fewbit.cli.help import Command, ListsFormats
@@ -70,6 +71,7 @@ for command in (
     measuring.perplexity,
     measuring.divergence,
     comparing.compare,
+    sweeping.sweep,
     measuring.imatrix,
     outliers.outliers,
     benchmarks.benchmark,
