@@ -41,6 +41,20 @@ def read_spec(path: Path) -> Spec:
         OSError: the file cannot be read.
 
     """
+    found = _mapping(path)
+    return Spec(
+        models=tuple(_model(path, each) for each in _list(path, found, "models")),
+        formats=tuple(_names(path, found, "formats")),
+        texts=tuple(_names(path, found, "texts")),
+        acts=tuple(_names(path, found, "acts")),
+        kv=tuple(_names(path, found, "kv")),
+        ctx=_number(path, found, "ctx") or 512,
+        chunks=_number(path, found, "chunks"),
+    )
+
+
+def _mapping(path: Path) -> dict[str, Any]:
+    """The keys and values of a file, the keys known."""
     import yaml
 
     try:
@@ -57,15 +71,7 @@ def read_spec(path: Path) -> Spec:
                 f"`{path}`: unknown key {shown(key)}",
                 hint=f"{did_you_mean(str(key), known)}known: {', '.join(known)}",
             )
-    return Spec(
-        models=tuple(_model(path, each) for each in _list(path, found, "models")),
-        formats=tuple(_names(path, found, "formats")),
-        texts=tuple(_names(path, found, "texts")),
-        acts=tuple(_names(path, found, "acts")),
-        kv=tuple(_names(path, found, "kv")),
-        ctx=_number(path, found, "ctx") or 512,
-        chunks=_number(path, found, "chunks"),
-    )
+    return found
 
 
 def _list(path: Path, found: Mapping[str, Any], key: str) -> list[Any]:
