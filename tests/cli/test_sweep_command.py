@@ -166,6 +166,20 @@ def test_the_base_runs_once_for_all_cells_of_a_text(
     assert [type(each) for each in seen] == [Base, Cell, Cell, Cell, Cell]
 
 
+def test_logits_are_deleted_when_the_last_cell_of_their_base_is_measured(tmp_path: Path) -> None:
+    text = package.demo.demo_text()
+    spec = Spec((("demo", None),), ("Q4_0",), ("a", "b"), ("int8",), ("f32",), 64, 2)
+    cells = cells_of(spec, {"a": text, "b": text[9_000:]})
+    kept: list[list[str]] = []
+
+    def on_line(line: dict[str, Any]) -> None:
+        assert line["ok"]
+        kept.append([path.stem for path in (tmp_path / "bases").iterdir()])
+
+    run_cells(cells.cells, Results(tmp_path), tmp_path, 1, on_line)
+    assert kept == [[base.key] for base in cells.bases]
+
+
 def test_a_key_changes_with_all_that_changes_a_result(tmp_path: Path) -> None:
     matrix = tmp_path / "m.gguf"
     keys = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,11 +15,12 @@ from fewbit.cli.sizing import bytes_of
 from fewbit.errors import InputError
 from fewbit.files.folder_lock import locked_folder
 from fewbit.reports import write as report
-from fewbit.sweep import run
-from fewbit.sweep.cells import Cells, cells_of
 from fewbit.sweep.spec import Spec, read_spec
 from fewbit.sweep.store import Line, Results
 from fewbit.tables import Table
+
+if TYPE_CHECKING:
+    from fewbit.sweep.cells import Cell, Cells
 
 
 def sweep(
@@ -110,6 +111,9 @@ def sweep(
     A line for each cell is appended to DIR/results.jsonl when it is measured. Whatever ends a
     sweep, the same command measures what is missing. Each cell has the bits of `fewbit divergence`.
     """
+    from fewbit.sweep import run  # late: it loads multiprocessing
+    from fewbit.sweep.cells import cells_of
+
     wanted = _filled(Spec() if spec is None else read_spec(spec))
     wanted = _with_options(wanted, models, formats, texts, acts, kv, imatrix)
     wanted = replace(wanted, ctx=ctx or wanted.ctx, chunks=chunks or wanted.chunks)
@@ -137,7 +141,9 @@ def sweep(
         raise typer.Exit(1)
 
 
-def _run(cells: Cells, lacking: Sequence[Any], results: Results, out: Path, count: int) -> None:
+def _run(cells: Cells, lacking: Sequence[Cell], results: Results, out: Path, count: int) -> None:
+    from fewbit.sweep.run import run_cells
+
     done = len(cells.cells) - len(lacking)
     with progress("sweep") as update:
 
@@ -148,7 +154,7 @@ def _run(cells: Cells, lacking: Sequence[Any], results: Results, out: Path, coun
             if not line["ok"]:
                 tell(f"failed: {line['model']} {line['format']}: {line['error']}")
 
-        run.run_cells(lacking, results, out, count, on_line)
+        run_cells(lacking, results, out, count, on_line)
 
 
 def _filled(spec: Spec) -> Spec:
