@@ -68,7 +68,7 @@ def test_mypy_catches_a_misspelled_option(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_no_public_name_is_shadowed_by_a_module() -> None:
     for info in pkgutil.walk_packages(fewbit.__path__, "fewbit."):
-        if info.name != "fewbit.__main__":
+        if info.name not in ("fewbit.__main__", "fewbit.measure.harness_model"):  # needs lm-eval
             importlib.import_module(info.name)
     for name in fewbit.__all__:
         assert not isinstance(getattr(fewbit, name), ModuleType), name
