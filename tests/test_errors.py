@@ -44,18 +44,23 @@ KNOWN = (
     "gemma3, phi3, gpt2, gpt-oss"
 )
 
+ELSEWHERE = (
+    "make a GGUF file with llama.cpp's convert_hf_to_gguf.py; `fewbit quantize` takes any of them. "
+    "Folders:"
+)
+
 CONFIGS = [
     (
         {"model_type": "qwen9"},
         errors.UnsupportedError,
-        "unknown architecture `qwen9`",
-        "did you mean `qwen3`? " + KNOWN,
+        "unknown architecture `qwen9`: fewbit knows no GGUF names for its tensors",
+        f"{ELSEWHERE} did you mean `qwen3`? {KNOWN}",
     ),
     (
         {"model_type": "mamba"},
         errors.UnsupportedError,
-        "unknown architecture `mamba`",
-        KNOWN,
+        "unknown architecture `mamba`: fewbit knows no GGUF names for its tensors",
+        f"{ELSEWHERE} {KNOWN}",
     ),
     (
         {"hidden_size": "wide"},

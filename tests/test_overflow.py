@@ -96,17 +96,11 @@ def test_a_range_beyond_float32_is_refused(format_: str) -> None:
         fewbit.quantize(row, format_)
 
 
-def test_nvfp4_refuses_what_it_would_cut_off() -> None:
+def test_nvfp4_cuts_off_as_llama_cpp_does() -> None:
     """Its scale is a float of 8 bits that has no infinity: 448 times 6 is the largest value."""
-    rows = np.ones((3, 64), np.float32)
-    rows[1, 20] = -3135
-    found = stored(rows, "NVFP4")
-    assert found[1, 20] == -2688
-    rows[2, 37] = 3136
-    with pytest.raises(fewbit.FormatError) as caught:
-        stored(rows, "NVFP4")
-    place = "row 2, block 0 (columns 0 to 63) overflows"
-    assert caught.value.message == f"cannot store 3.136e3 as NVFP4: {place}"
+    rows = np.ones((2, 64), np.float32)
+    rows[1, 20] = -1e6
+    assert stored(rows, "NVFP4")[1, 20] == -2688
 
 
 @settings(deadline=None, max_examples=40)

@@ -21,6 +21,7 @@ pytest.importorskip("matplotlib")
 
 QUICK = {
     "sizes": {"formats": ["Q4_0"], "chunks": 2},
+    "layers": {"formats": ["Q2_K"], "chunks": 1},
     "speed": {"formats": ["Q4_0", "Q2_K"]},
     "tokens": {"formats": ["Q4_0"]},
 }

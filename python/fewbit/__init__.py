@@ -34,6 +34,7 @@ from fewbit.improve.calibration import Calibration
 from fewbit.improve.covariance_file import CovarianceFile, read_covariances
 from fewbit.improve.mixture import Mixture
 from fewbit.improve.report import Improvement
+from fewbit.improve.sensitivity_rows import Sensitivity
 from fewbit.measure.collect import CollectedImatrix
 from fewbit.measure.comparison import Comparison
 from fewbit.measure.evaluate import divergence, perplexity
@@ -100,6 +101,7 @@ __all__ = [
     "RoundedLists",
     "Sampling",
     "Score",
+    "Sensitivity",
     "Session",
     "ShapeError",
     "Tokenizer",

@@ -273,12 +273,6 @@ impl Format {
         matches!(self, Self::IQ1_S | Self::IQ2_XXS | Self::IQ2_XS)
     }
 
-    /// The magnitude from which weights overflow without becoming infinite. NVFP4's largest value is
-    /// 448 x 6, and 448 x 8 would be the next: from the middle between them on it is too small.
-    pub fn overflow_from(&self) -> f32 {
-        if *self == Self::NVFP4 { 448.0 * 7.0 } else { f32::INFINITY }
-    }
-
     fn row(&self) -> &'static Row {
         TABLE
             .iter()

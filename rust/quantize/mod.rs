@@ -113,13 +113,12 @@ impl Slab<'_> {
     fn may_overflow(&self, largest: f32) -> bool {
         let ordinary = |x: f32, most: f32| x == 0.0 || (LEAST..most).contains(&x);
         let weights = self.importance.filter(|_| self.target.codes().is_some()).unwrap_or_default();
-        let large = LARGE.min(self.target.overflow_from());
-        !ordinary(largest, large) || !weights.iter().all(|&weight| ordinary(weight, 1.0 / LEAST))
+        !ordinary(largest, LARGE) || !weights.iter().all(|&weight| ordinary(weight, 1.0 / LEAST))
     }
 
-    /// Refuses a row with a block that is not finite when it is read back, whose largest number is
-    /// large but read back as 0, or beyond what the format holds: a scale, or a sum to find it, has
-    /// overflowed. `x` holds the row and is overwritten.
+    /// Refuses a row with a block that is not finite when it is read back, or whose largest number
+    /// is large but read back as 0: a scale, or a sum to find it, has overflowed. `x` holds the row
+    /// and is overwritten.
     #[cold]
     fn check_stored(&self, row: usize, src: &[u8], dst: &[u8], x: &mut [f32]) -> Result<()> {
         let mut stored = vec![0f32; x.len()];
@@ -132,8 +131,7 @@ impl Slab<'_> {
             let (peak, read) =
                 pairs.max_by(|a, b| a.0.abs().total_cmp(&b.0.abs())).unwrap_or_default();
             let vanished = peak.abs() >= LARGE && read == 0.0;
-            let cut = peak.abs() >= self.target.overflow_from();
-            if !vanished && !cut && stored.iter().all(|value| value.is_finite()) {
+            if !vanished && stored.iter().all(|value| value.is_finite()) {
                 continue;
             }
             let (start, row) = (index * block, self.first + row);

@@ -23,8 +23,8 @@ from tests.golden.loading import asset
 
 COMMANDS = (
     "inspect", "formats", "explain", "float", "round", "quantize", "calibrate", "verify",
-    "perplexity", "divergence", "compare", "sweep", "imatrix", "outliers", "benchmark", "evaluate",
-    "next", "generate", "chat", "plot", "bench", "devices",
+    "perplexity", "divergence", "compare", "sweep", "imatrix", "outliers", "sensitivity",
+    "benchmark", "evaluate", "next", "generate", "chat", "plot", "bench", "report", "devices",
 )  # fmt: skip
 SHORT = ("--ctx", "64", "--chunks", "2")
 
@@ -193,7 +193,9 @@ def test_compare_has_a_row_per_format(fewbit: Fewbit) -> None:
     ended = fewbit("compare", "--formats", "Q8_0, q4_0", *SHORT)
     assert (ended.code, ended.err) == (0, "")
     rows = [line.split() for line in ended.out.splitlines() if line.startswith(("BF16", "Q"))]
+    *rows, paired = rows
     assert [row[0] for row in rows] == ["BF16", "Q8_0", "Q4_0"]
+    assert paired[0] == "Q4_0" and "Q8_0" in paired, "each is compared with the one before"
     assert rows[0][4:6] == ["0.00000", "100.00"]
     assert float(rows[1][4]) < float(rows[2][4]), "4 bits lose more than 8"
     assert ended.out.splitlines()[-1] == "2 windows of 64 tokens, 62 tokens scored"

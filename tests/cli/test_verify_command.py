@@ -72,7 +72,7 @@ def test_the_commands_json(
     (tensor,) = (t for t in found["tensors"] if not t["ok"])
     assert set(tensor) == {
         "name", "format", "shape", "rows", "checked", "blocks", "differing_rows",
-        "differing_blocks", "difference", "impossible", "zero", "ok",
+        "differing_blocks", "difference", "impossible", "zero", "ok", "piece",
     }  # fmt: skip
     assert set(tensor["difference"]) == PLACE | {
         "found", "expected", "number", "found_number", "expected_number", "found_values",

@@ -21,13 +21,14 @@ COMMANDS = [
         "sweep",
         "imatrix",
         "outliers",
+        "sensitivity",
         "benchmark",
         "evaluate",
         "next",
         "generate",
         "chat",
     ),
-    *("plot", "bench", "devices"),
+    *("plot", "bench", "report", "devices"),
 ]
 QUESTIONS = Path(__file__).parents[1] / "multiple_choice" / "questions.csv"
 SHORT = "--ctx 64 --chunks 2"
@@ -43,6 +44,7 @@ PAGES = [
     "formats",
     *(f"formats {name}" for name in ("Q4_K", "IQ1_M", "asym3-g64")),
     f"outliers -f Q4_0 --single 1 {SHORT}",
+    f"sensitivity -f Q4_0 --by layer --all-but-one {SHORT}",
     "explain",
     *(f"explain {name}" for name in ("block", "super-block", "KLD", "Q4_K", "Q4_K_M", "f32")),
     "float 0.1 -2.5 --as f32,f64,bf16,e2m1,u4 --between -0.5,0.5",

@@ -202,11 +202,11 @@ def test_damaged_work_is_named(calibration: fewbit.Calibration, tmp_path: Path) 
 
 def test_formats_without_feedback_keep_their_codes(calibration: fewbit.Calibration) -> None:
     few = fewbit.Calibration(calibration.tokens[:2], "two windows")
-    options = Options({"attn_k": "IQ3_S"}, pure=True)
+    options = Options({"attn_k": "TQ2_0"}, pure=True)
     found = DEMO.quantize("Q8_0", options=options, effort="good", calibration=few).improvement
     assert found is not None
     assert {gain.name for gain in found.kept} >= {f"blk.{i}.attn_k.weight" for i in range(4)}
-    assert any("IQ3_S" in note for note in found.notes())
+    assert any("TQ2_0" in note for note in found.notes())
 
 
 def test_experts_have_codes_of_their_own() -> None:

@@ -34,6 +34,8 @@ from fewbit.cli import (
     outliers,
     plot,
     quantizing,
+    reporting,
+    sensitivity,
     speed,
     sweeping,
     writing,
@@ -74,6 +76,7 @@ for command in (
     sweeping.sweep,
     measuring.imatrix,
     outliers.outliers,
+    sensitivity.sensitivity,
     benchmarks.benchmark,
     benchmarks.evaluate,
     benchmarks.next_,
@@ -81,6 +84,7 @@ for command in (
     chat.chat,
     plot.plot,
     speed.bench,
+    reporting.report,
     devices.devices,
 ):
     app.command(name=command.__name__.rstrip("_"), cls=CLASSES.get(command, Command))(command)

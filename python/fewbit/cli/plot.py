@@ -68,8 +68,8 @@ def plot(
     text: Annotated[
         Path | None,
         typer.Option(
-            "--text", "-t", metavar="FILE", help="Text that sizes measures on (default: the "
-            "demo's).", show_default=False,
+            "--text", "-t", metavar="FILE", help="Text that sizes and layers measure on "
+            "(default: the demo's).", show_default=False,
         ),
     ] = None,
     chunks: Chunks = 4,

@@ -19,6 +19,8 @@ from fewbit.improve.driver import OPTIONS, Effort, Work, check_effort, inputs_of
 from fewbit.improve.losses import Predictor
 from fewbit.improve.mixture import Mixture, mixture
 from fewbit.improve.report import Improvement
+from fewbit.improve.sensitivity_rows import Sensitivity
+from fewbit.improve.sensitivity_run import SensitivityRun
 from fewbit.recipes.choose import Options
 from fewbit.run.model import Importance, LoadedModel
 
@@ -159,6 +161,42 @@ class ImprovableModel(LoadedModel):
             windows = calibration.held_out[:MEASURED]
         losses = predictor.losses(errors, windows, progress)
         return mixture(self, losses, budget, f"{budget:,} bytes")
+
+    def sensitivity(
+        self,
+        recipe: str | Mixture,
+        text: str,
+        *,
+        by: str = "tensor",
+        all_but_one: bool = False,
+        imatrix: Importance | None = None,
+        ctx: int = 512,
+        chunks: int | None = 4,
+        results: str | PathLike[str] | None = None,
+        progress: Progress | None = None,
+    ) -> Sensitivity:
+        """How far predictions move when one tensor alone is stored as `recipe` says.
+
+        `by` "layer" takes all tensors of a layer together. With `all_but_one` it is also measured
+        how far they move when all tensors but that one are quantized. The text is cut into windows
+        as `perplexity` does, the first `chunks` of them are measured (None: all). Each loss has the
+        bits that `divergence` of such a model from this one gives with `acts="f32"`; what comes
+        before the changed tensor is computed once for all. It runs on the CPU.
+
+        Finished rows are kept in the JSON file `results`, from which an interrupted call goes on.
+
+        Raises:
+            FormatError: the recipe is unknown or needs an importance matrix.
+            UnsupportedError: the model is quantized already.
+            InputError: the text is too short for two windows, an option is out of range, the recipe
+                changes no tensor, or `results` belongs to another measurement.
+            FileFormatError: `results` is damaged.
+            OSError: `results` cannot be written.
+
+        """
+        run = SensitivityRun(self, self._plain(recipe, imatrix, None, False), by, self._threads)
+        file = None if results is None else Path(results)
+        return run.measured(text, ctx, chunks, all_but_one, file, progress)
 
     def _plain(
         self,

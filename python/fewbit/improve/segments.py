@@ -54,6 +54,12 @@ def segments(plan: Plan) -> list[Segment]:
     ]
 
 
+def remainder(plan: Plan, index: int) -> Segment:
+    """Segment `index` and all behind it as one, which ends with the logits."""
+    ops = _without_take(plan.ops)
+    return _segment(plan, ops, index, [-1, *_cuts(ops)][index], len(ops) - 1)
+
+
 def _without_take(ops: Sequence[Op]) -> list[Op]:
     """The ops with every row in each, as if all tokens were taken."""
     at: list[int] = []

@@ -29,6 +29,13 @@ class Substitution:
     data: Bytes
 
 
+def add_tensor(weights: _core.Weights, model: LoadedModel, new: Substitution) -> None:
+    """Pack a tensor of `model` with the bytes of `new`, in the place of others of its name."""
+    shape = model.checkpoint.tensors[new.name].shape
+    matrices = shape[0] if len(shape) == 3 else 1
+    weights.add(new.name, new.format, *matrix_shape(shape), new.data, matrices)
+
+
 class Substitutions:
     """`model` on `windows` [windows, tokens], with one tensor at a time in another format.
 
@@ -58,9 +65,7 @@ class Substitutions:
         return float(np.concatenate(found).mean())
 
     def _add(self, name: str, format_: str, data: Bytes) -> None:
-        shape = self._model.checkpoint.tensors[name].shape
-        matrices = shape[0] if len(shape) == 3 else 1
-        self._weights.add(name, format_, *matrix_shape(shape), data, matrices)
+        add_tensor(self._weights, self._model, Substitution(name, format_, data))
 
     def _logits(self) -> Iterator[NDArray[np.float32]]:
         executor = _core.Executor(self._plan, self._weights, self._threads)

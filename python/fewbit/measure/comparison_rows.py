@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from fewbit.measure.paired import Paired
 from fewbit.measure.results import Divergence
@@ -15,6 +16,8 @@ class Row:
 
     `format` is its name in the table: a format, or a file. `versus` compares it with another row.
     """
+
+    SCHEMA: ClassVar = "fewbit.comparison/1"
 
     format: str
     sizes: Sizes

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from fewbit.measure.significance import t_quantile
 from fewbit.moved import Renamed
@@ -64,6 +65,8 @@ class Sample:
 @dataclass(frozen=True)
 class Perplexity(Shown):
     """exp of the mean negative log-likelihood `nll` (nats per token) of a text."""
+
+    SCHEMA: ClassVar = "fewbit.perplexity/1"
 
     ppl: Estimate
     nll: Estimate
@@ -126,6 +129,8 @@ class Divergence(Shown):
     `dp` q(token) - p(token) of the text's tokens, a probability; `same_top` the fraction of tokens
     where both hold the same token likeliest. Percentiles are keyed by percent, 50 is the median.
     """
+
+    SCHEMA: ClassVar = "fewbit.divergence/1"
 
     ppl: Estimate
     ppl_base: Estimate

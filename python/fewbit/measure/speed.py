@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,6 +94,8 @@ class Bench(Shown):
     `read_rates` are the memory's at each repetition, GB/s (10^9 bytes), `peak_rates` the int8
     multiply-adds per second then, in billions; none on a card.
     """
+
+    SCHEMA: ClassVar = "fewbit.bench/1"
 
     rates: tuple[Rate, ...]
     acts: str

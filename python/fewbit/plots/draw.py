@@ -110,6 +110,12 @@ def _sizes(w: Wishes) -> Figure:
     return losses.sizes(w.model(), text, w.formats or STORED, w.chunks, w.progress)
 
 
+def _layers(w: Wishes) -> Figure:
+    text = demo_text() if w.text is None else w.text
+    recipe = w.formats[0] if w.formats else "Q4_0"
+    return losses.layers(w.model(), text, recipe, w.chunks, w.progress)
+
+
 def _speed(w: Wishes) -> Figure:
     return losses.speed(w.formats or SPEEDS)
 
@@ -126,6 +132,7 @@ KINDS: Mapping[str, tuple[Callable[[Wishes], Figure], str]] = {
     "map": (_map, "a tensor as a map, with blocks and error (MODEL, --tensor, --as Q4_0)"),
     "tokens": (_tokens, "probabilities of the next token (MODEL, --prompt, --as)"),
     "sizes": (_sizes, "bits per weight against KL divergence (MODEL, --text, --as)"),
+    "layers": (_layers, "KL divergence of each tensor in a format alone (MODEL, --text, --as)"),
     "speed": (_speed, "each format against the roofline of this machine (--as)"),
 }
 """Kinds of pictures: the function that draws it, and a few words."""
@@ -148,8 +155,8 @@ def plot(
     """Draw a picture as a matplotlib figure; `figure.savefig("x.png")` writes it.
 
     Args:
-        kind: floats, lines, sine, mapping, blocks, kl, weights, outliers, map, tokens, sizes or
-            speed.
+        kind: floats, lines, sine, mapping, blocks, kl, weights, outliers, map, tokens, sizes,
+            layers or speed.
         inputs: models for pictures of models (the built-in one if empty), numbers for mapping and
             kl.
         formats: formats to show; each kind has a default.
@@ -158,8 +165,8 @@ def plot(
         factor: what multiplies the curve of sine.
         tensor: a regular expression for tensors of weights, outliers, map and blocks.
         prompt: the text whose next token tokens shows.
-        text: what sizes measures on; the demo's text if None.
-        chunks: windows that sizes measures, None for all.
+        text: what sizes and layers measure on; the demo's text if None.
+        chunks: windows that sizes and layers measure, None for all.
         progress: called while a model is read or measured.
 
     Raises:

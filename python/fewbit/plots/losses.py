@@ -86,6 +86,45 @@ def sizes(
     return figure
 
 
+def layers(
+    model: Model,
+    text: str,
+    recipe: str,
+    chunks: int | None,
+    progress: Progress | None = None,
+) -> Figure:
+    """The KL divergence of each tensor quantized alone, as a map of layers and kinds of tensors.
+
+    Raises:
+        FormatError: the recipe is unknown.
+        InputError: the text is too short for two windows, or the recipe changes no tensor.
+
+    """
+    found = model.sensitivity(recipe, text, chunks=chunks, progress=progress)
+    named = [(*_place(row.name), row.alone.kld.value) for row in found.rows]
+    across = list(dict.fromkeys(kind for _, kind, _ in named))
+    down = list(dict.fromkeys(layer for layer, _, _ in named))
+    values = np.full((len(down), len(across)), np.nan)
+    for layer, kind, kld in named:
+        values[down.index(layer), across.index(kind)] = kld
+    height = 2.5 + 0.3 * len(down)
+    figure, (panel,) = new_figure(width=2.5 + 0.8 * len(across), height=height)
+    image = panel.imshow(values, cmap="viridis", aspect="auto", interpolation="nearest")
+    panel.set_xticks(np.arange(len(across)), across, rotation=45, ha="right")
+    panel.set_yticks(np.arange(len(down)), down)
+    panel.grid(visible=False)
+    panel.set(ylabel="layer")
+    panel.set_title(f"KL divergence with one tensor in {recipe}")
+    figure.colorbar(image, ax=panel, label="nats per token")
+    return figure
+
+
+def _place(name: str) -> tuple[str, str]:
+    """The layer and the kind of a tensor: 3 and attn_q of blk.3.attn_q.weight."""
+    words = name.removesuffix(".weight").split(".")
+    return (words[1], ".".join(words[2:])) if words[0] == "blk" else ("", words[0])
+
+
 def speed(formats: Sequence[str]) -> Figure:
     """Each format's two bounds on this machine: the memory's roof and the kernel's arithmetic.
 

@@ -43,12 +43,14 @@ def write_json_line(value: object) -> None:
 def plain(value: object) -> Any:
     """Dataclasses (with their properties), mappings and sequences as JSON types.
 
-    Numbers that are not finite become None.
+    Numbers that are not finite become None. A class with a `SCHEMA` has it first, as `schema`.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         names = [field.name for field in dataclasses.fields(value)]
         names += [name for name, kind in vars(type(value)).items() if isinstance(kind, property)]
-        return {name: plain(getattr(value, name)) for name in names}
+        schema = getattr(type(value), "SCHEMA", None)
+        found = {} if schema is None else {"schema": schema}
+        return found | {name: plain(getattr(value, name)) for name in names}
     if isinstance(value, dict):
         return {_key(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
