@@ -17,7 +17,7 @@ Graph = Mapping[str, Mapping[str, int]]
 """For each file the files that it imports, with the line of one import; paths from the root."""
 
 PYTHON_ROOMS = (
-    ("__main__.py", "__init__.py"), ("cli/",), ("plots/",), ("reports/",),
+    ("__main__.py", "__init__.py"), ("cli/",), ("plots/",), ("sweep/",), ("reports/",),
     ("api.py", "api_compare.py"), ("improve/",), ("measure/",), ("generation/",),
     ("run/",), ("convert/",), ("tokenizer/",), ("files/",), ("models/",),
     ("recipes/",), ("plan/",), ("formats/",), ("floats/",),

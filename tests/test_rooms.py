@@ -16,7 +16,9 @@ def test_an_upward_import_is_named_with_both_files_and_the_order() -> None:
     broken = {**tree.imports, "formats/table.py": {"api.py": 7}}
     (text,) = replace(tree, imports=broken).upward()
     assert text.startswith("fewbit/formats/table.py:7 imports fewbit/api.py")
-    assert "the order is __main__.py __init__.py > cli/ > plots/ > reports/ > api.py" in text
+    assert (
+        "the order is __main__.py __init__.py > cli/ > plots/ > sweep/ > reports/ > api.py" in text
+    )
     (circle,) = (c for c in replace(tree, imports=broken).circles() if "api.py" in c)
     assert "formats/table.py" in circle
 

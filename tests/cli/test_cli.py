@@ -23,8 +23,8 @@ from tests.golden.loading import asset
 
 COMMANDS = (
     "inspect", "formats", "explain", "float", "round", "quantize", "calibrate", "verify",
-    "perplexity", "divergence", "compare", "imatrix", "outliers", "sensitivity", "benchmark",
-    "evaluate", "next", "generate", "chat", "plot", "bench", "report", "devices",
+    "perplexity", "divergence", "compare", "sweep", "imatrix", "outliers", "sensitivity",
+    "benchmark", "evaluate", "next", "generate", "chat", "plot", "bench", "report", "devices",
 )  # fmt: skip
 SHORT = ("--ctx", "64", "--chunks", "2")
 

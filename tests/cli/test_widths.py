@@ -18,6 +18,7 @@ COMMANDS = [
     *(
         "divergence",
         "compare",
+        "sweep",
         "imatrix",
         "outliers",
         "sensitivity",
@@ -54,6 +55,7 @@ PAGES = [
     f"divergence -f Q4_0 {SHORT}",
     f"compare -f Q8_0,Q4_K_M {SHORT}",
     f"compare -f Q8_0,asym3-g128 --details {SHORT}",
+    f"sweep -f Q4_0 --out cells --dry-run {SHORT}",
     "next House -n 3 -f Q8_0,Q4_0,Q2_K",
     "benchmark {questions} --answer-by likelihood -f original,Q4_0,Q2_K",
     "bench demo {file} -p 4 -n 1 -r 1",

@@ -37,6 +37,7 @@ from fewbit.cli import (
     reporting,
     sensitivity,
     speed,
+    sweeping,
     writing,
 )
 from fewbit.cli.help import Command, ListsFormats
@@ -72,6 +73,7 @@ for command in (
     measuring.perplexity,
     measuring.divergence,
     comparing.compare,
+    sweeping.sweep,
     measuring.imatrix,
     outliers.outliers,
     sensitivity.sensitivity,

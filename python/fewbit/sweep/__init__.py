@@ -1,0 +1,1 @@
+"""Measure many models in many formats on many texts, in several processes."""
