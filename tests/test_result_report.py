@@ -153,6 +153,24 @@ def test_a_name_of_two_files_is_told_apart(tmp_path: Path) -> None:
     assert [(p.name, p.second) for p in found.pairs][1] == ("Q8_0", "new Q4_0")
 
 
+def test_cells_of_a_sweep(tmp_path: Path) -> None:
+    """The last line of a key counts, and a cell that failed has no row."""
+    cell = {
+        "key": "a", "model": "m/tiny.gguf", "format": "Q4_0", "text": "t", "acts": "f32",
+        "kv": "f32", "ctx": 64, "ok": True, "kld": 0.5, "kld_error": 0.1, "kld_99": 2.0,
+        "kld_max": 3.0, "ln_ratio": 0.0, "ln_ratio_error": 0.0, "same_top": 0.9,
+        "bits_per_weight": 4.5, "bytes": 100, "chunks": 3, "attempts": 1,
+    }  # fmt: skip
+    failed = {"key": "b", "ok": False, "error": "no memory", "attempts": 1}
+    lines = [cell | {"kld": 9.0}, failed, cell]
+    path = tmp_path / "results.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (found,) = read_results([path]).losses
+    assert (found.name, found.bits, found.ratio.value) == ("tiny.gguf Q4_0 t f32", 4.5, 1)
+    assert found.kld.value == 0.5
+    assert found.kld.high == pytest.approx(0.5 + 0.1 * 4.302653), "Student's t of 2 degrees"
+
+
 def test_pairs_keep_their_p(tmp_path: Path) -> None:
     pair = {"first": "/home/ada/x.gguf Q8_0", "second": EVIL, "only_first": 9, "only_second": 1,
             "p": 0.021484375}  # fmt: skip

@@ -1,4 +1,4 @@
-"""Read the JSON results of compare, divergence, perplexity, benchmark and bench for a report.
+"""Read the JSON results of compare, divergence, perplexity, benchmark, bench, sweep for a report.
 
 The files are data from elsewhere: types are checked, and names lose paths and control characters.
 """
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fewbit.errors import FileFormatError
+from fewbit.measure.significance import t_quantile
 
 _VERSION = 1
 """The version of every schema that is read."""
@@ -177,6 +178,9 @@ def _parsed(path: Path) -> Any:
             f"`{path}` is longer than {_LONGEST:,} bytes", hint="results are small", path=str(path)
         )
     try:
+        if path.suffix == ".jsonl":  # of a sweep, where the last line of a key counts
+            lines = [json.loads(line) for line in path.read_bytes().splitlines() if line.strip()]
+            return list({line["key"]: line for line in lines}.values())
         return json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
         raise FileFormatError(
@@ -196,7 +200,9 @@ def _add(found: Results, value: Any, stem: str) -> None:
                 f"`{stem}` has the schema `{clean(schema)}`, this fewbit reads version {_VERSION}",
                 hint="upgrade fewbit",
             )
-        if "rates" in item:
+        if "attempts" in item:
+            found.losses += [_cell(item)] if item["ok"] else []
+        elif "rates" in item:
             found.speeds += _speeds(item)
         elif "weights" in item and "fast" in item:
             found.losses.append(_row(item))
@@ -210,7 +216,7 @@ def _add(found: Results, value: Any, stem: str) -> None:
         else:
             raise FileFormatError(
                 f"`{stem}` holds a result that a report does not show",
-                hint="compare, divergence, perplexity, benchmark and bench write others",
+                hint="compare, divergence, perplexity, benchmark, bench and sweep write others",
             )
 
 
@@ -252,6 +258,27 @@ def _loss(item: Mapping[str, Any], name: str, **known: float) -> Loss:
         name, clean(item["acts"]), _range(item["kld"]), _range(item["ratio"]),
         _number(item["same_top"]["value"]), _count(item["sample"]["chunks"]),
         _count(item["sample"]["ctx"]), tuple(percentiles), positions, **known,
+    )  # fmt: skip
+
+
+def _cell(item: Mapping[str, Any]) -> Loss:
+    """A cell of a sweep; its intervals are Student's, by windows."""
+    chunks = _count(item["chunks"])
+    width = t_quantile(0.975, chunks - 1)
+
+    def around(value: float, error: float) -> Range:
+        return Range(value, value - width * error, value + width * error)
+
+    kld, log = (
+        around(_number(item[name]), _number(item[f"{name}_error"])) for name in ("kld", "ln_ratio")
+    )
+    ratio = Range(*(math.exp(edge) for edge in (log.value, log.low, log.high)))
+    names = (clean(item[key]) for key in ("model", "format", "text", "kv"))
+    return Loss(
+        " ".join(names), clean(item["acts"]), kld, ratio, _number(item["same_top"]),
+        chunks, _count(item["ctx"]),
+        ((99.0, _number(item["kld_99"])), (100.0, _number(item["kld_max"]))), (),
+        bits=_number(item["bits_per_weight"]), bytes=_number(item["bytes"]),
     )  # fmt: skip
 
 
