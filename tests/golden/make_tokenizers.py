@@ -11,8 +11,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import sentencepiece
-
 FOLDER = Path(__file__).parent / "tokenizers"
 WORDS = ("cat", "dog", "house", "hill", "year", "word", "token", "language", "number", "space")
 TEXT = "\n".join(
@@ -47,6 +45,8 @@ TEXTS = (
 
 def trained(rules: str | None = None, **options: Any) -> bytes:
     """A model of `TEXT`; `rules` are lines of a text and what replaces it."""
+    import sentencepiece
+
     with tempfile.TemporaryDirectory() as folder:
         if rules is not None:
             lines = [
@@ -65,6 +65,8 @@ def trained(rules: str | None = None, **options: Any) -> bytes:
 
 
 def main() -> None:
+    import sentencepiece
+
     FOLDER.mkdir(exist_ok=True)
     found: dict[str, list[Any]] = {}
     for name, options in MODELS.items():
