@@ -279,7 +279,7 @@ class Sampler:
         top_k: int = 0,
         top_p: float = 1.0,
         min_p: float = 0.0,
-        logit_bias: Sequence[tuple[int, float]] = (),
+        logit_bias: Sequence[tuple[int, float]] = ...,
         repeat_penalty: float = 1.0,
         repeat_last_n: int = 64,
         presence_penalty: float = 0.0,
@@ -287,7 +287,7 @@ class Sampler:
         dry_multiplier: float = 0.0,
         dry_base: float = 1.75,
         dry_allowed_length: int = 2,
-        dry_penalty_last_n: int = -1,
+        dry_penalty_last_n: int = ...,
         breakers: Mapping[int, Sequence[Sequence[int]]] = ...,
     ) -> Sampler: ...
     @property
@@ -298,7 +298,7 @@ class Sampler:
     def truncate(self, length: int) -> None: ...
     def changed(self, logits: NDArray[np.float32]) -> NDArray[np.float64]: ...
 
-Scores: TypeAlias = tuple[NDArray[np.float64], NDArray[np.uint32], NDArray[np.float64]]
+_Scores: TypeAlias = tuple[NDArray[np.float64], NDArray[np.uint32], NDArray[np.float64]]
 
 def sample(
     logits: NDArray[np.float32],
@@ -306,10 +306,10 @@ def sample(
     masks: Sequence[NDArray[np.uint32] | None] | None = None,
     forced: Sequence[int | None] | None = None,
     top_n: int | None = None,
-) -> tuple[NDArray[np.uint32], Scores | None]: ...
+) -> tuple[NDArray[np.uint32], _Scores | None]: ...
 def logprobs(
     logits: NDArray[np.float32], targets: NDArray[np.uint32], top_n: int = 0
-) -> Scores: ...
+) -> _Scores: ...
 def random_fraction(seed: int, position: int) -> float: ...
 def check_threads(threads: int) -> int: ...
 def read_rate(threads: int = 0) -> float: ...
