@@ -129,6 +129,6 @@ def test_any_magnitude_is_stored_near_or_refused(exponent: float, seed: int, kin
             assert peak > 1e4, format_
             continue
         assert np.isfinite(found).all(), format_
-        cut = format_ == "NVFP4" and peak > 2688
+        cut = format_ == "NVFP4" and not 0.05 < peak < 2688  # its scales are floats of 8 bits
         if peak > 1e-3 and kind in ("normal", "constant", "one sign") and not cut:
             assert 0.2 * peak < float(np.abs(found).max()) < 3 * peak, format_
