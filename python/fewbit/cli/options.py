@@ -117,7 +117,7 @@ def model_path(name: str | None) -> str:
 
 
 def names_of(formats: Sequence[str]) -> list[str]:
-    """The names in `formats`, each of which may be several with commas between them.
+    """Split the items of `formats` at commas into names.
 
     Raises:
         InputError: there are texts, but no name in them.

@@ -48,7 +48,7 @@ def importance_of(covariance: Covariance) -> NDArray[np.float32]:
 
 
 def collected(collector: _core.Collector) -> list[InputCovariance]:
-    """What a collector has summed, input by input, in the plan's order."""
+    """The sums of a collector for each input, in the plan's order."""
 
     def sums(name: str) -> Callable[[int], Covariance]:
         def of(matrix: int) -> Covariance:

@@ -39,7 +39,7 @@ Batches: TypeAlias = Iterator[tuple[Predictions, Ids]]
 
 @dataclass
 class Measured:
-    """What is known of a candidate: values by kind of activations, speed, seconds of measuring."""
+    """A candidate's values by kind of activations, its speed, and the seconds of measuring."""
 
     candidate: Candidate
     values: dict[str, TokenValues]

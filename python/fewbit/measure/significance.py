@@ -49,7 +49,7 @@ def mcnemar(only_first: int, only_second: int) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's p values, for each of which one level holds; those that are nan stay nan."""
+    """Correct p values for their number by Holm's method; nan stays nan."""
     known = sorted(
         (i for i, p in enumerate(p_values) if not math.isnan(p)), key=p_values.__getitem__
     )

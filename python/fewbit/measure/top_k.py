@@ -1,4 +1,4 @@
-"""Measure a divergence from a base of which only the likeliest tokens and the rest's mass are kept.
+"""Measure a divergence from a base that keeps the likeliest tokens and the mass of all others.
 
 With p the base, q the model, T the tokens kept, R the rest, P and Q the masses of R, a row's
 divergence is that of the tokens kept, plus P ln(P / Q), plus what p and q differ within the rest:

@@ -6,6 +6,7 @@ import math
 import threading
 import time
 import urllib.parse
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
@@ -64,7 +65,7 @@ class Endpoint:
         return post(self.url, path, body, self.key, self.timeout, proxies=not self.local)
 
 
-class _OverConnections:
+class _OverConnections(ABC):
     """Asks several questions at a time, each over a connection of its own."""
 
     def __init__(self, endpoint: Endpoint, writing: Writing) -> None:
@@ -78,8 +79,9 @@ class _OverConnections:
     def close(self) -> None:
         """Do nothing: each request has its own connection."""
 
+    @abstractmethod
     def _answer(self, question: Prompted) -> Answer:
-        raise NotImplementedError
+        """The answer of the server to one question."""
 
 
 def concurrently(

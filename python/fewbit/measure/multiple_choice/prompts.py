@@ -24,7 +24,7 @@ PROMPTS = {
     "letter": "{{ question }}\n"
     "{% for letter, text in choices.items() %}{{ letter }}. {{ text }}\n{% endfor %}Answer:",
 }
-"""Templates by name; "letter" is what the likelihood of a letter is asked behind."""
+"""Templates by name; scoring by likelihood puts each letter behind "letter"."""
 _MOST = 1_000_000
 
 
