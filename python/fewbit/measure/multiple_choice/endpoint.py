@@ -76,7 +76,7 @@ class _OverConnections(ABC):
         """As `Answerer`; the first error ends it, and no further question is asked."""
         return concurrently(self._answer, questions, self._writing.parallel or PARALLEL)
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027
         """Do nothing: each request has its own connection."""
 
     @abstractmethod
